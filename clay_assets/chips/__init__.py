@@ -1,0 +1,1 @@
+"""Stage 4: the chips of each scene, and the index of all chips."""

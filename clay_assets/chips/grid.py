@@ -1,0 +1,66 @@
+"""The chip grid of a scene: whole square chips counted on its finest grid, and their polygons.
+
+The ragged right and bottom edges are not chips. Polygons are the chips' four projected corners in EPSG:4326, split
+at the antimeridian (RFC 7946, section 3.1.9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import antimeridian
+import numpy as np
+import pyproj
+import rasterio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from clay_assets.errors import InputError
+
+HALF_TURN = 180.0  # degrees; a polygon that is wider crosses the antimeridian
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The finest pixel grid of a scene.
+
+    Attributes:
+        crs: of the pixels; projected, in metres.
+        transform: pixel column and row → x and y of `crs`.
+        height: rows.
+        width: columns.
+    """
+
+    crs: rasterio.crs.CRS
+    transform: Affine
+    height: int
+    width: int
+
+    def chips(self, size: int) -> tuple[int, int]:
+        """Columns and rows of whole chips of `size` pixels."""
+        return self.width // size, self.height // size
+
+    def polygons(self, size: int) -> NDArray[Any]:
+        """Chip polygons in EPSG:4326, row by row from the upper left; shape (rows * columns,).
+
+        Corners run from the lower right, anticlockwise, as shapely's `box` does.
+        """
+        columns, rows = self.chips(size)
+        column, row = np.meshgrid(np.arange(columns + 1) * size, np.arange(rows + 1) * size)
+        t = self.transform
+        x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+        lon, lat = pyproj.Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True).transform(x, y)
+        corners = np.stack([lon, lat], axis=-1)
+        if not np.isfinite(corners).all():
+            raise InputError(f"a grid of {self.height} × {self.width} pixels in {self.crs} does not lie on the Earth.")
+        upper_left, upper_right = corners[:-1, :-1], corners[:-1, 1:]
+        lower_left, lower_right = corners[1:, :-1], corners[1:, 1:]
+        rings = np.stack([lower_right, upper_right, upper_left, lower_left, lower_right], axis=2)
+        rings = rings.reshape(-1, 5, 2)
+        polygons = shapely.polygons(rings)
+        crossing = np.ptp(rings[:, :, 0], axis=1) > HALF_TURN
+        for number in np.flatnonzero(crossing):  # at most one column of chips or so
+            polygons[number] = antimeridian.fix_polygon(polygons[number], fix_winding=True)
+        return polygons

@@ -1,0 +1,205 @@
+"""The chip index of one scene, and how any chip index is opened.
+
+A row is one whole chip; the columns are those of `CHIP_SCHEMA`. For Sentinel-2 and Landsat the two percentages are
+those of stacchip's index, row for row. They are shares of all pixels of a chip, 0 to 1; cloud is not
+counted against the valid pixels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pystac
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from clay_assets.chips.grid import Grid
+from clay_assets.chips.quality import read_shares
+from clay_assets.errors import InputError
+from clay_assets.platforms import platform as platform_of
+from clay_assets.platforms.base import Options, Platform
+from clay_assets.rasters import open_raster
+from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
+from clay_assets.storage.stac_geoparquet import item_datetime
+from clay_assets.storage.stores import Store, open_store
+
+CHIP_SIZE = 256  # pixels, the chip of Clay v1
+GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
+BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+CHIP_SCHEMA = pa.schema(
+    [
+        ("chipid", pa.string()),
+        ("platform", pa.dictionary(pa.int32(), pa.string())),
+        ("item_id", pa.dictionary(pa.int32(), pa.string())),
+        ("datetime", pa.timestamp("ms", tz="UTC")),
+        ("date", pa.date32()),
+        ("chip_index_x", pa.uint16()),
+        ("chip_index_y", pa.uint16()),
+        ("cloud_cover_percentage", pa.float32()),
+        ("nodata_percentage", pa.float32()),
+        ("geometry", pa.binary()),
+        ("bbox", BBOX),
+    ]
+)
+
+
+def index_scene(
+    item: pystac.Item, platform: str, *, options: Options | None = None, chip_size: int = CHIP_SIZE
+) -> pa.Table:
+    """Index the chips of one scene.
+
+    Only the quality assets are read, once. Chips with more nodata than `options.max_chip_nodata` are left out.
+
+    Args:
+        item: a scene whose hrefs can be read. Where it lacks `proj:` fields, the files tell the grid.
+        platform: platform key.
+        options: the platform's recipe fields; those of clay_v1 if None.
+        chip_size: pixels of a chip's side on the finest grid.
+
+    Returns:
+        A table of `CHIP_SCHEMA`, ordered by row and column of the chip, with `geo` metadata and the counts
+        `clay:chips_in_grid` and `clay:chips_above_nodata_limit`.
+
+    Raises:
+        InputError: a missing asset, a wrong CRS or grid, a damaged file, or a scene smaller than one chip; names
+            the item.
+        SourceError: a remote file could not be read now.
+    """
+    source = platform_of(platform)
+    limit = (options or source.options()).max_chip_nodata
+    document = source.renamed(item.to_dict(include_self_link=False, transform_hrefs=False))
+    missing = [name for name in source.quality if name not in document["assets"]]
+    if missing:
+        raise InputError(
+            f"{item.id}: has no asset {', '.join(missing)}, only {', '.join(item.assets) or 'none'}; "
+            f"{source.title} cannot be indexed without it."
+        )
+    hrefs = {name: source.href(document["assets"][name]) for name in source.quality}
+    declared = _declared_grid(source, document)
+    shape = (declared.height, declared.width) if declared else _finest_shape(source, document)
+    grid, shares = read_shares(source, hrefs, chip_size, declared, shape)
+    return _table(item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit)
+
+
+def open_index(location: str | Path, platform: str | None = None, year: int | None = None) -> ds.Dataset:
+    """Open a chip index lazily: a merged index, one scene's file, or a folder of either.
+
+    Args:
+        location: path or `s3://` address of a file or folder.
+        platform: only this platform.
+        year: only this year of acquisition.
+
+    Raises:
+        InputError: there is no chip index at that place.
+    """
+    text = str(location).rstrip("/")
+    parent, _, name = text.rpartition("/")
+    single = name.endswith(".parquet")
+    store = open_store((parent or ".") if single else text)
+    keys = [name] if single and store.exists(name) else [] if single else list(store.list("", ".parquet"))
+    if not keys:
+        raise InputError(f"{location}: there is no chip index here; materialise chip_index or merged_index first.")
+    if platform is not None:
+        platform_of(platform)
+        keys = [key for key in keys if f"/platform={platform}/" in f"/{key}" or "platform=" not in key]
+    if year is not None:
+        keys = [key for key in keys if f"/year={year}/" in f"/{key}" or "year=" not in key]
+    dataset = dataset_of(store, keys)
+    if platform is not None:
+        dataset = dataset.filter(pc.field("platform") == platform)
+    if year is not None:
+        dataset = dataset.filter(pc.year(pc.field("datetime")) == year)
+    return dataset
+
+
+def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
+    """A lazy dataset of chip-index files; nothing is read yet."""
+    return ds.dataset(list(keys), schema=CHIP_SCHEMA, filesystem=store.filesystem(), format="parquet")
+
+
+def counts_of(table: pa.Table) -> tuple[int, int, int]:
+    """Chips in the grid of an indexed scene, chips above the nodata limit, chips in the index."""
+    stamp = stamp_of(table.schema)
+    return int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"]), table.num_rows
+
+
+def _declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
+    """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it."""
+    fields = {**item["properties"], **item["assets"].get(platform.grid_asset, {})}
+    code = fields.get("proj:code") or fields.get("proj:epsg") or fields.get("proj:wkt2")
+    shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
+    if not (code and shape and transform):
+        return None
+    try:
+        crs = CRS.from_user_input(code)
+        return Grid(crs, Affine(*transform[:6]), int(shape[0]), int(shape[1]))
+    except (CRSError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{item['id']}: its proj: fields cannot be understood ({error}).") from error
+
+
+def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the finest grid, from the item or else from the header of the asset on that grid."""
+    asset = item["assets"].get(platform.grid_asset)
+    shape = {**item["properties"], **(asset or {})}.get("proj:shape")
+    if shape:
+        return int(shape[0]), int(shape[1])
+    if platform.grid_asset in platform.quality:
+        return None
+    if asset is None:
+        raise InputError(
+            f"{item['id']}: has neither proj:shape nor the asset {platform.grid_asset}, so its grid is unknown."
+        )
+    with open_raster(platform.href(asset), platform.access) as source:
+        return source.height, source.width
+
+
+def _table(
+    item_id: str,
+    platform: str,
+    moment: Any,
+    grid: Grid,
+    size: int,
+    cloud: NDArray[np.float32],
+    nodata: NDArray[np.float32],
+    limit: float,
+) -> pa.Table:
+    kept = nodata.ravel() <= np.float32(limit)
+    rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
+    polygons = grid.polygons(size)[kept]
+    count = int(kept.sum())
+    x, y = pa.array(columns, pa.uint16()), pa.array(rows, pa.uint16())
+    text = pa.string()
+    bounds = shapely.bounds(polygons).reshape(count, 4)
+    table = pa.Table.from_arrays(
+        [
+            pc.binary_join_element_wise(item_id, x.cast(text), y.cast(text), "-"),
+            _repeated(platform, count),
+            _repeated(item_id, count),
+            pa.repeat(pa.scalar(moment, pa.timestamp("ms", tz="UTC")), count),
+            pa.repeat(pa.scalar(moment.date(), pa.date32()), count),
+            x,
+            y,
+            pa.array(cloud.ravel()[kept]),
+            pa.array(nodata.ravel()[kept]),
+            pa.array(shapely.to_wkb(polygons), pa.binary()),
+            pa.StructArray.from_arrays([pa.array(side) for side in bounds.T], fields=list(BBOX)),
+        ],
+        schema=CHIP_SCHEMA,
+    )
+    types = [GEOMETRY_TYPES[number] for number in np.unique(shapely.get_type_id(polygons))]
+    extent = (*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)) if count else None
+    counts = {"chips_in_grid": str(kept.size), "chips_above_nodata_limit": str(kept.size - count)}
+    return table.replace_schema_metadata({b"geo": geo_metadata(types, extent), **stamped(counts)})
+
+
+def _repeated(value: str, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))

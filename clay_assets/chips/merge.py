@@ -1,0 +1,354 @@
+"""All chip indexes as one dataset: a file per platform and year, in spatial order, and a manifest of its state.
+
+Rows are ordered along a Hilbert curve, so a query by bounding box reads few row groups. A cell's rows are streamed
+through DuckDB's sort, which spills to disk, so memory does not grow with the cell. A part is replaced whole, and
+only when its inputs changed; the manifest is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clay_assets.chips.index import BBOX, CHIP_SCHEMA, GEOMETRY_TYPES
+from clay_assets.chips.scenes import ChipCell
+from clay_assets.errors import InputError
+from clay_assets.executors import run_bounded
+from clay_assets.recipes import Recipe
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata, stamp_of, stamped
+from clay_assets.storage.stores import Store
+
+MERGE_VERSION = "1"  # raise it when the same inputs would give another file
+MANIFEST_VERSION = 1
+ROW_GROUP_ROWS = 16_384  # about 1 MB compressed: few bytes for a small query, few requests for a large one
+HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
+WORLD = (-180.0, -90.0, 180.0, 90.0)
+SORT_MEMORY = "1GB"
+SORT_THREADS = 2
+DICTIONARIES = ["platform", "item_id", "datetime", "date", "chip_index_x", "chip_index_y"]
+
+# What DuckDB carries through the sort; times travel as numbers, so that no time zone is involved.
+_SORTED_SCHEMA = pa.schema(
+    [
+        *(
+            pa.field(
+                field.name,
+                {"platform": pa.string(), "item_id": pa.string(), "datetime": pa.int64()}[field.name],
+            )
+            if field.name in ("platform", "item_id", "datetime")
+            else field
+            for field in CHIP_SCHEMA
+        ),
+        pa.field("hilbert", pa.uint32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partition of the merged index, as the manifest tells it.
+
+    Attributes:
+        platform: platform key.
+        year: partition.
+        path: below the folder of the merged index.
+        rows: chips.
+        scenes: scenes that they come from.
+        bytes: size of the file.
+        inputs: hash of what it was made from.
+        content: hash of the file (BLAKE2b, 16 bytes).
+    """
+
+    platform: str
+    year: int
+    path: str
+    rows: int
+    scenes: int
+    bytes: int
+    inputs: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The state of the merged index, and how many parts this call wrote."""
+
+    parts: list[Part]
+    written: int
+
+    @property
+    def rows(self) -> int:
+        """All chips."""
+        return sum(part.rows for part in self.parts)
+
+
+def merge(
+    cells: Sequence[ChipCell],
+    store: Store,
+    recipe: Recipe,
+    executor: Executor,
+    in_flight: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Merged:
+    """Bring the merged index up to the state of its cells.
+
+    Args:
+        cells: chip indexes, one per platform and year; those without chips have no part.
+        store: where the merged index goes.
+        recipe: written into the files and the manifest.
+        executor: reads index files in parallel.
+        in_flight: files read at once.
+        progress: called with (cells done, cells in all).
+
+    Raises:
+        InputError: a chip index is invalid (columns, shares, chip ids), or a scene occurs in two years; nothing of
+            that cell is published.
+        StorageError: the store cannot be written.
+    """
+    _check_scenes_occur_once(cells)
+    known = {(part.platform, part.year): part for part in read_manifest(store)}
+    parts, written = [], 0
+    ordered = sorted(cells, key=lambda cell: (cell.platform, cell.year))
+    for done, cell in enumerate(ordered, start=1):
+        if int(cell.scenes["chips"].sum()):
+            part = _standing_part(cell, store, known.get((cell.platform, cell.year)))
+            if part is None:
+                part = _write_part(cell, store, recipe, executor, in_flight)
+                written += 1
+            parts.append(part)
+        progress(done, len(ordered))
+    manifest = _manifest(parts, recipe)
+    if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
+        store.write(layout.MANIFEST, manifest)
+    stale = set(store.list(layout.MERGED, ".parquet")) - {f"{layout.MERGED}/{part.path}" for part in parts}
+    store.delete(sorted(stale))
+    return Merged(parts, written)
+
+
+def read_manifest(store: Store) -> list[Part]:
+    """The parts that the manifest lists; none if there is no merged index yet.
+
+    Raises:
+        InputError: the manifest cannot be understood.
+    """
+    try:
+        document = json.loads(store.read(layout.MANIFEST))
+        return [Part(**entry) for entry in document["partitions"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{store.uri(layout.MANIFEST)}: cannot be understood ({error!r}). Delete it and materialise merged_index."
+        ) from error
+
+
+def inputs_of(cell: ChipCell) -> str:
+    """Hash of all that decides a part's content: its scenes, their fingerprints and their chips."""
+    scenes = cell.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")
+    text = json.dumps([MERGE_VERSION, scenes.to_numpy().tolist()])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Distance along a Hilbert curve over the world of each bounding box's centre, uint32."""
+    west, south, east, north = (pc.struct_field(bbox, side).to_numpy() for side in ("xmin", "ymin", "xmax", "ymax"))
+    # A chip split at the antimeridian spans the world; its place on the curve is the antimeridian.
+    x = np.where(east - west > WORLD[2], WORLD[2], (west + east) / 2)
+    points = gpd.GeoSeries(gpd.points_from_xy(x, (south + north) / 2))
+    keys = points.hilbert_distance(total_bounds=WORLD, level=HILBERT_LEVEL)
+    return cast("np.ndarray[Any, np.dtype[np.uint32]]", keys.to_numpy().astype(np.uint32))
+
+
+def check_chips(table: pa.Table, item_id: str, name: str) -> None:
+    """Refuse a scene's chip index that cannot be valid.
+
+    Raises:
+        InputError: other columns than the contract's, shares outside 0 to 1, nulls, or chip ids that do not belong
+            to the scene or repeat; `name` tells the file.
+    """
+    again = "Delete it and materialise chip_index again."
+    if not table.schema.equals(CHIP_SCHEMA):
+        raise InputError(f"{name}: its columns are not those of a chip index. {again}")
+    if any(column.null_count for column in table.columns):
+        raise InputError(f"{name}: has empty values. {again}")
+    for column in ("cloud_cover_percentage", "nodata_percentage"):
+        values = table[column].to_numpy()
+        if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
+            raise InputError(f"{name}: {column} has values outside 0 to 1. {again}")
+    x, y = table["chip_index_x"].to_numpy(), table["chip_index_y"].to_numpy()
+    text = pa.string()
+    ids = pc.binary_join_element_wise(item_id, table["chip_index_x"].cast(text), table["chip_index_y"].cast(text), "-")
+    if not table["chipid"].equals(ids):
+        raise InputError(f"{name}: has chip ids that are not of scene {item_id}. {again}")
+    if len(np.unique(x.astype(np.uint32) << 16 | y)) != table.num_rows:
+        raise InputError(f"{name}: a chip id occurs twice. {again}")
+
+
+def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for cell in cells:
+        for item_id in cell.scenes["item_id"]:
+            other = seen.setdefault((cell.platform, item_id), cell.year)
+            if other != cell.year:
+                raise InputError(
+                    f"{cell.platform}: scene {item_id} is in {other} and in {cell.year}, so its chip ids would repeat. "
+                    "Materialise scene_picks of both years again."
+                )
+
+
+def _standing_part(cell: ChipCell, store: Store, known: Part | None) -> Part | None:
+    """The part that is there already, if it was made from what the cell is now."""
+    key = layout.merged_part(cell.platform, cell.year)
+    size, inputs = store.size(key), inputs_of(cell)
+    if size is None:
+        return None
+    if known is not None and (known.inputs, known.bytes) == (inputs, size):
+        return known
+    try:  # a run that was killed before the manifest may have made it
+        stamp = stamp_of(pq.read_schema(key, filesystem=store.filesystem()))
+    except (pa.ArrowInvalid, OSError):
+        return None
+    if stamp.get("inputs") != inputs:
+        return None
+    content = store.read(key)
+    return _part(cell, len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
+
+
+def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor, in_flight: int) -> Part:
+    with store.writing(layout.merged_part(cell.platform, cell.year)) as path:
+        with tempfile.TemporaryDirectory(prefix="clay-sort-") as spill:
+            rows = _write_sorted(_batches(cell, executor, in_flight), path, Path(spill), inputs_of(cell), recipe)
+        expected = int(cell.scenes["chips"].sum())
+        if rows != expected:
+            raise InputError(
+                f"{cell.platform} {cell.year}: index files hold {rows} chips, their ledger {expected}. "
+                "Materialise chip_index of this partition again."
+            )
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+        return _part(cell, path.stat().st_size, content)
+
+
+def _batches(cell: ChipCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
+    read = partial(_read_scene, cell.store)
+    jobs = zip(cell.scenes["item_id"], cell.keys, strict=True)
+    for _, future in run_bounded(executor, read, jobs, in_flight):
+        yield from future.result().to_batches()
+
+
+def _read_scene(store: Store, job: tuple[str, str]) -> pa.Table:
+    item_id, key = job
+    try:
+        table = pq.read_table(pa.BufferReader(store.read(key)))
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
+    check_chips(table, item_id, store.uri(key))
+    table = table.replace_schema_metadata(None)
+    table = table.set_column(3, "datetime", table["datetime"].cast(pa.int64()))
+    keys = hilbert_keys(table["bbox"].combine_chunks())
+    return table.append_column("hilbert", pa.array(keys)).cast(_SORTED_SCHEMA)
+
+
+def _write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, inputs: str, recipe: Recipe) -> int:
+    """Sort a stream of batches and write it as one GeoParquet file; returns its rows."""
+    extent = _Extent()
+    rows = 0
+    with duckdb.connect(config=_duckdb_config(spill)) as connection:
+        connection.register("chips", pa.RecordBatchReader.from_batches(_SORTED_SCHEMA, batches))
+        ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
+        options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
+        with pq.ParquetWriter(path, CHIP_SCHEMA, **options) as writer:
+            for table in _row_groups(ordered.to_arrow_reader(ROW_GROUP_ROWS)):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                extent.add(table)
+                rows += table.num_rows
+            writer.add_key_value_metadata({b"geo": extent.metadata()})
+            writer.add_key_value_metadata(stamped({**recipe.stamp(), "inputs": inputs}))
+    return rows
+
+
+class _Extent:
+    """Geometry types and bounds of tables that pass by."""
+
+    def __init__(self) -> None:
+        self.types: set[int] = set()
+        self.bounds: list[float] | None = None
+
+    def add(self, table: pa.Table) -> None:
+        # In WKB a geometry's type follows the byte-order mark; its low byte comes first, and 3 and 6 need no other.
+        self.types |= {kind[0] for kind in pc.binary_slice(table["geometry"], 1, 2).unique().to_pylist()}
+        west, south, east, north = (pc.struct_field(table["bbox"], side.name) for side in BBOX)
+        here = [pc.min(west).as_py(), pc.min(south).as_py(), pc.max(east).as_py(), pc.max(north).as_py()]
+        before = self.bounds or here
+        self.bounds = [*map(min, before[:2], here[:2]), *map(max, before[2:], here[2:])]
+
+    def metadata(self) -> bytes:
+        return geo_metadata([GEOMETRY_TYPES[number] for number in self.types], self.bounds)
+
+
+def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The stream cut into tables of exactly one row group (the last may be shorter), in the contract's types."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in reader:
+        held.append(batch)
+        count += batch.num_rows
+        while count >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(held)
+            yield _contracted(table.slice(0, ROW_GROUP_ROWS))
+            held = table.slice(ROW_GROUP_ROWS).to_batches()
+            count -= ROW_GROUP_ROWS
+    if count:
+        yield _contracted(pa.Table.from_batches(held))
+
+
+def _contracted(table: pa.Table) -> pa.Table:
+    columns = []
+    for field in CHIP_SCHEMA:
+        column = table[field.name].combine_chunks()
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        columns.append(column.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=CHIP_SCHEMA)
+
+
+def _duckdb_config(spill: Path) -> dict[str, str]:
+    return {
+        "memory_limit": SORT_MEMORY,
+        "threads": str(SORT_THREADS),
+        "temp_directory": str(spill),
+        "preserve_insertion_order": "false",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+
+
+def _part(cell: ChipCell, size: int, content: str) -> Part:
+    path = layout.merged_part(cell.platform, cell.year).removeprefix(f"{layout.MERGED}/")
+    rows, scenes = int(cell.scenes["chips"].sum()), len(cell.scenes)
+    return Part(cell.platform, cell.year, path, rows, scenes, size, inputs_of(cell), content)
+
+
+def _manifest(parts: Sequence[Part], recipe: Recipe) -> bytes:
+    document = {
+        "version": MANIFEST_VERSION,
+        "rows": sum(part.rows for part in parts),
+        "partitions": [asdict(part) for part in parts],
+        **recipe.stamp(),
+    }
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,137 @@
+"""Cloud and nodata shares of every chip of a scene, from its quality assets.
+
+A quality asset may be coarser than the finest grid by a whole factor (Sentinel-2's 20 m scene classification under
+10 m bands): then it is counted at its own resolution, which gives the same shares. It is read in strips of whole
+chip rows, so memory does not grow with the height of a scene. What a pixel means is the platform's to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from clay_assets.chips.grid import Grid
+from clay_assets.errors import InputError
+from clay_assets.platforms.base import Platform
+from clay_assets.rasters import open_raster
+
+STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of each chip's pixels, float32, 0 to 1; shape (rows, columns)."""
+
+    cloud: NDArray[np.float32]
+    nodata: NDArray[np.float32]
+
+
+def read_shares(
+    platform: Platform, hrefs: Mapping[str, str], size: int, grid: Grid | None, shape: tuple[int, int] | None
+) -> tuple[Grid, Shares]:
+    """Read the quality assets of a scene once, and reduce them to chips.
+
+    Args:
+        platform: how the files are reached and the pixels judged.
+        hrefs: quality asset → file.
+        size: pixels of a chip's side on the finest grid.
+        grid: the finest grid where the item tells it; only its CRS and corner are held against the files.
+        shape: height and width of the finest grid; None if the quality assets are on it.
+
+    Returns:
+        The finest grid, placed as the files are placed, and the shares.
+
+    Raises:
+        InputError: files that do not lie on the grid, or not on a whole fraction of it, or smaller than one chip.
+        SourceError: a remote file could not be read.
+    """
+    with ExitStack() as stack:
+        sources = {name: stack.enter_context(open_raster(href, platform.access)) for name, href in hrefs.items()}
+        first, source = next(iter(sources.items()))
+        found = _finest_grid(source, shape, hrefs[first])
+        if grid is not None:
+            _check_same_place(grid, found, hrefs[first])
+        columns, rows = found.chips(size)
+        if not columns or not rows:
+            raise InputError(
+                f"{hrefs[first]}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
+            )
+        factors = {name: _factor(found, source, size, hrefs[name]) for name, source in sources.items()}
+        side = size // min(factors.values())  # pixels of a chip in the finest quality asset
+        strip = max(1, STRIP_PIXELS // (side * side * columns))
+        shares = [
+            _strip_shares(platform, sources, factors, size, columns, top, min(top + strip, rows))
+            for top in range(0, rows, strip)
+        ]
+    cloud, nodata = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+    return found, Shares(cloud, nodata)
+
+
+def _finest_grid(source: rasterio.DatasetReader, shape: tuple[int, int] | None, href: str) -> Grid:
+    if source.crs is None:
+        raise InputError(f"{href}: has no CRS; fetch the file again.")
+    if not source.crs.is_projected or source.crs.linear_units_factor[1] != 1.0:
+        raise InputError(f"{href}: is in {source.crs.to_string()}, not in a projected CRS in metres.")
+    height, width = shape or (source.height, source.width)
+    t = source.transform
+    across, down = source.width / width, source.height / height
+    finest = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
+    return Grid(source.crs, finest, height, width)
+
+
+def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
+    if grid.crs != found.crs:
+        raise InputError(
+            f"{href}: is in {found.crs.to_string()}, but its item says {grid.crs.to_string()}; one of them is wrong."
+        )
+    off = max(abs(grid.transform.c - found.transform.c), abs(grid.transform.f - found.transform.f))
+    if off > abs(found.transform.a):
+        raise InputError(
+            f"{href}: its corner is {off:g} m away from that of its item; item and file are not of one scene."
+        )
+
+
+def _factor(grid: Grid, source: rasterio.DatasetReader, size: int, href: str) -> int:
+    down, across = grid.height / source.height, grid.width / source.width
+    factor = round(down)
+    if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
+        raise InputError(
+            f"{href}: {source.height} × {source.width} pixels do not fit the finest grid of {grid.height} × "
+            f"{grid.width} with chips of {size}: the factor must be whole and divide the chip."
+        )
+    return factor
+
+
+def _strip_shares(
+    platform: Platform,
+    sources: Mapping[str, rasterio.DatasetReader],
+    factors: Mapping[str, int],
+    size: int,
+    columns: int,
+    top: int,
+    bottom: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    finest = min(factors.values())
+    pixels: dict[str, NDArray[Any]] = {}
+    for name, source in sources.items():
+        side = size // factors[name]
+        band = source.read(1, window=Window(0, top * side, columns * side, (bottom - top) * side))
+        repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
+        pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
+    cloud, nodata = platform.judge(pixels)
+    side = size // finest
+    return _chip_shares(cloud, side), _chip_shares(nodata, side)
+
+
+def _chip_shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    rows, columns = mask.shape[0] // side, mask.shape[1] // side
+    blocks = mask.reshape(rows, side, columns, side)
+    return (blocks.sum(axis=(1, 3), dtype=np.int64) / (side * side)).astype(np.float32)

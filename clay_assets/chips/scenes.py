@@ -1,0 +1,225 @@
+"""All scenes of one cell (platform and year): indexed in parallel, one file each, resumable.
+
+A scene's file carries a fingerprint of what it was made from; a later run keeps it while that is the same. A scene
+that cannot be indexed is set aside with its error and the others go on. The ledger has one row per scene:
+
+| column | type | meaning |
+|---|---|---|
+| `item_id` | string | the scene |
+| `outcome` | string | `indexed` or `failed` |
+| `chips` | int32 | rows of its index |
+| `chips_in_grid` | int32 | whole chips of the scene |
+| `chips_above_nodata_limit` | int32 | chips left out for their nodata |
+| `fingerprint` | string | of the item, the recipe's fields and the code that made the file |
+| `error` | string | why it failed |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pystac
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from clay_assets.chips.index import counts_of, dataset_of, index_scene
+from clay_assets.errors import ClayError, SourceError, StorageError
+from clay_assets.executors import run_bounded
+from clay_assets.platforms.base import Item
+from clay_assets.recipes import Recipe
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode_arrow, stamp_of
+from clay_assets.storage.stores import Store
+
+INDEX_VERSION = "1"  # raise it when the same scene would give another index
+INDEXED, FAILED = "indexed", "failed"
+ATTEMPTS = 3
+LEDGER_TYPES = {
+    "item_id": "string",
+    "outcome": "string",
+    "chips": "int32",
+    "chips_in_grid": "int32",
+    "chips_above_nodata_limit": "int32",
+    "fingerprint": "string",
+    "error": "string",
+}
+
+
+@dataclass(frozen=True)
+class ChipCell:
+    """The chip indexes of one cell (platform and year), none of them read yet.
+
+    Attributes:
+        platform: platform key.
+        year: partition.
+        store: where the files lie.
+        ledger: one row per scene.
+        kept: scenes that were already indexed when the last run began; not part of the ledger, so that a run
+            without news writes the same bytes.
+    """
+
+    platform: str
+    year: int
+    store: Store
+    ledger: pd.DataFrame
+    kept: int = 0
+
+    @property
+    def scenes(self) -> pd.DataFrame:
+        """The ledger's rows of scenes that have an index."""
+        return self.ledger[self.ledger["outcome"] == INDEXED]
+
+    @property
+    def keys(self) -> list[str]:
+        """The index files, in the order of item ids; scenes without a chip have a file too."""
+        return [layout.chips(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
+
+    def dataset(self) -> ds.Dataset:
+        """All chips of the cell, lazily."""
+        return dataset_of(self.store, self.keys)
+
+    def failed_share(self) -> float:
+        """Share of the scenes that could not be indexed."""
+        return float((self.ledger["outcome"] == FAILED).mean()) if len(self.ledger) else 0.0
+
+    def prune(self) -> int:
+        """Remove index files of scenes that the cell no longer has, and return how many there were.
+
+        To be done after the ledger is written, so that a run killed in between leaves files too many, never too
+        few.
+        """
+        stored = self.store.list(layout.chip_folder(self.platform, self.year), ".parquet")
+        stale = sorted(set(stored) - set(self.keys))
+        self.store.delete(stale)
+        return len(stale)
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """What one worker needs to index one scene; small enough to be sent to another machine."""
+
+    item: Item
+    platform: str
+    key: str
+    store: Store
+    recipe: Recipe
+
+
+def index_scenes(
+    platform: str,
+    year: int,
+    items: Sequence[Item],
+    store: Store,
+    recipe: Recipe,
+    executor: Executor,
+    in_flight: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ChipCell:
+    """Index every scene of a cell that is not indexed yet.
+
+    Args:
+        platform: platform key.
+        year: partition.
+        items: scenes whose hrefs can be read.
+        store: where the index files go.
+        recipe: chip size and the platform's fields.
+        executor: runs scenes in parallel; the workers write the files.
+        in_flight: scenes submitted at once.
+        progress: called with (scenes done, scenes in all).
+
+    Returns:
+        The cell, its ledger ordered by item id.
+
+    Raises:
+        StorageError: the store cannot be written; no point in trying the other scenes.
+    """
+    jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe) for item in items)
+    rows, kept = [], 0
+    for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
+        try:
+            row, was_there = future.result()
+        except StorageError:
+            raise
+        except (ClayError, OSError, ArithmeticError, LookupError, ValueError, TypeError) as error:
+            rows.append(_row(job.item["id"], FAILED, error=str(error) or type(error).__name__))
+        else:
+            rows.append(row)
+            kept += was_there
+        progress(done, len(items))
+    ledger = pd.DataFrame(rows, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
+    return ChipCell(platform, year, store, ledger.sort_values("item_id", ignore_index=True), kept)
+
+
+def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
+    """Index one scene and write its file; returns its ledger row, and whether the file was there already."""
+    fingerprint = fingerprint_of(job.item, job.platform, job.recipe)
+    kept = _row_of_file(job, fingerprint)
+    if kept is not None:
+        return kept, True
+    item = pystac.Item.from_dict(job.item)
+    options = job.recipe.options(job.platform)
+    for attempt in Retrying(
+        retry=retry_if_exception_type(SourceError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=20),
+        reraise=True,
+    ):
+        with attempt:
+            table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size)
+    in_grid, above, count = counts_of(table)
+    stamp = {**job.recipe.stamp(), **stamp_of(table.schema), "fingerprint": fingerprint}
+    job.store.write(job.key, encode_arrow(table, stamp))
+    return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
+
+
+def fingerprint_of(item: Item, platform: str, recipe: Recipe) -> str:
+    """32 hexadecimal digits that change whenever the index of a scene would."""
+    options = recipe.options(platform)
+    basis = {
+        "version": INDEX_VERSION,
+        "item": {name: item[name] for name in ("id", "properties", "assets")},
+        "chip_size": recipe.chip_size,
+        "max_chip_nodata": options.max_chip_nodata,
+    }
+    text = json.dumps(basis, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
+    try:
+        parquet = pq.ParquetFile(io.BytesIO(job.store.read(job.key)))
+    except (FileNotFoundError, OSError, ValueError):
+        return None
+    stamp: Mapping[str, str] = stamp_of(parquet.schema_arrow)
+    if stamp.get("fingerprint") != fingerprint:
+        return None
+    in_grid, above = int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"])
+    return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, fingerprint)
+
+
+def _row(
+    item_id: str,
+    outcome: str,
+    chips: int = 0,
+    chips_in_grid: int = 0,
+    above: int = 0,
+    fingerprint: str = "",
+    error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "item_id": item_id,
+        "outcome": outcome,
+        "chips": chips,
+        "chips_in_grid": chips_in_grid,
+        "chips_above_nodata_limit": above,
+        "fingerprint": fingerprint,
+        "error": error,
+    }

@@ -1,0 +1,62 @@
+"""`python -m clay_assets.demo`: make the miniature planet and run the whole, unchanged pipeline on it.
+
+Everything lies below one folder (`./demo`); `CLAY_STORAGE`, where it is set, takes the results elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+DAGSTER_YAML = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+"""
+QUIET = ("dagster", "dagster.builtin")
+
+
+def main() -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m clay_assets.demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the demo lies (default: ./demo)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes another planet (default: 0)")
+    folder, seed = (arguments := parser.parse_args()).folder.absolute(), arguments.seed
+    begun = time.monotonic()
+    environment = _prepare(folder, seed)
+    os.environ.update(environment)  # before anything of the pipeline is loaded, as a shell would
+    from clay_assets.demo.run import run_chain, summary
+
+    unbuilt = run_chain()
+    print(summary(folder, time.monotonic() - begun))
+    if unbuilt:
+        print(f"\n{len(unbuilt)} runs did not succeed: {', '.join(unbuilt)}", file=sys.stderr)
+    return 1 if unbuilt else 0
+
+
+def _prepare(folder: Path, seed: int) -> dict[str, str]:
+    """Make planet and Dagster home, and write the environment that `make dev` uses too."""
+    from clay_assets.demo.planet import make_planet
+
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    print(f"The miniature planet, in {folder / 'planet'}", flush=True)
+    planet = make_planet(folder / "planet", seed)
+    home = folder / "dagster_home"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    environment = {
+        **planet.environment(),
+        "CLAY_STORAGE": os.environ.get("CLAY_STORAGE") or str(folder / "storage"),
+        "DAGSTER_HOME": str(home),
+    }
+    lines = "".join(f"{name}={value!r}\n" for name, value in sorted(environment.items()))
+    (folder / "demo.env").write_text(lines, encoding="utf-8")
+    return environment
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Which scenes exist: what each place has to offer in each quarter of 2018 to 2023.
+
+Every place goes through the same set of kinds of quarter, in an order of its own, so that every situation that a
+search can meet occurs at every place, whatever years a recipe draws. Pixels are drawn elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from clay_assets.demo.noise import generator
+from clay_assets.demo.sites import Site
+
+YEARS = range(2018, 2024)
+QUARTERS = range(1, 5)
+COVER_LEVELS = 128  # cloud cover is drawn in steps of 1/128
+LOCAL_HOUR, NIGHT_HOUR = 10.5, 22.5  # mean solar time of a pass
+LANDSAT_9_FROM = 2022  # first whole year
+FIRST_DAY, LAST_DAY = 2, 87  # of a quarter; the UTC date may be a day off the local one
+
+NO_WEDGE = (0, 0)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What one date of a kind of quarter is like.
+
+    Attributes:
+        cover: lowest and highest share of cloud, percent.
+        wedge: pixels without data at the left, at the top and at the bottom of the quality raster.
+        kind: `day`, `night`, `landsat_7`, or `again` (the scene before, in its second processing).
+        stated: cloud cover to state whatever is drawn, or None.
+    """
+
+    cover: tuple[int, int]
+    wedge: tuple[int, int] = NO_WEDGE
+    kind: str = "day"
+    stated: float | None = None
+
+
+CLEAR = Draft((0, 0))
+FAIR, MIXED, CLOUDY, OVERCAST = Draft((3, 25)), Draft((20, 50)), Draft((40, 70)), Draft((94, 100))
+
+# Kind of quarter → (how many of the 24 quarters, its dates). Wedges in pixels of 20 m.
+SENTINEL_2_QUARTERS: dict[str, tuple[int, tuple[Draft, ...]]] = {
+    "empty": (2, ()),
+    "overcast": (3, (OVERCAST, OVERCAST)),
+    "wedge_least_cloudy": (2, (Draft((1, 4), (350, 90)), MIXED)),
+    "only_wedge": (1, (Draft((5, 20), (300, 140)),)),
+    "tie": (2, (CLEAR, CLEAR, MIXED)),
+    "strip": (2, (Draft((2, 8), (64, 64)), CLOUDY)),  # half a chip wide
+    "sliver": (3, (Draft((5, 20), (90, 0)), CLOUDY)),
+    "two_processings": (1, (Draft((8, 20)), Draft((8, 20), kind="again"))),
+    "ordinary": (8, (FAIR, CLOUDY)),
+}
+# Wedges in pixels of 30 m.
+LANDSAT_QUARTERS: dict[str, tuple[int, tuple[Draft, ...]]] = {
+    "empty": (2, ()),
+    "overcast": (3, (OVERCAST, OVERCAST)),
+    "only_night": (1, (Draft((0, 0), kind="night", stated=-1),)),
+    "night_least_cloudy": (1, (Draft((0, 0), kind="night"), MIXED)),
+    "unknown_cloud": (2, (Draft((1, 10), stated=-1), MIXED)),
+    "tie": (2, (CLEAR, CLEAR)),
+    "wedge": (3, (Draft((3, 20), (230, 40)), CLOUDY)),
+    "strip": (2, (Draft((2, 8), (128, 128)), CLOUDY)),  # half a chip wide
+    "landsat_7_least_cloudy": (1, (Draft((0, 0), kind="landsat_7"), MIXED)),
+    "ordinary": (7, (FAIR, CLOUDY)),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One acquisition.
+
+    Attributes:
+        site: its place and grid.
+        kind: of the draft.
+        quarter_kind: of the quarter, a key of the tables above.
+        year, quarter: it lies in.
+        number: among the dates of its quarter.
+        moment: acquisition, UTC.
+        level: cloud cover to draw, 0 to `COVER_LEVELS`.
+        wedge: pixels without data at the left of the quality raster, at its top and its bottom.
+        stated: cloud cover to state whatever is drawn, or None.
+        spacecraft: `A` or `B` of Sentinel-2; 7, 8 or 9 of Landsat, as text.
+        sequence: 0, or 1 for a second processing of the same acquisition.
+        lucky: a number of its own, for whatever else is left to chance.
+    """
+
+    site: Site
+    kind: str
+    quarter_kind: str
+    year: int
+    quarter: int
+    number: int
+    moment: datetime
+    level: int
+    wedge: tuple[int, int]
+    stated: float | None
+    spacecraft: str
+    sequence: int
+    lucky: int
+
+    @property
+    def is_night(self) -> bool:
+        """Whether it was taken on the night side of the orbit."""
+        return self.kind == "night"
+
+
+def quarter_kinds(seed: int, family: str, site: Site) -> dict[tuple[int, int], str]:
+    """What each (year, quarter) of a place is like; `family` is `sentinel-2` or `landsat`."""
+    table = SENTINEL_2_QUARTERS if family == "sentinel-2" else LANDSAT_QUARTERS
+    kinds = [kind for kind, (times, _) in table.items() for _ in range(times)]
+    order = generator(seed, family, site.name, "quarters").permutation(len(kinds))
+    quarters = [(year, quarter) for year in YEARS for quarter in QUARTERS]
+    return {when: kinds[index] for when, index in zip(quarters, order, strict=True)}
+
+
+def scenes(seed: int, family: str, site: Site) -> list[Scene]:
+    """Every acquisition of a place, in order of time."""
+    table = SENTINEL_2_QUARTERS if family == "sentinel-2" else LANDSAT_QUARTERS
+    found: list[Scene] = []
+    for (year, quarter), kind in quarter_kinds(seed, family, site).items():
+        rng = generator(seed, family, site.name, year, quarter)
+        drafts = table[kind][1]
+        days = rng.choice(np.arange(FIRST_DAY, LAST_DAY + 1), len(drafts), replace=False)
+        for number, (draft, day) in enumerate(zip(drafts, days, strict=True)):
+            low, high = (round(share * COVER_LEVELS / 100) for share in draft.cover)
+            level = int(rng.integers(low, high + 1))
+            hour = NIGHT_HOUR if draft.kind == "night" else LOCAL_HOUR
+            moment = datetime(year, 3 * quarter - 2, 1, tzinfo=UTC) + timedelta(
+                days=int(day),
+                hours=hour - site.middle[0] / 15,
+                seconds=int(rng.integers(-900, 900)),
+                microseconds=int(rng.integers(1000)) * 1000,
+            )
+            moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+            lucky = int(rng.integers(2**31))
+            if family == "sentinel-2":
+                spacecraft = "AB"[lucky % 2]
+            else:
+                spacecraft = "89"[lucky % 2 if moment.year >= LANDSAT_9_FROM else 0]
+            scene = Scene(
+                site=site,
+                kind=draft.kind,
+                quarter_kind=kind,
+                year=year,
+                quarter=quarter,
+                number=number,
+                moment=moment,
+                level=level,
+                wedge=draft.wedge,
+                stated=draft.stated,
+                spacecraft="7" if draft.kind == "landsat_7" else spacecraft,
+                sequence=0,
+                lucky=lucky,
+            )
+            if draft.kind == "again":
+                first = found[-1]
+                scene = Scene(**{**vars(first), "kind": "again", "number": number, "sequence": 1})
+            found.append(scene)
+    return sorted(found, key=lambda one: (one.moment, one.sequence))

@@ -1,0 +1,323 @@
+"""STAC items and collections of the planet, with the property and asset names of the real catalogues.
+
+Sentinel-2 as Earth Search v1 writes it, Landsat as the USGS stac-server does. Only the values are made up, and the
+hrefs are local files. The items keep the catalogues' quirks: `grid:code` with and without a leading zero, a few
+items with `proj:code` in place of `proj:epsg`, and one Sentinel-2 item without its `scl` asset.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from clay_assets.demo.calendar import Scene
+from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
+from clay_assets.demo.weather import Drawing
+
+Json = dict[str, Any]
+
+# Asset key → (band file, GSD in m, common name, wavelength in µm). Sentinel-2 MSI; Landsat 8-9 OLI.
+SENTINEL_2_BANDS = {
+    "blue": ("B02", 10, "blue", 0.49),
+    "green": ("B03", 10, "green", 0.56),
+    "red": ("B04", 10, "red", 0.665),
+    "rededge1": ("B05", 20, "rededge", 0.704),
+    "rededge2": ("B06", 20, "rededge", 0.74),
+    "rededge3": ("B07", 20, "rededge", 0.783),
+    "nir": ("B08", 10, "nir", 0.842),
+    "nir08": ("B8A", 20, "nir08", 0.865),
+    "swir16": ("B11", 20, "swir16", 1.61),
+    "swir22": ("B12", 20, "swir22", 2.19),
+}
+LANDSAT_BANDS = {
+    "blue": ("B2", 30, "blue", 0.48),
+    "green": ("B3", 30, "green", 0.56),
+    "red": ("B4", 30, "red", 0.65),
+    "nir08": ("B5", 30, "nir08", 0.86),
+    "swir16": ("B6", 30, "swir16", 1.6),
+    "swir22": ("B7", 30, "swir22", 2.2),
+}
+PAN = ("B8", 15, "pan", 0.59)
+
+_PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"
+_PROJECTION_WITH_CODE = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_SENTINEL_2_EXTENSIONS = [
+    "https://stac-extensions.github.io/eo/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/view/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/mgrs/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/grid/v1.0.0/schema.json",
+]
+_LANDSAT_EXTENSIONS = [
+    "https://landsat.usgs.gov/stac/landsat-extension/v1.1.1/schema.json",
+    "https://stac-extensions.github.io/view/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/eo/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/alternate-assets/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/storage/v1.0.0/schema.json",
+]
+_TITLES = {
+    SENTINEL_2: "Sentinel-2 Level 2A (demo planet)",
+    LANDSAT_L1: "Landsat Collection 2 Level-1 Product (demo planet)",
+    LANDSAT_L2: "Landsat Collection 2 Level-2 Surface Reflectance Product (demo planet)",
+}
+_CLOUD_PERCENTAGES = {
+    9: "s2:high_proba_clouds_percentage",
+    8: "s2:medium_proba_clouds_percentage",
+    10: "s2:thin_cirrus_percentage",
+    3: "s2:cloud_shadow_percentage",
+    1: "s2:saturated_defective_pixel_percentage",
+}
+_DECLINATION = 23.44  # degrees, of the sun at the solstices
+
+
+def collection(name: str) -> Json:
+    """A STAC collection."""
+    return {
+        "type": "Collection",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": name,
+        "title": _TITLES[name],
+        "description": "Made-up scenes of the miniature planet that the demo and the tests run on.",
+        "license": "Apache-2.0",
+        "extent": {
+            "spatial": {"bbox": [[-180, -90, 180, 90]]},
+            "temporal": {"interval": [["2018-01-01T00:00:00Z", "2023-12-31T23:59:59Z"]]},
+        },
+        "links": [],
+    }
+
+
+def sentinel_2_id(scene: Scene) -> str:
+    """As Earth Search v1 names items: the tile without a leading zero."""
+    return f"S2{scene.spacecraft}_{scene.site.name.lstrip('0')}_{scene.moment:%Y%m%d}_{scene.sequence}_L2A"
+
+
+def landsat_product(scene: Scene, collection: str) -> str:
+    """Landsat Collection 2 product id."""
+    sensor = "LE07" if scene.spacecraft == "7" else f"LC0{scene.spacecraft}"
+    done = scene.moment + timedelta(days=8)
+    level = _correction(scene, collection)
+    return f"{sensor}_{level}_{scene.site.name}_{scene.moment:%Y%m%d}_{done:%Y%m%d}_02_{_tier(scene)}"
+
+
+def landsat_id(scene: Scene, collection: str) -> str:
+    """As the USGS stac-server names items: level 2 has a suffix."""
+    return landsat_product(scene, collection) + ("_SR" if collection == LANDSAT_L2 else "")
+
+
+@lru_cache(maxsize=1024)
+def band_file(folder: Path, collection: str, site: Site, band: str) -> Path:
+    """The file of a band; all scenes of a place share it."""
+    return folder / "imagery" / collection / site.name / f"{band}.tif"
+
+
+def quality_file(folder: Path, collection: str, item_id: str) -> Path:
+    """The quality raster of one item."""
+    return folder / "imagery" / collection / item_id / ("SCL.tif" if collection == SENTINEL_2 else "QA_PIXEL.tif")
+
+
+def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, without_scl: bool) -> Json:
+    """One item of `sentinel-2-l2a`.
+
+    Args:
+        scene: the acquisition.
+        drawing: its quality raster.
+        folder: of the planet.
+        code: give the CRS as `proj:code` in place of `proj:epsg`.
+        without_scl: leave the `scl` asset out.
+    """
+    site, name = scene.site, sentinel_2_id(scene)
+    assets = {
+        key: {
+            "href": str(band_file(folder, SENTINEL_2, site, band)),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "title": f"{key} - {gsd}m",
+            "gsd": gsd,
+            "eo:bands": [{"name": key, "common_name": common, "center_wavelength": wavelength}],
+            **_asset_grid(site, gsd),
+            "raster:bands": [{"data_type": "uint16", "nodata": 0, "spatial_resolution": gsd}],
+            "roles": ["data", "reflectance"],
+        }
+        for key, (band, gsd, common, wavelength) in SENTINEL_2_BANDS.items()
+    }
+    if not without_scl:
+        assets["scl"] = {
+            "href": str(quality_file(folder, SENTINEL_2, name)),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "title": "Scene classification map (SCL)",
+            **_asset_grid(site, 20),
+            "raster:bands": [{"data_type": "uint8", "nodata": 0, "spatial_resolution": 20}],
+            "roles": ["data", "reflectance"],
+        }
+    padded = scene.lucky // 2 % 2 == 0
+    properties = {
+        "datetime": _stamp(scene.moment),
+        "created": _stamp(scene.moment + timedelta(days=1 + scene.sequence)),
+        "platform": f"sentinel-2{scene.spacecraft.lower()}",
+        "constellation": "sentinel-2",
+        "instruments": ["msi"],
+        "eo:cloud_cover": round(drawing.cloud_cover, 6),
+        "grid:code": f"MGRS-{site.name if padded else site.name.lstrip('0')}",
+        "mgrs:utm_zone": int(site.name[:2]),
+        "mgrs:latitude_band": site.name[2],
+        "mgrs:grid_square": site.name[3:],
+        **_crs(site, code),
+        "s2:nodata_pixel_percentage": round(drawing.nodata_share, 6),
+        **{field: round(drawing.shares[value], 6) for value, field in _CLOUD_PERCENTAGES.items()},
+        "s2:processing_baseline": "05.00",
+        "s2:product_type": "S2MSI2A",
+        "s2:sequence": str(scene.sequence),
+        "earthsearch:boa_offset_applied": True,
+        "view:sun_elevation": round(_sun_elevation(scene), 6),
+        "view:sun_azimuth": 160.0 if site.middle[1] > 0 else 40.0,
+    }
+    return _item(name, SENTINEL_2, scene, properties, assets, _SENTINEL_2_EXTENSIONS, code)
+
+
+def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, code: bool) -> Json:
+    """One item of a Landsat collection; see `sentinel_2` for the arguments."""
+    site, name = scene.site, landsat_id(scene, collection)
+    level = "Level-1" if collection == LANDSAT_L1 else "Level-2"
+    bands = dict(LANDSAT_BANDS)
+    if collection == LANDSAT_L1:
+        bands["pan"] = PAN
+    prefix = "" if collection == LANDSAT_L1 else "SR_"
+    assets = {}
+    for key, (band, gsd, common, wavelength) in bands.items():
+        assets[key] = {
+            "title": f"{key} Band ({band})",
+            "description": f"Collection 2 {level} {key} Band ({band})",
+            **_landsat_file(band_file(folder, collection, site, prefix + band)),
+            "eo:bands": [{"name": band, "common_name": common, "gsd": gsd, "center_wavelength": wavelength}],
+            "roles": ["data"],
+        }
+    if "pan" in assets:
+        # The 15 m grid begins half a 15 m pixel inside the 30 m one and ends half a one before it.
+        assets["pan"]["proj:shape"] = [2 * site.height - 1, 2 * site.width - 1]
+        assets["pan"]["proj:transform"] = [15.0, 0.0, site.left + 7.5, 0.0, -15.0, site.top - 7.5]
+    assets["qa_pixel"] = {
+        "title": "Pixel Quality Assessment Band",
+        "description": f"Collection 2 {level} Pixel Quality Assessment Band",
+        **_landsat_file(quality_file(folder, collection, name)),
+        "roles": ["cloud", "cloud-shadow", "snow-ice", "water-mask"],
+    }
+    cloud_cover = drawing.cloud_cover if scene.stated is None else scene.stated
+    sensor = "LE7" if scene.spacecraft == "7" else f"LC{scene.spacecraft}"
+    properties = {
+        "datetime": _stamp(scene.moment),
+        "created": _stamp(scene.moment + timedelta(days=9)),
+        "platform": f"LANDSAT_{scene.spacecraft}",
+        "instruments": ["ETM"] if scene.spacecraft == "7" else ["OLI", "TIRS"],
+        "eo:cloud_cover": round(cloud_cover, 2),
+        "view:sun_azimuth": 158.0 if site.middle[1] > 0 else 39.0,
+        "view:sun_elevation": round(_sun_elevation(scene), 8),
+        "view:off_nadir": 0,
+        "landsat:cloud_cover_land": round(cloud_cover, 2),
+        "landsat:wrs_type": "2",
+        "landsat:wrs_path": site.name[:3],
+        "landsat:wrs_row": site.name[3:],
+        "landsat:scene_id": f"{sensor}{site.name}{scene.moment:%Y%j}LGN00",
+        "landsat:collection_category": _tier(scene),
+        "landsat:collection_number": "02",
+        "landsat:correction": _correction(scene, collection),
+        **_crs(site, code),
+        "proj:shape": [site.height, site.width],
+        "proj:transform": [30.0, 0.0, float(site.left), 0.0, -30.0, float(site.top)],
+    }
+    return _item(name, collection, scene, properties, assets, _LANDSAT_EXTENSIONS, code)
+
+
+def bbox(geometry: BaseGeometry) -> list[float]:
+    """Bounding box after RFC 7946, section 5.2: west is larger than east where it crosses ±180."""
+    west, south, east, north = geometry.bounds
+    if geometry.geom_type == "MultiPolygon":
+        parts = [part.bounds for part in geometry.geoms]
+        west = max(bounds[0] for bounds in parts)
+        east = min(bounds[2] for bounds in parts)
+    return [west, south, east, north]
+
+
+def _item(
+    name: str,
+    collection: str,
+    scene: Scene,
+    properties: Json,
+    assets: Json,
+    extensions: list[str],
+    code: bool,
+) -> Json:
+    geometry = scene.site.footprint(scene.wedge)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [*extensions, _PROJECTION_WITH_CODE if code else _PROJECTION],
+        "id": name,
+        "collection": collection,
+        "geometry": _lists(shapely.geometry.mapping(geometry)),
+        "bbox": bbox(geometry),
+        "properties": properties,
+        "links": [{"rel": "collection", "href": f"./{collection}.json", "type": "application/json"}],
+        "assets": assets,
+    }
+
+
+def _lists(value: Any) -> Any:
+    """Nested tuples as lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _lists(inner) for key, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+
+def _asset_grid(site: Site, gsd: int) -> Json:
+    factor = site.pixel // gsd
+    return {
+        "proj:shape": [site.height * factor, site.width * factor],
+        "proj:transform": [gsd, 0, site.left, 0, -gsd, site.top],
+    }
+
+
+def _landsat_file(path: Path) -> Json:
+    return {
+        "href": str(path),
+        "type": "image/vnd.stac.geotiff; cloud-optimized=true",
+        "alternate": {
+            "s3": {"storage:platform": "AWS", "storage:requester_pays": True, "href": str(path)},
+        },
+    }
+
+
+def _crs(site: Site, code: bool) -> Json:
+    return {"proj:code": f"EPSG:{site.epsg}"} if code else {"proj:epsg": site.epsg}
+
+
+def _tier(scene: Scene) -> str:
+    return "T2" if scene.quarter_kind == "overcast" or scene.is_night else "T1"
+
+
+def _correction(scene: Scene, collection: str) -> str:
+    if collection == LANDSAT_L2:
+        return "L2SP"
+    return "L1GT" if _tier(scene) == "T2" else "L1TP"
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _sun_elevation(scene: Scene) -> float:
+    """Degrees above the horizon, from latitude, day of the year and the mean solar time of the pass."""
+    lon, lat = scene.site.middle
+    day = scene.moment.timetuple().tm_yday
+    declination = np.radians(-_DECLINATION * np.cos(2 * np.pi * (day + 10) / 365.25))
+    hour = (scene.moment.hour + scene.moment.minute / 60 + lon / 15) % 24
+    angle, lat = np.radians(15 * (hour - 12)), np.radians(lat)
+    return float(
+        np.degrees(np.arcsin(np.sin(lat) * np.sin(declination) + np.cos(lat) * np.cos(declination) * np.cos(angle)))
+    )

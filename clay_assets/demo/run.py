@@ -1,0 +1,81 @@
+"""The whole chain on the demo's planet, with a bar, and what came out of it in a few lines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+from tqdm import tqdm
+
+from clay_assets.definitions import defs
+from clay_assets.orchestration.everything import run_steps, steps, why_it_failed
+from clay_assets.orchestration.resources import ClayResource
+from clay_assets.platforms import PLATFORMS
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import decode
+from clay_assets.storage.stores import Store
+
+
+def run_chain() -> list[str]:
+    """Materialise every asset and partition of the recipe; returns the steps that did not succeed."""
+    clay = _clay()
+    wanted = steps(clay.recipe(), sorted(PLATFORMS))
+    unbuilt = []
+    with dg.DagsterInstance.get() as instance, tqdm(total=len(wanted), unit=" runs", mininterval=0.5) as bar:
+        for step, result in run_steps(wanted, defs.resolve_job_def, instance, log_level="CRITICAL"):
+            bar.set_description_str(str(step))
+            bar.update()
+            if result is None or not result.success:
+                unbuilt.append(str(step))
+                bar.write(f"{step}: {why_it_failed(result) if result else 'not run, as what it builds on failed'}")
+    return unbuilt
+
+
+def summary(folder: Path, seconds: float) -> str:
+    """What was built, read from the files."""
+    clay = _clay()
+    store = clay.store()
+    grid, stats, sample = (
+        _rows(store, layout.table(name)) for name in ("mgrs_grid", "worldcover_stats", "mgrs_sample")
+    )
+    ledger = _tables(store, "scenes/ledger")
+    chips = _tables(store, "chips/ledger")
+    outcomes = ledger["outcome"].value_counts()
+    reasons: Counter[str] = Counter()
+    for text in ledger.loc[ledger["outcome"] == "none", "reason"]:
+        reasons.update(part.split(" × ")[-1] for part in text.split("; "))
+    manifest = json.loads(store.read(layout.MANIFEST))
+    lines = [
+        "",
+        f"tiles considered   {grid:>8,}   with land cover {stats:,}, sampled {sample:,}",
+        f"requests made      {len(ledger):>8,}   for {ledger['platform'].nunique()} platforms",
+        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {outcomes.get('picked', 0):,} requests",
+        f"not picked         {outcomes.get('none', 0):>8,}   failed {outcomes.get('failed', 0):,}",
+        *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(6)),
+        f"chips indexed      {chips['chips'].sum():>8,}   left out for nodata {chips['chips_above_nodata_limit'].sum():,}",
+        f"merged rows        {manifest['rows']:>8,}   in {len(manifest['partitions'])} partitions",
+        "",
+        f"results            {store.uri()}",
+        f"merged index       {store.uri(layout.MERGED)}",
+        f"time               {seconds:.0f} s",
+        "",
+        "Open the Dagster UI on the result:   make dev",
+    ]
+    return "\n".join(lines)
+
+
+def _clay() -> ClayResource:
+    clay = defs.resources["clay"] if defs.resources else None
+    assert isinstance(clay, ClayResource)
+    return clay
+
+
+def _rows(store: Store, key: str) -> int:
+    return len(decode(store.read(key), key))
+
+
+def _tables(store: Store, folder: str) -> pd.DataFrame:
+    return pd.concat([decode(store.read(key), key) for key in store.list(folder, ".parquet")], ignore_index=True)

@@ -1,0 +1,200 @@
+"""Quality rasters: which pixels are cloud, shadow or without data, drawn so that every chip's counts are known.
+
+Each chip is given a number of cloudy pixels first; then that many of its pixels, the lowest of a smooth field, become
+cloud. Where a wedge without data covers part of a chip, its pixels are counted from the wedge's width in each row,
+and the cloud falls on what is left. So the truth is the input of the drawing, not a reading of the result.
+
+Codes: Sentinel-2 Level-2A Algorithm Theoretical Basis Document (SCL); Landsat 8-9 Collection 2 Level 2 Science
+Product Guide, LSDS-1619, tables 6-2 and 6-3 (QA_PIXEL values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clay_assets.demo.calendar import COVER_LEVELS, NO_WEDGE, Scene
+from clay_assets.demo.noise import generator, ranked, smooth_field
+from clay_assets.demo.sites import Site, wedge_widths
+
+TEXTURES = 3  # and as many turned inside out
+BLOCKS = 4  # chips across a texture, which is periodic
+SURFACE_PIXELS = 8  # across one patch of ground
+QUOTA_STEP = 64  # chips hold a multiple of this many cloudy pixels, where nothing hides part of them
+
+Blocks = NDArray[Any]  # (rows of chips, columns of chips, pixels of a chip)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one sensor writes quality down.
+
+    Attributes:
+        nodata: code of pixels without data.
+        clouds: (code, share of the bad pixels up to which it is used), from the core of a cloud outwards.
+        surfaces: codes of clear ground, one set per climate.
+        counted: codes that the scene's own cloud cover counts.
+        dtype: of the raster.
+    """
+
+    nodata: int
+    clouds: tuple[tuple[int, float], ...]
+    surfaces: dict[str, tuple[int, ...]]
+    counted: tuple[int, ...]
+    dtype: type[np.unsignedinteger[Any]]
+
+
+SCL = Encoding(
+    nodata=0,
+    # high probability, medium probability, thin cirrus, shadow, saturated or defective
+    clouds=((9, 0.55), (8, 0.82), (10, 0.94), (3, 0.995), (1, 1.0)),
+    # water, vegetation, bare, unclassified, dark area or snow
+    surfaces={"warm": (6, 4, 4, 5, 7, 2), "cold": (6, 4, 5, 2, 11, 11)},
+    counted=(8, 9, 10),
+    dtype=np.uint8,
+)
+QA_PIXEL = Encoding(
+    nodata=1,
+    # cloud, cloud with cirrus, dilated cloud, shadow
+    clouds=((22280, 0.70), (55052, 0.86), (21826, 0.94), (23888, 1.0)),
+    # clear over water, clear, clear with cirrus (not cloud), clear over snow
+    surfaces={"warm": (21952, 21824, 21824, 54596), "cold": (21952, 21824, 30048, 54596)},
+    counted=(22280, 55052),
+    dtype=np.uint16,
+)
+COLD_FROM = 55  # degrees of latitude
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One quality raster and the truth about its whole chips.
+
+    Attributes:
+        codes: (height, width).
+        cloud, nodata: pixels per whole chip, (chips down, chips across).
+        cloud_cover: what the scene's metadata says, percent of the pixels with data.
+        nodata_share: percent of all pixels.
+        shares: code of cloud or shadow → percent of the pixels with data.
+    """
+
+    codes: NDArray[Any]
+    cloud: NDArray[np.int64]
+    nodata: NDArray[np.int64]
+    cloud_cover: float
+    nodata_share: float
+    shares: dict[int, float]
+
+
+class Weather:
+    """Draws the scenes of one sensor.
+
+    Args:
+        seed: of the planet.
+        encoding: how the sensor writes quality down.
+        chip: pixels across a chip in the quality raster.
+    """
+
+    def __init__(self, seed: int, encoding: Encoding, chip: int) -> None:
+        self.seed, self.encoding, self.chip = seed, encoding, chip
+        size, pixels = BLOCKS * chip, chip * chip
+        self._ranks = np.empty((2 * TEXTURES, BLOCKS, BLOCKS, pixels), np.int32)
+        # Pixels of a chip that belong to the lowest 0, 1/128, 2/128, … of the whole texture.
+        self._quotas = np.empty((2 * TEXTURES, COVER_LEVELS + 1, BLOCKS, BLOCKS), np.int64)
+        for index in range(TEXTURES):
+            field = smooth_field(generator(seed, "texture", chip, index), (size, size), size / 3)
+            blocks = _to_blocks(field, chip).reshape(-1, pixels)
+            order = np.argsort(blocks, axis=-1)
+            ranks = np.empty(blocks.shape, np.int32)
+            np.put_along_axis(ranks, order, np.arange(pixels, dtype=np.int32)[None], axis=-1)
+            ascending = np.take_along_axis(blocks, order, axis=-1)
+            steps = np.sort(ascending, axis=None)[np.arange(COVER_LEVELS) * field.size // COVER_LEVELS]
+            inside = np.stack([np.searchsorted(values, steps) for values in ascending], axis=1)
+            quotas = np.full((COVER_LEVELS + 1, len(blocks)), pixels)
+            quotas[:-1] = np.round(inside / QUOTA_STEP) * QUOTA_STEP
+            self._ranks[index] = ranks.reshape(BLOCKS, BLOCKS, pixels)
+            self._quotas[index] = quotas.reshape(-1, BLOCKS, BLOCKS)
+        self._ranks[TEXTURES:] = pixels - 1 - self._ranks[:TEXTURES]
+        self._quotas[TEXTURES:] = pixels - self._quotas[:TEXTURES, ::-1]
+        self._images = np.stack([_to_image(ranks, chip).astype(np.float32) for ranks in self._ranks])
+
+    def surface(self, site: Site) -> NDArray[Any]:
+        """Codes of a place without any cloud, (height, width)."""
+        codes = self.encoding.surfaces["cold" if site.middle[1] > COLD_FROM else "warm"]
+        shape = (-(-site.height // SURFACE_PIXELS), -(-site.width // SURFACE_PIXELS))
+        coarse = smooth_field(generator(self.seed, "surface", site.name), shape, 24)
+        chosen = np.asarray(codes, self.encoding.dtype)[(ranked(coarse) * len(codes)).astype(int)]
+        return np.kron(chosen, np.ones((SURFACE_PIXELS,) * 2, chosen.dtype))[: site.height, : site.width]
+
+    def draw(self, scene: Scene, surface: NDArray[Any]) -> Drawing:
+        """Draw one scene over the `surface` of its site."""
+        site, chip, pixels = scene.site, self.chip, self.chip * self.chip
+        rows, columns = -(-site.height // chip), -(-site.width // chip)
+        rng = generator(self.seed, "sky", site.name, scene.lucky)
+        texture, down, across = (int(n) for n in rng.integers([2 * TEXTURES, BLOCKS, BLOCKS]))
+        chips = np.ix_((np.arange(rows) + down) % BLOCKS, (np.arange(columns) + across) % BLOCKS)
+        quota = self._quotas[texture, scene.level][chips]
+        ranks = self._images[texture][(np.arange(site.height) + down * chip) % (BLOCKS * chip)]
+        ranks = np.tile(ranks, (1, 1 - (-columns // BLOCKS)))[:, across * chip : across * chip + site.width]
+        hidden = np.zeros((rows, columns), np.int64)
+        if scene.wedge != NO_WEDGE:
+            widths = np.pad(wedge_widths(site, scene.wedge), (0, rows * chip - site.height), mode="edge")
+            touched = -(-int(widths.max()) // chip)  # columns of chips
+            hidden = np.clip(widths[:, None] - chip * np.arange(columns), 0, chip).reshape(rows, chip, -1).sum(axis=1)
+            quota = np.minimum(np.round(quota * (1 - hidden / pixels)).astype(np.int64), pixels - hidden)
+            mask = np.arange(touched * chip) < widths[:, None]
+            among = _reranked(self._ranks[texture][chips][:, :touched], _to_blocks(mask, chip))
+            edge = min(touched * chip, site.width)
+            ranks[:, :edge] = _to_image(among, chip)[: site.height, :edge]
+        codes, reached = surface.copy(), np.zeros(len(self.encoding.clouds) + 1, np.int64)
+        if scene.level:
+            # How far out in its chip's cloud each pixel lies; below 1 it belongs to the cloud.
+            reach = quota.astype(np.float32).repeat(chip, axis=1)[:, : site.width]
+            reach = reach.repeat(chip, axis=0)[: site.height]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                np.divide(ranks, reach, out=reach)
+            depth = np.zeros(reach.shape, np.uint8)  # 0 outside, then 1 at the fringe to n in the core
+            for index, (_, share) in enumerate(self.encoding.clouds):
+                inside = reach < np.float32(share)
+                reached[index + 1] = np.count_nonzero(inside)
+                depth += inside.view(np.uint8)
+            by_depth = [0, *(code for code, _ in reversed(self.encoding.clouds))]
+            codes = np.where(depth, np.asarray(by_depth, self.encoding.dtype).take(depth), surface)
+        empty = 0
+        if scene.wedge != NO_WEDGE:
+            np.putmask(codes[:, :edge], mask[: site.height, :edge], self.encoding.nodata)
+            empty = int(wedge_widths(site, scene.wedge).sum())
+        with_data = codes.size - empty
+        shares = {
+            code: 100 * int(count) / with_data
+            for (code, _), count in zip(self.encoding.clouds, np.diff(reached), strict=True)
+        }
+        whole = np.s_[: site.whole_chips[0], : site.whole_chips[1]]
+        return Drawing(
+            codes=codes,
+            cloud=quota[whole],
+            nodata=hidden[whole],
+            cloud_cover=sum(shares[code] for code in self.encoding.counted),
+            nodata_share=100 * empty / codes.size,
+            shares=shares,
+        )
+
+
+def _to_blocks(image: NDArray[Any], chip: int) -> Blocks:
+    rows, columns = (side // chip for side in image.shape)
+    return np.ascontiguousarray(image.reshape(rows, chip, columns, chip).swapaxes(1, 2)).reshape(rows, columns, -1)
+
+
+def _to_image(blocks: Blocks, chip: int) -> NDArray[Any]:
+    rows, columns = blocks.shape[:2]
+    return blocks.reshape(rows, columns, chip, chip).swapaxes(1, 2).reshape(rows * chip, columns * chip)
+
+
+def _reranked(ranks: Blocks, hidden: Blocks) -> Blocks:
+    """Ranks among the pixels that are not hidden, in the same order; hidden ones rank last."""
+    seen = np.empty(ranks.shape, np.int32)
+    np.put_along_axis(seen, ranks, (~hidden).astype(np.int32), axis=-1)
+    among = np.take_along_axis(np.cumsum(seen, axis=-1, dtype=np.int32) - 1, ranks, axis=-1)
+    return np.where(hidden, np.int32(ranks.shape[-1]), among)

@@ -1,0 +1,94 @@
+"""Where work fans out to: a local pool of threads, or a Dask cluster, both as `concurrent.futures.Executor`.
+
+Threads are enough on one machine, since GDAL, numpy, pyproj and pyarrow release the interpreter lock; they start
+at once and die with their process. What a job does belongs to the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from clay_assets.errors import ClayError, InputError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+DASK_TIMEOUT = 20  # seconds to wait for a scheduler that was named
+
+
+@contextmanager
+def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[Executor]:
+    """An executor for `workers` jobs at once.
+
+    Args:
+        workers: jobs at once, of the local pool.
+        dask_scheduler: address such as `tcp://host:8786`; then the cluster's own size counts.
+
+    Raises:
+        InputError: no scheduler answers at that address, or `distributed` is not installed.
+    """
+    if not dask_scheduler:
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clay") as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client  # an extra: most users have no cluster
+    except ImportError as error:
+        raise InputError("CLAY_DASK_SCHEDULER is set: install clay_assets[dask] to use a cluster.") from error
+    try:
+        client = Client(dask_scheduler, timeout=DASK_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"CLAY_DASK_SCHEDULER={dask_scheduler!r}: no scheduler answers ({error}).") from error
+    with client, client.get_executor(pure=False) as executor:
+        yield executor
+
+
+def run_bounded(
+    executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], in_flight: int
+) -> Iterator[tuple[Job, Future[Result]]]:
+    """Run a function over jobs, with at most `in_flight` of them submitted, and yield each as it ends.
+
+    Memory is bounded by `in_flight`, not by the number of jobs. When the caller stops early (an error), what
+    has not started is cancelled.
+    """
+    guarded = _Guarded(function)
+    waiting: dict[Future[Any], Job] = {}
+    source = iter(jobs)
+    exhausted = False
+    try:
+        while waiting or not exhausted:
+            while not exhausted and len(waiting) < in_flight:
+                try:
+                    job = next(source)
+                except StopIteration:
+                    exhausted = True
+                else:
+                    waiting[executor.submit(guarded, job)] = job
+            if waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _Guarded:
+    """A function whose `ClayError`s carry no cause.
+
+    An error that crosses a process is pickled, where Dask is imported with all its causes, and GDAL's exceptions
+    do not survive that: the pool would break instead of telling which file is bad.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, job: Any) -> Any:
+        try:
+            return self.function(job)
+        except ClayError as error:
+            said = type(error)(str(error))
+        raise said

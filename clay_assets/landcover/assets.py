@@ -1,0 +1,54 @@
+"""Stage 1 in Dagster: `mgrs_grid` and `worldcover_stats`."""
+
+import dagster as dg
+
+from clay_assets.orchestration.metadata import described_by, picture
+from clay_assets.orchestration.progress import Progress
+from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.values import Tiles
+
+GROUP = "landcover"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "geoparquet"},
+    tags={"stage": "1"},
+    code_version="1",
+    io_manager_key="geo_tables",
+    description=described_by("clay_assets.landcover.grid"),
+)
+def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
+    from clay_assets.landcover.grid import read_grid
+    from clay_assets.orchestration.pictures import tile_map
+    from clay_assets.storage.downloads import local_copy
+
+    source = clay.settings.mgrs_grid
+    with local_copy(source, keep_in=clay.store(), folder="landcover/source") as path:
+        grid = read_grid(path)
+    return dg.MaterializeResult(
+        value=grid, metadata={"source": source, "map": picture(tile_map(grid, f"{len(grid):,} MGRS tiles"))}
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "gdal", "geoparquet"},
+    tags={"stage": "1"},
+    code_version="1",
+    io_manager_key="geo_tables",
+    metadata={"flatgeobuf": True},
+    description=described_by("clay_assets.landcover.worldcover"),
+)
+def worldcover_stats(
+    context: dg.AssetExecutionContext, clay: ClayResource, mgrs_grid: Tiles
+) -> dg.MaterializeResult[Tiles]:
+    from clay_assets.landcover.worldcover import class_shares
+    from clay_assets.orchestration.pictures import land_cover_map
+
+    source = clay.settings.worldcover
+    with clay.executor() as (executor, in_flight), Progress(context, "WorldCover files") as progress:
+        stats = class_shares(mgrs_grid, source, executor=executor, in_flight=in_flight, progress=progress)
+    return dg.MaterializeResult(
+        value=stats, metadata={"source": source, **stats.attrs, "map": picture(land_cover_map(stats))}
+    )

@@ -1,0 +1,234 @@
+"""The Sentinel-2 tiling grid: reads any vector file of named tiles into one strict table.
+
+Here belong reading, checking and cutting the polygons at the antimeridian. Where the file comes from
+(download, cache) and where the table goes is not decided here. The document followed is ESA's Sentinel-2
+tiling grid KML (S2A_OPER_GIP_TILPAR_MPC). Each of its placemarks is a geometry collection, with heights of
+zero: the tile's polygon (two polygons at ±180°) and a point for its label.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import antimeridian
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyogrio.errors
+import shapely
+
+from clay_assets.errors import InputError
+
+NAME_COLUMNS = ("name", "tile", "tile_id", "mgrs", "mgrs_tile")
+"""Columns that can hold a tile's name, in order of preference, compared without case."""
+
+_POLYGON, _MULTIPOLYGON = 3, 6  # shapely.GeometryType
+_SHOWN = 5
+
+
+def read_grid(path: str | Path) -> gpd.GeoDataFrame:
+    """Read a tiling grid.
+
+    Args:
+        path: a local file: the official Sentinel-2 tiling KML, plain or zipped (`.zip`, `.kmz`), GeoParquet,
+            FlatGeobuf, GeoPackage, or any other vector file that GDAL reads. Of several layers the first that
+            holds polygons is read.
+
+    Returns:
+        One row per tile, sorted by name, index 0..n-1: `name` (str, unique) and `geometry` (valid 2D Polygon
+        or MultiPolygon in EPSG:4326, longitude first). A polygon drawn across the antimeridian (179..181 or
+        179..-179) is cut there, along its straight edges in longitude and latitude; coordinates never leave
+        -180..180 and -90..90. Points and lines beside the polygons are dropped.
+
+    Raises:
+        InputError: the file cannot be read as vectors, has no name column, empty or repeated names, a CRS
+            other than EPSG:4326, coordinates that are not degrees, no polygons, or a tile without any.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"Tiling grid {path}: no such file. Give the path of a KML, GeoParquet, FlatGeobuf or GeoPackage."
+        )
+    frame = _read_vectors(path)
+    column = _name_column(path, frame)
+    _check_crs(path, frame)
+    names = _checked_names(path, frame[column])
+    polygons = _polygons(path, names, np.asarray(frame.geometry.array, dtype=object))
+    order = np.argsort(names)
+    return gpd.GeoDataFrame({"name": names[order].tolist()}, geometry=gpd.GeoSeries(polygons[order]), crs="EPSG:4326")
+
+
+def _read_vectors(path: Path) -> gpd.GeoDataFrame:
+    """Read the layer that holds the polygons, whatever the format."""
+    magic = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            magic = file.read(4)
+    try:
+        # GDAL in the pyogrio wheels has no Parquet driver, so that format goes through pyarrow.
+        if magic == b"PAR1":
+            return gpd.read_parquet(path)
+        source = _inside_zip(path) if magic == b"PK\x03\x04" else path
+        for name, kind in pyogrio.list_layers(source):
+            # A layer declared as points or lines cannot be it; KML layers declare nothing ("Unknown").
+            if kind is None or "Point" in kind or "LineString" in kind:
+                continue
+            frame = pyogrio.read_dataframe(source, layer=name)
+            if isinstance(frame, gpd.GeoDataFrame) and _is_areal(frame.geometry.array).any():
+                return frame
+    except InputError:
+        raise
+    # The readers' errors have no common base; pyarrow's and geopandas' are ValueErrors and OSErrors.
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+    ) as error:
+        raise InputError(
+            f"Tiling grid {path}: cannot be read as vectors ({error}). Give a KML (plain or zipped), "
+            "GeoParquet, FlatGeobuf or GeoPackage; if the file was cut short, fetch it again."
+        ) from error
+    raise InputError(f"Tiling grid {path}: no layer holds polygons. Give a file of tile outlines.")
+
+
+def _inside_zip(path: Path) -> str:
+    """GDAL's name for the KML inside a zip, or for the zip itself when it packs another format."""
+    with zipfile.ZipFile(path) as archive:
+        kml = [name for name in archive.namelist() if name.lower().endswith(".kml")]
+    if len(kml) > 1:
+        raise InputError(f"Tiling grid {path}: holds {len(kml)} KML files ({_listed(kml)}). Unzip it and give one.")
+    # Braces let GDAL take a zip of any extension.
+    return f"/vsizip/{{{path.resolve()}}}" + (f"/{kml[0]}" if kml else "")
+
+
+def _name_column(path: Path, frame: gpd.GeoDataFrame) -> str:
+    columns = [str(column) for column in frame.columns if column != frame.geometry.name]
+    for wanted in NAME_COLUMNS:
+        for column in columns:
+            if column.lower() == wanted:
+                return column
+    raise InputError(
+        f"Tiling grid {path}: no column of tile names. Looked for {', '.join(NAME_COLUMNS)} (any case), "
+        f"found {', '.join(columns) or 'no columns'}. Rename the column that holds them."
+    )
+
+
+def _check_crs(path: Path, frame: gpd.GeoDataFrame) -> None:
+    crs = frame.crs
+    # GeoParquet's default, OGC:CRS84, is EPSG:4326 with its axes named in the order that files use anyway.
+    if crs is None or not (crs.equals("EPSG:4326", ignore_axis_order=True) or crs.to_epsg() == 4326):
+        name = "no CRS" if crs is None else f"CRS {':'.join(crs.to_authority() or ())} ({crs.name})"
+        raise InputError(f"Tiling grid {path}: has {name}, must be EPSG:4326. Reproject it, or set its CRS.")
+
+
+def _checked_names(path: Path, column: Any) -> np.ndarray:
+    """Names as an object array of str, none empty, none twice."""
+    names: np.ndarray = column.astype(object).where(column.notna(), "").map(str).str.strip().to_numpy(dtype=object)
+    empty = np.flatnonzero(names == "")
+    if empty.size:
+        rows = _listed(empty.tolist())
+        raise InputError(f"Tiling grid {path}: {empty.size} tiles without a name (rows {rows}). Name or drop them.")
+    values, counts = np.unique(names, return_counts=True)
+    repeated = values[counts > 1]
+    if repeated.size:
+        raise InputError(
+            f"Tiling grid {path}: {repeated.size} names are repeated ({_listed(repeated.tolist())}). "
+            "Keep one row of each; merge the parts of a tile into one MultiPolygon."
+        )
+    return names
+
+
+def _is_areal(geometries: Any) -> np.ndarray:
+    """Which geometries hold polygons, alone or among others."""
+    parts, rows = shapely.get_parts(np.asarray(geometries, dtype=object), return_index=True)
+    areal = np.zeros(len(geometries), dtype=bool)
+    areal[rows[np.isin(shapely.get_type_id(parts), (_POLYGON, _MULTIPOLYGON)) & ~shapely.is_empty(parts)]] = True
+    return areal
+
+
+def _polygons(path: Path, names: np.ndarray, geometries: np.ndarray) -> np.ndarray:
+    """Valid (Multi)Polygons, one per name, within ±180."""
+    if not _is_areal(geometries).any():
+        raise InputError(f"Tiling grid {path}: holds no polygons. Give a file of tile outlines.")
+    parts, rows = _polygon_parts(shapely.force_2d(geometries))
+    _check_degrees(path, names[rows], parts)
+    for part in np.flatnonzero(_crosses_antimeridian(parts)):
+        parts[part] = _cut(path, names[rows[part]], parts[part])
+    # Cutting leaves MultiPolygons and repairing may leave lines, so parts are taken apart once more.
+    broken = ~shapely.is_valid(parts)
+    parts[broken] = shapely.make_valid(parts[broken])
+    parts, inner = _polygon_parts(parts)
+    rows = rows[inner]
+    bare = np.setdiff1d(np.arange(len(names)), rows)
+    if bare.size:
+        raise InputError(
+            f"Tiling grid {path}: {bare.size} tiles have no polygon ({_listed(names[bare].tolist())}). "
+            "Draw or drop them."
+        )
+    polygons = np.empty(len(names), dtype=object)
+    single = np.bincount(rows, minlength=len(names)) == 1
+    alone = single[rows]
+    polygons[rows[alone]] = parts[alone]
+    many = np.unique(rows[~alone])
+    if many.size:
+        merged = shapely.multipolygons(parts[~alone], indices=np.searchsorted(many, rows[~alone]))
+        # Parts that overlap or share an edge are no valid MultiPolygon until united.
+        unsound = ~shapely.is_valid(merged)
+        merged[unsound] = shapely.unary_union(merged[unsound][:, None], axis=1)
+        polygons[many] = merged
+    return polygons
+
+
+def _polygon_parts(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All non-empty polygons, those inside collections included, and the row that each came from."""
+    parts, rows = shapely.get_parts(geometries, return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)  # a MultiPolygon inside a collection
+    keep = (shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)
+    return np.asarray(parts[keep]), np.asarray(rows[inner][keep])
+
+
+def _check_degrees(path: Path, names: np.ndarray, parts: np.ndarray) -> None:
+    bounds = shapely.bounds(parts)
+    wrong = ~((np.abs(bounds[:, [0, 2]]) <= 360).all(axis=1) & (np.abs(bounds[:, [1, 3]]) <= 90).all(axis=1))
+    if wrong.any():
+        first = np.flatnonzero(wrong)[0]
+        raise InputError(
+            f"Tiling grid {path}: tile {names[first]} has coordinates that are not degrees of EPSG:4326 "
+            f"({', '.join(f'{value:g}' for value in bounds[first])}). Reproject the file."
+        )
+
+
+def _crosses_antimeridian(parts: np.ndarray) -> np.ndarray:
+    """Which polygons leave ±180, or jump from one edge of the world to the other between two vertices."""
+    bounds = shapely.bounds(parts)
+    crossing: np.ndarray = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
+    rings, owners = shapely.get_rings(parts, return_index=True)
+    coordinates, ring = shapely.get_coordinates(rings, return_index=True)
+    jump = (np.abs(np.diff(coordinates[:, 0])) > 180) & (ring[1:] == ring[:-1])
+    crossing[owners[ring[1:][jump]]] = True
+    return crossing
+
+
+def _cut(path: Path, name: str, polygon: shapely.Polygon) -> shapely.Geometry:
+    """One polygon that crosses ±180 as two that do not."""
+    pieces = []
+    for ring in shapely.get_rings(polygon):
+        # 179..-179 becomes 179..181 first: only then do the winding and the shape mean anything in the plane.
+        unwrapped = shapely.get_coordinates(ring)
+        unwrapped[:, 0] = np.unwrap(unwrapped[:, 0], period=360)
+        if abs(unwrapped[0, 0] - unwrapped[-1, 0]) > 180:
+            raise InputError(f"Tiling grid {path}: tile {name} goes around a pole. Cut it into parts within ±180.")
+        filled = shapely.orient_polygons(shapely.Polygon(unwrapped))
+        # Edges are straight in longitude and latitude (RFC 7946, section 3.1.1), hence no great circles.
+        pieces.append(antimeridian.fix_polygon(filled, fix_winding=True, great_circle=False))
+    # Holes are cut by themselves, since antimeridian 0.4 fails on those of a polygon that reaches beyond 180.
+    return shapely.difference(pieces[0], shapely.unary_union(pieces[1:]))
+
+
+def _listed(values: list[Any]) -> str:
+    shown = ", ".join(str(value) for value in values[:_SHOWN])
+    return shown + (", ..." if len(values) > _SHOWN else "")

@@ -1,0 +1,312 @@
+"""Land cover of each tile: area shares of the ESA WorldCover classes inside its polygon.
+
+Here belong the statistics. How the files are named and which of them exist is in `worldcover_files`, which tiles
+are then sampled is sampling's business, and how a remote raster is opened that of `clay_assets.rasters`. The
+document followed is the WorldCover Product User Manual v2.0 (https://esa-worldcover.org, 10 m, 2021, v200).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import rasterio
+import shapely
+from rasterio.features import geometry_mask
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+from clay_assets.errors import InputError
+from clay_assets.executors import run_bounded
+from clay_assets.landcover.worldcover_files import TILE_DEGREES, cells_touched, corner, href_of, present_cells
+from clay_assets.rasters import Access, open_raster
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+
+CLASSES = WORLDCOVER_CLASSES
+NODATA = 0
+WATER = 80
+_COLUMNS = len(CLASSES) + 1  # of a histogram: nodata, then the classes in the order of CLASSES
+_UNKNOWN = _COLUMNS  # where pixel values without a meaning land
+_LOOKUP = np.full(256, _UNKNOWN, dtype=np.uint8)
+_LOOKUP[[NODATA, *CLASSES]] = np.arange(_COLUMNS)
+_FLOATS = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one worker needs: one WorldCover file and the polygons (WKB, EPSG:4326) that it may cover."""
+
+    href: str
+    cell: str
+    access: Access
+    decimation: int
+    polygons: tuple[bytes, ...]
+
+
+def class_shares(
+    tiles: gpd.GeoDataFrame,
+    worldcover: str | Path,
+    *,
+    decimation: int = 8,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    access: Access | None = None,
+    in_flight: int | None = None,
+) -> gpd.GeoDataFrame:
+    """Area share of every WorldCover class in the valid area of each tile.
+
+    A pixel belongs to a tile when its centre lies inside the polygon, and weighs its true area on the sphere.
+    WorldCover files that do not exist are open ocean: that part of a polygon is not valid.
+
+    Args:
+        tiles: `name` (unique) and `geometry` (valid Polygon or MultiPolygon, EPSG:4326, within ±180), as
+            `clay_assets.landcover.grid.read_grid` gives them.
+        worldcover: folder, `s3://bucket/prefix` or `https://` folder that holds
+            `ESA_WorldCover_10m_2021_v200_{tile}_Map.tif`.
+        decimation: which overview is read, by its factor: 8 is 80 m. 1 is full resolution.
+        executor: where files are read, one job per file (threads, processes, Dask); None reads them here.
+        progress: called as `progress(done, total)` after each file, in the calling thread.
+        access: how S3 is read; unsigned by default, as the public bucket allows.
+        in_flight: jobs submitted at once, which bounds memory; by default twice the workers of a local pool,
+            and twice the cores of this machine for executors that do not tell.
+
+    Returns:
+        In the order of `tiles`: `name`; the 11 class shares (float64, 0..1, they sum to 1); `count`, the
+        number of classes present; `valid_share` (valid area of the polygon / its area, 0..1); `diversity`
+        (Shannon, natural logarithm, of the shares); `geometry`. Tiles with nothing valid, or whose valid area
+        is only water, are left out. `attrs` counts: `considered`, `only_water`, `no_valid_pixels`, 3° tiles
+        that the polygons touch with a file (`worldcover_tiles_read`) and without (`worldcover_tiles_absent`),
+        `decimation`. The same whatever the executor.
+
+    Raises:
+        InputError: tiles or files that cannot be used; the message names them.
+        SourceError: a remote source did not answer.
+    """
+    access = access or Access(unsigned=True)
+    polygons = _checked_polygons(tiles)
+    cells, pairs_tile, pairs_cell = cells_touched(polygons)
+    needed = np.unique(pairs_cell)
+    present = present_cells(str(worldcover), [cells[cell] for cell in needed], access)
+    absent = np.array([cells[cell] not in present for cell in needed], dtype=bool)
+    members = {cell: pairs_tile[pairs_cell == cell] for cell in needed[~absent]}
+    jobs = [
+        _Job(
+            href=href_of(str(worldcover), cells[cell]),
+            cell=cells[cell],
+            access=access,
+            decimation=decimation,
+            polygons=tuple(shapely.to_wkb(polygons[rows])),
+        )
+        for cell, rows in members.items()
+    ]
+    # Added in the order of the jobs, never of their completion: floating-point sums depend on it.
+    results = _run(jobs, executor, in_flight, progress)
+    areas = np.zeros((len(tiles), _COLUMNS))
+    for rows, histograms in zip(members.values(), results, strict=True):
+        areas[rows] += histograms
+    ocean = np.isin(pairs_cell, needed[absent])
+    areas[:, 0] += _ocean_area(polygons, pairs_tile[ocean], cells, pairs_cell[ocean])
+    shares = _shares(tiles, areas)
+    shares.attrs.update(
+        worldcover_tiles_read=len(jobs), worldcover_tiles_absent=int(absent.sum()), decimation=int(decimation)
+    )
+    return shares
+
+
+def _shares(tiles: gpd.GeoDataFrame, areas: _FLOATS) -> gpd.GeoDataFrame:
+    """The table of `class_shares` from areas in steradians, shape (tiles, nodata + 11 classes)."""
+    classes = areas[:, 1:]
+    valid = classes.sum(axis=1)
+    present = classes > 0
+    no_valid = valid == 0
+    water = list(CLASSES).index(WATER)
+    only_water = present[:, water] & (present.sum(axis=1) == 1)
+    kept = ~no_valid & ~only_water
+    share = classes[kept] / valid[kept, None]
+    log = np.log(share, where=share > 0, out=np.zeros_like(share))
+    table = pd.DataFrame(share, columns=list(CLASSES.values()))
+    table.insert(0, "name", tiles["name"].to_numpy()[kept])
+    table["count"] = present[kept].sum(axis=1).astype(np.int64)
+    table["valid_share"] = valid[kept] / (valid + areas[:, 0])[kept]
+    table["diversity"] = 0.0 - (share * log).sum(axis=1)  # 0.0 - x, since -x would give -0.0 for one class
+    result = gpd.GeoDataFrame(table, geometry=tiles.geometry.to_numpy()[kept], crs="EPSG:4326")
+    result.attrs = {
+        "considered": len(tiles),
+        "only_water": int(only_water.sum()),
+        "no_valid_pixels": int(no_valid.sum()),
+    }
+    return result
+
+
+def _checked_polygons(tiles: gpd.GeoDataFrame) -> npt.NDArray[np.object_]:
+    missing = {"name", "geometry"} - set(tiles.columns)
+    if missing:
+        raise InputError(f"Tiles have no column {', '.join(sorted(missing))}. Read them with read_grid.")
+    repeated = tiles["name"][tiles["name"].duplicated()].tolist()
+    if repeated:
+        raise InputError(f"Tiles are named more than once: {', '.join(map(str, repeated[:5]))}. Keep one row of each.")
+    if tiles.crs is None or not tiles.crs.equals("EPSG:4326", ignore_axis_order=True):
+        raise InputError(f"Tiles are in CRS {tiles.crs}, must be EPSG:4326. Read them with read_grid.")
+    polygons = np.asarray(tiles.geometry.array, dtype=object)
+    areal = np.isin(shapely.get_type_id(polygons), (3, 6)) & ~shapely.is_empty(polygons)
+    bounds = np.abs(shapely.bounds(polygons))
+    inside = (bounds[:, [0, 2]] <= 180).all(axis=1) & (bounds[:, [1, 3]] <= 90).all(axis=1)
+    if not (areal & inside).all():
+        name = tiles["name"].to_numpy()[np.flatnonzero(~(areal & inside))[0]]
+        raise InputError(
+            f"Tile {name} is no polygon within ±180° and ±90°. Read the grid with read_grid, which cuts it."
+        )
+    return polygons
+
+
+def _ocean_area(
+    polygons: npt.NDArray[np.object_],
+    rows: npt.NDArray[np.intp],
+    names: list[str],
+    cells: npt.NDArray[np.intp],
+) -> _FLOATS:
+    """Area (steradians) of each polygon inside cells without a file, shape (polygons,)."""
+    corners = np.array([corner(names[cell]) for cell in cells], dtype=float).reshape(-1, 2)
+    boxes = shapely.box(*corners.T, *(corners + TILE_DEGREES).T)
+    inside = spherical_area(shapely.intersection(polygons[rows], boxes))
+    return np.bincount(rows, weights=inside, minlength=len(polygons)).astype(np.float64)
+
+
+def spherical_area(polygons: npt.NDArray[np.object_]) -> _FLOATS:
+    """Area on the unit sphere (steradians) of polygons whose edges are straight in longitude and latitude.
+
+    Exact: by Green's theorem the area is the sum over edges of the integral of -sin(latitude) d(longitude).
+    """
+    parts, owners = shapely.get_parts(polygons, return_index=True)
+    areal = shapely.get_type_id(parts) == 3
+    # Exterior rings counter-clockwise and holes clockwise, so that holes count negative.
+    rings, of_part = shapely.get_rings(shapely.orient_polygons(parts[areal]), return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    lon, lat = np.radians(points).T
+    edge = ring[1:] == ring[:-1]
+    dlon, dlat = np.diff(lon)[edge], np.diff(lat)[edge]
+    # Mean of sin over the edge: sin(middle) sinc(half the difference), which holds for level edges too.
+    middle = (lat[1:] + lat[:-1])[edge] / 2
+    integral = dlon * np.sin(middle) * np.sinc(dlat / (2 * np.pi))
+    owner = owners[areal][of_part[ring[1:][edge]]]
+    return np.bincount(owner, weights=-integral, minlength=len(polygons)).astype(np.float64)
+
+
+# ---- reading ----
+
+
+def _run(
+    jobs: list[_Job],
+    executor: Executor | None,
+    in_flight: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[_FLOATS]:
+    """The result of each job, in the order of the jobs, with at most `in_flight` of them submitted."""
+    results: list[_FLOATS] = [np.empty(0)] * len(jobs)
+
+    def keep(number: int, result: _FLOATS, done: int) -> None:
+        results[number] = result
+        if progress:
+            progress(done, len(jobs))
+
+    if executor is None:
+        for number, job in enumerate(jobs):
+            keep(number, _histograms(job), number + 1)
+        return results
+    limit = in_flight or 2 * (getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
+    numbered = run_bounded(executor, _numbered_histograms, list(enumerate(jobs)), limit)
+    for done, (_, future) in enumerate(numbered, start=1):
+        number, histograms = future.result()
+        keep(number, histograms, done)
+    return results
+
+
+def _numbered_histograms(numbered: tuple[int, _Job]) -> tuple[int, _FLOATS]:
+    number, job = numbered
+    return number, _histograms(job)
+
+
+def _histograms(job: _Job) -> _FLOATS:
+    """Area (steradians) of nodata and of each class inside each polygon of a job, shape (polygons, 12)."""
+    polygons = shapely.from_wkb(np.array(job.polygons, dtype=object))
+    level = _overview_level(job)
+    with open_raster(job.href, job.access, overview_level=level) as src:
+        _check_tiling(job, src)
+        rows, columns = _pixel_ranges(shapely.bounds(polygons), src)
+        top, left = int(rows[:, 0].min()), int(columns[:, 0].min())
+        window = Window(left, top, int(columns[:, 1].max()) - left, int(rows[:, 1].max()) - top)
+        values = src.read(1, window=window)
+        transform = src.transform
+    histograms = np.zeros((len(polygons), _COLUMNS))
+    for number, polygon in enumerate(polygons):
+        (row, row_end), (column, column_end) = rows[number], columns[number]
+        part = values[row - top : row_end - top, column - left : column_end - left]
+        upper_left = (transform.c + column * transform.a, transform.f + row * transform.e)
+        grid = from_origin(*upper_left, transform.a, -transform.e)
+        histograms[number] = _histogram(job.href, part, grid, polygon)
+    return histograms
+
+
+def _histogram(href: str, values: npt.NDArray[np.uint8], transform: rasterio.Affine, polygon: Any) -> _FLOATS:
+    """Area of nodata and of each class under one polygon, shape (12,), of pixels on a grid in degrees."""
+    height, width = values.shape
+    inside = geometry_mask([polygon], (height, width), transform, invert=True)
+    binned = _LOOKUP[values]
+    # One bin per row and class, since all pixels of a row have the same area.
+    bins = _UNKNOWN + 1
+    keys = np.repeat(np.arange(height, dtype=np.intp) * bins, inside.sum(axis=1)) + binned[inside]
+    counts = np.bincount(keys, minlength=height * bins).reshape(height, bins)
+    if counts[:, _UNKNOWN].any():
+        value = int(values[inside & (binned == _UNKNOWN)][0])
+        raise InputError(
+            f"{href}: pixel value {value} is neither a WorldCover class ({', '.join(map(str, CLASSES))}) nor "
+            f"nodata ({NODATA}). Fetch the file again, or rebuild its overviews with mode resampling."
+        )
+    edges = np.sin(np.radians(transform.f + transform.e * np.arange(height + 1)))
+    pixel = np.radians(transform.a) * (edges[:-1] - edges[1:])  # true area of one pixel of each row
+    areas: _FLOATS = (counts[:, :_COLUMNS] * pixel[:, None]).sum(axis=0)
+    return areas
+
+
+def _overview_level(job: _Job) -> int | None:
+    if job.decimation == 1:
+        return None
+    with open_raster(job.href, job.access) as src:
+        factors = src.overviews(1)
+    if job.decimation not in factors:
+        raise InputError(
+            f"{job.href}: has no overview of decimation {job.decimation}, only {factors or 'none'}. "
+            f"Add it with `gdaladdo -r mode` or take the file as ESA publishes it."
+        )
+    return int(factors.index(job.decimation))
+
+
+def _check_tiling(job: _Job, src: rasterio.DatasetReader) -> None:
+    west, south = corner(job.cell)
+    expected = (west, south, west + TILE_DEGREES, south + TILE_DEGREES)
+    if src.dtypes[0] != "uint8" or src.crs is None or src.crs.to_epsg() != 4326:
+        raise InputError(f"{job.href}: is {src.dtypes[0]} in {src.crs}, must be uint8 in EPSG:4326. Fetch it again.")
+    if not np.allclose(src.bounds, expected, rtol=0, atol=1e-6):
+        raise InputError(
+            f"{job.href}: covers {tuple(src.bounds)}, its name says {expected}. Rename it, or fetch it again."
+        )
+
+
+def _pixel_ranges(bounds: _FLOATS, src: rasterio.DatasetReader) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns (first, one past last), shape (n, 2), that bounds (west, south, east, north) reach."""
+    transform = src.transform
+    columns = (bounds[:, [0, 2]] - transform.c) / transform.a
+    rows = (bounds[:, [3, 1]] - transform.f) / transform.e
+    for ranges, size in ((columns, src.width), (rows, src.height)):
+        # At least one pixel each, also for a polygon that reaches into the file by a rounding error.
+        ranges[:, 0] = np.clip(np.floor(ranges[:, 0]), 0, size - 1)
+        ranges[:, 1] = np.clip(np.ceil(ranges[:, 1]), ranges[:, 0] + 1, size)
+    return rows.astype(np.intp), columns.astype(np.intp)

@@ -1,0 +1,54 @@
+"""Gates and checks. A gate stands in the asset's body, before anything is published; a check tells afterwards.
+
+Checks come back with the materialisation they speak of. An asset that returns both a value and checks has no return
+annotation: Dagster 1.13 reads `MaterializeResult` there as "no value", and skips the IO manager.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from clay_assets.orchestration.metadata import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 20  # failures shown in full
+
+
+def none_failed_spec(asset: str, what: str) -> dg.AssetCheckSpec:
+    """The check that nothing of a cell was set aside."""
+    return dg.AssetCheckSpec(f"no_failed_{what}", asset=asset, description=f"No {what} of the partition failed.")
+
+
+def none_failed(asset: str, what: str, failures: pd.DataFrame, of: int, tolerance: float) -> dg.AssetCheckResult:
+    """What was set aside, as a warning: within the recipe's tolerance the run goes on."""
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=f"no_failed_{what}",
+        passed=failures.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"failed": len(failures), "of": of, "tolerance": tolerance, "failures": _failures(failures)},
+    )
+
+
+def tolerate(what: str, share: float, tolerance: float, failures: pd.DataFrame, where: str) -> None:
+    """Stop before publishing, where more failed than the recipe tolerates.
+
+    Raises:
+        dagster.Failure: names the place, the share and the first failures.
+    """
+    if share <= tolerance:
+        return
+    metadata: dict[str, Any] = {"failed": len(failures), "share": share, "tolerance": tolerance}
+    raise dg.Failure(
+        f"{where}: {len(failures)} {what} failed, {share:.1%}, more than the recipe's tolerance of {tolerance:.1%}. "
+        f"First: {failures.iloc[0].iloc[-1]} Nothing was published, what was done is kept; run the partition again.",
+        metadata={**metadata, "failures": _failures(failures)},
+    )
+
+
+def _failures(failures: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    return table(failures, most=SHOWN)

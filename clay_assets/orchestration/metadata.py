@@ -1,0 +1,80 @@
+"""What Dagster shows of a materialisation: counts, columns, address, recipe, a table or two, and one picture."""
+
+from __future__ import annotations
+
+import ast
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from clay_assets.recipes import Recipe
+
+PICTURE_BYTES = 50_000  # the event log holds the picture itself, so it has to be small
+
+
+def described_by(module: str) -> str:
+    """The docstring of a module, read without importing it, so that definitions load quickly."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    document = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    assert document is not None, f"{module} has no docstring"
+    return document
+
+
+def table_metadata(schema: pa.Schema, rows: int, uri: str, recipe: Recipe) -> dict[str, Any]:
+    """Row count, column schema, address and recipe of what was written."""
+    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in schema]
+    return {
+        "dagster/row_count": rows,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/uri": uri,
+        **recipe_metadata(recipe),
+    }
+
+
+def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
+    """Which recipe it was made by, and with which code."""
+    stamp = recipe.stamp()
+    return {
+        "recipe": stamp["recipe_name"],
+        "recipe_hash": stamp["recipe_hash"],
+        "recipe_document": dg.MetadataValue.json(recipe.model_dump(mode="json", by_alias=True)),
+        "code_version": stamp["code_version"],
+    }
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG as metadata that the UI shows."""
+    if len(png) > PICTURE_BYTES:
+        raise ValueError(f"the picture has {len(png)} bytes, more than the {PICTURE_BYTES} that fit the event log")
+    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, most: int = 50) -> dg.MarkdownMetadataValue:
+    """A small table as Markdown."""
+    records: Sequence[Mapping[str, Any]] = list(rows) if not hasattr(rows, "to_dict") else rows.to_dict("records")
+    if not records:
+        return dg.MetadataValue.md("*nothing*")
+    columns = list(records[0])
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([_cell(record[c]) for c in columns] for record in records[:most]),
+    ]
+    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return dg.MetadataValue.md(text if len(records) <= most else f"{text}\n\n… and {len(records) - most} more")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,23 @@
+"""The partitions: platform, and platform × year. Never a tile or a scene; those are rows and files.
+
+Dimension names sort, so a key reads `sentinel-2-l2a|2020`.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from clay_assets.platforms import PLATFORMS
+
+FIRST_YEAR = "2010"  # the earliest imagery of any platform that Clay was trained on (NAIP)
+
+platforms = dg.StaticPartitionsDefinition(sorted(PLATFORMS))
+years = dg.TimeWindowPartitionsDefinition(start=FIRST_YEAR, cron_schedule="0 0 1 1 *", fmt="%Y", end_offset=1)
+cells = dg.MultiPartitionsDefinition({"platform": platforms, "year": years})
+
+
+def cell_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
+    """Platform and year of the partition that is being materialised."""
+    key = context.partition_key
+    assert isinstance(key, dg.MultiPartitionKey)
+    return key.keys_by_dimension["platform"], int(key.keys_by_dimension["year"])

@@ -1,0 +1,87 @@
+"""What assets work with: settings, recipe, storage, catalogues and the pool of workers.
+
+Nothing is read before an asset runs: definitions load without environment, network or storage.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field
+
+from clay_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import geopandas as gpd
+    import pandas as pd
+
+    from clay_assets.platforms import Platform
+    from clay_assets.recipes import Recipe
+    from clay_assets.scenes.search import Catalogue
+    from clay_assets.storage.stores import Store
+
+
+class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """One deployment: what its settings name, opened when asked for."""
+
+    overrides: dict[str, Any] = Field({}, description="setting → value, over the environment's")
+    s3: dg.ResourceDependency[S3Resource]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read from the environment now."""
+        return Settings(**self.overrides)
+
+    def recipe(self) -> "Recipe":
+        """The recipe that the settings name."""
+        from clay_assets.recipes import load_recipe
+
+        return load_recipe(self.settings.recipe)
+
+    def store(self) -> "Store":
+        """Where everything is written."""
+        from clay_assets.storage.stores import open_store
+
+        return open_store(self.settings.storage, self.s3.get_client)
+
+    def table(self, asset: str) -> "gpd.GeoDataFrame":
+        """The table of an unpartitioned asset.
+
+        Raises:
+            InputError: it was not materialised yet.
+        """
+        from clay_assets.errors import InputError
+        from clay_assets.storage import layout
+        from clay_assets.storage.geoparquet import decode
+
+        store, key = self.store(), layout.table(asset)
+        try:
+            content = store.read(key)
+        except FileNotFoundError as error:
+            raise InputError(f"{store.uri(key)} does not exist: materialise {asset} first.") from error
+        return decode(content, store.uri(key))
+
+    def write_table(self, key: str, frame: "pd.DataFrame") -> None:
+        """Write a table beside an asset's own, such as a ledger."""
+        from clay_assets.storage.geoparquet import encode
+
+        self.store().write(key, encode(frame, self.recipe().stamp()))
+
+    def catalogue(self, platform: "Platform") -> "Catalogue":
+        """Where a platform's scenes are looked up."""
+        from clay_assets.scenes.search import open_catalogue
+
+        return open_catalogue(getattr(self.settings, platform.catalogue), self.settings.requests_in_flight)
+
+    @contextmanager
+    def executor(self) -> Iterator[tuple["Executor", int]]:
+        """The pool of workers, and how many jobs to have in flight."""
+        from clay_assets.executors import open_executor
+
+        settings = self.settings
+        with open_executor(settings.workers, settings.dask_scheduler) as executor:
+            yield executor, 2 * settings.workers

@@ -1,0 +1,100 @@
+"""What the two Landsat platforms share: Landsat 8 and 9, Collection 2, from the USGS STAC server.
+
+QA_PIXEL bits: Landsat 8-9 Collection 2 Level 2 Science Product Guide, LSDS-1619, table 6-3. Which of them count as
+cloud follows stacchip's LandsatIndexer, so that the numbers stay comparable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from clay_assets.access import Access
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request
+from clay_assets.platforms.quarters import QuarterlyOptions, cloud_refusal, number, quarterly_requests
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from shapely.geometry.base import BaseGeometry
+
+QA_FILL = 1 << 0
+QA_CLOUD = (1 << 1) | (1 << 3) | (1 << 4)  # dilated cloud, cloud, cloud shadow
+SPACECRAFT = ("LANDSAT_8", "LANDSAT_9")
+SUN_ELEVATION = ("view:sun_elevation", "eo:sun_elevation")  # STAC 1.0, STAC 0.7
+BANDS = ("red", "green", "blue", "nir08", "swir16", "swir22")
+
+# Asset names of items that the server wrote before STAC 1.0.
+ALIASES = {
+    "QA_PIXEL.TIF": "qa_pixel",
+    **{
+        f"{product}B{number}.TIF": name
+        for product in ("SR_", "")
+        for number, name in enumerate(("blue", "green", "red", "nir08", "swir16", "swir22"), start=2)
+    },
+}
+
+
+class LandsatOptions(QuarterlyOptions):
+    """Recipe fields of a Landsat level."""
+
+    max_chip_nodata: float = Field(0.0, ge=0, le=1, description="chips with a larger nodata share are left out")
+    min_sun_elevation: float = Field(0, ge=-90, le=90, description="lowest sun elevation taken, degrees")
+
+
+def search_point(tile: BaseGeometry) -> BaseGeometry:
+    """A point that surely lies in the tile, also where the tile is in two parts at ±180."""
+    return tile.representative_point()
+
+
+def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
+    """Refuse other spacecraft, night scenes, and scenes too cloudy or of unknown cloud cover."""
+    properties = item["properties"]
+    if (properties.get("platform") or properties.get("eo:platform")) not in SPACECRAFT:
+        return "not Landsat 8 or 9"
+    elevation = number(item, *SUN_ELEVATION)
+    if elevation is None:
+        return "sun elevation unknown"
+    if elevation < options.min_sun_elevation:
+        return f"sun below {options.min_sun_elevation:g}°"
+    return cloud_refusal(item, options)
+
+
+def rank(item: Item, request: Request) -> tuple[Any, ...]:
+    """Least cloud first, then earliest, then by id."""
+    return number(item, "eo:cloud_cover"), item["properties"]["datetime"], item["id"]
+
+
+def judge(pixels: Pixels) -> tuple[Mask, Mask]:
+    """Cloud and nodata masks from QA_PIXEL, uint16."""
+    qa = pixels["qa_pixel"]
+    return (qa & QA_CLOUD).astype(np.bool_), (qa & QA_FILL).astype(np.bool_)
+
+
+def landsat(key: str, title: str) -> Platform:
+    """The platform of one processing level; `key` is also its collection id."""
+
+    def requests(sample: gpd.GeoDataFrame, options: LandsatOptions, seed: int) -> gpd.GeoDataFrame:
+        return quarterly_requests(key, sample, options, seed, search_geometry=search_point)
+
+    return Platform(
+        key=key,
+        title=title,
+        catalogue="stac_usgs",
+        collection=key,
+        sample="mgrs_sample",
+        bands=BANDS,
+        quality=("qa_pixel",),
+        grid_asset="qa_pixel",
+        gsd=30,
+        options=LandsatOptions,
+        requests=requests,
+        refuse=refuse,
+        rank=rank,
+        judge=judge,
+        properties=("eo:cloud_cover", "platform", "eo:platform", *SUN_ELEVATION),
+        aliases=ALIASES,
+        alternate="s3",
+        access=Access(requester_pays=True),
+    )

@@ -1,0 +1,112 @@
+"""Sentinel-2 Level-2A from Earth Search v1: the least cloudy scene of each quarter, at the sampled MGRS tiles.
+
+Scene classification codes: Sentinel-2 Level-2A Algorithm Theoretical Basis Document, table of SCL classes. Which of
+them count as cloud follows stacchip's Sentinel2Indexer, so that the numbers stay comparable.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request
+from clay_assets.platforms.quarters import QuarterlyOptions, cloud_refusal, number, quarterly_requests
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+KEY = "sentinel-2-l2a"
+SCL_NODATA = 0
+SCL_CLOUD = (1, 3, 8, 9, 10)  # saturated or defective, cloud shadow, cloud medium, cloud high, thin cirrus
+SCL_CODES = 256
+NODATA_SHARE = (
+    "s2:nodata_pixel_percentage",
+    "sentinel2:nodata_pixel_percentage",
+)  # new name, name until 2022
+
+_IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
+_TILE_IN_ID = re.compile(r"^S2[A-D]_(\d{1,2}[C-X][A-Z]{2})_")
+
+
+class Sentinel2Options(QuarterlyOptions):
+    """Recipe fields of Sentinel-2."""
+
+    years_per_location: int = Field(2, ge=1, description="random years drawn for each tile")
+    max_scene_nodata: float = Field(20, ge=0, le=100, description="highest nodata share of a scene, percent")
+
+
+def requests(sample: gpd.GeoDataFrame, options: Sentinel2Options, seed: int) -> gpd.GeoDataFrame:
+    """One request per tile, drawn year and quarter."""
+    return quarterly_requests(KEY, sample, options, seed, filters=grid_codes)
+
+
+def grid_codes(tile: str) -> list[dict[str, str]]:
+    """The spellings of a tile's `grid:code`: zones 1 to 9 occur with and without the leading zero."""
+    codes = dict.fromkeys((f"MGRS-{tile.zfill(5)}", f"MGRS-{tile.lstrip('0')}"))
+    return [{"grid:code": code} for code in codes]
+
+
+def tile_of(item: Item) -> str | None:
+    """The MGRS tile of an item, five characters, from `grid:code` or else from its id."""
+    code = str(item["properties"].get("grid:code") or "").removeprefix("MGRS-")
+    if not code:
+        match = _TILE_IN_ID.match(item["id"])
+        code = match.group(1) if match else ""
+    return code.zfill(5) or None
+
+
+def refuse(item: Item, request: Request, options: Sentinel2Options) -> str | None:
+    """Refuse scenes of another tile, too cloudy, or with too much nodata."""
+    if tile_of(item) != request.location.zfill(5):
+        return "of another tile"
+    nodata = number(item, *NODATA_SHARE)
+    if nodata is None:
+        return "nodata share unknown"
+    if nodata > options.max_scene_nodata:
+        return f"nodata above {options.max_scene_nodata:g} %"
+    return cloud_refusal(item, options)
+
+
+def rank(item: Item, request: Request) -> tuple[Any, ...]:
+    """Least cloud first, then least nodata, then earliest, then by id."""
+    cover, nodata = number(item, "eo:cloud_cover"), number(item, *NODATA_SHARE)
+    return cover, nodata, item["properties"]["datetime"], item["id"]
+
+
+def judge(pixels: Pixels) -> tuple[Mask, Mask]:
+    """Cloud and nodata masks from the scene classification layer, uint8."""
+    scl = pixels["scl"]
+    return _IS_CLOUD[scl], scl == SCL_NODATA
+
+
+PLATFORM = Platform(
+    key=KEY,
+    title="Sentinel-2 L2A",
+    catalogue="stac_earth_search",
+    collection="sentinel-2-l2a",
+    sample="mgrs_sample",
+    bands=(
+        "blue",
+        "green",
+        "red",
+        "rededge1",
+        "rededge2",
+        "rededge3",
+        "nir",
+        "nir08",
+        "swir16",
+        "swir22",
+    ),
+    quality=("scl",),
+    grid_asset="red",
+    gsd=10,
+    options=Sentinel2Options,
+    requests=requests,
+    refuse=refuse,
+    rank=rank,
+    judge=judge,
+    properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
+)

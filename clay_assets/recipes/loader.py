@@ -1,0 +1,180 @@
+"""Recipes: what is sampled, as TOML, checked when it is loaded.
+
+A recipe holds every choice that decides which chips come out. Where files lie and how fast they are read are
+settings (`clay_assets.settings`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from clay_assets import __version__
+from clay_assets.errors import InputError
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import Options
+from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
+
+RULE_CLASSES = (DIVERSITY, *WORLDCOVER_CLASSES.values())
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class TileRule(_Strict):
+    """`tiles` random ones of the `from_highest` MGRS tiles with the highest share of a class."""
+
+    rule: str = Field(min_length=1, description="name of the rule; part of its random draw")
+    land_cover: str = Field(alias="class", description=f"one of {', '.join(RULE_CLASSES)}")
+    tiles: Annotated[int, Field(ge=1, description="tiles drawn")]
+    from_highest: Annotated[int, Field(ge=1, description="size of the pool drawn from")]
+
+    @field_validator("land_cover")
+    @classmethod
+    def _class_exists(cls, value: str) -> str:
+        if value not in RULE_CLASSES:
+            raise ValueError(f"{value!r} is no class; there are {', '.join(RULE_CLASSES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_pool(self) -> TileRule:
+        if self.tiles > self.from_highest:
+            raise ValueError(f"tiles {self.tiles} is more than from_highest {self.from_highest}")
+        return self
+
+
+class Tolerance(_Strict):
+    """Which share of failures a run may end well with; those within it are reported and set aside."""
+
+    failed_requests: float = Field(0.01, ge=0, le=1, description="share of the searches of a cell")
+    failed_scenes: float = Field(0.01, ge=0, le=1, description="share of the scenes of a cell")
+
+
+class Recipe(_Strict):
+    """Everything that decides which chips come out."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    seed: int = Field(ge=0)
+    chip_size: int = Field(256, ge=16, le=4096, description="pixels on a side, on the finest grid of a scene")
+    tolerance: Tolerance = Tolerance()
+    tile_rules: tuple[TileRule, ...] = Field(min_length=1)
+    platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)
+
+    @field_validator("platforms", mode="before")
+    @classmethod
+    def _each_platform_reads_its_own(cls, value: Any) -> dict[str, Options]:
+        given = dict(value)
+        unknown = sorted(set(given) - set(PLATFORMS))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such platform; there are {', '.join(sorted(PLATFORMS))}")
+        read: dict[str, Options] = {}
+        for key, platform in sorted(PLATFORMS.items()):
+            section = given.get(key, {})
+            try:
+                read[key] = section if isinstance(section, Options) else platform.options.model_validate(section)
+            except ValidationError as error:
+                raise ValueError("; ".join(_problems(error, (key,)))) from error
+        return read
+
+    @model_validator(mode="after")
+    def _rules_have_names_of_their_own(self) -> Recipe:
+        names = [rule.rule for rule in self.tile_rules]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"rule {', '.join(repeated)} occurs twice; each rule needs a name of its own")
+        return self
+
+    def options(self, platform: str) -> Any:
+        """The recipe fields of one platform, of the platform's own `Options` class."""
+        return self.platforms[platform]
+
+    @property
+    def document(self) -> str:
+        """The whole recipe as canonical JSON, defaults included."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that change with any choice in the recipe (BLAKE2b of `document`)."""
+        return hashlib.blake2b(self.document.encode(), digest_size=8).hexdigest()
+
+    def stamp(self) -> dict[str, str]:
+        """What every file that we write says of its origin."""
+        return {
+            "recipe_name": self.name,
+            "recipe_hash": self.hash,
+            "recipe": self.document,
+            "code_version": __version__,
+        }
+
+
+BuiltIn = Literal["clay_v1", "clay_v0_1"]
+BUILT_IN: tuple[BuiltIn, ...] = ("clay_v1", "clay_v0_1")
+
+
+def load_recipe(name_or_path: str | Path = "clay_v1") -> Recipe:
+    """Load and check a recipe.
+
+    Args:
+        name_or_path: `clay_v1`, `clay_v0_1`, or the path of a TOML file.
+
+    Raises:
+        InputError: no such recipe, not TOML, or a wrong value; names file, rule and field.
+    """
+    text, source = _text_of(name_or_path)
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {source}: is not valid TOML: {error}.") from error
+    content.setdefault("platforms", {})
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        rules = content.get("tile_rules", [])
+        problems = "\n".join(f"  {problem}" for problem in _problems(error, (), rules))
+        raise InputError(f"recipe {source}: {len(error.errors())} mistake(s):\n{problems}") from error
+
+
+def _text_of(name_or_path: str | Path) -> tuple[str, str]:
+    if name_or_path in BUILT_IN:
+        file = resources.files("clay_assets.recipes") / f"{name_or_path}.toml"
+        return file.read_text(encoding="utf-8"), str(name_or_path)
+    path = Path(name_or_path).expanduser()
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except OSError as error:
+        raise InputError(
+            f"CLAY_RECIPE={str(name_or_path)!r} is neither {' nor '.join(BUILT_IN)} nor a readable file ({error})."
+        ) from error
+
+
+def _problems(error: ValidationError, before: tuple[str, ...], rules: list[Any] | None = None) -> list[str]:
+    """Each mistake as `place: what`, with rules called by their names."""
+    said = []
+    for problem in error.errors():
+        place = [str(part) for part in (*before, *problem["loc"])]
+        if rules and place[:1] == ["tile_rules"] and len(place) > 1 and place[1].isdigit():
+            number = int(place[1])
+            rule = rules[number] if number < len(rules) else {}
+            place[:2] = [f"tile rule {number + 1} ({rule.get('rule', 'unnamed') if isinstance(rule, dict) else rule})"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such field; check the spelling"
+        said.append(f"{', '.join(place) or 'recipe'}: {message}")
+    return said

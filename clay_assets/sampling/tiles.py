@@ -1,0 +1,143 @@
+"""Which MGRS tiles are sampled: drawn by a recipe's rules, or taken from a sample that somebody published.
+
+Specification: the Clay model documentation, "Training Data", section "Global sampling". The draw departs from the
+published script as CHANGELOG.md says under "Differences".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pyogrio
+from pyogrio.errors import DataSourceError
+
+from clay_assets.draws import draw
+from clay_assets.errors import InputError
+from clay_assets.recipes import Recipe
+from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
+from clay_assets.recipes.loader import TileRule
+
+CLASS_COLUMNS = tuple(WORLDCOVER_CLASSES.values())
+STATISTICS = (*CLASS_COLUMNS, "count", "valid_share", "diversity")
+PUBLISHED = "published"  # the rule named for tiles that somebody else chose
+NAMES_SHOWN = 5
+
+
+def sample_tiles(stats: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
+    """Draw MGRS tiles by every rule of a recipe, and unite the draws.
+
+    Of the tiles where a rule's class is present, the `from_highest` with the highest share are its pool (ties go
+    to the tile with the higher Shannon diversity, then by name); of the pool, the `tiles` with the lowest keyed
+    hash are drawn. A pool smaller than asked for is drawn from as it is.
+
+    Args:
+        stats: `worldcover_stats`: `name`, class shares 0 to 1, `count`, `diversity`, geometry in EPSG:4326.
+        recipe: rules and seed.
+
+    Returns:
+        The drawn tiles ordered by name, with the columns of `stats` and `rules`, the names of the rules that chose
+        each. `attrs["rules"]` has one record per rule: asked for, pool, candidates and drawn.
+
+    Raises:
+        InputError: columns are missing, or names repeat.
+    """
+    _check_columns(stats)
+    chosen: dict[str, list[str]] = {}
+    report = []
+    for rule in recipe.tile_rules:
+        pool, candidates = _pool(stats, rule)
+        drawn = draw(pool, rule.tiles, recipe.seed, rule.rule)
+        for name in drawn:
+            chosen.setdefault(str(name), []).append(rule.rule)
+        report.append(
+            {
+                "rule": rule.rule,
+                "class": rule.land_cover,
+                "tiles": rule.tiles,
+                "from_highest": rule.from_highest,
+                "candidates": candidates,
+                "drawn": len(drawn),
+            }
+        )
+    sample = stats[stats["name"].isin(chosen)].sort_values("name", ignore_index=True)
+    sample.insert(1, "rules", [chosen[name] for name in sample["name"]])
+    sample = sample[["name", "rules", *STATISTICS, "geometry"]]
+    sample.attrs = {"rules": report}
+    return sample
+
+
+def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Take the tiles of a published sample, after checking them against the grid.
+
+    Args:
+        path: any vector file that GDAL reads, or GeoParquet, with a column `name` of MGRS tile names. Statistics
+            are kept where it has them, geometry is the grid's.
+        grid: `mgrs_grid`.
+
+    Returns:
+        As `sample_tiles`, with the one rule `published`; statistics that the file does not have are null.
+
+    Raises:
+        InputError: not a vector file, no column `name`, no tiles, repeated names, or tiles that the grid lacks.
+    """
+    published = _read_vector(path)
+    if "name" not in published:
+        raise InputError(
+            f"CLAY_MGRS_SAMPLE {path}: has no column `name` of MGRS tiles, only {', '.join(published.columns)}."
+        )
+    names = published["name"].astype(str)
+    if names.empty:
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: holds no tiles.")
+    repeated = names[names.duplicated()].unique()
+    if len(repeated):
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(repeated)} occur twice; name each tile once.")
+    unknown = names[~names.isin(grid["name"])]
+    if len(unknown):
+        raise InputError(
+            f"CLAY_MGRS_SAMPLE {path}: {_some(unknown)} are not in the grid of {len(grid)} tiles. "
+            "Use the grid that the sample was drawn from (CLAY_MGRS_GRID)."
+        )
+    statistics = [column for column in STATISTICS if column in published]
+    kept = pd.DataFrame(published[["name", *statistics]]).assign(name=names)
+    sample = grid[["name", "geometry"]].merge(kept, on="name", how="inner", validate="1:1")
+    sample = sample.sort_values("name", ignore_index=True)
+    for column in STATISTICS:
+        sample[column] = pd.to_numeric(sample[column]) if column in sample else pd.NA
+    sample.insert(1, "rules", [[PUBLISHED] for _ in range(len(sample))])
+    sample = sample[["name", "rules", *STATISTICS, "geometry"]]
+    record = {"rule": PUBLISHED, "class": "", "tiles": len(names), "from_highest": len(names)}
+    sample.attrs = {"rules": [{**record, "candidates": len(names), "drawn": len(sample)}]}
+    return sample
+
+
+def _pool(stats: gpd.GeoDataFrame, rule: TileRule) -> tuple[list[str], int]:
+    value = "count" if rule.land_cover == DIVERSITY else rule.land_cover
+    present = stats.loc[stats[value] > 0, ["name", value, "diversity"]]
+    ordered = present.sort_values([value, "diversity", "name"], ascending=[False, False, True])
+    return ordered["name"].head(rule.from_highest).tolist(), len(present)
+
+
+def _check_columns(stats: gpd.GeoDataFrame) -> None:
+    missing = [column for column in ("name", *STATISTICS) if column not in stats]
+    if missing:
+        raise InputError(f"land-cover statistics lack {', '.join(missing)}; materialise worldcover_stats again.")
+    repeated = stats["name"][stats["name"].duplicated()].unique()
+    if len(repeated):
+        raise InputError(f"land-cover statistics name {_some(repeated)} twice; materialise worldcover_stats again.")
+
+
+def _read_vector(path: str | Path) -> pd.DataFrame:
+    try:
+        if str(path).endswith((".parquet", ".geoparquet")):
+            return pd.read_parquet(path)
+        return pyogrio.read_dataframe(path, read_geometry=False)
+    except (DataSourceError, OSError, ValueError) as error:
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: cannot be read as a vector file ({error}).") from error
+
+
+def _some(names: pd.Series) -> str:
+    shown = ", ".join(map(str, names[:NAMES_SHOWN]))
+    more = len(names) - NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

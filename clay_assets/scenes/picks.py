@@ -1,0 +1,186 @@
+"""Which scene each request gets, and the ledger that says why.
+
+The decision is the same whichever end of a catalogue answered. The ledger has one row per request:
+
+| column | type | meaning |
+|---|---|---|
+| `request_id`, `platform`, `location`, `period` | string | as in the request table |
+| `year` | int16 | the partition |
+| `outcome` | string | `picked`, `none` (nothing could be taken) or `failed` (no answer) |
+| `reason` | string | why nothing was taken, or the error; null where picked |
+| `candidates` | int32 | items that the catalogue offered |
+| `rejected` | string | JSON object: reason → number of candidates refused for it |
+| `item_id` | string | the scene taken; several requests may name the same |
+| `cloud_cover` | float64 | its eo:cloud_cover, percent |
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from clay_assets.errors import InputError
+from clay_assets.platforms.base import Item, Options, Platform, Request
+from clay_assets.platforms.quarters import number
+from clay_assets.scenes.search import Answer, Catalogue, prepared
+from clay_assets.storage.stac_geoparquet import canonical, item_datetime
+
+PICKED, NONE, FAILED = "picked", "none", "failed"
+NOTHING_FOUND = "no item in the catalogue"
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Scenes of one cell (platform and year) and the ledger of its requests.
+
+    Attributes:
+        items: chosen STAC items, each once, ordered by id.
+        ledger: one row per request, ordered by request id.
+    """
+
+    items: list[Item]
+    ledger: pd.DataFrame
+
+    def failed_share(self) -> float:
+        """Share of the requests that got no answer."""
+        return float((self.ledger["outcome"] == FAILED).mean()) if len(self.ledger) else 0.0
+
+
+def pick_scenes(
+    platform: Platform,
+    year: int,
+    requests: Sequence[Request],
+    catalogue: Catalogue,
+    options: Options,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Picks:
+    """Search for every request and take the best admissible item of each.
+
+    A request that fails, or whose scene proves invalid, is a row of the ledger; the others are not touched by it.
+
+    Args:
+        platform: whose rules decide.
+        year: partition of the requests.
+        requests: searches to make.
+        catalogue: where to look.
+        options: the platform's recipe fields.
+        progress: called with (requests answered, requests in all).
+
+    Raises:
+        SourceError: the catalogue as a whole does not answer.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, Item] = {}
+    for done, answer in enumerate(catalogue.search(platform, requests), start=1):
+        item, row = _decide(platform, answer, options)
+        rows[answer.request.id] = row
+        if item is not None:
+            chosen[item["id"]] = item
+        progress(done, len(requests))
+    items, invalid = _whole_items(platform, catalogue, chosen)
+    for row in rows.values():
+        if row["item_id"] in invalid:
+            row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
+    return Picks(items, _ledger(platform, year, requests, rows))
+
+
+def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item | None, dict[str, Any]]:
+    row: dict[str, Any] = {
+        "outcome": FAILED,
+        "reason": answer.error,
+        "candidates": len(answer.candidates),
+        "rejected": "{}",
+        "item_id": None,
+        "cloud_cover": None,
+    }
+    if answer.error is not None:
+        return None, row
+    admitted: list[Item] = []
+    rejected: Counter[str] = Counter()
+    for candidate in answer.candidates:
+        try:
+            item = prepared(platform, candidate)
+            refusal = _refusal(platform, item, answer.request, options)
+        except (InputError, KeyError, TypeError, AttributeError) as error:
+            refusal = f"not a valid item ({type(error).__name__})"
+        if refusal is None:
+            admitted.append(item)
+        else:
+            rejected[refusal] += 1
+    row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
+    if not admitted:
+        row.update(outcome=NONE, reason=_summary(rejected))
+        return None, row
+    best = min(admitted, key=lambda item: platform.rank(item, answer.request))
+    row.update(outcome=PICKED, reason=None, item_id=best["id"], cloud_cover=number(best, "eo:cloud_cover"))
+    whole = next(candidate for candidate in answer.candidates if candidate["id"] == best["id"])
+    return whole, row
+
+
+def _refusal(platform: Platform, item: Item, request: Request, options: Options) -> str | None:
+    if not request.start <= item_datetime(item) < request.end:
+        return "outside the period"
+    missing = [name for name in platform.assets if name not in item["assets"]]
+    if missing:
+        return f"without asset {', '.join(missing)}"
+    return platform.refuse(item, request, options)
+
+
+def _summary(rejected: Mapping[str, int]) -> str:
+    if not rejected:
+        return NOTHING_FOUND
+    ordered = sorted(rejected.items(), key=lambda entry: (-entry[1], entry[0]))
+    return "; ".join(f"{count} × {reason}" for reason, count in ordered)
+
+
+def _whole_items(
+    platform: Platform, catalogue: Catalogue, chosen: Mapping[str, Item]
+) -> tuple[list[Item], dict[str, str]]:
+    whole: dict[str, Item] = {}
+    invalid = {}
+    for item in catalogue.complete(platform, [chosen[name] for name in sorted(chosen)]):
+        try:
+            whole[item["id"]] = canonical(platform.renamed(item))
+        except InputError as error:
+            invalid[item["id"]] = str(error)
+    return [whole[name] for name in sorted(whole)], invalid
+
+
+def _ledger(
+    platform: Platform, year: int, requests: Sequence[Request], rows: Mapping[str, dict[str, Any]]
+) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        [
+            {
+                "request_id": request.id,
+                "platform": platform.key,
+                "location": request.location,
+                "year": year,
+                "period": request.period,
+                **rows[request.id],
+            }
+            for request in sorted(requests, key=lambda request: request.id)
+        ],
+        columns=list(LEDGER_TYPES),
+    )
+    return frame.astype(LEDGER_TYPES)
+
+
+LEDGER_TYPES = {
+    "request_id": "string",
+    "platform": "string",
+    "location": "string",
+    "year": "int16",
+    "period": "string",
+    "outcome": "string",
+    "reason": "string",
+    "candidates": "int32",
+    "rejected": "string",
+    "item_id": "string",
+    "cloud_cover": "float64",
+}

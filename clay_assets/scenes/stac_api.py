@@ -1,0 +1,205 @@
+"""The API end of a catalogue: item search through pystac-client.
+
+A server is asked only what all of the catalogues answer: `intersects`, `datetime`, `query` with eq, and `fields`
+where it says that it knows them. No `sortby`: every candidate is fetched and ranked here, and a sorted search can
+repeat an item from page to page (pystac-client issue 855).
+
+STAC API: https://api.stacspec.org/v1.0.0/item-search
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import requests as http
+import shapely
+from pystac import STACError
+from pystac_client import Client
+from pystac_client.conformance import ConformanceClasses
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from urllib3 import Retry
+
+from clay_assets.errors import SourceError
+from clay_assets.executors import run_bounded
+from clay_assets.platforms.base import Item, Platform, Request
+from clay_assets.scenes.search import Answer
+
+PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
+MAX_PAGES = 10
+PASSING = (429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
+RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is given up for now
+# Answers that break off while they are read; urllib3 has done its retries by then.
+BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
+CORE_FIELDS = (
+    "id",
+    "type",
+    "stac_version",
+    "stac_extensions",
+    "collection",
+    "geometry",
+    "bbox",
+    "links",
+    "properties",
+)
+
+
+class ApiCatalogue:
+    """A STAC API.
+
+    Args:
+        url: root of the API.
+        requests_in_flight: searches at once.
+        attempts: tries for one HTTP exchange, with exponential back-off and jitter.
+        back_off: seconds before the second try.
+        timeout: seconds to connect, seconds of silence while reading.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        requests_in_flight: int = 8,
+        attempts: int = 5,
+        back_off: float = 0.5,
+        timeout: tuple[float, float] = (10, 60),
+    ) -> None:
+        self.url = url
+        self.requests_in_flight = requests_in_flight
+        self.attempts = attempts
+        self.back_off = back_off
+        self.timeout = timeout
+        self._opened: Client | None = None
+        self._opening = threading.Lock()
+
+    def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answers as they come in; a search that fails for good is an answer with an error.
+
+        Raises:
+            SourceError: the API's root does not answer, so that no search can be made.
+        """
+        if not requests:
+            return
+        self._client()
+        with ThreadPoolExecutor(self.requests_in_flight, thread_name_prefix="stac") as pool:
+            for request, future in run_bounded(
+                pool, lambda asked: self._answer(platform, asked), requests, 2 * self.requests_in_flight
+            ):
+                try:
+                    yield future.result()
+                except SourceError as error:
+                    yield Answer(request, error=str(error))
+
+    def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
+        """The candidates as they are: an API answers with whole items."""
+        return list(items)
+
+    def _answer(self, platform: Platform, request: Request) -> Answer:
+        found: dict[str, Item] = {}
+        truncated = False
+        for wanted in request.filters or ({},):
+            pages = self._pages(platform, request, wanted)
+            truncated |= len(pages) == MAX_PAGES and bool(pages[-1]["features"])
+            for page in pages:
+                for item in page["features"]:
+                    found.setdefault(item["id"], item)
+        return Answer(request, list(found.values()), truncated=truncated)
+
+    def _pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        for attempt in self._retrying():
+            with attempt:
+                try:
+                    return self._read_pages(platform, request, wanted)
+                except APIError as error:
+                    kind = SourceError if isinstance(error.__context__, BROKEN_OFF) else _RefusedError
+                    raise kind(self._failed(request, error)) from error
+                except (
+                    http.RequestException,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                    STACError,
+                ) as error:
+                    raise SourceError(self._failed(request, error)) from error
+        raise AssertionError("tenacity either returns or raises")
+
+    def _read_pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        client = self._client()
+        last = request.end - timedelta(milliseconds=1)  # the API's intervals are closed, ours are half-open
+        search = client.search(
+            collections=[platform.collection],
+            datetime=f"{request.start:%Y-%m-%dT%H:%M:%SZ}/{last:%Y-%m-%dT%H:%M:%S}.999Z",
+            intersects=shapely.geometry.mapping(request.geometry),
+            query={name: {"eq": value} for name, value in wanted.items()} or None,
+            fields=self._fields(client, platform),
+            limit=PAGE_SIZE,
+        )
+        pages = []
+        for page in search.pages_as_dicts():
+            if not isinstance(page.get("features"), list):
+                raise ValueError(f"answered without features: {str(page)[:100]}")
+            pages.append(page)
+            if len(pages) == MAX_PAGES:
+                break
+        return pages
+
+    def _fields(self, client: Client, platform: Platform) -> dict[str, list[str]] | None:
+        # Names with a dot, as old items have them, cannot be said in a field path.
+        if any("." in name for name in platform.aliases) or not client.conforms_to(ConformanceClasses.FIELDS):
+            return None
+        assets = [f"assets.{name}" for name in dict.fromkeys((*platform.assets, *platform.aliases))]
+        return {"include": [*CORE_FIELDS, *assets]}
+
+    def _client(self) -> Client:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> Client:
+        retries = Retry(
+            total=self.attempts - 1,
+            backoff_factor=self.back_off,
+            backoff_jitter=self.back_off,
+            status_forcelist=PASSING,
+            allowed_methods=None,  # a search by POST changes nothing, so it may be repeated
+            respect_retry_after_header=True,
+            retry_after_max=RETRY_AFTER_MAX,
+        )
+        for attempt in self._retrying():
+            with attempt:
+                try:
+                    return Client.open(self.url, stac_io=StacApiIO(max_retries=retries, timeout=self.timeout))
+                except (APIError, http.RequestException, ValueError, KeyError, TypeError, STACError) as error:
+                    raise SourceError(
+                        f"{self.url}: is no STAC API that answers ({_brief(error)}). "
+                        "Check the address in the CLAY_STAC_… setting, and the network."
+                    ) from error
+        raise AssertionError("tenacity either returns or raises")
+
+    def _retrying(self) -> Retrying:
+        # Above urllib3's retries, which see statuses and connections: for answers that break off or are no JSON.
+        return Retrying(
+            retry=retry_if_exception(lambda error: type(error) is SourceError),
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=self.back_off, max=20),
+            reraise=True,
+        )
+
+    def _failed(self, request: Request, error: Exception) -> str:
+        return f"{self.url}: search {request.id} failed ({_brief(error)})"
+
+
+class _RefusedError(SourceError):
+    """The server refused, or was silent, through all the retries that urllib3 makes; more would not help now."""
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

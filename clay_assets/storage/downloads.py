@@ -1,0 +1,98 @@
+"""Single files from elsewhere: fetched once, kept under our storage where asked, handed over as a local path."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import requests
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.storage.stores import Store, open_store
+
+TIMEOUT = (10, 60)  # seconds to connect, seconds of silence while reading
+ATTEMPTS = 5
+CHUNK = 1 << 20  # bytes
+PASSING = {408, 429, 500, 502, 503, 504}  # HTTP statuses worth another attempt
+
+
+@contextmanager
+def local_copy(source: str, keep_in: Store | None = None, folder: str = "") -> Iterator[Path]:
+    """A local path with the content of a file that may be remote.
+
+    Args:
+        source: local path, `http(s)://` or `s3://` address.
+        keep_in: store that keeps what was fetched, so that it is fetched once; None to throw it away.
+        folder: folder of that store.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        SourceError: it could not be fetched now.
+    """
+    scheme = urlsplit(source).scheme
+    if scheme in ("", "file") or len(scheme) == 1:  # one letter: a Windows drive
+        path = Path(source.removeprefix("file://")).expanduser()
+        if not path.is_file():
+            raise InputError(f"{source}: there is no such file.")
+        yield path
+        return
+    name = PurePosixPath(urlsplit(source).path).name or "file"
+    digest = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()  # two sources may share a name
+    key = f"{folder}/{digest}-{name}"
+    with tempfile.TemporaryDirectory(prefix="clay-") as temporary:
+        path = Path(temporary) / name
+        if keep_in is not None and keep_in.exists(key):
+            path.write_bytes(keep_in.read(key))
+        else:
+            _fetch(source, path)
+            if keep_in is not None:
+                with keep_in.writing(key) as target:
+                    shutil.copyfile(path, target)
+        yield path
+
+
+def _fetch(source: str, path: Path) -> None:
+    if source.startswith("s3://"):
+        bucket, _, key = source.removeprefix("s3://").partition("/")
+        try:
+            path.write_bytes(open_store(f"s3://{bucket}").read(key))
+        except FileNotFoundError as error:
+            raise InputError(f"{source}: there is no such file.") from error
+        return
+    fetch_url(source, path)
+
+
+@retry(
+    retry=retry_if_exception_type(SourceError),
+    stop=stop_after_attempt(ATTEMPTS),
+    wait=wait_random_exponential(multiplier=0.5, max=20),
+    reraise=True,
+)
+def fetch_url(url: str, path: Path) -> None:
+    """Download a URL to a local path, whole or not at all, with bounded retries.
+
+    Raises:
+        InputError: the server says that there is no such file, or that it may not be read.
+        SourceError: it could not be fetched now.
+    """
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT) as answer:
+            if answer.status_code in PASSING:
+                raise SourceError(f"{url}: the server answered {answer.status_code}. Try again later.")
+            if not answer.ok:
+                raise InputError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the address.")
+            with path.open("wb") as file:
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+            expected = answer.headers.get("Content-Length")
+            encoded = answer.headers.get("Content-Encoding")
+            if expected and not encoded and path.stat().st_size != int(expected):
+                raise SourceError(f"{url}: the answer broke off after {path.stat().st_size} of {expected} bytes.")
+    except requests.RequestException as error:
+        raise SourceError(f"{url}: could not be fetched ({error}). Check the network, or try again later.") from error

@@ -1,0 +1,263 @@
+"""One folder or one S3 prefix, with the few operations that the pipeline needs, each atomic.
+
+A key is a path below the root, with `/` between its parts. A write is seen whole or not at all: locally it goes
+to `.tmp/` on the same file system and is renamed, on S3 it is one PUT or one completed multipart upload. What
+the bytes mean belongs in the formats beside this module.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pyarrow import fs
+
+from clay_assets.errors import ClayError, InputError, StorageError
+
+ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
+DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
+
+
+class Store(ABC):
+    """A place for files. Instances can be pickled, so that work can be sent to other processes."""
+
+    @abstractmethod
+    def uri(self, key: str = "") -> str:
+        """Address of a key as a reader outside would write it: an absolute path or `s3://…`."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """All bytes of a key. Raises FileNotFoundError if there is none."""
+
+    @abstractmethod
+    def write(self, key: str, content: bytes) -> None:
+        """Put bytes under a key, replacing what is there, at once."""
+
+    @abstractmethod
+    def writing(self, key: str) -> Any:
+        """Context manager giving a local path to fill; it appears under the key if the block ends well."""
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Bytes under a key, None if it does not exist."""
+
+    @abstractmethod
+    def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
+        """Keys below a folder, in order, with their sizes in bytes. A folder that is not there is empty."""
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove keys; one that is already gone is no error."""
+
+    @abstractmethod
+    def filesystem(self) -> fs.FileSystem:
+        """The same place as a pyarrow file system whose paths are keys, for lazy datasets."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is something under a key."""
+        return self.size(key) is not None
+
+
+class LocalStore(Store):
+    """A folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def uri(self, key: str = "") -> str:
+        return str(self.root / key) if key else str(self.root)
+
+    def read(self, key: str) -> bytes:
+        return (self.root / key).read_bytes()
+
+    def write(self, key: str, content: bytes) -> None:
+        with self.writing(key) as path:
+            path.write_bytes(content)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        target = self.root / key
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._temporary_folder / f"{uuid.uuid4().hex}-{target.name}"
+            try:
+                yield temporary
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            if isinstance(error, ClayError):
+                raise
+            raise StorageError(
+                f"cannot write {target}: {error}. Check that CLAY_STORAGE names a folder you may write to, with room."
+            ) from error
+
+    def size(self, key: str) -> int | None:
+        try:
+            return (self.root / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
+        found = {}
+        for path in sorted((self.root / prefix).rglob(f"*{suffix}")):
+            with suppress(FileNotFoundError):  # deleted meanwhile by another run
+                if path.is_file():
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            (self.root / key).unlink(missing_ok=True)
+
+    def filesystem(self) -> fs.FileSystem:
+        return fs.SubTreeFileSystem(str(self.root), fs.LocalFileSystem())
+
+    @cached_property
+    def _temporary_folder(self) -> Path:
+        folder = self.root / ".tmp"
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                    path.unlink()
+        return folder
+
+
+class S3Store(Store):
+    """A prefix of an S3 bucket.
+
+    Args:
+        bucket: name of the bucket, which must exist.
+        prefix: prefix below which everything lies; may be empty.
+        client: makes a boto3 S3 client. It is called once per process, and must be picklable.
+    """
+
+    def __init__(self, bucket: str, prefix: str, client: Callable[[], Any]) -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self._make_client = client
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "client"}
+
+    @cached_property
+    def client(self) -> Any:
+        """The boto3 client; boto3 clients are safe to share between threads."""
+        return self._make_client()
+
+    def uri(self, key: str = "") -> str:
+        return f"s3://{self.bucket}/{self.object_key(key)}".rstrip("/")
+
+    def object_key(self, key: str) -> str:
+        """Name of a key in the bucket."""
+        return f"{self.prefix}/{key}".strip("/") if self.prefix else key
+
+    def read(self, key: str) -> bytes:
+        with self._explaining("read", key):
+            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self.object_key(key))["Body"].read()
+            return body
+
+    def write(self, key: str, content: bytes) -> None:
+        with self._explaining("write", key):
+            self.client.put_object(Bucket=self.bucket, Key=self.object_key(key), Body=content)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="clay-") as folder:
+            path = Path(folder) / Path(key).name
+            yield path
+            with self._explaining("write", key):
+                self.client.upload_file(str(path), self.bucket, self.object_key(key))
+
+    def size(self, key: str) -> int | None:
+        try:
+            with self._explaining("read", key):
+                return int(self.client.head_object(Bucket=self.bucket, Key=self.object_key(key))["ContentLength"])
+        except FileNotFoundError:
+            return None
+
+    def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
+        found: dict[str, int] = {}
+        strip = len(self.prefix) + 1 if self.prefix else 0
+        with self._explaining("list", prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.object_key(prefix).rstrip("/") + "/"
+            )
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    if entry["Key"].endswith(suffix):
+                        found[entry["Key"][strip:]] = int(entry["Size"])
+        return dict(sorted(found.items()))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        names = [{"Key": self.object_key(key)} for key in keys]
+        for start in range(0, len(names), DELETE_BATCH):
+            batch = names[start : start + DELETE_BATCH]
+            with self._explaining("delete", batch[0]["Key"]):
+                self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+
+    def filesystem(self) -> fs.FileSystem:
+        # The AWS SDK behind pyarrow finds credentials by itself; where the bucket is served, boto3 knows.
+        endpoint = self.client.meta.endpoint_url
+        options = {} if ".amazonaws.com" in endpoint else {"endpoint_override": endpoint}
+        remote = fs.S3FileSystem(region=self.client.meta.region_name, **options)
+        return fs.SubTreeFileSystem(f"{self.bucket}/{self.prefix}".rstrip("/"), remote)
+
+    @contextmanager
+    def _explaining(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                raise FileNotFoundError(self.uri(key)) from error
+            raise StorageError(
+                f"cannot {verb} {self.uri(key)}: {error}. Check the bucket's name, AWS credentials and rights."
+            ) from error
+        except BotoCoreError as error:
+            raise StorageError(
+                f"cannot {verb} {self.uri(key)}: {error}. Check AWS_ENDPOINT_URL, credentials and the network."
+            ) from error
+
+
+def s3_client() -> Any:
+    """A boto3 S3 client by the AWS SDK's own environment variables, with timeouts and bounded retries."""
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 6},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+    )
+    return boto3.Session().client("s3", config=config)
+
+
+def open_store(location: str | Path, client: Callable[[], Any] = s3_client) -> Store:
+    """The store that a location names.
+
+    Args:
+        location: a folder, or `s3://bucket/prefix`.
+        client: makes the boto3 client, where the location is on S3.
+
+    Raises:
+        InputError: the location has another scheme, or no bucket.
+    """
+    text = str(location)
+    if text.startswith("s3://"):
+        bucket, _, prefix = text.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise InputError(f"CLAY_STORAGE={text!r} names no bucket; write s3://bucket/prefix.")
+        return S3Store(bucket, prefix, client)
+    if "://" in text:
+        raise InputError(f"CLAY_STORAGE={text!r}: only a folder or s3://bucket/prefix can be written to.")
+    return LocalStore(text)

@@ -1,0 +1,213 @@
+"""Fixtures that every test may use: real servers, real data, and an environment that nothing leaks into.
+
+A server starts when the first test asks for it, once per test process (with `-n 2`, once per worker, each on
+ports of its own). What cannot run on this machine is skipped, listed at the end under NOT RUN, and is an
+error when `CI` is set. Fixtures of one stage belong in the conftest.py of its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from clay_assets_tests.oracle.environment import OracleUnavailableError, Stacchip
+from clay_assets_tests.servers.apart import ServersApart
+from clay_assets_tests.servers.daemon import ServerUnavailableError
+from clay_assets_tests.servers.faults import FaultProxy
+from clay_assets_tests.servers.files import FileServer
+from clay_assets_tests.servers.s3 import S3Server
+from clay_assets_tests.servers.stac_api import StacApi
+
+REPOSITORY = Path(__file__).parents[1]
+NOT_RUN = "NOT RUN: "
+
+
+def not_run(what: str, why: object) -> NoReturn:
+    """Skip the test with a reason that the summary lists; fail it in continuous integration."""
+    reason = f"{NOT_RUN}{what}: {why}"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was not run and why, once each."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = [str(r.longrepr[2]) for r in reports if isinstance(r.longrepr, tuple)]
+    found = [m.group(0) for reason in reasons if (m := re.search(rf"{NOT_RUN}.*", reason, re.DOTALL))]
+    if found:
+        terminalreporter.section("not run")
+        for reason in sorted(set(found)):
+            terminalreporter.write_line(f"{reason} [{found.count(reason)} tests]")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Take away settings and credentials of the outside, and give Dagster a home of its own."""
+    home = tmp_path_factory.mktemp("dagster_home")
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if (
+                name.startswith(("AWS_", "CLAY_", "DAGSTER_", "GDAL_HTTP_", "CPL_VSIL_", "VSI_"))
+                and name != "CLAY_REAL_DATA"
+            ):
+                patch.delenv(name)
+        # No ~/.aws, and no question to the metadata service of a cloud machine.
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            patch.setenv(name, os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("DAGSTER_HOME", str(home))
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"])))
+        yield
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Dagster home for this test alone; `DAGSTER_HOME` points to it."""
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of published data for offline use: `CLAY_REAL_DATA`, else `../shared/data` of the repository."""
+    folder = Path(os.environ.get("CLAY_REAL_DATA", REPOSITORY.parent / "shared" / "data")).resolve()
+    if not (folder / "MANIFEST.md").is_file():
+        reason = (
+            f"{NOT_RUN}real data: there is no {folder} (set CLAY_REAL_DATA to the folder with MANIFEST.md)"
+        )
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stac_api() -> Iterator[StacApi]:
+    """A STAC API on PostgreSQL; collections stay from test to test: use names of your own, or `clear()`."""
+    try:
+        server = StacApi()
+    except ServerUnavailableError as error:
+        not_run("STAC API on PostgreSQL with PostGIS", error)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server; sets no environment variables (`s3_bucket` does)."""
+    try:
+        server = S3Server()
+    except ServerUnavailableError as error:
+        not_run("S3 on Ceph RGW", error)
+    yield server
+    server.stop()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An empty bucket, to which the AWS variables of the environment lead.
+
+    Attributes:
+        name: of the bucket.
+        server: where it is.
+        client: boto3 client for it.
+    """
+
+    name: str
+    server: S3Server
+    client: Any
+
+    @property
+    def url(self) -> str:
+        """`s3://name`."""
+        return f"s3://{self.name}"
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys below a prefix, sorted."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return sorted(row["Key"] for page in pages for row in page.get("Contents", []))
+
+
+@contextmanager
+def _bucket(server: S3Server) -> Iterator[Bucket]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        yield Bucket(server.new_bucket(f"clay-{uuid.uuid4().hex[:12]}"), server, server.client())
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> Iterator[Bucket]:
+    """A new bucket for this test, in an environment with the AWS SDK's own variables."""
+    with _bucket(s3_server) as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def module_s3_bucket(s3_server: S3Server) -> Iterator[Bucket]:
+    """The same for all tests of one module."""
+    with _bucket(s3_server) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def gdal_s3(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """`s3_bucket` with GDAL's own names of the endpoint too, to open `/vsis3/` without our code."""
+    for name, value in s3_bucket.server.gdal_env.items():
+        monkeypatch.setenv(name, value)
+    return s3_bucket
+
+
+@pytest.fixture(scope="session")
+def servers_apart() -> Iterator[ServersApart]:
+    """The process in which proxies and file servers run."""
+    servers = ServersApart()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def fault_proxy(servers_apart: ServersApart) -> Iterator[Callable[[str], FaultProxy]]:
+    """Return a function that puts a `FaultProxy` in front of a URL; all are stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(url: str) -> FaultProxy:
+            proxy = servers_apart.fault_proxy(url)
+            stack.callback(proxy.stop)
+            return proxy
+
+        yield start
+
+
+@pytest.fixture
+def file_server(servers_apart: ServersApart) -> Iterator[Callable[[Path], FileServer]]:
+    """Return a function that serves a folder over HTTP; all are stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(folder: Path) -> FileServer:
+            server = servers_apart.file_server(folder)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def stacchip() -> Stacchip:
+    """The published stacchip library, as an independent opinion on chip indexes."""
+    try:
+        return Stacchip()
+    except OracleUnavailableError as error:
+        not_run("comparison with stacchip", error)

@@ -1,0 +1,177 @@
+"""The planet is the same every time, and what it says of its pixels is so."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from clay_assets.demo.calendar import LANDSAT_QUARTERS, SENTINEL_2_QUARTERS, Draft, quarter_kinds
+from clay_assets.demo.grid import tiles
+from clay_assets.demo.landcover import LandCover
+from clay_assets.demo.planet import MARKER, Planet, make_planet
+from clay_assets.demo.sites import COLLECTIONS, SENTINEL_2, sentinel_2_sites
+from clay_assets.errors import InputError, StorageError
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+
+SCL_CLOUD = (1, 3, 8, 9, 10)
+QA_CLOUD = 0b11010  # bits 1, 3, 4
+
+
+def _by_path(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.tif"))}
+
+
+@pytest.fixture(scope="module")
+def second(planet, tmp_path_factory) -> Planet:
+    """The same seed elsewhere, begun over the remains of a making that was cut short."""
+    folder = tmp_path_factory.mktemp("second") / "planet"
+    (folder / "imagery" / "debris").mkdir(parents=True)
+    (folder / "truth").mkdir()
+    (folder / MARKER).write_text('{"generator":')
+    (folder / "mine.txt").write_text("not of the planet")
+    return make_planet(folder, planet.seed)
+
+
+def test_same_seed_same_planet(planet, second):
+    for name in COLLECTIONS:
+        there = json.dumps(second.items(name)).replace(str(second.folder), "")
+        assert there == json.dumps(planet.items(name)).replace(str(planet.folder), "")
+    rasters = _by_path(second.folder)
+    assert len(rasters) > 1000
+    assert rasters == _by_path(planet.folder)
+    assert second.grid.read_bytes() == planet.grid.read_bytes()
+    for item in planet.items(SENTINEL_2)[::50]:
+        assert second.chip_truth(item["id"]).equals(planet.chip_truth(item["id"]))
+
+
+def test_another_seed_another_planet(planet):
+    site = sentinel_2_sites()[0]
+    kept, other = (quarter_kinds(seed, "sentinel-2", site) for seed in (planet.seed, planet.seed + 1))
+    assert kept != other
+    assert sorted(kept.values()) == sorted(other.values())
+    shares = LandCover(planet.seed + 1, tiles()).shares()
+    assert not shares.equals(planet.class_shares())
+    assert not set(WORLDCOVER_CLASSES.values()) - set(shares.columns[(shares != 0).any()])
+
+
+def test_half_made_planet_is_made_again(second):
+    assert not (second.folder / "imagery" / "debris").exists()
+    assert (second.folder / "mine.txt").exists()
+
+
+def test_finished_planet_is_left_alone(second):
+    before = {path: path.stat().st_mtime_ns for path in second.folder.rglob("*")}
+    assert make_planet(second.folder, second.seed) == second
+    assert {path: path.stat().st_mtime_ns for path in second.folder.rglob("*")} == before
+
+
+def test_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(StorageError, match="file/planet"):
+        make_planet(blocked / "planet")
+
+
+def test_it_is_small(planet):
+    assert sum(path.stat().st_size for path in planet.folder.rglob("*") if path.is_file()) < 100e6
+
+
+def test_environment_points_at_what_is_there(planet):
+    environment = planet.environment()
+    assert set(environment) == {"CLAY_MGRS_GRID", "CLAY_WORLDCOVER", "CLAY_STAC_EARTH_SEARCH", "CLAY_STAC_USGS"}
+    assert all(Path(value).is_absolute() and Path(value).exists() for value in environment.values())
+
+
+def _read_chips(item: dict, asset: str, chip: int) -> tuple[np.ndarray, np.ndarray]:
+    with rasterio.open(item["assets"][asset]["href"]) as src:
+        codes = src.read(1)
+    cloud = np.isin(codes, SCL_CLOUD) if asset == "scl" else (codes & QA_CLOUD) != 0
+    nodata = codes == 0 if asset == "scl" else (codes & 1) == 1
+    down, across = codes.shape[0] // chip, codes.shape[1] // chip
+
+    def per_chip(mask: np.ndarray) -> np.ndarray:
+        whole = mask[: down * chip, : across * chip]
+        return whole.reshape(down, chip, across, chip).mean(axis=(1, 3)).ravel()
+
+    return per_chip(cloud), per_chip(nodata)
+
+
+@pytest.mark.parametrize("collection", COLLECTIONS)
+def test_chip_truth_is_what_the_rasters_hold(planet, collection):
+    asset, chip = ("scl", 128) if collection == SENTINEL_2 else ("qa_pixel", 256)
+    checked = [item for item in planet.items(collection) if asset in item["assets"]]
+    assert len(checked) > 200
+    for item in checked:
+        truth = planet.chip_truth(item["id"])
+        cloud, nodata = _read_chips(item, asset, chip)
+        np.testing.assert_array_equal(truth["cloud_cover_percentage"], cloud, err_msg=item["id"])
+        np.testing.assert_array_equal(truth["nodata_percentage"], nodata, err_msg=item["id"])
+        across = truth["chip_index_x"].max() + 1
+        np.testing.assert_array_equal(truth.index, truth["chip_index_y"] * across + truth["chip_index_x"])
+
+
+def test_chips_are_those_of_256_pixels_of_the_finest_grid(planet):
+    item = planet.items(SENTINEL_2)[0]
+    height, width = item["assets"]["red"]["proj:shape"]
+    truth = planet.chip_truth(item["id"])
+    assert (height, width) == (1100, 1100)
+    assert (truth["chip_index_x"].max(), truth["chip_index_y"].max()) == (width // 256 - 1, height // 256 - 1)
+
+
+def test_unknown_item_or_collection_is_an_error_that_names_it(planet):
+    with pytest.raises(InputError, match="S2X"):
+        planet.chip_truth("S2X")
+    with pytest.raises(InputError, match="modis"):
+        planet.items("modis")
+
+
+def test_stated_cloud_cover_is_that_of_the_drawing(planet):
+    """Cloud alone, without shadow, of the pixels with data; a drawing cannot say −1."""
+    for item in planet.items(SENTINEL_2)[::9]:
+        if "scl" not in item["assets"]:
+            continue
+        with rasterio.open(item["assets"]["scl"]["href"]) as src:
+            codes = src.read(1)
+        properties = item["properties"]
+        assert properties["eo:cloud_cover"] == pytest.approx(
+            100 * np.isin(codes, (8, 9, 10)).sum() / (codes != 0).sum(), abs=1e-5
+        )
+        assert properties["s2:nodata_pixel_percentage"] == pytest.approx(100 * (codes == 0).mean(), abs=1e-5)
+    for item in planet.items("landsat-c2l2-sr")[::9]:
+        with rasterio.open(item["assets"]["qa_pixel"]["href"]) as src:
+            codes = src.read(1)
+        if item["properties"]["eo:cloud_cover"] != -1:
+            cloud = ((codes & 8) != 0).sum() / ((codes & 1) == 0).sum()
+            assert item["properties"]["eo:cloud_cover"] == pytest.approx(100 * cloud, abs=0.01)
+
+
+def test_quality_codes_occur(planet):
+    seen: set[int] = set()
+    for item in planet.items(SENTINEL_2)[:150]:
+        if "scl" in item["assets"]:
+            with rasterio.open(item["assets"]["scl"]["href"]) as src:
+                seen |= set(np.unique(src.read(1)).tolist())
+    assert seen == set(range(12))
+    bits = 0
+    for item in planet.items("landsat-c2l1")[:80]:
+        with rasterio.open(item["assets"]["qa_pixel"]["href"]) as src:
+            codes = src.read(1)
+        assert not (codes[(codes & 1) == 1] != 1).any()
+        bits |= int(np.bitwise_or.reduce(codes, axis=None))
+    assert bits & 0b11111111 == 0b11111111  # fill, dilated, cirrus, cloud, shadow, snow, clear, water
+
+
+def test_each_kind_of_quarter_offers_what_it_says(planet):
+    kinds = planet.quarters()
+    for family, table, collection in (
+        ("sentinel-2", SENTINEL_2_QUARTERS, SENTINEL_2),
+        ("landsat", LANDSAT_QUARTERS, "landsat-c2l1"),
+    ):
+        of_family = kinds[kinds["family"] == family]
+        counts = of_family.groupby(["site", "kind"]).size().unstack()
+        expected: dict[str, int] = {kind: times for kind, (times, _) in table.items()}
+        assert (counts == [expected[kind] for kind in counts.columns]).all().all()
+        dates: dict[str, tuple[Draft, ...]] = {kind: drafts for kind, (_, drafts) in table.items()}
+        assert len(planet.items(collection)) == sum(len(dates[kind]) for kind in of_family["kind"])
