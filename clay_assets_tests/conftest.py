@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from clay_assets.demo.planet import Planet, make_planet
 from clay_assets_tests.oracle.environment import OracleUnavailableError, Stacchip
 from clay_assets_tests.servers.apart import ServersApart
 from clay_assets_tests.servers.daemon import ServerUnavailableError
@@ -211,3 +212,9 @@ def stacchip() -> Stacchip:
         return Stacchip()
     except OracleUnavailableError as error:
         not_run("comparison with stacchip", error)
+
+
+@pytest.fixture(scope="session")
+def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
+    """The miniature planet. Tests must leave its files as they are."""
+    return make_planet(tmp_path_factory.mktemp("demo") / "planet")

@@ -7,6 +7,7 @@ only when its inputs changed; the manifest is written last.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import tempfile
@@ -272,13 +273,15 @@ def _write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, in
         connection.register("chips", pa.RecordBatchReader.from_batches(_SORTED_SCHEMA, batches))
         ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
         options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
-        with pq.ParquetWriter(path, CHIP_SCHEMA, **options) as writer:
+        with pq.ParquetWriter(path, CHIP_SCHEMA, store_schema=False, **options) as writer:
             for table in _row_groups(ordered.to_arrow_reader(ROW_GROUP_ROWS)):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 extent.add(table)
                 rows += table.num_rows
-            writer.add_key_value_metadata({b"geo": extent.metadata()})
-            writer.add_key_value_metadata(stamped({**recipe.stamp(), "inputs": inputs}))
+            metadata = {b"geo": extent.metadata(), **stamped({**recipe.stamp(), "inputs": inputs})}
+            # Where a file has an Arrow schema, Arrow readers take metadata from it alone; the extent is known only now.
+            arrow = base64.b64encode(CHIP_SCHEMA.with_metadata(metadata).serialize().to_pybytes())
+            writer.add_key_value_metadata({**metadata, b"ARROW:schema": arrow})
     return rows
 
 

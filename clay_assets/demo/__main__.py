@@ -24,14 +24,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m clay_assets.demo", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the demo lies (default: ./demo)")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes another planet (default: 0)")
-    folder, seed = (arguments := parser.parse_args()).folder.absolute(), arguments.seed
+    parser.add_argument("--again", action="store_true", help="run every step, also of a demo that is already built")
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
     begun = time.monotonic()
-    environment = _prepare(folder, seed)
+    environment = _prepare(folder, arguments.seed)
     os.environ.update(environment)  # before anything of the pipeline is loaded, as a shell would
-    from clay_assets.demo.run import run_chain, summary
+    from clay_assets.demo.run import is_built, mark_built, run_chain, summary
 
-    unbuilt = run_chain()
-    print(summary(folder, time.monotonic() - begun))
+    unbuilt: list[str] = []
+    if is_built(folder, arguments.seed) and not arguments.again:
+        print("Already built, nothing to do (--again runs every step).")
+    else:
+        unbuilt = run_chain()
+    print(summary(time.monotonic() - begun))
+    if not unbuilt:
+        mark_built(folder, arguments.seed)
     if unbuilt:
         print(f"\n{len(unbuilt)} runs did not succeed: {', '.join(unbuilt)}", file=sys.stderr)
     return 1 if unbuilt else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,23 @@ class LandCover:
 
     def __init__(self, seed: int, tiles: tuple[Tile, ...]) -> None:
         self.tiles = tiles
-        self.cells = [_draw(region, generator(seed, "land cover", index)) for index, region in enumerate(REGIONS)]
         self._areas = [[_cell_areas(region, one.ring) for region in REGIONS] for one in tiles]
-        self._settle()
+        for attempt in count():  # nearly always the first
+            self.cells = [
+                _draw(region, generator(seed, "land cover", index, attempt)) for index, region in enumerate(REGIONS)
+            ]
+            self._settle()
+            if self._has_every_class():
+                break
+
+    def _has_every_class(self) -> bool:
+        seen = {
+            int(code)
+            for areas in self._areas
+            for cells, area in zip(self.cells, areas, strict=True)
+            for code in np.unique(cells[area > 0])
+        }
+        return seen >= set(WORLDCOVER_CLASSES)
 
     def _settle(self) -> None:
         """Take classes that only graze a tile out of it, so that which classes a tile has is beyond doubt."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 from tqdm import tqdm
 
+from clay_assets.chips.merge import read_manifest
 from clay_assets.definitions import defs
+from clay_assets.demo.planet import GENERATOR
 from clay_assets.orchestration.everything import run_steps, steps, why_it_failed
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stores import Store
+
+BUILT = "built.json"  # what the last demo built, below its folder
 
 
 def run_chain() -> list[str]:
@@ -34,7 +40,36 @@ def run_chain() -> list[str]:
     return unbuilt
 
 
-def summary(folder: Path, seconds: float) -> str:
+def is_built(folder: Path, seed: int) -> bool:
+    """Whether the last demo in this folder is what a new one would be, with all of its merged index there."""
+    store = _clay().store()
+    try:
+        if json.loads((folder / BUILT).read_text(encoding="utf-8")) != _state(store, seed):
+            return False
+        parts = read_manifest(store)
+    except (OSError, ValueError):
+        return False
+    return all(store.size(f"{layout.MERGED}/{part.path}") == part.bytes for part in parts)
+
+
+def mark_built(folder: Path, seed: int) -> None:
+    """Note what was built."""
+    (folder / BUILT).write_text(json.dumps(_state(_clay().store(), seed), indent=2) + "\n", encoding="utf-8")
+
+
+def _state(store: Store, seed: int) -> dict[str, Any]:
+    manifest = hashlib.blake2b(store.read(layout.MANIFEST), digest_size=16).hexdigest()
+    recipe = _clay().recipe().stamp()
+    return {
+        "planet": [GENERATOR, seed],
+        "recipe": recipe["recipe_hash"],
+        "code": recipe["code_version"],
+        "storage": store.uri(),
+        "manifest": manifest,
+    }
+
+
+def summary(seconds: float) -> str:
     """What was built, read from the files."""
     clay = _clay()
     store = clay.store()
@@ -43,6 +78,7 @@ def summary(folder: Path, seconds: float) -> str:
     )
     ledger = _tables(store, "scenes/ledger")
     chips = _tables(store, "chips/ledger")
+    kept, left_out = chips["chips"].sum(), chips["chips_above_nodata_limit"].sum()
     outcomes = ledger["outcome"].value_counts()
     reasons: Counter[str] = Counter()
     for text in ledger.loc[ledger["outcome"] == "none", "reason"]:
@@ -55,7 +91,7 @@ def summary(folder: Path, seconds: float) -> str:
         f"scenes picked      {ledger['item_id'].nunique():>8,}   for {outcomes.get('picked', 0):,} requests",
         f"not picked         {outcomes.get('none', 0):>8,}   failed {outcomes.get('failed', 0):,}",
         *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(6)),
-        f"chips indexed      {chips['chips'].sum():>8,}   left out for nodata {chips['chips_above_nodata_limit'].sum():,}",
+        f"chips indexed      {kept:>8,}   left out for nodata {left_out:,}",
         f"merged rows        {manifest['rows']:>8,}   in {len(manifest['partitions'])} partitions",
         "",
         f"results            {store.uri()}",

@@ -58,6 +58,7 @@ def run_steps(
             yield step, None
             continue
         result = job_of(step.job).execute_in_process(
+            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
             instance=instance,
             partition_key=step.partition,
             raise_on_error=False,

@@ -89,6 +89,8 @@ def requests_by_period(requests: pd.DataFrame, title: str) -> bytes:
 def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
     """Outcome of the requests per period, and the cloud cover of the scenes that were taken."""
     figure = _empty(title)
+    if ledger.empty:
+        return _nothing_to_do(figure)
     left, right = figure.subplots(1, 2)
     table = ledger.groupby(["period", "outcome"]).size().unstack(fill_value=0)
     _stacked(left, list(map(str, table.index)), {str(o): table[o].to_numpy() for o in table}, "requests")
@@ -99,14 +101,16 @@ def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
     right.set_ylabel("scenes")
     for axes in (left, right):
         _plain(axes)
-    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.12, top=0.9, wspace=0.22)
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.12, top=0.9, wspace=0.24)
     return _png(figure)
 
 
 def cell_map(cell: ChipCell, title: str) -> bytes:
     """Chips per place, and the histograms of their shares; read column by column, not chip by chip."""
-    counts, shares = _scan(cell)
     figure = _empty(title)
+    if cell.ledger.empty:
+        return _nothing_to_do(figure)
+    counts, shares = _scan(cell)
     places, cloud = figure.subplots(1, 2, width_ratios=[1.7, 1])
     _world(places)
     if counts:
@@ -191,6 +195,11 @@ def _empty(title: str) -> Figure:
     return figure
 
 
+def _nothing_to_do(figure: Figure) -> bytes:
+    figure.text(0.5, 0.5, "nothing to do in this partition", ha="center", color=INK)
+    return _png(figure)
+
+
 def _figure(title: str) -> tuple[Figure, Axes]:
     figure = _empty(title)
     axes = figure.subplots()
@@ -243,7 +252,7 @@ def _dot(count: int) -> float:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, markerscale=1.2)
-    figure.subplots_adjust(left=0.06, right=0.76, bottom=0.08, top=0.91)
+    figure.subplots_adjust(left=0.09, right=0.76, bottom=0.08, top=0.91)
 
 
 def _png(figure: Figure) -> bytes:

@@ -17,6 +17,7 @@ A request table has one row per search:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -122,11 +123,11 @@ def quarter_bounds(year: int, quarter: int) -> tuple[datetime, datetime]:
 
 
 def number(item: Item, *names: str) -> float | None:
-    """The first of these properties that an item has, as a number; None if it has none of them."""
+    """The first of these properties that an item has, as a finite number; None if it has none of them."""
     properties: Mapping[str, Any] = item["properties"]
     for name in names:
         value = properties.get(name)
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and math.isfinite(value):
             return float(value)
     return None
 

@@ -55,7 +55,7 @@ def tile_of(item: Item) -> str | None:
     if not code:
         match = _TILE_IN_ID.match(item["id"])
         code = match.group(1) if match else ""
-    return code.zfill(5) or None
+    return code.zfill(5) if code else None
 
 
 def refuse(item: Item, request: Request, options: Sentinel2Options) -> str | None:

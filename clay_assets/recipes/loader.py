@@ -72,14 +72,16 @@ class Recipe(_Strict):
     description: str = ""
     seed: int = Field(ge=0)
     chip_size: int = Field(256, ge=16, le=4096, description="pixels on a side, on the finest grid of a scene")
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = Tolerance.model_validate({})
     tile_rules: tuple[TileRule, ...] = Field(min_length=1)
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)
 
     @field_validator("platforms", mode="before")
     @classmethod
     def _each_platform_reads_its_own(cls, value: Any) -> dict[str, Options]:
-        given = dict(value)
+        if not isinstance(value, dict):
+            raise ValueError("is no table of platforms, each [platforms.KEY]")
+        given = value
         unknown = sorted(set(given) - set(PLATFORMS))
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: no such platform; there are {', '.join(sorted(PLATFORMS))}")
@@ -158,6 +160,8 @@ def _text_of(name_or_path: str | Path) -> tuple[str, str]:
     path = Path(name_or_path).expanduser()
     try:
         return path.read_text(encoding="utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"recipe {path}: is not valid TOML: it is no UTF-8 text ({error.reason}).") from error
     except OSError as error:
         raise InputError(
             f"CLAY_RECIPE={str(name_or_path)!r} is neither {' nor '.join(BUILT_IN)} nor a readable file ({error})."

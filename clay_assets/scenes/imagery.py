@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -26,16 +27,16 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import requests as http
 from boto3 import Session
+from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item, Options, Platform
 from clay_assets.storage import layout
-from clay_assets.storage.downloads import TIMEOUT, fetch_url
+from clay_assets.storage.downloads import TIMEOUT, check_answer, fetch_url, retrying
 from clay_assets.storage.stores import S3Store, Store, s3_client
 
 REFERENCED, COPIED, FAILED = "referenced", "copied", "failed"
@@ -138,9 +139,11 @@ def copy_scene(platform: Platform, store: Store, item: Item) -> tuple[Item, dict
     """
     hrefs = {}
     copied_now = size = 0
-    for name, asset in item["assets"].items():
-        source = _Source(platform.href(asset), platform)
-        key = layout.imagery(platform.key, item["id"], source.name)
+    sources = {name: _Source(platform.href(asset), platform) for name, asset in item["assets"].items()}
+    used = Counter(source.name for source in sources.values())
+    for name, source in sources.items():
+        own = source.name if used[source.name] == 1 else f"{name}-{source.name}"  # as R10m/B02.jp2 and R20m/B02.jp2
+        key = layout.imagery(platform.key, item["id"], own)
         expected = source.size
         if store.size(key) != expected:
             source.copy_to(store, key)
@@ -165,7 +168,7 @@ class _Source:
     @cached_property
     def size(self) -> int:
         """Bytes of the source."""
-        for attempt in _retrying():
+        for attempt in retrying(ATTEMPTS):
             with attempt:
                 return self._size()
         raise AssertionError("tenacity either returns or raises")
@@ -176,15 +179,18 @@ class _Source:
             self._copy_on_server(store, key)
             return
         with store.writing(key) as path:
-            for attempt in _retrying():
-                with attempt:
-                    self._download(path)
+            if self.bucket:
+                self._download(path)
+            elif self._on_the_web:
+                fetch_url(self._signed, path)
+            else:
+                shutil.copyfile(self._path, path)
 
     def _size(self) -> int:
         if self.bucket:
             with self._explaining():
                 return int(self._client.head_object(Bucket=self.bucket, Key=self.key, **self._payer)["ContentLength"])
-        if urlsplit(self.href).scheme in ("http", "https"):
+        if self._on_the_web:
             return _web_size(self._signed)
         try:
             return Path(self._path).stat().st_size
@@ -193,7 +199,7 @@ class _Source:
 
     def _copy_on_server(self, store: S3Store, key: str) -> None:
         source = {"Bucket": self.bucket, "Key": self.key}
-        for attempt in _retrying():
+        for attempt in retrying(ATTEMPTS):
             with attempt, self._explaining():
                 store.client.copy(
                     source,
@@ -204,13 +210,13 @@ class _Source:
                 )
 
     def _download(self, path: Path) -> None:
-        if self.bucket:
-            with self._explaining():
+        for attempt in retrying(ATTEMPTS):
+            with attempt, self._explaining():
                 self._client.download_file(self.bucket, self.key, str(path), ExtraArgs=self._payer)
-        elif urlsplit(self.href).scheme in ("http", "https"):
-            fetch_url(self._signed, path)
-        else:
-            shutil.copyfile(self._path, path)
+
+    @property
+    def _on_the_web(self) -> bool:
+        return urlsplit(self.href).scheme in ("http", "https")
 
     @property
     def _path(self) -> str:
@@ -251,7 +257,7 @@ class _Explaining:
                     f"{self.href}: access was refused ({error}). Check AWS credentials and requester-pays rights."
                 ) from error
             raise SourceError(f"{self.href}: could not be copied ({error}). Run again.") from error
-        if isinstance(error, BotoCoreError):
+        if isinstance(error, (BotoCoreError, Boto3Error)):
             raise SourceError(f"{self.href}: could not be copied ({error}). Run again.") from error
 
 
@@ -279,20 +285,10 @@ def _web_size(url: str) -> int:
         answer = http.head(url, timeout=TIMEOUT, allow_redirects=True, headers={"Accept-Encoding": "identity"})
     except http.RequestException as error:
         raise SourceError(f"{url}: could not be reached ({error}). Run again.") from error
-    if answer.status_code >= 500 or answer.status_code == 429:
-        raise SourceError(f"{url}: the server answered {answer.status_code}. Run again.")
-    if not answer.ok or "Content-Length" not in answer.headers:
-        raise InputError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the href.")
+    check_answer(url, answer)
+    if "Content-Length" not in answer.headers:
+        raise InputError(f"{url}: the server does not say how large the file is, so no copy of it can be checked.")
     return int(answer.headers["Content-Length"])
-
-
-def _retrying() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(SourceError),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.5, max=20),
-        reraise=True,
-    )
 
 
 def _row(item_id: str, outcome: str, files: int = 0, size: int = 0, error: str | None = None) -> dict[str, Any]:

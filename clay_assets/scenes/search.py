@@ -23,13 +23,11 @@ class Answer:
         request: the request.
         candidates: items that intersect the request in space and time and match its filters.
         error: why there is no answer, None if there is one.
-        truncated: whether there was more than we asked for page by page.
     """
 
     request: Request
     candidates: list[Item] = field(default_factory=list)
     error: str | None = None
-    truncated: bool = False
 
 
 class Catalogue(Protocol):

@@ -7,6 +7,7 @@ geometry and the requests' property filters on what is left. Needs no server.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ import pyarrow.dataset as ds
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.errors import InputError
+from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.platforms.base import Item, Platform, Request
 from clay_assets.scenes.search import Answer
 from clay_assets.storage.stac_geoparquet import items_of
 from clay_assets.storage.stores import open_store
 
-NEEDED = ("id", "geometry", "bbox", "datetime", "assets")
+NEEDED = {  # column → whether its type can be searched
+    "id": lambda kind: True,
+    "geometry": lambda kind: True,
+    "bbox": pa.types.is_struct,
+    "datetime": lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
+    "assets": pa.types.is_struct,
+}
 
 
 class SnapshotCatalogue:
@@ -44,6 +51,12 @@ class SnapshotCatalogue:
             if missing:
                 raise InputError(
                     f"{location}: {file.dataset.files[0]} is no STAC-GeoParquet, it has no column {', '.join(missing)}."
+                )
+            odd = [name for name, fits in NEEDED.items() if not fits(file.dataset.schema.field(name).type)]
+            if odd:
+                raise InputError(
+                    f"{location}: {file.dataset.files[0]} is no STAC-GeoParquet, its column {', '.join(odd)} has "
+                    "another type. Write it with stac-geoparquet or rustac."
                 )
 
     def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
@@ -77,7 +90,10 @@ class SnapshotCatalogue:
         if not items:
             return []
         ids = [item["id"] for item in items]
-        whole = {item["id"]: item for file in self.files for item in file.items(platform, ids)}
+        whole: dict[str, Item] = {}
+        for file in self.files:
+            for item in file.items(platform, ids):
+                whole.setdefault(item["id"], item)  # of two with one id the first, as in `search`
         return list(whole.values())
 
 
@@ -93,7 +109,15 @@ class _SnapshotFile:
         scanner = self.dataset.scanner(
             columns=self._columns(platform), filter=self._prefilter(platform, first, last, bounds)
         )
-        return (batch for batch in scanner.to_batches() if batch.num_rows)
+        try:
+            for batch in scanner.to_batches():
+                if batch.num_rows:
+                    yield batch
+        except (OSError, pa.ArrowInvalid) as error:
+            raise SourceError(
+                f"{self.dataset.files[0]}: the snapshot could not be read ({error}). "
+                "Run again; if it persists, the file is damaged."
+            ) from error
 
     def items(self, platform: Platform, ids: Sequence[str]) -> list[Item]:
         """Whole items by their ids."""
@@ -187,7 +211,7 @@ def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def _milliseconds(moment: Any) -> int:
+def _milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
@@ -204,5 +228,7 @@ def _open_files(location: str) -> list[ds.Dataset]:
         if not keys:
             raise InputError(f"{location}: holds no .parquet file; a snapshot is STAC-GeoParquet.")
         return [ds.dataset(key, filesystem=store.filesystem(), format="parquet") for key in keys]
-    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except ClayError:
+        raise
+    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{location}: cannot be read as STAC-GeoParquet ({error}).") from error

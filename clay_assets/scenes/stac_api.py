@@ -25,7 +25,7 @@ from pystac_client.stac_api_io import StacApiIO
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from urllib3 import Retry
 
-from clay_assets.errors import SourceError
+from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item, Platform, Request
 from clay_assets.scenes.search import Answer
@@ -33,7 +33,8 @@ from clay_assets.scenes.search import Answer
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
-RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is given up for now
+RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is asked again after these
+GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
 CORE_FIELDS = (
@@ -56,8 +57,9 @@ class ApiCatalogue:
         url: root of the API.
         requests_in_flight: searches at once.
         attempts: tries for one HTTP exchange, with exponential back-off and jitter.
-        back_off: seconds before the second try.
-        timeout: seconds to connect, seconds of silence while reading.
+        back_off: seconds of back-off to begin with.
+        timeout: seconds to connect, seconds of silence while reading. With the defaults a search that is never
+            answered is given up after about two minutes.
     """
 
     def __init__(
@@ -65,9 +67,9 @@ class ApiCatalogue:
         url: str,
         *,
         requests_in_flight: int = 8,
-        attempts: int = 5,
+        attempts: int = 4,
         back_off: float = 0.5,
-        timeout: tuple[float, float] = (10, 60),
+        timeout: tuple[float, float] = (10, 30),
     ) -> None:
         self.url = url
         self.requests_in_flight = requests_in_flight
@@ -81,19 +83,28 @@ class ApiCatalogue:
         """Answers as they come in; a search that fails for good is an answer with an error.
 
         Raises:
-            SourceError: the API's root does not answer, so that no search can be made.
+            SourceError: the API's root does not answer, or so many searches fail in a row that it must be down.
+            InputError: it is no API with item search.
         """
         if not requests:
             return
         self._client()
+        failed_in_a_row = 0
         with ThreadPoolExecutor(self.requests_in_flight, thread_name_prefix="stac") as pool:
             for request, future in run_bounded(
                 pool, lambda asked: self._answer(platform, asked), requests, 2 * self.requests_in_flight
             ):
                 try:
-                    yield future.result()
+                    answer = future.result()
                 except SourceError as error:
-                    yield Answer(request, error=str(error))
+                    answer = Answer(request, error=str(error))
+                failed_in_a_row = failed_in_a_row + 1 if answer.error else 0
+                if failed_in_a_row == GIVE_UP_AFTER:
+                    raise SourceError(
+                        f"{self.url}: {GIVE_UP_AFTER} searches in a row failed, so no more are made; the last: "
+                        f"{answer.error}. Run again when the API answers."
+                    )
+                yield answer
 
     def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
         """The candidates as they are: an API answers with whole items."""
@@ -101,14 +112,11 @@ class ApiCatalogue:
 
     def _answer(self, platform: Platform, request: Request) -> Answer:
         found: dict[str, Item] = {}
-        truncated = False
         for wanted in request.filters or ({},):
-            pages = self._pages(platform, request, wanted)
-            truncated |= len(pages) == MAX_PAGES and bool(pages[-1]["features"])
-            for page in pages:
+            for page in self._pages(platform, request, wanted):
                 for item in page["features"]:
                     found.setdefault(item["id"], item)
-        return Answer(request, list(found.values()), truncated=truncated)
+        return Answer(request, list(found.values()))
 
     def _pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         for attempt in self._retrying():
@@ -116,8 +124,7 @@ class ApiCatalogue:
                 try:
                     return self._read_pages(platform, request, wanted)
                 except APIError as error:
-                    kind = SourceError if isinstance(error.__context__, BROKEN_OFF) else _RefusedError
-                    raise kind(self._failed(request, error)) from error
+                    raise _kind(error)(self._failed(request, error)) from error
                 except (
                     http.RequestException,
                     ValueError,
@@ -131,10 +138,10 @@ class ApiCatalogue:
 
     def _read_pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         client = self._client()
-        last = request.end - timedelta(milliseconds=1)  # the API's intervals are closed, ours are half-open
+        last = request.end - timedelta(microseconds=1)  # the API's intervals are closed, ours are half-open
         search = client.search(
             collections=[platform.collection],
-            datetime=f"{request.start:%Y-%m-%dT%H:%M:%SZ}/{last:%Y-%m-%dT%H:%M:%S}.999Z",
+            datetime=f"{request.start:%Y-%m-%dT%H:%M:%SZ}/{last:%Y-%m-%dT%H:%M:%S.%f}Z",
             intersects=shapely.geometry.mapping(request.geometry),
             query={name: {"eq": value} for name, value in wanted.items()} or None,
             fields=self._fields(client, platform),
@@ -142,11 +149,15 @@ class ApiCatalogue:
         )
         pages = []
         for page in search.pages_as_dicts():
-            if not isinstance(page.get("features"), list):
-                raise ValueError(f"answered without features: {str(page)[:100]}")
+            if not all(isinstance(item, dict) and isinstance(item.get("id"), str) for item in page["features"]):
+                raise ValueError("answered with features that are no items")
             pages.append(page)
-            if len(pages) == MAX_PAGES:
-                break
+            if len(pages) == MAX_PAGES and any(link.get("rel") == "next" for link in page.get("links", [])):
+                # What was not seen might be better, so nothing is taken.
+                raise _RefusedError(
+                    f"{self.url}: search {request.id} goes on after {MAX_PAGES} pages of {PAGE_SIZE} items; "
+                    "the API ignores part of the search, or repeats itself"
+                )
         return pages
 
     def _fields(self, client: Client, platform: Platform) -> dict[str, list[str]] | None:
@@ -175,12 +186,26 @@ class ApiCatalogue:
         for attempt in self._retrying():
             with attempt:
                 try:
-                    return Client.open(self.url, stac_io=StacApiIO(max_retries=retries, timeout=self.timeout))
-                except (APIError, http.RequestException, ValueError, KeyError, TypeError, STACError) as error:
-                    raise SourceError(
+                    client = Client.open(self.url, stac_io=_SearchIO(max_retries=retries, timeout=self.timeout))
+                except (
+                    APIError,
+                    http.RequestException,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                    STACError,
+                ) as error:
+                    raise _kind(error)(
                         f"{self.url}: is no STAC API that answers ({_brief(error)}). "
                         "Check the address in the CLAY_STAC_… setting, and the network."
                     ) from error
+                if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
+                    raise InputError(
+                        f"{self.url}: is a STAC catalogue without item search. "
+                        "Give the root of a STAC API in the CLAY_STAC_… setting, or a snapshot."
+                    )
+                return client
         raise AssertionError("tenacity either returns or raises")
 
     def _retrying(self) -> Retrying:
@@ -196,8 +221,24 @@ class ApiCatalogue:
         return f"{self.url}: search {request.id} failed ({_brief(error)})"
 
 
+class _SearchIO(StacApiIO):
+    """Takes an answer without features for what it is; pystac-client takes it for the end of the search."""
+
+    def read_json(self, source: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        document = super().read_json(source, *args, **kwargs)
+        if "parameters" in kwargs and not (isinstance(document, dict) and isinstance(document.get("features"), list)):
+            raise ValueError(f"answered without features: {str(document)[:100]}")
+        return document
+
+
 class _RefusedError(SourceError):
     """The server refused, or was silent, through all the retries that urllib3 makes; more would not help now."""
+
+
+def _kind(error: Exception) -> type[SourceError]:
+    # pystac-client tells the cause of an APIError by the exception that it was raised in.
+    tried = isinstance(error, APIError) and not isinstance(error.__context__, BROKEN_OFF)
+    return _RefusedError if tried else SourceError
 
 
 def _brief(error: Exception) -> str:

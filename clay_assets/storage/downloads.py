@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import requests
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader
 
 from clay_assets.errors import InputError, SourceError
 from clay_assets.storage.stores import Store, open_store
@@ -19,6 +21,8 @@ from clay_assets.storage.stores import Store, open_store
 TIMEOUT = (10, 60)  # seconds to connect, seconds of silence while reading
 ATTEMPTS = 5
 CHUNK = 1 << 20  # bytes
+BACK_OFF = wait_random_exponential(multiplier=0.5, max=20)  # seconds between attempts, with jitter
+RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is asked again after these
 PASSING = {408, 429, 500, 502, 503, 504}  # HTTP statuses worth another attempt
 
 
@@ -68,12 +72,42 @@ def _fetch(source: str, path: Path) -> None:
     fetch_url(source, path)
 
 
-@retry(
-    retry=retry_if_exception_type(SourceError),
-    stop=stop_after_attempt(ATTEMPTS),
-    wait=wait_random_exponential(multiplier=0.5, max=20),
-    reraise=True,
-)
+class BusyError(SourceError):
+    """A web server wants to be asked again later.
+
+    Attributes:
+        wait: seconds that it asked for (Retry-After); 0 if it did not say.
+    """
+
+    def __init__(self, message: str, wait: float = 0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def check_answer(url: str, answer: requests.Response) -> None:
+    """Raise what an answer's status means: BusyError where it may pass, InputError where it will not."""
+    if answer.status_code in PASSING:
+        try:
+            wait = Retry(retry_after_max=RETRY_AFTER_MAX).get_retry_after(answer.raw) or 0
+        except InvalidHeader:
+            wait = 0
+        raise BusyError(f"{url}: the server answered {answer.status_code}. Try again later.", wait)
+    if not answer.ok:
+        raise InputError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the address.")
+
+
+def retrying(attempts: int = ATTEMPTS) -> Retrying:
+    """Attempts at something that raises SourceError: back-off with jitter, or as long as the server asks for."""
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(BACK_OFF(state), error.wait if isinstance(error, BusyError) else 0)
+
+    return Retrying(
+        retry=retry_if_exception_type(SourceError), stop=stop_after_attempt(attempts), wait=wait, reraise=True
+    )
+
+
 def fetch_url(url: str, path: Path) -> None:
     """Download a URL to a local path, whole or not at all, with bounded retries.
 
@@ -81,12 +115,13 @@ def fetch_url(url: str, path: Path) -> None:
         InputError: the server says that there is no such file, or that it may not be read.
         SourceError: it could not be fetched now.
     """
+    retrying()(_fetch_once, url, path)
+
+
+def _fetch_once(url: str, path: Path) -> None:
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code in PASSING:
-                raise SourceError(f"{url}: the server answered {answer.status_code}. Try again later.")
-            if not answer.ok:
-                raise InputError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the address.")
+            check_answer(url, answer)
             with path.open("wb") as file:
                 for chunk in answer.iter_content(CHUNK):
                     file.write(chunk)

@@ -5,7 +5,8 @@ import pytest
 import rasterio
 import shapely
 
-from clay_assets.demo.grid import OCEAN_TILE, TILES, WATER_TILE, tile
+from clay_assets.demo.grid import OCEAN_TILE, TILES, WATER_TILE, tile, tiles
+from clay_assets.demo.landcover import LandCover
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 
 
@@ -54,6 +55,11 @@ def test_shares_sum_to_one_and_no_class_is_marginal(planet):
 
 def test_every_class_occurs(planet):
     shares = planet.class_shares()[list(WORLDCOVER_CLASSES.values())]
+    assert (shares.max() > 0).all()
+
+
+def test_every_class_occurs_with_a_seed_whose_first_drawing_lacks_one():
+    shares = LandCover(7, tiles()).shares()[list(WORLDCOVER_CLASSES.values())]
     assert (shares.max() > 0).all()
 
 

@@ -1,0 +1,211 @@
+"""The whole chain on the miniature planet, through a real Dagster instance, held against the planet's own truth."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets.chips.index import CHIP_SCHEMA, open_index
+from clay_assets.demo.planet import Planet
+from clay_assets.platforms import PLATFORMS
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import stamp_of
+from clay_assets.storage.stac_geoparquet import decode_items
+from clay_assets_tests.orchestration.conftest import YEARS, Chain
+
+CELLS = [(platform, year) for platform in sorted(PLATFORMS) for year in YEARS]
+STATISTICS = ["Tree cover", "Cropland", "Built-up", "valid_share"]
+
+
+def files(chain: Chain) -> dict[str, bytes]:
+    """Every file of a chain's storage."""
+    store = chain.clay.store()
+    return {key: store.read(key) for key in store.list("") if not key.startswith(".tmp")}
+
+
+def test_storage_is_laid_out_as_the_contract_says(built: Chain) -> None:
+    keys = set(files(built))
+    assert {
+        "landcover/mgrs_grid.parquet",
+        "landcover/worldcover_stats.parquet",
+        "landcover/worldcover_stats.fgb",
+        "sampling/mgrs_sample.parquet",
+        "sampling/mgrs_sample.fgb",
+        "chips/merged_index/_manifest.json",
+    } <= keys
+    for platform, year in CELLS:
+        assert f"scenes/scene_requests/{platform}.parquet" in keys
+        for folder in ("scene_picks", "ledger", "scene_imagery"):
+            assert f"scenes/{folder}/{platform}/{year}.parquet" in keys
+
+
+def test_land_cover_is_what_was_drawn(built: Chain, planet: Planet) -> None:
+    stats = built.clay.table("worldcover_stats").set_index("name")
+    truth = planet.class_shares().set_index("name").loc[stats.index]
+    np.testing.assert_allclose(stats[STATISTICS], truth[STATISTICS], atol=2e-3)  # the planet's pixels are 140 m
+    assert (stats["count"] == truth["count"]).all()
+
+
+def test_every_chip_of_every_picked_scene_is_in_the_merged_index_with_its_true_shares(
+    built: Chain, planet: Planet
+) -> None:
+    store = built.clay.store()
+    merged = open_index(store.uri(layout.MERGED)).to_table().to_pandas().set_index("chipid")
+    expected = []
+    for platform, year in CELLS:
+        key = layout.table("scene_picks", platform, year)
+        limit = PLATFORMS[platform].options().max_chip_nodata
+        for item in decode_items(store.read(key), key):
+            truth = planet.chip_truth(item["id"])
+            kept = truth[truth["nodata_percentage"] <= limit].assign(item=item["id"], platform=platform)
+            expected.append(kept)
+    table = pd.concat(expected, ignore_index=True)
+    table.index = pd.Index(
+        [f"{row.item}-{row.chip_index_x}-{row.chip_index_y}" for row in table.itertuples()], name="chipid"
+    )
+    # The two Landsat levels share no item ids, so chip ids are unique over all.
+    assert merged.index.is_unique
+    assert set(merged.index) == set(table.index)
+    assert len(merged) > 300
+    for column in ("cloud_cover_percentage", "nodata_percentage"):
+        np.testing.assert_array_equal(merged[column].loc[table.index], table[column].astype(np.float32))
+
+
+def test_manifest_tells_the_state(built: Chain) -> None:
+    import hashlib
+
+    store = built.clay.store()
+    manifest = json.loads(store.read(layout.MANIFEST))
+    assert manifest["recipe_hash"] == built.clay.recipe().hash
+    assert manifest["rows"] == sum(part["rows"] for part in manifest["partitions"])
+    for part in manifest["partitions"]:
+        content = store.read(f"{layout.MERGED}/{part['path']}")
+        assert hashlib.blake2b(content, digest_size=16).hexdigest() == part["content"]
+        assert pq.ParquetFile(io.BytesIO(content)).metadata.num_rows == part["rows"]
+
+
+def test_every_request_is_in_the_ledger_exactly_once(built: Chain) -> None:
+    store = built.clay.store()
+    for platform in PLATFORMS:
+        requests = gpd.read_parquet(io.BytesIO(store.read(layout.table("scene_requests", platform))))
+        ledgers = [pd.read_parquet(io.BytesIO(store.read(layout.request_ledger(platform, year)))) for year in YEARS]
+        assert sorted(pd.concat(ledgers)["request_id"]) == sorted(requests["request_id"])
+
+
+def test_every_file_carries_the_recipe(built: Chain) -> None:
+    hashed = built.clay.recipe().hash
+    tables = {key: content for key, content in files(built).items() if key.endswith(".parquet")}
+    for key, content in tables.items():
+        stamp = stamp_of(pq.read_schema(io.BytesIO(content)))
+        stamp |= {
+            name.decode().removeprefix("clay:"): value.decode()
+            for name, value in (pq.read_metadata(io.BytesIO(content)).metadata or {}).items()
+            if name.startswith(b"clay:")
+        }
+        assert stamp["recipe_hash"] == hashed, key
+        assert json.loads(stamp["recipe"])["name"] == "clay_v1", key
+        assert stamp["code_version"], key
+
+
+def test_running_again_writes_the_same_bytes(built: Chain, new_chain: Callable[..., Chain]) -> None:
+    again = new_chain(storage=built.storage)
+    before = files(built)
+    again.run("sampling")
+    again.run("requests", "sentinel-2-l2a")
+    assert again.run("cell", "sentinel-2-l2a|2020").success
+    assert again.run("merge").success
+    assert files(built) == before
+    assert again.metadata("chip_index", "sentinel-2-l2a|2020")["scenes_indexed_before"] == again.metadata(
+        "chip_index", "sentinel-2-l2a|2020"
+    )["scenes"]
+    assert again.metadata("merged_index")["partitions_written_now"] == 0
+
+
+@pytest.mark.parametrize("asset", ["mgrs_grid", "worldcover_stats", "mgrs_sample", "merged_index"])
+def test_materialisations_show_rows_columns_address_recipe_and_a_picture(built: Chain, asset: str) -> None:
+    check_metadata(built, asset, None)
+
+
+@pytest.mark.parametrize("asset", ["scene_picks", "chip_index"])
+def test_materialisations_of_cells_show_the_same(built: Chain, asset: str) -> None:
+    check_metadata(built, asset, "sentinel-2-l2a|2020")
+
+
+def check_metadata(chain: Chain, asset: str, partition: str | None) -> None:
+    metadata = chain.metadata(asset, partition)
+    assert isinstance(metadata["dagster/row_count"], int)
+    assert metadata["dagster/row_count"] > 0
+    columns = metadata["dagster/column_schema"]
+    assert isinstance(columns, dg.TableSchema)
+    assert columns.columns
+    assert str(metadata["dagster/uri"]).startswith(chain.storage)
+    assert metadata["recipe_hash"] == chain.clay.recipe().hash
+    pictures = [value for value in metadata.values() if str(value).startswith("![picture](data:image/png;base64,")]
+    assert len(pictures) == 1
+    assert len(str(pictures[0])) < 50_000 * 4 / 3 + 100
+
+
+def test_a_cell_without_anything_to_do_succeeds_with_empty_valid_tables(
+    built: Chain, new_chain: Callable[..., Chain]
+) -> None:
+    chain = new_chain(storage=built.storage)
+    assert chain.run("cell", "landsat-c2l1|2012").success
+    store = chain.clay.store()
+    for asset in ("scene_picks", "scene_imagery"):
+        key = layout.table(asset, "landsat-c2l1", 2012)
+        assert len(gpd.read_parquet(io.BytesIO(store.read(key)))) == 0
+        assert decode_items(store.read(key), key) == []
+        store.delete([key])
+    assert chain.metadata("scene_picks", "landsat-c2l1|2012")["nothing_to_do"] is True
+    assert chain.metadata("chip_index", "landsat-c2l1|2012")["chips"] == 0
+    for key in (layout.request_ledger, layout.imagery_ledger, layout.chip_ledger):
+        store.delete([key("landsat-c2l1", 2012)])
+
+
+def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..., Chain], built: Chain) -> None:
+    # A fan-in over one key hands over a bare object by default; ours is a list whatever there is.
+    chain = new_chain()
+    source, target = built.clay.store(), chain.clay.store()
+    wanted = "landsat-c2l2-sr/2020"
+    for key, content in files(built).items():
+        if key.startswith((f"chips/chip_index/{wanted}/", f"chips/ledger/{wanted}.")):
+            target.write(key, content)
+    assert chain.run("merge").success
+    assert open_index(target.uri(layout.MERGED)).count_rows() == open_index(
+        f"{source.uri(layout.MERGED)}", "landsat-c2l2-sr", 2020
+    ).count_rows()
+
+
+def test_a_merge_without_any_cell_is_an_empty_index(new_chain: Callable[..., Chain]) -> None:
+    chain = new_chain()
+    assert chain.run("merge").success
+    assert chain.metadata("merged_index")["dagster/row_count"] == 0
+
+
+def test_a_published_sample_is_taken_without_any_land_cover(
+    new_chain: Callable[..., Chain], built: Chain, tmp_path: Path
+) -> None:
+    sample = built.clay.table("mgrs_grid").iloc[[2, 5]][["name", "geometry"]]
+    path = tmp_path / "sample.fgb"
+    sample.to_file(path, driver="FlatGeobuf", engine="pyogrio")
+    chain = new_chain(mgrs_sample=str(path))
+    grid = layout.table("mgrs_grid")
+    chain.clay.store().write(grid, built.clay.store().read(grid))  # worldcover_stats was never made
+    assert chain.run("sampling").success
+    taken = chain.clay.table("mgrs_sample")
+    assert taken["name"].tolist() == sample["name"].tolist()
+    assert [list(rules) for rules in taken["rules"]] == [["published"], ["published"]]
+    assert chain.metadata("mgrs_sample")["taken_from"] == str(path)
+
+
+def test_index_has_the_columns_of_the_contract(built: Chain) -> None:
+    assert open_index(built.clay.store().uri(layout.MERGED)).schema.equals(CHIP_SCHEMA)

@@ -1,0 +1,105 @@
+"""What Dagster is shown: the names that the design fixes, and what loading them costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from clay_assets.definitions import defs
+
+ROOT = Path(__file__).parents[2]
+GROUPS = {
+    "mgrs_grid": "landcover",
+    "worldcover_stats": "landcover",
+    "mgrs_sample": "sampling",
+    "scene_requests": "scenes",
+    "scene_picks": "scenes",
+    "scene_imagery": "scenes",
+    "chip_index": "chips",
+    "merged_index": "chips",
+}
+CELLS = ["scene_picks", "scene_imagery", "chip_index"]
+
+
+def test_assets_have_the_names_and_groups_of_the_design() -> None:
+    graph = defs.resolve_asset_graph()
+    found = {key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys}
+    assert found == GROUPS
+
+
+def test_each_asset_says_what_it_is() -> None:
+    graph = defs.resolve_asset_graph()
+    for name in GROUPS:
+        node = graph.get(dg.AssetKey(name))
+        assert len(node.description or "") > 100, name
+        assert node.code_version, name
+        assert node.kinds, name
+        assert node.tags["stage"] in "1234", name
+
+
+def test_partitions_are_platform_and_platform_by_year() -> None:
+    graph = defs.resolve_asset_graph()
+    for name in CELLS:
+        definition = graph.get(dg.AssetKey(name)).partitions_def
+        assert isinstance(definition, dg.MultiPartitionsDefinition)
+        assert "sentinel-2-l2a|2020" in definition.get_partition_keys()
+    requests = graph.get(dg.AssetKey("scene_requests")).partitions_def
+    assert requests is not None
+    assert requests.get_partition_keys() == ["landsat-c2l1", "landsat-c2l2-sr", "sentinel-2-l2a"]
+    for name in ("mgrs_grid", "worldcover_stats", "mgrs_sample", "merged_index"):
+        assert graph.get(dg.AssetKey(name)).partitions_def is None
+
+
+def test_there_is_a_job_for_each_group_and_one_for_all() -> None:
+    names = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert names == {"landcover", "sampling", "requests", "scenes", "chips", "cell", "merge", "all"}
+
+
+def test_one_name_for_the_code_location_everywhere() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
+    cloud = yaml.safe_load((ROOT / "dagster_cloud.yaml").read_text())
+    assert project["project"]["name"] == "clay_assets"
+    assert project["tool"]["dagster"]["code_location_name"] == "clay_assets"
+    assert workspace["load_from"][0]["python_module"]["location_name"] == "clay_assets"
+    assert [location["location_name"] for location in cloud["locations"]] == ["clay_assets"]
+
+
+def test_dagster_cloud_yaml_is_valid_by_the_schema_of_its_cli() -> None:
+    from dagster_cloud_cli.config import models
+
+    document = yaml.safe_load((ROOT / "dagster_cloud.yaml").read_text())
+    locations = models.ProcessedDagsterCloudConfig.model_validate(document).locations
+    assert [location.location_name for location in locations] == ["clay_assets"]
+    with pytest.raises(ValueError, match="location_nam"):
+        models.ProcessedDagsterCloudConfig.model_validate({"locations": [{"location_nam": "clay_assets"}]})
+
+
+def test_definitions_load_without_environment_network_or_raster_libraries(tmp_path: Path) -> None:
+    program = (
+        "import json, socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('network at import')\n"
+        "socket.socket.connect = refuse\n"
+        "import clay_assets.definitions\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": "/usr/bin", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    heavy = {"rasterio", "geopandas", "shapely", "pyproj", "pyogrio", "matplotlib", "pandas", "duckdb", "distributed"}
+    assert not heavy & set(json.loads(loaded.stdout))
+    assert list(tmp_path.iterdir()) == []  # nothing was written either

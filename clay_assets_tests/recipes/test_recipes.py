@@ -1,0 +1,231 @@
+"""The recipes are the published tables, and a mistake in one is told by file, rule and field."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from clay_assets.errors import InputError
+from clay_assets.platforms import PLATFORMS
+from clay_assets.recipes import load_recipe
+
+# The Clay model documentation, "Training Data": class, number of tiles, from highest.
+CLAY_V1 = [
+    ("Diversity", 400, 2000),
+    ("Built-up", 300, 300),
+    ("Built-up", 1000, 1500),
+    ("Herbaceous wetland", 50, 500),
+    ("Mangroves", 50, 500),
+    ("Moss and lichen", 50, 500),
+    ("Cropland", 800, 3600),
+    ("Tree cover", 150, 750),
+    ("Shrubland", 100, 500),
+    ("Grassland", 200, 500),
+    ("Bare / sparse vegetation", 50, 500),
+    ("Snow and Ice", 25, 500),
+    ("Permanent water bodies", 50, 1000),
+]
+CLAY_V0_1 = [
+    ("Diversity", 500, 3000),
+    ("Built-up", 400, 400),
+    ("Herbaceous wetland", 50, 500),
+    ("Mangroves", 50, 500),
+    ("Moss and lichen", 50, 500),
+    ("Cropland", 100, 500),
+    ("Tree cover", 100, 500),
+    ("Shrubland", 50, 500),
+    ("Grassland", 50, 500),
+    ("Bare / sparse vegetation", 50, 500),
+    ("Snow and Ice", 50, 500),
+    ("Permanent water bodies", 100, 1000),
+]
+
+SMALL = """\
+name = "mine"
+seed = 7
+
+[[tile_rules]]
+rule = "towns"
+class = "Built-up"
+tiles = 3
+from_highest = 5
+
+[[tile_rules]]
+rule = "woods"
+class = "Tree cover"
+tiles = 2
+from_highest = 2
+
+[platforms.sentinel-2-l2a]
+years = [2019, 2020]
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def mistake(path: Path, old: str, new: str) -> str:
+    """What is said about the small recipe after one change."""
+    assert old in SMALL
+    path.write_text(SMALL.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "table"), [("clay_v1", CLAY_V1), ("clay_v0_1", CLAY_V0_1)])
+def test_tables_are_those_of_the_specification(name: str, table: list[tuple[str, int, int]]) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert [(rule.land_cover, rule.tiles, rule.from_highest) for rule in recipe.tile_rules] == table
+
+
+@pytest.mark.parametrize("name", ["clay_v1", "clay_v0_1"])
+def test_choices_for_the_platforms(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.chip_size == 256
+    sentinel = recipe.options("sentinel-2-l2a")
+    assert (sentinel.years, sentinel.years_per_location, sentinel.quarters) == ((2018, 2023), 2, (1, 2, 3, 4))
+    assert (sentinel.max_cloud_cover, sentinel.max_scene_nodata, sentinel.max_chip_nodata) == (75, 20, 0.5)
+    for level in ("landsat-c2l1", "landsat-c2l2-sr"):
+        landsat = recipe.options(level)
+        assert (landsat.years, landsat.years_per_location, landsat.quarters) == ((2018, 2023), 1, (1, 2, 3, 4))
+        assert (landsat.max_cloud_cover, landsat.min_sun_elevation, landsat.max_chip_nodata) == (75, 0, 0)
+    assert {recipe.options(key).imagery for key in PLATFORMS} == {"reference"}
+
+
+@pytest.mark.parametrize("name", ["clay_v1", "clay_v0_1"])
+def test_packaged_files_spell_every_platform_field_out(name: str) -> None:
+    content = tomllib.loads((resources.files("clay_assets.recipes") / f"{name}.toml").read_text(encoding="utf-8"))
+    for key, platform in PLATFORMS.items():
+        assert set(content["platforms"][key]) == set(platform.options.model_fields)
+
+
+def test_a_built_in_recipe_needs_no_file_of_its_own(tmp_path: Path) -> None:
+    code = "from clay_assets.recipes import load_recipe; print(load_recipe().hash)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == load_recipe("clay_v1").hash
+
+
+def test_ones_own_recipe_by_path_with_defaults_for_the_rest(recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file))
+    assert recipe == load_recipe(recipe_file)
+    assert (recipe.name, recipe.seed, recipe.chip_size) == ("mine", 7, 256)
+    assert recipe.options("sentinel-2-l2a").years == (2019, 2020)
+    assert recipe.options("sentinel-2-l2a").max_cloud_cover == 75
+    assert recipe.options("landsat-c2l1").years == (2018, 2023)
+
+
+def test_a_recipe_without_platforms_takes_their_defaults(recipe_file: Path) -> None:
+    recipe_file.write_text(SMALL.split("[platforms")[0])
+    assert set(load_recipe(recipe_file).platforms) == set(PLATFORMS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seed = 7", "seed = 8"),
+        ('name = "mine"', 'name = "yours"'),
+        ("seed = 7", "seed = 7\nchip_size = 128"),
+        ("seed = 7", "seed = 7\ntolerance = {failed_scenes = 0.5}"),
+        ("tiles = 3", "tiles = 4"),
+        ("from_highest = 5", "from_highest = 6"),
+        ('class = "Tree cover"', 'class = "Grassland"'),
+        ('rule = "woods"', 'rule = "forests"'),
+        ("years = [2019, 2020]", "years = [2019, 2021]"),
+        ("years = [2019, 2020]", "years = [2019, 2020]\nmax_cloud_cover = 74"),
+        ("years = [2019, 2020]", 'years = [2019, 2020]\nimagery = "copy"'),
+        ("[platforms.sentinel-2-l2a]", "[platforms.landsat-c2l1]\nmax_chip_nodata = 0.1\n[platforms.sentinel-2-l2a]"),
+    ],
+)
+def test_the_hash_changes_with_any_choice(recipe_file: Path, old: str, new: str) -> None:
+    before = load_recipe(recipe_file).hash
+    recipe_file.write_text(SMALL.replace(old, new, 1))
+    assert load_recipe(recipe_file).hash != before
+
+
+def test_the_hash_is_of_choices_not_of_their_spelling(recipe_file: Path) -> None:
+    before = load_recipe(recipe_file)
+    spelt = SMALL.replace("seed = 7", "# why seven?\nseed=7\nchip_size = 256", 1)
+    recipe_file.write_text(spelt.replace("[2019, 2020]", "[2019, 2020]\nmax_cloud_cover = 75.0"))
+    assert load_recipe(recipe_file).hash == before.hash
+    stamp = before.stamp()
+    assert stamp["recipe_hash"] == before.hash
+    assert len(before.hash) == 16
+    assert {"recipe_name", "recipe", "code_version"} < set(stamp)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('class = "Built-up"', 'class = "Built up"', ("tile rule 1 (towns)", "class", "'Built up' is no class")),
+        ("tiles = 3", "tiles = 6", ("tile rule 1 (towns)", "tiles 6 is more than from_highest 5")),
+        ("tiles = 2", "tils = 2", ("tile rule 2 (woods)", "tils: no such field", "tiles: Field required")),
+        ("tiles = 2", "tiles = 0", ("tile rule 2 (woods), tiles: ", "greater than or equal to 1")),
+        ("tiles = 2", 'tiles = "two"', ("tile rule 2 (woods), tiles: ", "valid integer")),
+        ("tiles = 2", "tiles = 1.5", ("tile rule 2 (woods), tiles: ", "valid integer")),
+        ('rule = "woods"\n', "", ("tile rule 2 (unnamed), rule: Field required",)),
+        ('rule = "woods"', 'rule = "towns"', ("rule towns occurs twice",)),
+        ("seed = 7", "sede = 7", ("sede: no such field", "seed: Field required")),
+        ("seed = 7", "seed = -1", ("seed: ",)),
+        ("seed = 7", "seed = 7\nchip_size = 8", ("chip_size: ",)),
+        ("seed = 7", "seed = 7\ntolerance = {failed_scenes = 2}", ("tolerance, failed_scenes: ",)),
+        ("[platforms.sentinel-2-l2a]", "[platforms.sentinel-2]", ("platforms: sentinel-2: no such platform",)),
+        ("years = [", "yaers = [", ("platforms: sentinel-2-l2a, yaers: no such field",)),
+        ("[2019, 2020]", "[2020, 2019]", ("sentinel-2-l2a", "years [2020, 2019]: the first is after the last")),
+        ("[2019, 2020]", "[2019]", ("platforms: sentinel-2-l2a, years",)),
+        ("[2019, 2020]", "[2019, 2020]\nyears_per_location = 3", ("years_per_location 3 is more than the 2 years",)),
+        ("[2019, 2020]", "[2019, 2020]\nquarters = [1, 5]", ("quarters [1, 5]",)),
+        ("[2019, 2020]", "[2019, 2020]\nquarters = [1, 1]", ("quarters [1, 1]",)),
+        ("[2019, 2020]", "[2019, 2020]\nquarters = []", ("sentinel-2-l2a, quarters",)),
+        ("[2019, 2020]", "[2019, 2020]\nmax_cloud_cover = 101", ("sentinel-2-l2a, max_cloud_cover",)),
+        ("[2019, 2020]", "[2019, 2020]\nmax_cloud_cover = nan", ("sentinel-2-l2a, max_cloud_cover",)),
+        ("[2019, 2020]", '[2019, 2020]\nimagery = "move"', ("sentinel-2-l2a, imagery", "'reference' or 'copy'")),
+        ("[2019, 2020]", "[2019, 2020]\nmin_sun_elevation = 3", ("sentinel-2-l2a, min_sun_elevation: no such",)),
+        ("seed = 7", "seed = ", ("is not valid TOML", "line 2")),
+    ],
+)
+def test_each_mistake_is_told_by_file_rule_and_field(
+    recipe_file: Path, old: str, new: str, told: tuple[str, ...]
+) -> None:
+    said = mistake(recipe_file, old, new)
+    assert str(recipe_file) in said
+    for words in told:
+        assert words in said
+
+
+def test_all_mistakes_are_told_at_once(recipe_file: Path) -> None:
+    said = mistake(recipe_file, SMALL, SMALL.replace("tiles = 3", "tiles = 6").replace("tiles = 2", "tiles = 0"))
+    assert "2 mistake(s)" in said
+    assert "towns" in said
+    assert "woods" in said
+
+
+@pytest.mark.parametrize("platforms", ["platforms = 3", "platforms = ['sentinel-2-l2a']"])
+def test_platforms_that_are_no_table(recipe_file: Path, platforms: str) -> None:
+    said = mistake(recipe_file, SMALL, f"{platforms}\n{SMALL.split('[platforms')[0]}")
+    assert "platforms: " in said
+
+
+@pytest.mark.parametrize("rules", ["tile_rules = 3", "tile_rules = []", "tile_rules = [3]", "tile_rules = {rule = 'a'}"])
+def test_rules_that_are_no_rules(recipe_file: Path, rules: str) -> None:
+    assert "tile" in mistake(recipe_file, SMALL, f'name = "x"\nseed = 1\n{rules}\n')
+
+
+def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"clay_v2.*neither clay_v1 nor clay_v0_1 nor a readable file"):
+        load_recipe("clay_v2")
+    with pytest.raises(InputError, match="nor a readable file"):
+        load_recipe(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="no UTF-8 text"):
+        load_recipe(tmp_path / "binary.toml")
