@@ -31,6 +31,9 @@ def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: A
     return dg.Definitions(
         assets=dg.load_assets_from_modules([landcover, sampling, scenes, chips]),
         jobs=jobs.ALL,
+        # The assets of a run follow one another, and each has its own pool of workers: a process per step would
+        # only add its start. Runs are processes of their own all the same.
+        executor=dg.in_process_executor,
         resources={
             "s3": s3,
             "clay": clay,

@@ -62,5 +62,6 @@ class Grid:
         polygons = shapely.polygons(rings)
         crossing = np.ptp(rings[:, :, 0], axis=1) > HALF_TURN
         for number in np.flatnonzero(crossing):  # at most one column of chips or so
-            polygons[number] = antimeridian.fix_polygon(polygons[number], fix_winding=True)
+            # Edges are straight in degrees (RFC 7946, section 3.1.1; GeoParquet's `planar`), not great circles.
+            polygons[number] = antimeridian.fix_polygon(polygons[number], fix_winding=True, great_circle=False)
         return polygons

@@ -139,11 +139,23 @@ def _declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
     shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
     if not (code and shape and transform):
         return None
+    height, width = _sides(item, shape)
     try:
-        crs = CRS.from_user_input(code)
-        return Grid(crs, Affine(*transform[:6]), int(shape[0]), int(shape[1]))
-    except (CRSError, TypeError, ValueError, IndexError) as error:
+        return Grid(CRS.from_user_input(code), Affine(*map(float, transform[:6])), height, width)
+    except (CRSError, TypeError, ValueError) as error:
         raise InputError(f"{item['id']}: its proj: fields cannot be understood ({error}).") from error
+
+
+def _sides(item: dict[str, Any], shape: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in shape)
+        if min(height, width) < 1:
+            raise ValueError("a side without pixels")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{item['id']}: its proj: fields cannot be understood (proj:shape {shape!r}: {error})."
+        ) from error
+    return height, width
 
 
 def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] | None:
@@ -151,7 +163,7 @@ def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] |
     asset = item["assets"].get(platform.grid_asset)
     shape = {**item["properties"], **(asset or {})}.get("proj:shape")
     if shape:
-        return int(shape[0]), int(shape[1])
+        return _sides(item, shape)
     if platform.grid_asset in platform.quality:
         return None
     if asset is None:

@@ -175,12 +175,12 @@ def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return cast("np.ndarray[Any, np.dtype[np.uint32]]", keys.to_numpy().astype(np.uint32))
 
 
-def check_chips(table: pa.Table, item_id: str, name: str) -> None:
+def check_chips(table: pa.Table, platform: str, item_id: str, name: str) -> None:
     """Refuse a scene's chip index that cannot be valid.
 
     Raises:
-        InputError: other columns than the contract's, shares outside 0 to 1, nulls, or chip ids that do not belong
-            to the scene or repeat; `name` tells the file.
+        InputError: other columns than the contract's, shares outside 0 to 1, nulls, rows of another platform or
+            scene, or chip ids that do not belong to the scene or repeat; `name` tells the file.
     """
     again = "Delete it and materialise chip_index again."
     if not table.schema.equals(CHIP_SCHEMA):
@@ -191,6 +191,9 @@ def check_chips(table: pa.Table, item_id: str, name: str) -> None:
         values = table[column].to_numpy()
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
             raise InputError(f"{name}: {column} has values outside 0 to 1. {again}")
+    for column, expected in (("platform", platform), ("item_id", item_id)):
+        if set(table[column].unique().to_pylist()) - {expected}:
+            raise InputError(f"{name}: has rows whose {column} is not {expected}. {again}")
     x, y = table["chip_index_x"].to_numpy(), table["chip_index_y"].to_numpy()
     text = pa.string()
     ids = pc.binary_join_element_wise(item_id, table["chip_index_x"].cast(text), table["chip_index_y"].cast(text), "-")
@@ -204,12 +207,14 @@ def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
     seen: dict[tuple[str, str], int] = {}
     for cell in cells:
         for item_id in cell.scenes["item_id"]:
-            other = seen.setdefault((cell.platform, item_id), cell.year)
-            if other != cell.year:
+            other = seen.get((cell.platform, item_id))
+            if other is not None:
+                places = f"twice in {other}" if other == cell.year else f"in {other} and in {cell.year}"
                 raise InputError(
-                    f"{cell.platform}: scene {item_id} is in {other} and in {cell.year}, so its chip ids would repeat. "
-                    "Materialise scene_picks of both years again."
+                    f"{cell.platform}: scene {item_id} is {places}, so its chip ids would repeat. "
+                    "Materialise scene_picks and chip_index of these years again."
                 )
+            seen[cell.platform, item_id] = cell.year
 
 
 def _standing_part(cell: ChipCell, store: Store, known: Part | None) -> Part | None:
@@ -246,19 +251,19 @@ def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor
 
 
 def _batches(cell: ChipCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
-    read = partial(_read_scene, cell.store)
+    read = partial(_read_scene, cell.store, cell.platform)
     jobs = zip(cell.scenes["item_id"], cell.keys, strict=True)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
 
-def _read_scene(store: Store, job: tuple[str, str]) -> pa.Table:
+def _read_scene(store: Store, platform: str, job: tuple[str, str]) -> pa.Table:
     item_id, key = job
     try:
         table = pq.read_table(pa.BufferReader(store.read(key)))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
-    check_chips(table, item_id, store.uri(key))
+    check_chips(table, platform, item_id, store.uri(key))
     table = table.replace_schema_metadata(None)
     table = table.set_column(3, "datetime", table["datetime"].cast(pa.int64()))
     keys = hilbert_keys(table["bbox"].combine_chunks())

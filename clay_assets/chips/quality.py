@@ -126,7 +126,11 @@ def _strip_shares(
         band = source.read(1, window=Window(0, top * side, columns * side, (bottom - top) * side))
         repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
         pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
-    cloud, nodata = platform.judge(pixels)
+    try:
+        cloud, nodata = platform.judge(pixels)
+    except (IndexError, TypeError) as error:
+        names = ", ".join(f"{source.name} ({source.dtypes[0]})" for source in sources.values())
+        raise InputError(f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs.") from error
     side = size // finest
     return _chip_shares(cloud, side), _chip_shares(nodata, side)
 

@@ -5,6 +5,7 @@ every write is atomic and stamped with the recipe. A fan-in never loads frames, 
 """
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from clay_assets.chips.scenes import ChipCell
     from clay_assets.platforms.base import Item
+    from clay_assets.recipes import Recipe
+    from clay_assets.storage.stores import Store
 
 
 class _ClayIOManager(UPathIOManager):
@@ -31,8 +34,18 @@ class _ClayIOManager(UPathIOManager):
 
     def __init__(self, clay: ClayResource) -> None:
         super().__init__(base_path=UPath("."))
-        self.store = clay.store()
-        self.recipe = clay.recipe()
+        self.clay = clay
+
+    # Opened when first used, so that a wrong setting is an error of the step, where people look.
+    @cached_property
+    def store(self) -> "Store":
+        """Where the files lie."""
+        return self.clay.store()
+
+    @cached_property
+    def recipe(self) -> "Recipe":
+        """What the files are stamped with."""
+        return self.clay.recipe()
 
     def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
         return UPath(layout.folder_of(context.asset_key.path[-1]))

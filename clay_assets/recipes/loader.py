@@ -149,8 +149,9 @@ def load_recipe(name_or_path: str | Path = "clay_v1") -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         rules = content.get("tile_rules", [])
-        problems = "\n".join(f"  {problem}" for problem in _problems(error, (), rules))
-        raise InputError(f"recipe {source}: {len(error.errors())} mistake(s):\n{problems}") from error
+        problems = _problems(error, (), rules)
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"recipe {source}: {len(problems)} mistake(s):\n{listed}") from error
 
 
 def _text_of(name_or_path: str | Path) -> tuple[str, str]:
@@ -171,7 +172,11 @@ def _text_of(name_or_path: str | Path) -> tuple[str, str]:
 def _problems(error: ValidationError, before: tuple[str, ...], rules: list[Any] | None = None) -> list[str]:
     """Each mistake as `place: what`, with rules called by their names."""
     said = []
-    for problem in error.errors():
+    found = error.errors()
+    nested = {problem["loc"][:1] for problem in found if len(problem["loc"]) > 1}
+    for problem in found:
+        if problem["type"] == "too_short" and problem["loc"] in nested:
+            continue  # pydantic leaves wrong entries out before it counts them
         place = [str(part) for part in (*before, *problem["loc"])]
         if rules and place[:1] == ["tile_rules"] and len(place) > 1 and place[1].isdigit():
             number = int(place[1])

@@ -45,7 +45,8 @@ class SnapshotCatalogue:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.files = [_SnapshotFile(dataset) for dataset in _open_files(location)]
+        # A file without rows need not have the columns of the others.
+        self.files = [_SnapshotFile(dataset) for dataset in _open_files(location) if dataset.count_rows()]
         for file in self.files:
             missing = [name for name in NEEDED if name not in file.names]
             if missing:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,13 +104,9 @@ def flatgeobuf(frame: gpd.GeoDataFrame) -> bytes:
     """A frame as the bytes of a FlatGeobuf file; list columns become text, which the format can hold."""
     flat = frame.copy()
     for column in flat.columns.difference([flat.geometry.name]):
-        if flat[column].map(lambda value: isinstance(value, (list, tuple))).any() or _holds_arrays(flat[column]):
+        if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat[column]):
             flat[column] = flat[column].map(", ".join)
     with tempfile.TemporaryDirectory(prefix="clay-") as folder:
         path = Path(folder) / "table.fgb"
         flat.to_file(path, driver="FlatGeobuf", engine="pyogrio")
         return path.read_bytes()
-
-
-def _holds_arrays(column: pd.Series) -> bool:
-    return bool(len(column)) and hasattr(column.iloc[0], "tolist") and getattr(column.iloc[0], "ndim", 0) == 1

@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
+import shapely
 import stac_geoparquet.arrow as sga
+from shapely.errors import ShapelyError
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Item
@@ -36,6 +38,7 @@ EMPTY_SCHEMA = pa.schema(
         ("datetime", pa.timestamp("us", tz="UTC")),
     ]
 )
+MEMBERS = (*EMPTY_SCHEMA.names[:-1], "properties")  # of an item; the table keeps all else with the properties
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 
 
@@ -48,8 +51,13 @@ def canonical(item: Item) -> Item:
     try:
         parsed = pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
         document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
-    except (pystac.STACError, KeyError, ValueError, TypeError, AttributeError) as error:
+        shapely.geometry.shape(document["geometry"])
+        if not isinstance(document["id"], str):
+            raise TypeError("id is no text")
+    except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError, ShapelyError) as error:
         raise InputError(f"{item.get('id', 'an item without id')}: is not a valid STAC item ({error!r}).") from error
+    for name in set(document) - set(MEMBERS):
+        document["properties"].setdefault(name, document.pop(name))
     _resolve_band_numbers(document)
     document["links"] = [link for link in document["links"] if link["rel"] in KEPT_LINKS]
     return document
@@ -84,8 +92,15 @@ def item_datetime(item: Item) -> datetime:
 
 
 def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
-    """Items, in the order given, as the bytes of a STAC-GeoParquet file; no items give an empty, valid table."""
-    reader = sga.parse_stac_items_to_arrow(items) if items else EMPTY_SCHEMA.empty_table().to_reader()
+    """Items, in the order given, as the bytes of a STAC-GeoParquet file; no items give an empty, valid table.
+
+    Raises:
+        InputError: items disagree about the type of a field, so that one table cannot hold them.
+    """
+    try:
+        reader = sga.parse_stac_items_to_arrow(items) if items else EMPTY_SCHEMA.empty_table().to_reader()
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{len(items)} items do not fit into one table: {error}.") from error
     with tempfile.TemporaryDirectory(prefix="clay-") as folder:  # the library writes to paths only
         path = Path(folder) / "items.parquet"
         sga.to_parquet(reader, path, compression=COMPRESSION)

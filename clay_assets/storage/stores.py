@@ -20,12 +20,21 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 from pyarrow import fs
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.errors import ClayError, InputError, StorageError
 
 ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
+TEMPORARY = ".tmp"  # folder of what is being written; never listed
+READ_ATTEMPTS = 4
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
 
@@ -112,6 +121,8 @@ class LocalStore(Store):
     def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
         found = {}
         for path in sorted((self.root / prefix).rglob(f"*{suffix}")):
+            if TEMPORARY in path.relative_to(self.root).parts:
+                continue
             with suppress(FileNotFoundError):  # deleted meanwhile by another run
                 if path.is_file():
                     found[path.relative_to(self.root).as_posix()] = path.stat().st_size
@@ -126,7 +137,7 @@ class LocalStore(Store):
 
     @cached_property
     def _temporary_folder(self) -> Path:
-        folder = self.root / ".tmp"
+        folder = self.root / TEMPORARY
         folder.mkdir(exist_ok=True)
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
@@ -166,8 +177,18 @@ class S3Store(Store):
 
     def read(self, key: str) -> bytes:
         with self._explaining("read", key):
-            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self.object_key(key))["Body"].read()
-            return body
+            return self._whole_object(self.object_key(key))
+
+    # boto3 repeats a request that was refused, but not an answer that breaks off.
+    @retry(
+        retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
+        stop=stop_after_attempt(READ_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        reraise=True,
+    )
+    def _whole_object(self, name: str) -> bytes:
+        body: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
+        return body
 
     def write(self, key: str, content: bytes) -> None:
         with self._explaining("write", key):
@@ -191,9 +212,10 @@ class S3Store(Store):
     def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
         found: dict[str, int] = {}
         strip = len(self.prefix) + 1 if self.prefix else 0
+        folder = self.object_key(prefix).rstrip("/")
         with self._explaining("list", prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.object_key(prefix).rstrip("/") + "/"
+                Bucket=self.bucket, Prefix=f"{folder}/" if folder else ""
             )
             for page in pages:
                 for entry in page.get("Contents", []):
@@ -202,11 +224,17 @@ class S3Store(Store):
         return dict(sorted(found.items()))
 
     def delete(self, keys: Iterable[str]) -> None:
-        names = [{"Key": self.object_key(key)} for key in keys]
-        for start in range(0, len(names), DELETE_BATCH):
-            batch = names[start : start + DELETE_BATCH]
-            with self._explaining("delete", batch[0]["Key"]):
-                self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+        listed = list(keys)
+        for start in range(0, len(listed), DELETE_BATCH):
+            batch = listed[start : start + DELETE_BATCH]
+            names = [{"Key": self.object_key(key)} for key in batch]
+            with self._explaining("delete", batch[0]):
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": names, "Quiet": True})
+            for refused in answer.get("Errors", []):  # the call itself succeeds
+                raise StorageError(
+                    f"cannot delete s3://{self.bucket}/{refused['Key']}: {refused.get('Code')} "
+                    f"{refused.get('Message', '')}. Check AWS credentials and rights."
+                )
 
     def filesystem(self) -> fs.FileSystem:
         # The AWS SDK behind pyarrow finds credentials by itself; where the bucket is served, boto3 knows.

@@ -20,6 +20,7 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 
 YEARS = (2020, 2021)
+NO_TELEMETRY = {"telemetry": {"enabled": False}}
 
 
 def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
@@ -38,9 +39,7 @@ def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clay_v1 over two years, so that six cells have something to do."""
-    return recipe_with(
-        tmp_path_factory.mktemp("recipe"), ("years = [2018, 2023]", f"years = {list(YEARS)}")
-    )
+    return recipe_with(tmp_path_factory.mktemp("recipe"), ("years = [2018, 2023]", f"years = {list(YEARS)}"))
 
 
 @dataclass
@@ -93,8 +92,8 @@ def new_chain(planet: Planet, recipe: Path, tmp_path: Path) -> Iterator[Callable
     instances = []
 
     def make(**changes: str) -> Chain:
-        storage = changes.pop("storage", str(tmp_path / "storage"))
-        instance = dg.DagsterInstance.local_temp(str(tmp_path))
+        storage = changes.pop("storage", str(tmp_path / "clay"))
+        instance = dg.DagsterInstance.local_temp(str(tmp_path), overrides=NO_TELEMETRY)
         instances.append(instance)
         return Chain(build_definitions(**{**overrides(planet, recipe, storage), **changes}), instance, storage)
 
@@ -107,8 +106,8 @@ def new_chain(planet: Planet, recipe: Path, tmp_path: Path) -> Iterator[Callable
 def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """The whole chain, run once. Tests must leave it as it is."""
     folder = tmp_path_factory.mktemp("built")
-    storage = str(folder / "storage")
-    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+    storage = str(folder / "clay")
+    with dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY) as instance:
         chain = Chain(build_definitions(**overrides(planet, recipe, storage)), instance, storage)
         chain.run_all()
         yield chain
@@ -126,12 +125,14 @@ def shell(planet: Planet, recipe: Path, tmp_path: Path) -> Callable[..., subproc
             **os.environ,
             **planet.environment(),
             "CLAY_RECIPE": str(recipe),
-            "CLAY_STORAGE": str(tmp_path / "storage"),
+            "CLAY_STORAGE": str(tmp_path / "clay"),
             "DAGSTER_HOME": str(home),
             **environment,
         }
         dagster = Path(sys.executable).with_name("dagster")
-        return subprocess.run([dagster, *arguments], env=variables, capture_output=True, text=True, timeout=240)
+        return subprocess.run(
+            [dagster, *arguments], env=variables, capture_output=True, text=True, timeout=240, check=False
+        )
 
     return run
 

@@ -124,9 +124,10 @@ def test_running_again_writes_the_same_bytes(built: Chain, new_chain: Callable[.
     assert again.run("cell", "sentinel-2-l2a|2020").success
     assert again.run("merge").success
     assert files(built) == before
-    assert again.metadata("chip_index", "sentinel-2-l2a|2020")["scenes_indexed_before"] == again.metadata(
-        "chip_index", "sentinel-2-l2a|2020"
-    )["scenes"]
+    assert (
+        again.metadata("chip_index", "sentinel-2-l2a|2020")["scenes_indexed_before"]
+        == again.metadata("chip_index", "sentinel-2-l2a|2020")["scenes"]
+    )
     assert again.metadata("merged_index")["partitions_written_now"] == 0
 
 
@@ -180,9 +181,10 @@ def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..
         if key.startswith((f"chips/chip_index/{wanted}/", f"chips/ledger/{wanted}.")):
             target.write(key, content)
     assert chain.run("merge").success
-    assert open_index(target.uri(layout.MERGED)).count_rows() == open_index(
-        f"{source.uri(layout.MERGED)}", "landsat-c2l2-sr", 2020
-    ).count_rows()
+    assert (
+        open_index(target.uri(layout.MERGED)).count_rows()
+        == open_index(f"{source.uri(layout.MERGED)}", "landsat-c2l2-sr", 2020).count_rows()
+    )
 
 
 def test_a_merge_without_any_cell_is_an_empty_index(new_chain: Callable[..., Chain]) -> None:

@@ -1,0 +1,59 @@
+"""Merge synthetic cells in a process of its own, for tests that kill or measure it.
+
+    python -m … kill STORE          merge what `make_cells` wrote there
+    python -m … measure STORE ROWS  write a cell of so many rows, merge it, print rows and peak memory
+"""
+
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from clay_assets.chips.merge import merge
+from clay_assets.chips.scenes import ChipCell
+from clay_assets.recipes import load_recipe
+from clay_assets.storage.stores import LocalStore, Store
+from clay_assets_tests.chips.made import S2, ledger_of, write_cell
+
+YEARS = (2018, 2019, 2020)
+SCENES, COLUMNS, ROWS = 20, 40, 40
+CHIPS_OF_A_LARGE_SCENE = (100, 100)
+
+
+def make_cells(store: Store) -> list[ChipCell]:
+    """Three cells of some ten thousand chips each."""
+    recipe = load_recipe("clay_v1")
+    return [
+        write_cell(store, recipe, S2, year, [f"S2A_{year}_{n:03d}" for n in range(SCENES)], COLUMNS, ROWS)
+        for year in YEARS
+    ]
+
+
+def standing_cells(store: Store) -> list[ChipCell]:
+    """The cells that `make_cells` wrote."""
+    chips = COLUMNS * ROWS
+    return [
+        ChipCell(S2, year, store, ledger_of({f"S2A_{year}_{n:03d}": chips for n in range(SCENES)})) for year in YEARS
+    ]
+
+
+def run(cells: list[ChipCell], store: Store) -> int:
+    """Merge and return the rows."""
+    with ThreadPoolExecutor(2) as pool:
+        return merge(cells, store, load_recipe("clay_v1"), pool, 4).rows
+
+
+def main(what: str, folder: str, rows: str = "0") -> None:
+    """See above."""
+    store = LocalStore(Path(folder))
+    if what == "kill":
+        run(standing_cells(store), store)
+        return
+    columns, down = CHIPS_OF_A_LARGE_SCENE
+    scenes = [f"S2A_{number:04d}" for number in range(int(rows) // (columns * down))]
+    merged = run([write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)], store)
+    print(merged, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

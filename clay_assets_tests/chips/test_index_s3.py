@@ -1,0 +1,126 @@
+"""Scenes and index on S3: how hrefs are read, what is retried, what is not, and index files that come back."""
+
+import re
+from copy import deepcopy
+from pathlib import Path
+
+import pystac
+import pytest
+
+from clay_assets.chips.index import index_scene, open_index
+from clay_assets.chips.merge import merge, read_manifest
+from clay_assets.chips.scenes import FAILED, index_scenes
+from clay_assets.errors import InputError, SourceError
+from clay_assets.storage.stores import LocalStore, open_store
+from clay_assets_tests.chips.made import L2, S2
+
+ASSET = {S2: "scl", L2: "qa_pixel"}
+
+
+def on_s3(bucket, document, platform):
+    """Upload the quality file of an item, and return the item with its `s3://` href."""
+    changed = deepcopy(document)
+    asset = changed["assets"][ASSET[platform]]
+    path = Path(asset["href"])
+    key = f"scenes/{document['id']}/{path.name}"
+    bucket.client.upload_file(str(path), bucket.name, key)
+    asset["href"] = f"{bucket.url}/{key}"
+    if "alternate" in asset:
+        asset["href"] = "https://landsatlook.usgs.gov/not-this-one.tif"
+        asset["alternate"]["s3"]["href"] = f"{bucket.url}/{key}"
+    return changed
+
+
+def index(document, platform):
+    return index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform)
+
+
+def some(planet, platform, count=1):
+    of_2018 = [item for item in planet.items(platform) if item["properties"]["datetime"].startswith("2018")]
+    items = [item for item in of_2018 if ASSET[platform] in item["assets"]]
+    return items[:: len(items) // count][:count]
+
+
+@pytest.fixture
+def proxy(s3_bucket, fault_proxy, monkeypatch):
+    """A proxy in front of the S3 server; the AWS variables lead to it."""
+    proxy = fault_proxy(s3_bucket.server.endpoint_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    return proxy
+
+
+@pytest.mark.parametrize("platform", [S2, L2])
+def test_a_scene_on_s3_gives_the_same_index(planet, s3_bucket, proxy, platform):
+    document = some(planet, platform)[0]
+    remote = on_s3(s3_bucket, document, platform)
+    assert index(remote, platform).equals(index(document, platform))
+    reads = [seen for seen in proxy.seen if "tif" in seen.path]
+    assert reads
+    assert all("authorization" in seen.headers for seen in reads)
+    payer = {seen.headers.get("x-amz-request-payer") for seen in reads}
+    assert payer == ({"requester"} if platform == L2 else {None})
+
+
+def test_503_is_retried(planet, s3_bucket, proxy):
+    document = some(planet, S2)[0]
+    remote = on_s3(s3_bucket, document, S2)
+    proxy.answer(503, times=2, path="tif")
+    assert index(remote, S2).equals(index(document, S2))
+    assert sum(seen.fault == "answer" for seen in proxy.seen) == 2
+
+
+def test_a_scene_that_is_not_there_is_an_error_that_names_it(planet, s3_bucket, proxy):
+    remote = on_s3(s3_bucket, some(planet, S2)[0], S2)
+    remote["assets"]["scl"]["href"] = f"{s3_bucket.url}/scenes/nothing.tif"
+    with pytest.raises(InputError, match=rf"{s3_bucket.url}/scenes/nothing\.tif: there is no such file"):
+        index(remote, S2)
+    assert len([seen for seen in proxy.seen if "nothing.tif" in seen.path]) <= 2  # it is not asked for in vain
+
+
+def test_wrong_credentials_are_told(planet, s3_bucket, monkeypatch):
+    remote = on_s3(s3_bucket, some(planet, L2)[0], L2)
+    key = f"{s3_bucket.url}/scenes/other.tif"
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="scenes/other.tif", Body=b"II*\0")
+    remote["assets"]["qa_pixel"]["alternate"]["s3"]["href"] = key
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong" * 8)
+    with pytest.raises(InputError, match=f"{re.escape(key)}: access was refused.*credentials"):
+        index(remote, L2)
+
+
+def test_a_remote_file_that_breaks_off_is_a_passing_error(planet, s3_bucket):
+    """It may be that it is just being written, so another attempt is worth it."""
+    document = some(planet, S2)[0]
+    content = Path(document["assets"]["scl"]["href"]).read_bytes()
+    remote = on_s3(s3_bucket, document, S2)
+    href = f"{s3_bucket.url}/scenes/half.tif"
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="scenes/half.tif", Body=content[: len(content) // 2])
+    remote["assets"]["scl"]["href"] = href
+    with pytest.raises(SourceError, match=f"{re.escape(href)}: could not be read.*Run again"):
+        index(remote, S2)
+
+
+def test_index_files_on_s3_come_back(planet, s3_bucket, recipe, threads, tmp_path):
+    store = open_store(f"{s3_bucket.url}/deployment")
+    local = LocalStore(tmp_path)
+    documents = some(planet, S2, 6)
+    remote = [on_s3(s3_bucket, document, S2) for document in documents]
+    gone = deepcopy(remote[0])
+    gone["id"] += "_GONE"
+    gone["assets"]["scl"]["href"] = f"{s3_bucket.url}/scenes/gone.tif"
+    cell = index_scenes(S2, 2018, [*remote, gone], store, recipe, threads, 4)
+    expected = index_scenes(S2, 2018, documents, local, recipe, threads, 4)
+    assert list(cell.ledger.loc[cell.ledger["outcome"] == FAILED, "item_id"]) == [gone["id"]]
+    assert cell.keys == expected.keys
+    assert cell.dataset().to_table().equals(expected.dataset().to_table())
+    assert index_scenes(S2, 2018, remote, store, recipe, threads, 4).kept == 6
+
+    first = merge([cell], store, recipe, threads, 4)
+    assert (first.rows, first.written) == (expected.ledger["chips"].sum(), 1)
+    assert merge([cell], store, recipe, threads, 4).written == 0
+    assert read_manifest(store) == first.parts
+    dataset = open_index(f"{s3_bucket.url}/deployment/chips/merged_index", S2, 2018)
+    assert dataset.count_rows() == first.rows
+    assert open_index(f"{s3_bucket.url}/deployment/{cell.keys[0]}").count_rows() == cell.ledger["chips"].iloc[0]
+    assert cell.prune() == 0
+    assert index_scenes(S2, 2018, remote[:2], store, recipe, threads, 4).prune() == 4
+    assert len(store.list("chips/chip_index")) == 2

@@ -1,0 +1,360 @@
+"""A cell's scenes: indexed once, resumed after a kill, bad ones set aside, the same on every executor."""
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from copy import deepcopy
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets.chips.index import open_index
+from clay_assets.chips.scenes import FAILED, INDEXED, index_scenes
+from clay_assets.errors import InputError, StorageError
+from clay_assets.executors import open_executor, run_bounded
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode, stamp_of
+from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chips.made import L2, S2, write_items
+from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port
+
+REPOSITORY = Path(__file__).parents[2]
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def items(planet):
+    """A dozen Sentinel-2 scenes of two places."""
+    return [item for item in planet.items(S2) if "UVU" in item["id"] or "KYG" in item["id"] if "scl" in item["assets"]][
+        :12
+    ]
+
+
+@pytest.fixture
+def run(store, recipe, threads):
+    """Index a cell of 2018 into the test's store."""
+
+    def index(items, recipe=recipe, executor=threads, store=store, platform=S2):
+        return index_scenes(platform, 2018, items, store, recipe, executor, 4)
+
+    return index
+
+
+def files(store):
+    """Key → (bytes, time of the last change) of every file of the store."""
+    paths = {key: store.root / key for key in store.list("")}
+    return {key: (path.read_bytes(), path.stat().st_mtime_ns) for key, path in paths.items()}
+
+
+def contents(store):
+    return {key: content for key, (content, _) in files(store).items()}
+
+
+def with_options(recipe, platform=S2, **options):
+    changed = recipe.options(platform).model_copy(update=options)
+    return recipe.model_copy(update={"platforms": {**recipe.platforms, platform: changed}})
+
+
+def without_file(item, tmp_path):
+    bad = deepcopy(item)
+    bad["id"] += "_BAD"
+    bad["assets"]["scl"]["href"] = str(tmp_path / "absent.tif")
+    return bad
+
+
+# --- what is written ---------------------------------------------------------------------------------------------
+
+
+def test_one_file_per_scene_and_one_ledger_row(planet, store, run, items, recipe):
+    cell = run(items)
+    assert cell.kept == 0
+    assert list(cell.ledger["item_id"]) == sorted(item["id"] for item in items)
+    assert set(cell.ledger["outcome"]) == {INDEXED}
+    assert sorted(store.list("")) == [layout.chips(S2, 2018, name) for name in cell.ledger["item_id"]] == cell.keys
+    for row in cell.ledger.itertuples():
+        truth = planet.chip_truth(row.item_id)
+        kept = int((truth["nodata_percentage"] <= 0.5).sum())
+        assert (row.chips, row.chips_in_grid, row.chips_above_nodata_limit) == (kept, len(truth), len(truth) - kept)
+        file = pq.ParquetFile(store.root / layout.chips(S2, 2018, row.item_id))
+        assert file.metadata.num_rows == kept
+        stamp = stamp_of(file.schema_arrow)
+        assert stamp["recipe_hash"] == recipe.hash
+        assert stamp["recipe"] == recipe.document
+        assert stamp["fingerprint"] == row.fingerprint
+        assert stamp["chips_above_nodata_limit"] == str(len(truth) - kept)
+    assert cell.dataset().count_rows() == cell.ledger["chips"].sum()
+    assert open_index(store.root / "chips/chip_index").count_rows() == cell.ledger["chips"].sum()
+
+
+def test_a_cell_with_nothing_to_do_is_an_empty_ledger(store, run):
+    cell = run([])
+    assert cell.ledger.empty
+    assert cell.failed_share() == 0
+    assert cell.dataset().count_rows() == 0
+    assert not store.list("")
+
+
+def test_progress_counts_every_scene(store, recipe, threads, items):
+    seen = []
+    index_scenes(S2, 2018, items, store, recipe, threads, 4, lambda done, total: seen.append((done, total)))
+    assert seen == [(n, len(items)) for n in range(1, len(items) + 1)]
+
+
+# --- running it again ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_keeps_everything(store, run, items):
+    first = run(items)
+    before = files(store)
+    second = run(list(reversed(items)))
+    assert second.kept == len(items)
+    assert files(store) == before
+    assert encode(second.ledger, {}) == encode(first.ledger, {})
+
+
+@pytest.mark.parametrize("change", ["max_chip_nodata", "chip_size", "item"])
+def test_a_change_that_matters_indexes_again(store, run, items, recipe, change):
+    first = run(items)
+    changed = {
+        "max_chip_nodata": with_options(recipe, max_chip_nodata=0.0),
+        "chip_size": recipe.model_copy(update={"chip_size": 128}),
+        "item": recipe,
+    }[change]
+    again = deepcopy(items)
+    if change == "item":
+        again[0]["properties"]["datetime"] = "2018-02-03T04:05:06Z"
+    second = run(again, changed)
+    assert second.kept == (len(items) - 1 if change == "item" else 0)
+    assert second.ledger["fingerprint"].ne(first.ledger["fingerprint"]).sum() == len(items) - second.kept
+    chips = {"max_chip_nodata": "fewer", "chip_size": "more", "item": "same"}[change]
+    difference = int(second.ledger["chips"].sum() - first.ledger["chips"].sum())
+    assert {"fewer": difference < 0, "more": difference > 0, "same": difference == 0}[chips]
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"description": "another"}])
+def test_a_change_that_does_not_matter_keeps_everything(run, items, recipe, change):
+    run(items)
+    assert run(items, recipe.model_copy(update=change)).kept == len(items)
+
+
+@pytest.mark.parametrize("debris", [b"", b"PAR1 half a file", None])
+def test_a_file_that_is_not_whole_is_not_trusted(store, run, items, debris):
+    cell = run(items)
+    whole = contents(store)
+    path = store.root / cell.keys[0]
+    path.write_bytes(whole[cell.keys[0]][:-20] if debris is None else debris)
+    again = run(items)
+    assert again.kept == len(items) - 1
+    assert contents(store) == whole
+
+
+def test_a_bad_scene_is_set_aside_and_the_rest_done(store, run, items, tmp_path, planet):
+    bare = next(item for item in planet.items(S2) if "scl" not in item["assets"])
+    cell = run([*items, without_file(items[0], tmp_path), bare])
+    ledger = cell.ledger.set_index("item_id")
+    failed = ledger[ledger["outcome"] == FAILED]
+    assert set(failed.index) == {items[0]["id"] + "_BAD", bare["id"]}
+    assert "absent.tif: there is no such file" in failed.loc[items[0]["id"] + "_BAD", "error"]
+    assert "has no asset scl" in failed.loc[bare["id"], "error"]
+    assert cell.failed_share() == pytest.approx(2 / 14)
+    assert len(cell.keys) == len(items) == len(store.list(""))
+    assert ledger["error"].isna().sum() == len(items)
+
+
+def test_a_scene_that_was_mended_is_tried_again(run, items, tmp_path):
+    bad = without_file(items[0], tmp_path)
+    assert run([bad]).failed_share() == 1
+    (tmp_path / "absent.tif").write_bytes(Path(items[0]["assets"]["scl"]["href"]).read_bytes())
+    assert run([bad]).failed_share() == 0
+
+
+def test_prune_removes_what_is_no_longer_picked(store, run, items):
+    run(items)
+    cell = run(items[:9])
+    other = layout.chips(S2, 2019, items[10]["id"])
+    store.write(other, b"of another year")
+    assert len(store.list(layout.chip_folder(S2, 2018))) == 12
+    assert cell.prune() == 3
+    assert sorted(store.list("")) == sorted([*cell.keys, other])
+    assert cell.prune() == 0
+
+
+def test_storage_that_cannot_be_written_ends_the_run(tmp_path, run, items):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file/store.*CLAY_STORAGE"):
+        run(items, store=LocalStore(tmp_path / "file" / "store"))
+
+
+# --- processes that die, race, or lie elsewhere --------------------------------------------------------------------
+
+
+def start(items_path, store):
+    return subprocess.Popen(
+        [sys.executable, "-m", "clay_assets_tests.chips.index_cell", str(items_path), S2, "2018", str(store.root)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_in_the_middle_then_resumed(planet, store, tmp_path, recipe, threads):
+    items = [item for item in planet.items(S2) if "scl" in item["assets"]][:250]
+    process = start(write_items(tmp_path / "items.ndjson", items), store)
+    end = time.monotonic() + SECONDS
+    while len(store.list("chips")) < 10 and time.monotonic() < end:
+        time.sleep(0.002)
+    process.kill()
+    process.wait(SECONDS)
+    left = contents(store)
+    done = [key for key in left if not key.startswith(".tmp/")]
+    assert 10 <= len(done) < len(items)
+    (store.root / ".tmp" / "debris-S2A.parquet").write_bytes(b"half of a file")
+
+    resumed = index_scenes(S2, 2018, items, store, recipe, threads, 4)
+    clean = LocalStore(tmp_path / "clean")
+    whole = index_scenes(S2, 2018, items, clean, recipe, threads, 4)
+    assert resumed.kept == len(done)
+    assert {key: store.read(key) for key in store.list("chips")} == contents(clean)
+    assert encode(resumed.ledger, {}) == encode(whole.ledger, {})
+    ids = resumed.dataset().to_table(columns=["chipid"])["chipid"].to_pylist()
+    assert len(ids) == len(set(ids)) == whole.ledger["chips"].sum()
+
+
+def test_two_runs_of_one_cell_at_once(items, store, tmp_path, recipe, threads):
+    path = write_items(tmp_path / "items.ndjson", items)
+    processes = [start(path, store) for _ in range(2)]
+    said = [process.communicate(timeout=SECONDS)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [failed for failed, _ in said] == ["0", "0"]
+    clean = LocalStore(tmp_path / "clean")
+    index_scenes(S2, 2018, items, clean, recipe, threads, 4)
+    assert {key: store.read(key) for key in store.list("chips")} == contents(clean)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster():
+    """Address of a scheduler with two workers."""
+    pytest.importorskip("distributed")
+    folder, daemons = WorkFolder("clay-dask-"), []
+    try:
+        port = free_port()
+        address = f"tcp://127.0.0.1:{port}"
+        for name, arguments in (
+            ("scheduler", ["--host", "127.0.0.1", "--port", str(port)]),
+            ("worker", [address, "--nworkers", "2", "--nthreads", "1", "--local-directory", str(folder.path)]),
+        ):
+            command = [sys.executable, "-m", "distributed.cli.dask_" + name, *arguments, "--no-dashboard"]
+            daemons.append(Daemon(f"dask {name}", command, folder.path / f"{name}.log"))
+        from distributed import Client
+
+        def answers() -> bool:
+            with Client(address, timeout=5, set_as_default=False) as client:
+                return len(client.scheduler_info(n_workers=-1)["workers"]) == 2
+
+        daemons[-1].wait_until(answers, SECONDS)
+        yield address
+    finally:
+        for daemon in reversed(daemons):
+            daemon.stop()
+        folder.remove()
+
+
+@pytest.fixture(scope="module", params=["threads", "processes", "dask"])
+def other_executor(request):
+    if request.param == "threads":
+        with open_executor(2) as executor:
+            yield executor
+    elif request.param == "processes":
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+            yield executor
+    else:
+        with open_executor(2, request.getfixturevalue("dask_cluster")) as executor:
+            yield executor
+
+
+def test_every_executor_gives_the_same_bytes(other_executor, items, store, tmp_path, recipe):
+    mixed = [*items, without_file(items[0], tmp_path)]
+    with ThreadPoolExecutor(1) as one:
+        reference = LocalStore(tmp_path / "reference")
+        expected = index_scenes(S2, 2018, mixed, reference, recipe, one, 1)
+    cell = index_scenes(S2, 2018, mixed, store, recipe, other_executor, 3)
+    assert contents(store) == contents(reference)
+    assert encode(cell.ledger, {}) == encode(expected.ledger, {})
+    assert (cell.ledger["outcome"] == FAILED).sum() == 1
+    assert index_scenes(S2, 2018, mixed, store, recipe, other_executor, 3).kept == len(items)
+
+
+def test_unwritable_storage_is_told_across_processes(other_executor, items, tmp_path, recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        index_scenes(S2, 2018, items, LocalStore(tmp_path / "file" / "store"), recipe, other_executor, 3)
+
+
+def test_an_address_that_is_none_is_an_error_that_names_it():
+    pytest.importorskip("distributed")
+    address = "nonsense://host:8786"
+    with pytest.raises(InputError, match=rf"CLAY_DASK_SCHEDULER='{address}'.*no scheduler"), open_executor(1, address):
+        pass
+
+
+# --- jobs in flight --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight):
+    taken, ended, running, most = 0, 0, 0, 0
+    lock = threading.Lock()
+
+    def jobs():
+        nonlocal taken
+        for number in range(40):
+            taken += 1
+            assert taken - ended <= in_flight
+            yield number
+
+    def work(number):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return number * number
+
+    results = {}
+    with ThreadPoolExecutor(8) as pool:
+        for job, future in run_bounded(pool, work, jobs(), in_flight):
+            results[job] = future.result()
+            ended += 1
+    assert results == {number: number * number for number in range(40)}
+    assert most == in_flight
+
+
+def test_what_has_not_started_is_cancelled_when_the_caller_stops():
+    started = []
+
+    def work(number):
+        started.append(number)
+        time.sleep(0.02)
+        if number == 0:
+            raise InputError("the first one")
+
+    with ThreadPoolExecutor(1) as pool:
+        running = run_bounded(pool, work, range(100), 10)
+        _, future = next(running)
+        with pytest.raises(InputError, match="the first one"):
+            future.result()
+        running.close()
+    assert len(started) <= 2
+
+
+def test_landsat_cells_work_too(planet, run, store):
+    items = [item for item in planet.items(L2) if "175083" in item["id"]][:5]
+    cell = run(items, platform=L2)
+    expected = sum(int((planet.chip_truth(item["id"])["nodata_percentage"] == 0).sum()) for item in items)
+    assert cell.ledger["chips"].sum() == expected > 0

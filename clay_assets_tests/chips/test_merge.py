@@ -1,0 +1,377 @@
+"""The merged index: what it holds, when it is rewritten, what it refuses, and that its manifest tells the truth."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets.chips.index import CHIP_SCHEMA, open_index
+from clay_assets.chips.merge import HILBERT_LEVEL, hilbert_keys, merge, read_manifest
+from clay_assets.chips.scenes import ChipCell, index_scenes
+from clay_assets.errors import InputError, StorageError
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode_arrow, stamp_of
+from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chips.made import L1, L2, S2, chip_table, ledger_of, write_cell
+from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
+
+REPOSITORY = Path(__file__).parents[2]
+SECONDS = 100
+
+
+@pytest.fixture
+def join(store, recipe, threads):
+    """Merge cells into the test's store."""
+
+    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4):
+        return merge(cells, store, recipe, executor, in_flight)
+
+    return run
+
+
+@pytest.fixture
+def cells(store, recipe):
+    """Three small cells of two platforms."""
+    return [
+        write_cell(store, recipe, S2, 2020, ["S2A_B", "S2A_A", "S2A_C"]),
+        write_cell(store, recipe, L2, 2020, ["LC08_A"]),
+        write_cell(store, recipe, S2, 2019, ["S2A_D", "S2A_E"]),
+    ]
+
+
+def state(store):
+    """Key → (bytes, time of the last change) of all of the merged index."""
+    keys = store.list(layout.MERGED)
+    return {key: (store.read(key), (store.root / key).stat().st_mtime_ns) for key in keys}
+
+
+def part(store, platform, year):
+    return store.root / layout.merged_part(platform, year)
+
+
+def manifest(store):
+    return json.loads(store.read(layout.MANIFEST))
+
+
+def rewrite(store, cell, item_id, change):
+    """Write a scene's index again, changed."""
+    key = layout.chips(cell.platform, cell.year, item_id)
+    table = pq.read_table(store.root / key)
+    store.write(key, encode_arrow(change(table), {}))
+
+
+def replace(name, value):
+    """A change that puts a value into the first row of a column."""
+
+    def change(table):
+        place, kind = table.schema.get_field_index(name), table.schema.field(name).type
+        column = [value, *table[name].to_pylist()[1:]]
+        return table.set_column(place, table.schema.field(name), pa.array(column, kind))
+
+    return change
+
+
+# --- what it holds ----------------------------------------------------------------------------------------------------
+
+
+def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
+    merged = join(cells)
+    assert merged.rows == 6 * 64
+    assert merged.written == 3
+    expected = pa.concat_tables([cell.dataset().to_table() for cell in cells]).sort_by("chipid")
+    for dataset in (open_index(store.root / layout.MERGED), ds.dataset(store.root / layout.MERGED, format="parquet")):
+        table = dataset.to_table()
+        assert table.schema.equals(CHIP_SCHEMA)
+        assert table.sort_by("chipid").to_pylist() == expected.to_pylist()
+
+
+def test_chips_of_the_planet_by_platform_and_year(planet, store, recipe, threads, join):
+    cells, expected = [], {}
+    for platform, quality in ((S2, "scl"), (L1, "qa_pixel"), (L2, "qa_pixel")):
+        for year in (2019, 2022):
+            items = [
+                item
+                for item in planet.items(platform)
+                if item["properties"]["datetime"].startswith(str(year)) and quality in item["assets"]
+            ][:12]
+            cells.append(index_scenes(platform, year, items, store, recipe, threads, 4))
+            limit = 0.5 if platform == S2 else 0
+            expected[platform, year] = sum(
+                int((planet.chip_truth(item["id"])["nodata_percentage"] <= limit).sum()) for item in items
+            )
+    merged = join(cells)
+    assert {(part.platform, part.year): part.rows for part in merged.parts} == expected
+    location = store.root / layout.MERGED
+    for (platform, year), rows in expected.items():
+        assert open_index(location, platform, year).count_rows() == rows
+    assert open_index(location, year=2022).count_rows() == sum(n for (_, year), n in expected.items() if year == 2022)
+    assert open_index(location, L1).count_rows() == expected[L1, 2019] + expected[L1, 2022]
+    assert open_index(location, L1, 2020).count_rows() == 0
+
+
+def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
+    cell = write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(30)], 20, 20)
+    join([cell])
+    table = pq.read_table(part(store, S2, 2020), partitioning=None)
+    keys = hilbert_keys(table["bbox"].combine_chunks())
+    assert (np.diff(keys.astype(np.int64)) >= 0).all()
+    ties = np.flatnonzero(np.diff(keys.astype(np.int64)) == 0)
+    ids = table["chipid"].to_pylist()
+    assert all(ids[n] < ids[n + 1] for n in ties)
+
+
+def test_hilbert_keys_are_neighbours_on_the_curve():
+    """One cell in each step along a curve through a grid of cells: each next cell touches the last one."""
+    side = 16
+    y, x = (axis.ravel() for axis in np.indices((side, side)))
+    cell = np.array([360 / 2**HILBERT_LEVEL, 180 / 2**HILBERT_LEVEL])
+    corners = np.column_stack([-180 + x * cell[0], -90 + y * cell[1]])
+    sides = [*corners.T, *(corners + cell).T]
+    bbox = pa.StructArray.from_arrays([pa.array(values) for values in sides], fields=list(CHIP_SCHEMA.field("bbox").type))
+    order = np.argsort(hilbert_keys(bbox))
+    steps = np.abs(np.diff(x[order])) + np.abs(np.diff(y[order]))
+    assert (steps == 1).all()
+
+
+def test_chips_of_the_antimeridian_lie_at_it():
+    def key(west, east):
+        rows = [{"xmin": west, "ymin": -17.0, "xmax": east, "ymax": -16.98}]
+        return int(hilbert_keys(pa.array(rows, CHIP_SCHEMA.field("bbox").type))[0])
+
+    assert abs(key(-180, 180) - key(179.98, 180)) < abs(key(0, 0.02) - key(179.98, 180)) / 1000
+
+
+def test_manifest_tells_what_is_there(cells, store, join, recipe):
+    merged = join(cells)
+    document = manifest(store)
+    assert document["rows"] == merged.rows
+    assert document["recipe_hash"] == recipe.hash
+    assert [(entry["platform"], entry["year"]) for entry in document["partitions"]] == [(L2, 2020), (S2, 2019), (S2, 2020)]
+    listed = {f"{layout.MERGED}/{entry['path']}" for entry in document["partitions"]}
+    assert listed | {layout.MANIFEST} == set(store.list(layout.MERGED))
+    for entry in document["partitions"]:
+        content = store.read(f"{layout.MERGED}/{entry['path']}")
+        assert entry["content"] == hashlib.blake2b(content, digest_size=16).hexdigest()
+        assert entry["bytes"] == len(content)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        assert entry["rows"] == file.metadata.num_rows
+        assert entry["scenes"] == len(set(file.read()["item_id"].to_pylist()))
+        assert stamp_of(file.schema_arrow)["inputs"] == entry["inputs"]
+        assert stamp_of(file.schema_arrow)["recipe_hash"] == recipe.hash
+
+
+# --- when it is rewritten ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_merge_writes_nothing(cells, store, join):
+    first = join(cells)
+    before = state(store)
+    again = join(list(reversed(cells)))
+    assert again.written == 0
+    assert again.parts == first.parts
+    assert state(store) == before
+
+
+@pytest.mark.parametrize("in_flight", [1, 7])
+def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_path, in_flight):
+    join(cells)
+    other = LocalStore(tmp_path / "other")
+    with ThreadPoolExecutor(in_flight) as pool:
+        join(cells, store=other, executor=pool, in_flight=in_flight)
+    assert {key: content for key, (content, _) in state(other).items()} == {
+        key: content for key, (content, _) in state(store).items()
+    }
+
+
+def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
+    first = join(cells)
+    before = state(store)
+    rewrite(store, cells[0], "S2A_B", replace("cloud_cover_percentage", 0.125))
+    ledger = cells[0].ledger.copy()
+    ledger.loc[ledger["item_id"] == "S2A_B", "fingerprint"] = "0" * 32
+    again = join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
+    assert again.written == 1
+    after = state(store)
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed == {layout.merged_part(S2, 2020), layout.MANIFEST}
+    assert [part.content for part in again.parts][:2] == [part.content for part in first.parts][:2]
+    table = pq.read_table(part(store, S2, 2020), partitioning=None)
+    assert table.filter(pc.field("chipid") == "S2A_B-0-0")["cloud_cover_percentage"].to_pylist() == [0.125]
+
+
+def test_a_cell_that_was_emptied_has_no_part(cells, store, join):
+    join(cells)
+    again = join([ChipCell(S2, 2020, store, ledger_of({})), *cells[1:]])
+    assert again.written == 0
+    assert not part(store, S2, 2020).exists()
+    assert [(entry["platform"], entry["year"]) for entry in manifest(store)["partitions"]] == [(L2, 2020), (S2, 2019)]
+    assert join(cells[1:]).rows == 3 * 64
+
+
+def test_no_cells_at_all_are_an_empty_manifest(store, join):
+    assert join([]).rows == 0
+    assert manifest(store)["partitions"] == []
+    assert read_manifest(store) == []
+
+
+def test_scenes_without_a_chip_do_no_harm(cells, store, join):
+    empty = chip_table(S2, "S2A_EMPTY", 2020, 0, 0, 1, 1).slice(0, 0)
+    store.write(layout.chips(S2, 2020, "S2A_EMPTY"), encode_arrow(empty, {}))
+    counts = dict(zip(cells[0].ledger["item_id"], cells[0].ledger["chips"], strict=True))
+    merged = join([ChipCell(S2, 2020, store, ledger_of({**counts, "S2A_EMPTY": 0}))])
+    assert (merged.rows, merged.parts[0].scenes) == (3 * 64, 4)
+
+
+def test_a_part_that_was_lost_or_cut_is_written_again(cells, store, join):
+    first = join(cells)
+    part(store, S2, 2019).unlink()
+    cut = part(store, L2, 2020)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    assert join(cells).written == 2
+    assert read_manifest(store) == first.parts
+    for one in first.parts:
+        content = store.read(f"{layout.MERGED}/{one.path}")
+        assert hashlib.blake2b(content, digest_size=16).hexdigest() == one.content
+
+
+def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(cells, store, join):
+    for content in (b"{", b"[]", b'{"partitions": [{"platform": 1}]}'):
+        store.write(layout.MANIFEST, content)
+        with pytest.raises(InputError, match=r"_manifest\.json: cannot be understood.*Delete it"):
+            join(cells)
+
+
+# --- what it refuses, before anything is published -------------------------------------------------------------------
+
+
+def renamed(name):
+    return lambda table: table.rename_columns([name if old == "chipid" else old for old in table.schema.names])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (replace("cloud_cover_percentage", 1.5), "cloud_cover_percentage has values outside 0 to 1"),
+        (replace("nodata_percentage", -0.01), "nodata_percentage has values outside 0 to 1"),
+        (replace("nodata_percentage", float("nan")), "nodata_percentage has values outside 0 to 1"),
+        (replace("nodata_percentage", None), "has empty values"),
+        (replace("geometry", None), "has empty values"),
+        (replace("chipid", "S2A_OTHER-0-0"), "chip ids that are not of scene S2A_B"),
+        (replace("chip_index_x", 5), "chip ids that are not of scene S2A_B"),
+        (replace("platform", L1), f"platform is not {S2}"),
+        (replace("item_id", "S2A_OTHER"), "item_id is not S2A_B"),
+        (renamed("chip_id"), "columns are not those of a chip index"),
+        (lambda table: table.drop_columns(["bbox"]), "columns are not those of a chip index"),
+        (
+            lambda table: table.set_column(5, "chip_index_x", table["chip_index_x"].cast(pa.int64())),
+            "columns are not those of a chip index",
+        ),
+        (lambda table: pa.concat_tables([table.slice(0, 63), table.slice(0, 1)]), "a chip id occurs twice"),
+        (lambda table: table.slice(0, 60), "index files hold 188 chips, their ledger 192"),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a chip id occurs twice"),
+    ],
+)
+def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, change, said):
+    join(cells)
+    before = state(store)
+    rewrite(store, cells[0], "S2A_B", change)
+    ledger = cells[0].ledger.assign(fingerprint="0" * 32)
+    with pytest.raises(InputError, match=said) as caught:
+        join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
+    assert "aterialise chip_index" in str(caught.value)
+    assert "S2A_B.parquet" in str(caught.value) or "sentinel-2-l2a 2020" in str(caught.value)
+    assert state(store) == before
+
+
+def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
+    join(cells)
+    before = state(store)
+    path = store.root / cells[0].keys[1]
+    for content in (b"garbage", path.read_bytes()[:-30], None):
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(InputError, match=r"S2A_B\.parquet: cannot be read.*Materialise chip_index"):
+            join([ChipCell(S2, 2020, store, cells[0].ledger.assign(fingerprint="0" * 32)), *cells[1:]])
+        assert state(store) == before
+
+
+def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, recipe):
+    join(cells)
+    before = state(store)
+    again = write_cell(store, recipe, S2, 2021, ["S2A_A"])
+    with pytest.raises(InputError, match="scene S2A_A is in 2020 and in 2021.*chip ids would repeat"):
+        join([*cells, again])
+    twice = cells[1].ledger.loc[[0, 0]].reset_index(drop=True).assign(fingerprint="0" * 32)
+    with pytest.raises(InputError, match="scene LC08_A is twice in 2020"):
+        join([cells[0], ChipCell(L2, 2020, store, twice), cells[2]])
+    assert state(store) == before
+
+
+def test_both_landsat_levels_may_have_a_scene_of_one_name(store, join, recipe):
+    cells = [write_cell(store, recipe, platform, 2020, ["LC08_A"]) for platform in (L1, L2)]
+    assert join(cells).rows == 128
+
+
+def test_storage_that_cannot_be_written_is_told(cells, tmp_path, join):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write .*file/merged.*CLAY_STORAGE"):
+        join(cells, store=LocalStore(tmp_path / "file" / "merged"))
+
+
+# --- killed, and large ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["nothing", "an older state"])
+def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, join, before):
+    cells = make_cells(store)
+    reference = LocalStore(tmp_path / "reference")
+    expected = join(cells, store=reference)
+    if before == "an older state":
+        join(cells[2:])
+    old = state(store)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "kill", str(store.root)], cwd=REPOSITORY
+    )
+    end = time.monotonic() + SECONDS
+    while not part(store, S2, 2018).exists() and time.monotonic() < end:
+        time.sleep(0.001)
+    process.kill()
+    process.wait(SECONDS)
+    assert part(store, S2, 2018).exists()
+    assert store.exists(layout.MANIFEST) == (before != "nothing")
+    assert all(state(store)[key] == old[key] for key in old)  # the manifest still tells the older state
+    finished = sum(part(store, S2, year).exists() for year in (2018, 2019, 2020))
+    kept = part(store, S2, 2018).stat().st_mtime_ns
+
+    resumed = join(standing_cells(store))
+    assert resumed.written == 3 - finished
+    assert part(store, S2, 2018).stat().st_mtime_ns == kept
+    assert resumed.parts == expected.parts
+    assert {key: content for key, (content, _) in state(store).items()} == {
+        key: content for key, (content, _) in state(reference).items()
+    }
+
+
+def test_memory_does_not_grow_with_the_cell(tmp_path):
+    """Ten times the rows cost no more than the sort may hold; what does not fit there goes to disk."""
+
+    def measure(rows):
+        command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "measure", str(tmp_path / rows), rows]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=SECONDS, check=True)
+        shutil.rmtree(tmp_path / rows)
+        merged, peak = map(int, done.stdout.split())
+        assert merged == int(rows)
+        return peak
+
+    small, large = measure("200000"), measure("2000000")
+    assert large < small + 400e6

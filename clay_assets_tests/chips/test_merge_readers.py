@@ -1,0 +1,134 @@
+"""What other people's tools make of the merged index, and how little a query by bounding box reads."""
+
+import json
+
+import duckdb
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from clay_assets.chips.index import open_index
+from clay_assets.chips.merge import ROW_GROUP_ROWS, merge
+from clay_assets.storage import layout
+from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chips.made import L2, S2, write_cell
+
+SCENES, SIDE = 112, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory, recipe, threads):
+    """Folder of a merged index: some 200,000 chips of one cell, and two small cells."""
+    store = LocalStore(tmp_path_factory.mktemp("merged"))
+    cells = [
+        write_cell(store, recipe, S2, 2020, [f"S2A_{n:03d}" for n in range(SCENES)], SIDE, SIDE),
+        write_cell(store, recipe, S2, 2021, ["S2B_000"]),
+        write_cell(store, recipe, L2, 2020, ["LC08_A"]),
+    ]
+    assert merge(cells, store, recipe, threads, 4).rows == SCENES * SIDE * SIDE + 128
+    return store.root / layout.MERGED
+
+
+@pytest.fixture(scope="module")
+def large(merged):
+    return merged / f"platform={S2}" / "year=2020" / "part-0.parquet"
+
+
+@pytest.fixture(scope="module")
+def window(large):
+    """A box of half a degree in the middle of one scene."""
+    row = pq.read_table(large, partitioning=None, filters=pc.field("chipid") == "S2A_050-20-20")["bbox"][0].as_py()
+    return (row["xmin"] - 0.25, row["ymin"] - 0.25, row["xmin"] + 0.25, row["ymin"] + 0.25)
+
+
+def touching(bbox, west, south, east, north):
+    return (bbox("xmin") <= east) & (bbox("xmax") >= west) & (bbox("ymin") <= north) & (bbox("ymax") >= south)
+
+
+def test_row_groups_are_of_one_size(large):
+    file = pq.ParquetFile(large).metadata
+    sizes = [file.row_group(n).num_rows for n in range(file.num_row_groups)]
+    assert set(sizes[:-1]) == {ROW_GROUP_ROWS}
+    assert 0 < sizes[-1] <= ROW_GROUP_ROWS
+    assert sum(sizes) == SCENES * SIDE * SIDE
+
+
+def test_a_bounding_box_reads_few_row_groups(large, window):
+    file = pq.ParquetFile(large).metadata
+    columns = {file.row_group(0).column(n).path_in_schema: n for n in range(file.num_columns)}
+    ranges = [
+        {side: file.row_group(n).column(columns[f"bbox.{side}"]).statistics for side in ("xmin", "ymin", "xmax", "ymax")}
+        for n in range(file.num_row_groups)
+    ]
+    west, south, east, north = window
+    read = [
+        one
+        for one in ranges
+        if one["xmin"].min <= east and one["xmax"].max >= west and one["ymin"].min <= north and one["ymax"].max >= south
+    ]
+    assert 1 <= len(read) <= 0.25 * len(ranges)
+
+
+def test_tools_agree_on_a_bounding_box(large, merged, window):
+    table = ds.dataset(large).to_table(columns=["chipid", "bbox"])
+    sides = table["bbox"].combine_chunks().flatten()
+    everything = dict(zip(("xmin", "ymin", "xmax", "ymax"), (side.to_numpy() for side in sides), strict=True))
+    expected = set(np.array(table["chipid"].to_pylist())[touching(everything.get, *window)])
+    assert 100 < len(expected) < 2000
+    by_arrow = open_index(merged, S2, 2020).to_table(
+        columns=["chipid"], filter=touching(lambda side: pc.field("bbox", side), *window)
+    )
+    assert set(by_arrow["chipid"].to_pylist()) == expected
+    assert set(gpd.read_parquet(large, bbox=window)["chipid"]) == expected
+    west, south, east, north = window
+    where = f"bbox.xmin <= {east} AND bbox.xmax >= {west} AND bbox.ymin <= {north} AND bbox.ymax >= {south}"
+    assert {name for (name,) in duckdb.sql(f"SELECT chipid FROM '{large}' WHERE {where}").fetchall()} == expected
+
+
+def test_part_is_geoparquet_1_1(large):
+    file = pq.ParquetFile(large)
+    geo = json.loads(file.metadata.metadata[b"geo"])
+    column = geo["columns"]["geometry"]
+    assert (geo["version"], geo["primary_column"], column["encoding"]) == ("1.1.0", "geometry", "WKB")
+    assert column["geometry_types"] == ["Polygon"]
+    assert column["crs"]["id"] == {"authority": "EPSG", "code": 4326}
+    assert column["covering"]["bbox"]["ymax"] == ["bbox", "ymax"]
+    frame = gpd.read_parquet(large, columns=["geometry"])
+    assert column["bbox"] == list(frame.total_bounds)
+    # Arrow readers, GDAL among them, look into the Arrow schema in the file, not beside it.
+    assert pq.read_schema(large).metadata[b"geo"] == file.metadata.metadata[b"geo"]
+    assert {file.metadata.row_group(0).column(n).compression for n in range(file.metadata.num_columns)} == {"ZSTD"}
+
+
+def test_the_folder_opens_as_one_dataset(merged):
+    total = SCENES * SIDE * SIDE + 128
+    by_platform = {S2: total - 64, L2: 64}
+    assert pd.read_parquet(merged, columns=["platform"]).value_counts().to_dict() == {
+        (name,): rows for name, rows in by_platform.items()
+    }
+    frame = gpd.read_parquet(merged, filters=[("year", "==", 2021)])
+    assert len(frame) == 64
+    assert frame.crs.to_epsg() == 4326
+    assert len(gpd.read_parquet(merged, columns=["chipid", "geometry"])) == total
+
+
+@pytest.mark.parametrize("partitioning", [None, ds.HivePartitioning.discover(infer_dictionary=True)])
+def test_the_platform_column_can_be_read_by_pyarrow(merged, partitioning):
+    """With and without what the folders' names say; years are in these names alone."""
+    dataset = ds.dataset(merged, format="parquet", partitioning=partitioning)
+    assert dataset.count_rows(filter=ds.field("platform") == L2) == 64
+    if partitioning is not None:
+        assert dataset.count_rows(filter=(ds.field("platform") == S2) & (ds.field("year") == 2021)) == 64
+
+
+@pytest.mark.parametrize("hive", [True, False])
+def test_the_platform_column_can_be_read_by_duckdb(merged, hive):
+    source = f"read_parquet('{merged}/**/*.parquet', hive_partitioning = {hive})"
+    rows = duckdb.sql(f"SELECT platform, count(*) FROM {source} GROUP BY 1").fetchall()
+    assert dict(rows) == {S2: SCENES * SIDE * SIDE + 64, L2: 64}
+    if hive:
+        assert duckdb.sql(f"SELECT count(*) FROM {source} WHERE year = 2021").fetchone() == (64,)

@@ -1,0 +1,145 @@
+"""One bad scene or request never fails a year; too many do, before anything is published."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from clay_assets.orchestration.everything import why_it_failed
+from clay_assets.storage import layout
+from clay_assets.storage.stac_geoparquet import decode_items, encode_items
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.orchestration.conftest import YEARS, Chain, recipe_with
+from clay_assets_tests.servers.stac_api import StacApi
+
+KEY, YEAR = "sentinel-2-l2a", 2020
+CELL = f"{KEY}|{YEAR}"
+
+
+def tolerant(folder: Path, failed_scenes: float = 0.01, failed_requests: float = 0.01) -> Path:
+    return recipe_with(
+        folder,
+        ("years = [2018, 2023]", f"years = {list(YEARS)}"),
+        ("failed_scenes = 0.01", f"failed_scenes = {failed_scenes}"),
+        ("failed_requests = 0.01", f"failed_requests = {failed_requests}"),
+    )
+
+
+def with_a_truncated_scene(built: Chain, chain: Chain, folder: Path) -> str:
+    """Give a chain the imagery table of the built one, with one scene's quality band cut short."""
+    key = layout.table("scene_imagery", KEY, YEAR)
+    items = decode_items(built.clay.store().read(key), key)
+    asset = items[0]["assets"]["scl"]
+    damaged = folder / "damaged.tif"
+    damaged.write_bytes(Path(asset["href"]).read_bytes()[:900])
+    asset["href"] = str(damaged)
+    chain.clay.store().write(key, encode_items(items, {}))
+    return str(items[0]["id"])
+
+
+def test_a_truncated_scene_is_set_aside_and_the_others_are_indexed(
+    built: Chain, new_chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    chain = new_chain(recipe=str(tolerant(tmp_path, failed_scenes=0.5)))
+    bad = with_a_truncated_scene(built, chain, tmp_path)
+    result = chain.run("chips", CELL)
+    assert result.success
+    store = chain.clay.store()
+    ledger = pd.read_parquet(io.BytesIO(store.read(layout.chip_ledger(KEY, YEAR)))).set_index("item_id")
+    assert ledger.loc[bad, "outcome"] == "failed"
+    assert "damaged.tif" in ledger.loc[bad, "error"]
+    assert (ledger.drop(bad)["outcome"] == "indexed").all()
+    assert len(store.list(layout.chip_folder(KEY, YEAR))) == len(ledger) - 1
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.metadata["failed"].value == 1
+    assert bad in str(check.metadata["failures"].value)
+
+
+def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothing(
+    built: Chain, new_chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    chain = new_chain(recipe=str(tolerant(tmp_path)))
+    with_a_truncated_scene(built, chain, tmp_path)
+    result = chain.run("chips", CELL)
+    assert not result.success
+    message = why_it_failed(result)
+    assert f"chip_index {CELL}: 1 scenes failed" in message
+    assert "damaged.tif" in message
+    store = chain.clay.store()
+    assert not store.exists(layout.chip_ledger(KEY, YEAR))
+    done = store.list(layout.chip_folder(KEY, YEAR))
+    assert done  # what was done is kept, and the next run goes on from it
+    before = {key: store.read(key) for key in done}
+    key = layout.table("scene_imagery", KEY, YEAR)
+    store.write(key, built.clay.store().read(key))
+    assert chain.run("chips", CELL).success
+    assert chain.metadata("chip_index", CELL)["scenes_indexed_before"] == len(before)
+    assert {key: store.read(key) for key in before} == before
+
+
+def test_a_failing_search_is_a_row_of_the_ledger(
+    built: Chain, new_chain: Callable[..., Chain], stac_api: StacApi, fault_proxy, planet, tmp_path: Path
+) -> None:
+    stac_api.load(planet.collections(), planet.items(KEY))
+    proxy = fault_proxy(stac_api.url)
+    proxy.answer(500, times=5, path="/search")  # one search runs out of its five attempts
+    chain = new_chain(
+        recipe=str(tolerant(tmp_path, failed_requests=0.5)), stac_earth_search=proxy.url, requests_in_flight="1"
+    )
+    source = built.clay.store()
+    requests = layout.table("scene_requests", KEY)
+    chain.clay.store().write(requests, source.read(requests))
+    result = chain.run("scenes", CELL)
+    assert result.success, why_it_failed(result)
+    ledger = pd.read_parquet(io.BytesIO(chain.clay.store().read(layout.request_ledger(KEY, YEAR))))
+    expected = pd.read_parquet(io.BytesIO(source.read(layout.request_ledger(KEY, YEAR))))
+    failed = ledger["outcome"] == "failed"
+    assert failed.sum() == 1
+    assert ledger.loc[failed, "reason"].str.contains("500").all()
+    pd.testing.assert_frame_equal(ledger[~failed], expected[~failed])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("storage", "/proc/clay", "cannot write /proc/clay/landcover/mgrs_grid.parquet"),
+        ("storage", "/dev/null/clay", "Check that CLAY_STORAGE names a folder you may write to"),
+        ("storage", "gs://bucket", "only a folder or s3://bucket/prefix can be written to"),
+        ("mgrs_grid", "/no/such/grid.kml", "/no/such/grid.kml: there is no such file"),
+        ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),
+    ],
+)
+def test_a_wrong_setting_is_named(new_chain: Callable[..., Chain], setting: str, value: str, words: str) -> None:
+    result = new_chain(**{setting: value}).run("landcover")
+    assert not result.success
+    assert words in why_it_failed(result)
+
+
+def test_a_bucket_that_does_not_exist_is_named(new_chain: Callable[..., Chain], s3_bucket: Bucket) -> None:
+    result = new_chain(storage="s3://no-such-bucket-here/clay").run("landcover")
+    assert not result.success
+    assert "cannot write s3://no-such-bucket-here/clay/landcover/mgrs_grid.parquet" in why_it_failed(result)
+    assert "NoSuchBucket" in why_it_failed(result)
+
+
+def test_a_recipe_with_a_typo_is_named_with_file_rule_and_field(
+    new_chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    recipe = recipe_with(tmp_path, ("from_highest = 3600", "from_higest = 3600"))
+    result = new_chain(recipe=str(recipe)).run("landcover")
+    assert not result.success
+    assert f"recipe {recipe}" in why_it_failed(result)
+    assert "tile rule 7 (cropland), from_higest: no such field; check the spelling" in why_it_failed(result)
+
+
+def test_a_sample_that_was_not_made_is_named(new_chain: Callable[..., Chain]) -> None:
+    result = new_chain().run("requests", KEY)
+    assert not result.success
+    assert "sampling/mgrs_sample.parquet does not exist: materialise mgrs_sample first" in why_it_failed(result)

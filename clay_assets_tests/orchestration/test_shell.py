@@ -1,0 +1,179 @@
+"""Driving the pipeline from a shell, as the README says, and what a user sees when the input is bad."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clay_assets.chips.index import open_index
+from clay_assets.demo.planet import Planet
+from clay_assets.storage import layout
+from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.orchestration.conftest import Chain, said
+
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+CELL = "sentinel-2-l2a|2020"
+MATERIALIZE = ("asset", "materialize", "-m", "clay_assets.definitions")
+
+
+def test_definitions_validate(shell: Shell) -> None:
+    result = shell("definitions", "validate", "-m", "clay_assets.definitions")
+    assert result.returncode == 0, said(result)
+    assert "All code locations passed validation" in said(result)
+
+
+def test_a_partition_is_materialised_from_a_shell(shell: Shell, built: Chain, tmp_path: Path) -> None:
+    source, store = built.clay.store(), LocalStore(tmp_path / "clay")
+    store.write(
+        "scenes/scene_requests/sentinel-2-l2a.parquet", source.read(layout.table("scene_requests", "sentinel-2-l2a"))
+    )
+    # The module by its environment variable here, by `-m` elsewhere: Dagster reads both.
+    result = shell(
+        "asset", "materialize", "--select", "scene_picks,scene_imagery,chip_index", "--partition", CELL,
+        DAGSTER_MODULE_NAME="clay_assets.definitions",
+    )  # fmt: skip
+    assert result.returncode == 0, said(result)
+    for key in (layout.table("scene_picks", "sentinel-2-l2a", 2020), layout.chip_ledger("sentinel-2-l2a", 2020)):
+        assert store.read(key) == source.read(key)
+
+
+def test_a_partition_key_that_does_not_exist_is_named(shell: Shell) -> None:
+    result = shell(*MATERIALIZE, "--select", "scene_picks", "--partition", "sentinel-9|2020")
+    assert result.returncode != 0
+    assert "sentinel-9|2020" in said(result)
+
+
+def test_an_upstream_that_is_missing_is_named(shell: Shell) -> None:
+    result = shell(*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
+    assert result.returncode != 0
+    assert "scenes/scene_imagery/sentinel-2-l2a/2020.parquet does not exist: materialise scene_imagery first" in said(
+        result
+    )
+
+
+def start(planet: Planet, storage: str, home: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A run in the background, in a process group of its own."""
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    variables = {
+        **os.environ,
+        **planet.environment(),
+        "CLAY_STORAGE": storage,
+        "DAGSTER_HOME": str(home),
+        **environment,
+    }
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    return subprocess.Popen(
+        [dagster, *arguments],
+        env=variables,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    store = LocalStore(folder)
+    return {key: store.read(key) for key in store.list("") if not key.startswith(".tmp")}
+
+
+def inputs(built: Chain, storage: Path, *prefixes: str) -> None:
+    """Copy a part of the built chain's storage."""
+    source, target = built.clay.store(), LocalStore(storage)
+    for key in source.list(""):
+        if key.startswith(prefixes):
+            target.write(key, source.read(key))
+
+
+def test_two_runs_of_one_partition_at_once_agree(built: Chain, planet: Planet, recipe: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "clay"
+    inputs(built, storage, "scenes/scene_requests/")
+    runs = [
+        start(
+            planet, str(storage), tmp_path / f"home{number}", *MATERIALIZE,
+            "--select", "scene_picks,scene_imagery,chip_index", "--partition", CELL, CLAY_RECIPE=str(recipe),
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    assert [run.wait(timeout=240) for run in runs] == [0, 0]
+    mine = files(storage)
+    theirs = {key: content for key, content in files(Path(built.storage)).items() if "sentinel-2-l2a" in key}
+    assert {key for key in mine if "2020" in key} == {key for key in theirs if "2020" in key and "merged" not in key}
+    assert [key for key, content in mine.items() if "sentinel-2-l2a" in key and theirs[key] != content] == []
+
+
+def test_a_chip_index_killed_midway_resumes_without_loss(
+    built: Chain, planet: Planet, recipe: Path, shell: Shell, tmp_path: Path
+) -> None:
+    storage = tmp_path / "clay"
+    inputs(built, storage, "scenes/scene_imagery/")
+    folder = storage / layout.chip_folder("sentinel-2-l2a", 2020)
+    arguments = (*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
+    run = start(planet, str(storage), tmp_path / "home", *arguments, CLAY_RECIPE=str(recipe), CLAY_WORKERS="1")
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.parquet"))) < 3:
+        assert time.monotonic() < deadline, "the run indexed nothing in two minutes"
+        assert run.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(timeout=30)
+    half = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    whole = {Path(key).name for key in built.clay.store().list(layout.chip_folder("sentinel-2-l2a", 2020))}
+    assert 3 <= len(half) < len(whole), "killed too late for this test to mean anything"
+    assert not (storage / layout.chip_ledger("sentinel-2-l2a", 2020)).exists()
+    result = shell(*arguments)
+    assert result.returncode == 0, said(result)
+    assert {path.name for path in folder.glob("*.parquet")} == whole
+    assert all((folder / name).stat().st_mtime_ns == time_ for name, time_ in half.items())
+    for key in built.clay.store().list(layout.chip_folder("sentinel-2-l2a", 2020)):
+        assert (storage / key).read_bytes() == built.clay.store().read(key)
+
+
+def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
+    s3_bucket: Bucket, built: Chain, planet: Planet, recipe: Path, tmp_path: Path, shell: Shell
+) -> None:
+    home, empty = tmp_path / "dagster_home", tmp_path / "empty"
+    empty.mkdir()
+    location = f"{s3_bucket.url}/clay"
+    program = (
+        "import dagster as dg\n"
+        "from clay_assets.definitions import defs\n"
+        "from clay_assets.orchestration.everything import run_steps, steps\n"
+        "from clay_assets.platforms import PLATFORMS\n"
+        "clay = defs.resources['clay']\n"
+        "for step, result in run_steps(steps(clay.recipe(), list(PLATFORMS)), defs.resolve_job_def,\n"
+        "                              dg.DagsterInstance.ephemeral(), 'ERROR'):\n"
+        "    assert result is not None and result.success, step\n"
+    )
+    environment = {**os.environ, **planet.environment(), "CLAY_RECIPE": str(recipe), "CLAY_STORAGE": location}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(empty.iterdir()) == []
+    on_s3 = {key.removeprefix("clay/"): None for key in s3_bucket.keys("clay/")}
+    assert sorted(on_s3) == sorted(files(Path(built.storage)))
+    for key, content in files(Path(built.storage)).items():
+        if key.startswith(("chips/", "sampling/")) and key.endswith(".parquet"):
+            body = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key=f"clay/{key}")["Body"].read()
+            assert body == content, key
+    assert (
+        open_index(f"{location}/{layout.MERGED}").count_rows()
+        == open_index(f"{built.storage}/{layout.MERGED}").count_rows()
+    )
+    result = shell(*MATERIALIZE, "--select", "scene_picks", "--partition", CELL, CLAY_STORAGE=location)
+    assert result.returncode == 0, said(result)
+    assert not (tmp_path / "clay").exists()
+    assert home.exists()

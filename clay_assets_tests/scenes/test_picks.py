@@ -1,0 +1,282 @@
+"""Which scene each request gets, through both ends of the catalogue, against the right answer worked out apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from clay_assets.demo.planet import Planet
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.quarters import QuarterlyOptions
+from clay_assets.recipes import load_recipe
+from clay_assets.scenes.picks import Picks, pick_scenes
+from clay_assets.scenes.requests import requests_of
+from clay_assets.scenes.search import Catalogue, open_catalogue
+from clay_assets.storage.stac_geoparquet import canonical
+from clay_assets_tests.scenes.brute_force import expected, plain
+from clay_assets_tests.scenes.items import (
+    LANDSAT_L1,
+    LANDSAT_L2,
+    SENTINEL_2,
+    real_items,
+    snapshot,
+    without_links,
+)
+from clay_assets_tests.servers.stac_api import StacApi
+
+ALL = (SENTINEL_2, LANDSAT_L1, LANDSAT_L2)
+YEARS = range(2018, 2024)
+QUARTERS = ("Q1", "Q2", "Q3", "Q4")
+
+
+def every_year(platform: str, sample: gpd.GeoDataFrame, years: tuple[int, int]) -> tuple[gpd.GeoDataFrame, Any]:
+    """Requests for all years of a span, where a recipe would draw some, and the options they were made with."""
+    options = PLATFORMS[platform].options(years=years, years_per_location=years[1] - years[0] + 1)
+    assert isinstance(options, QuarterlyOptions)
+    return PLATFORMS[platform].requests(sample, options, 42), options
+
+
+def pick_all(
+    platform: str, sample: gpd.GeoDataFrame, catalogue: Catalogue, years: tuple[int, int]
+) -> dict[int, Picks]:
+    table, options = every_year(platform, sample, years)
+    return {
+        year: pick_scenes(PLATFORMS[platform], year, requests_of(table, year), catalogue, options)
+        for year in range(years[0], years[1] + 1)
+    }
+
+
+def assert_both_pick_the_same(one: dict[int, Picks], other: dict[int, Picks]) -> None:
+    for year in one:
+        pd.testing.assert_frame_equal(one[year].ledger, other[year].ledger)
+        assert [item["id"] for item in one[year].items] == [item["id"] for item in other[year].items]
+        for first, second in zip(without_links(one[year].items), without_links(other[year].items), strict=True):
+            assert _comparable(first) == _comparable(second)
+
+
+def _comparable(value: Any) -> Any:
+    """Times in one spelling, tuples as lists, fields without a value as if they were not there."""
+    if isinstance(value, dict):
+        return {name: _comparable(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_comparable(inner) for inner in value]
+    if isinstance(value, str) and value[4:5] == "-" and value[10:11] == "T":
+        return pd.Timestamp(value)
+    return value
+
+
+# --- the planet -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=ALL)
+def platform(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def snapshot_of(planet: Planet, platform: str) -> Catalogue:
+    return open_catalogue(str(planet.earth_search if platform == SENTINEL_2 else planet.usgs), 8)
+
+
+@pytest.fixture(scope="module")
+def snapshot_picks(planet: Planet, planet_tiles: gpd.GeoDataFrame, platform: str) -> dict[int, Picks]:
+    return pick_all(platform, planet_tiles, snapshot_of(planet, platform), (2018, 2023))
+
+
+def test_every_request_of_the_planet_gets_the_scene_that_brute_force_finds(
+    planet: Planet, planet_tiles: gpd.GeoDataFrame, platform: str, snapshot_picks: dict[int, Picks]
+) -> None:
+    tiles: dict[str, BaseGeometry] = dict(zip(planet_tiles["name"], planet_tiles.geometry, strict=True))
+    wanted = [(tile, year, quarter) for tile in tiles for year in YEARS for quarter in QUARTERS]
+    right = expected(platform, planet.items(platform), tiles, wanted)
+    for year, picks in snapshot_picks.items():
+        assert plain(picks.ledger) == plain(right[right["year"] == year])
+        chosen = sorted(set(right.loc[right["year"] == year, "item_id"].dropna()))
+        assert [item["id"] for item in picks.items] == chosen
+        assert picks.failed_share() == 0
+    outcomes = right["outcome"].value_counts()
+    assert outcomes["picked"] > outcomes["none"] > 20
+
+
+def test_every_kind_of_quarter_ends_as_it_was_made_to(
+    planet: Planet, platform: str, snapshot_picks: dict[int, Picks]
+) -> None:
+    kinds = planet.quarters()
+    family = "sentinel-2" if platform == SENTINEL_2 else "landsat"
+    ledger = pd.concat([picks.ledger for picks in snapshot_picks.values()]).set_index("request_id")
+    seen: dict[str, set[tuple[str, Any]]] = {}
+    for row in kinds[kinds["family"] == family].itertuples():
+        for tile in row.tiles:
+            said = ledger.loc[f"{tile}-{row.year}-Q{row.quarter}"]
+            seen.setdefault(row.kind, set()).add((said["outcome"], None if pd.isna(said["reason"]) else said["reason"]))
+    overcast = {("none", "2 × cloud cover above 75 %")}
+    assert seen["empty"] == {("none", "no item in the catalogue")}
+    assert seen["overcast"] == overcast
+    assert seen["tie"] == {("picked", None)}
+    if platform == SENTINEL_2:
+        assert seen["only_wedge"] == {("none", "1 × nodata above 20 %")}
+        assert seen["wedge_least_cloudy"] == {("picked", None)}
+    else:
+        night = "sun below 0°" if platform == LANDSAT_L1 else None  # nothing of the night becomes level 2
+        assert seen["only_night"] == {("none", f"1 × {night}" if night else "no item in the catalogue")}
+        assert seen["unknown_cloud"] == seen["landsat_7_least_cloudy"] == {("picked", None)}
+
+
+def test_one_scene_for_two_tiles_is_taken_once_and_both_are_in_the_ledger(
+    platform: str, snapshot_picks: dict[int, Picks]
+) -> None:
+    shared = 0
+    for picks in snapshot_picks.values():
+        ids = [item["id"] for item in picks.items]
+        assert ids == sorted(set(ids))
+        asked = picks.ledger.groupby("item_id")["location"].nunique()
+        shared += int((asked > 1).sum())
+        assert set(asked.index) == set(ids)
+    assert shared == 0 if platform == SENTINEL_2 else shared > 10
+
+
+def test_the_items_are_whole_and_of_today(platform: str, snapshot_picks: dict[int, Picks], planet: Planet) -> None:
+    source = {item["id"]: item for item in planet.items(platform)}
+    for picks in snapshot_picks.values():
+        for item in picks.items:
+            meant = canonical(PLATFORMS[platform].renamed(source[item["id"]]))
+            assert set(item["assets"]) == set(PLATFORMS[platform].assets)
+            assert _comparable(without_links([item])) == _comparable(without_links([meant]))
+
+
+def test_the_api_picks_the_same(
+    planet_api: StacApi, planet_tiles: gpd.GeoDataFrame, platform: str, snapshot_picks: dict[int, Picks]
+) -> None:
+    found = pick_all(platform, planet_tiles, open_catalogue(planet_api.url, 8), (2018, 2023))
+    assert_both_pick_the_same(found, snapshot_picks)
+    assert sum(len(picks.items) for picks in found.values()) > 50
+
+
+def test_a_cell_with_nothing_to_do(planet: Planet, platform: str) -> None:
+    picks = pick_scenes(PLATFORMS[platform], 2012, [], snapshot_of(planet, platform), PLATFORMS[platform].options())
+    assert picks.items == []
+    assert len(picks.ledger) == 0
+    assert picks.failed_share() == 0
+    assert picks.ledger.columns.tolist() == (
+        "request_id platform location year period outcome reason candidates rejected item_id cloud_cover".split()
+    )
+
+
+def test_the_recipe_s_limits_decide(planet: Planet, planet_tiles: gpd.GeoDataFrame) -> None:
+    platform = PLATFORMS[SENTINEL_2]
+    table = platform.requests(planet_tiles, load_recipe("clay_v1").options(SENTINEL_2), 42)
+    options = platform.options(max_cloud_cover=10, max_scene_nodata=0)
+    picks = pick_scenes(platform, 2020, requests_of(table, 2020), snapshot_of(planet, SENTINEL_2), options)
+    taken = picks.ledger[picks.ledger["outcome"] == "picked"]
+    assert len(taken)
+    assert (taken["cloud_cover"] <= 10).all()
+    reasons = {reason for text in picks.ledger["rejected"] for reason in json.loads(text)}
+    assert {"cloud cover above 10 %", "nodata above 0 %"} <= reasons
+
+
+# --- real items -------------------------------------------------------------------------------------
+
+REAL_TILES = ("13SCA", "13SCV", "13SDA", "13SDV", "31UDQ", "35UPU", "35UPV", "13TDE", "05CNL", "52HGH", "32TMS")
+# Read off the items: the least cloudy one of the quarter with at most 20 % nodata.
+LEAST_CLOUDY = {
+    "13SCA-2020-Q2": ("S2B_13SCA_20200411_0_L2A", 0.672503),
+    "13SCV-2020-Q2": ("S2B_13SCV_20200411_0_L2A", 1.038391),  # one with 0.16 % has 57 % nodata
+    "13SDA-2020-Q2": ("S2B_13SDA_20200408_0_L2A", 1.940991),
+    "13SDV-2020-Q2": ("S2A_13SDV_20200403_0_L2A", 0.946059),
+    "13TDE-2023-Q4": ("S2A_13TDE_20231008_0_L2A", 0.000299),
+    "31UDQ-2023-Q2": ("S2B_31UDQ_20230609_0_L2A", 39.944384),
+    "32TMS-2022-Q4": ("S2A_32TMS_20221207_0_L2A", 8.418052),
+}
+# The same for Landsat level 2: path and row of the scene → what is above the limits is left out.
+LANDSAT_TAKEN = {
+    "005009-2015-Q3": "LC08_L2SP_005009_20150710_20200908_02_T2",
+    "028030-2020-Q1": "LC08_L2SP_028030_20200114_20200824_02_T1_SR",
+    "030034-2020-Q4": "LC08_L2SP_030034_20201111_20201212_02_T1",
+    "047027-2020-Q4": "LC08_L2SP_047027_20201204_20210313_02_T1",
+    "081119-2020-Q1": "LC08_L2SR_081119_20200101_20200823_02_T2",
+    "084024-2016-Q1": "LC08_L2SR_084024_20160111_20201016_02_T1",
+    "092068-2023-Q2": "LC09_L2SP_092068_20230607_20230609_02_T1_SR",
+    "232122-2019-Q4": "LC08_L2SR_232122_20191218_20201023_02_T2",
+}
+
+
+@pytest.fixture(scope="module")
+def real_sample(real_data: Path) -> gpd.GeoDataFrame:
+    world = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet")
+    return world.loc[world["name"].isin(REAL_TILES), ["name", "geometry"]].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def landsat_sample(real_data: Path) -> gpd.GeoDataFrame:
+    """A place in the middle of every real level-2 scene since 2013, named by its path and row."""
+    found = {}
+    for item in real_items(real_data, LANDSAT_L2):
+        shape = shapely.from_geojson(json.dumps(item["geometry"]))
+        if item["properties"]["datetime"] >= "2013" and shape.area < 1000:
+            found[item["id"].split("_")[2]] = shape.representative_point().buffer(0.1)
+    return gpd.GeoDataFrame({"name": list(found)}, geometry=list(found.values()), crs="EPSG:4326")
+
+
+@pytest.fixture(scope="module")
+def real_api(stac_api: StacApi, real_data: Path) -> Iterator[StacApi]:
+    stac_api.clear()
+    stac_api.load([], [item for collection in ALL for item in real_items(real_data, collection)])
+    yield stac_api
+    stac_api.clear()
+
+
+@pytest.fixture(scope="module")
+def real_snapshot(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("real")
+    for collection in ALL:
+        snapshot(folder / f"{collection}.parquet", [canonical(item) for item in real_items(real_data, collection)])
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def real_sentinel_2(real_sample: gpd.GeoDataFrame, real_snapshot: str) -> dict[int, Picks]:
+    return pick_all(SENTINEL_2, real_sample, open_catalogue(real_snapshot, 8), (2020, 2023))
+
+
+def test_real_sentinel_2_picks(
+    real_data: Path, real_sample: gpd.GeoDataFrame, real_sentinel_2: dict[int, Picks]
+) -> None:
+    tiles = dict(zip(real_sample["name"], real_sample.geometry, strict=True))
+    wanted = [(tile, year, quarter) for tile in tiles for year in range(2020, 2024) for quarter in QUARTERS]
+    right = expected(SENTINEL_2, real_items(real_data, SENTINEL_2), tiles, wanted)
+    ledger = pd.concat([real_sentinel_2[year].ledger for year in sorted(real_sentinel_2)])
+    assert plain(ledger.sort_values("request_id")) == plain(right)
+    taken = ledger[ledger["outcome"] == "picked"].set_index("request_id")
+    picked = {name: (row["item_id"], row["cloud_cover"]) for name, row in taken.iterrows()}
+    assert picked == LEAST_CLOUDY
+
+
+def test_real_sentinel_2_api_picks_the_same(
+    real_api: StacApi, real_sample: gpd.GeoDataFrame, real_sentinel_2: dict[int, Picks]
+) -> None:
+    found = pick_all(SENTINEL_2, real_sample, open_catalogue(real_api.url, 8), (2020, 2023))
+    assert_both_pick_the_same(found, real_sentinel_2)
+
+
+def test_real_landsat_picks_at_both_ends(
+    real_data: Path, landsat_sample: gpd.GeoDataFrame, real_snapshot: str, real_api: StacApi
+) -> None:
+    tiles = dict(zip(landsat_sample["name"], landsat_sample.geometry, strict=True))
+    wanted = [(tile, year, quarter) for tile in tiles for year in range(2013, 2024) for quarter in QUARTERS]
+    for collection, picked in ((LANDSAT_L2, LANDSAT_TAKEN), (LANDSAT_L1, {})):
+        found = pick_all(collection, landsat_sample, open_catalogue(real_snapshot, 8), (2013, 2023))
+        right = expected(collection, real_items(real_data, collection), tiles, wanted)
+        ledger = pd.concat([found[year].ledger for year in sorted(found)])
+        assert plain(ledger.sort_values("request_id")) == plain(right)
+        taken = ledger[ledger["outcome"] == "picked"].set_index("request_id")["item_id"].to_dict()
+        assert taken == picked
+        assert_both_pick_the_same(
+            pick_all(collection, landsat_sample, open_catalogue(real_api.url, 8), (2013, 2023)), found
+        )
