@@ -82,7 +82,7 @@ def open_raster(
         InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
         SourceError: a remote file could not be read now.
     """
-    access = access or Access()
+    access = (access or Access()).to(href)
     address = access.sign(href) if access.sign else href
     options = {} if overview_level is None else {"overview_level": overview_level}
     with rasterio.Env(**gdal_options(access)):

@@ -22,22 +22,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CLAY_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    storage: str = Field("data", description="folder or `s3://bucket/prefix` for everything that we write")
-    recipe: str = Field("clay_v1", description="`clay_v1`, `clay_v0_1`, or the path of a TOML file")
+    storage: str = Field(default="data", description="folder or `s3://bucket/prefix` for everything that we write")
+    recipe: str = Field(default="clay_v1", description="`clay_v1`, `clay_v0_1`, or the path of a TOML file")
     mgrs_grid: str = Field(
-        OFFICIAL_GRID,
+        default=OFFICIAL_GRID,
         description="URL or path of the Sentinel-2 tiling grid: KML (also zipped), GeoParquet, FlatGeobuf, GeoPackage",
     )
-    mgrs_sample: str | None = Field(None, description="a published sample to take instead of drawing one")
+    mgrs_sample: str | None = Field(default=None, description="a published sample to take instead of drawing one")
     worldcover: str = Field(
-        "s3://esa-worldcover/v200/2021/map",
+        default="s3://esa-worldcover/v200/2021/map",
         description="folder, bucket or URL of `ESA_WorldCover_10m_2021_v200_{tile}_Map.tif`",
     )
     stac_earth_search: str = Field(
-        "https://earth-search.aws.element84.com/v1",
+        default="https://earth-search.aws.element84.com/v1",
         description="STAC API root, or STAC-GeoParquet snapshot (file, folder or `s3://…`), for Sentinel-2",
     )
-    stac_usgs: str = Field("https://landsatlook.usgs.gov/stac-server", description="the same, for both Landsat levels")
-    dask_scheduler: str | None = Field(None, description="address of a Dask scheduler; none: a local pool")
+    stac_usgs: str = Field(
+        default="https://landsatlook.usgs.gov/stac-server", description="the same, for both Landsat levels"
+    )
+    dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
-    requests_in_flight: int = Field(8, ge=1, le=64, description="requests at once per host")
+    requests_in_flight: int = Field(default=8, ge=1, le=64, description="requests at once per host")

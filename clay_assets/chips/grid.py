@@ -59,7 +59,7 @@ class Grid:
         lower_left, lower_right = corners[1:, :-1], corners[1:, 1:]
         rings = np.stack([lower_right, upper_right, upper_left, lower_left, lower_right], axis=2)
         rings = rings.reshape(-1, 5, 2)
-        polygons = shapely.polygons(rings)
+        polygons: NDArray[Any] = shapely.polygons(rings)
         crossing = np.ptp(rings[:, :, 0], axis=1) > HALF_TURN
         for number in np.flatnonzero(crossing):  # at most one column of chips or so
             # Edges are straight in degrees (RFC 7946, section 3.1.1; GeoParquet's `planar`), not great circles.

@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from clay_assets.chips.index import BBOX, CHIP_SCHEMA, GEOMETRY_TYPES
 from clay_assets.chips.scenes import ChipCell
-from clay_assets.errors import InputError
+from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
@@ -274,8 +275,9 @@ def _write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, in
     """Sort a stream of batches and write it as one GeoParquet file; returns its rows."""
     extent = _Extent()
     rows = 0
-    with duckdb.connect(config=_duckdb_config(spill)) as connection:
-        connection.register("chips", pa.RecordBatchReader.from_batches(_SORTED_SCHEMA, batches))
+    source = _Remembering(batches)
+    with source.own_errors(spill), duckdb.connect(config=_duckdb_config(spill)) as connection:
+        connection.register("chips", pa.RecordBatchReader.from_batches(_SORTED_SCHEMA, source))
         ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
         options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
         with pq.ParquetWriter(path, CHIP_SCHEMA, store_schema=False, **options) as writer:
@@ -288,6 +290,31 @@ def _write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, in
             arrow = base64.b64encode(CHIP_SCHEMA.with_metadata(metadata).serialize().to_pybytes())
             writer.add_key_value_metadata({**metadata, b"ARROW:schema": arrow})
     return rows
+
+
+class _Remembering:
+    """Batches whose error is remembered: on its way through DuckDB it would lose its class and gain a stack trace."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self.batches = batches
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches
+        except BaseException as error:
+            self.error = error
+            raise
+
+    @contextmanager
+    def own_errors(self, spill: Path) -> Iterator[None]:
+        """Raise what the batches raised in place of what was made of it."""
+        try:
+            yield
+        except (duckdb.Error, pa.ArrowException) as error:
+            if self.error is not None:
+                raise self.error from None
+            raise StorageError(f"chips cannot be sorted in {spill}: {error}. Check that there is room.") from error
 
 
 class _Extent:

@@ -101,7 +101,7 @@ def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
 
 def _factor(grid: Grid, source: rasterio.DatasetReader, size: int, href: str) -> int:
     down, across = grid.height / source.height, grid.width / source.width
-    factor = round(down)
+    factor: int = round(down)
     if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
         raise InputError(
             f"{href}: {source.height} × {source.width} pixels do not fit the finest grid of {grid.height} × "
@@ -130,7 +130,9 @@ def _strip_shares(
         cloud, nodata = platform.judge(pixels)
     except (IndexError, TypeError) as error:
         names = ", ".join(f"{source.name} ({source.dtypes[0]})" for source in sources.values())
-        raise InputError(f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs.") from error
+        raise InputError(
+            f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs."
+        ) from error
     side = size // finest
     return _chip_shares(cloud, side), _chip_shares(nodata, side)
 
@@ -138,4 +140,5 @@ def _strip_shares(
 def _chip_shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     rows, columns = mask.shape[0] // side, mask.shape[1] // side
     blocks = mask.reshape(rows, side, columns, side)
-    return (blocks.sum(axis=(1, 3), dtype=np.int64) / (side * side)).astype(np.float32)
+    shares: NDArray[np.float32] = (blocks.sum(axis=(1, 3), dtype=np.int64) / (side * side)).astype(np.float32)
+    return shares

@@ -4,6 +4,8 @@ The assets of a job share their partitions, so `scene_requests` (per platform) a
 jobs of their own beside the rest of their groups.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from clay_assets.orchestration.everything import run_steps, steps
@@ -67,4 +69,4 @@ def everything() -> None:
     build_everything()
 
 
-ALL = [landcover, sampling, requests, scenes, chips, cell, merge, everything]
+ALL: list[Any] = [landcover, sampling, requests, scenes, chips, cell, merge, everything]

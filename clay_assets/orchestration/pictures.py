@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def cell_map(cell: ChipCell, title: str) -> bytes:
     return _png(figure)
 
 
-def rows_by_platform(parts: list[Mapping[str, Any]], title: str) -> bytes:
+def rows_by_platform(parts: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """Chips of the merged index per year and platform."""
     figure, axes = _figure(title)
     years = sorted({part["year"] for part in parts})

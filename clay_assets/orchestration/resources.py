@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from clay_assets.settings import Settings
 
@@ -30,6 +30,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     overrides: dict[str, Any] = Field({}, description="setting → value, over the environment's")
     s3: dg.ResourceDependency[S3Resource]
+    _store: Any = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
@@ -43,10 +44,13 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_recipe(self.settings.recipe)
 
     def store(self) -> "Store":
-        """Where everything is written."""
+        """Where everything is written; opened once, as making an S3 client takes long."""
         from clay_assets.storage.stores import open_store
 
-        return open_store(self.settings.storage, self.s3.get_client)
+        if self._store is None:
+            self._store = open_store(self.settings.storage, self.s3.get_client)
+        store: Store = self._store
+        return store
 
     def table(self, asset: str) -> "gpd.GeoDataFrame":
         """The table of an unpartitioned asset.

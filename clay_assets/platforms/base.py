@@ -31,10 +31,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    years: tuple[int, int] = Field((2018, 2023), description="first and last year to draw from, both included")
-    max_chip_nodata: float = Field(0.5, ge=0, le=1, description="chips with a larger nodata share are left out")
+    years: tuple[int, int] = Field(default=(2018, 2023), description="first and last year to draw from, both included")
+    max_chip_nodata: float = Field(default=0.5, ge=0, le=1, description="chips with a larger nodata share are left out")
     imagery: Literal["reference", "copy"] = Field(
-        "reference", description="read images where they lie, or copy them into our storage first"
+        default="reference", description="read images where they lie, or copy them into our storage first"
     )
 
     @model_validator(mode="after")

@@ -39,8 +39,8 @@ ALIASES = {
 class LandsatOptions(QuarterlyOptions):
     """Recipe fields of a Landsat level."""
 
-    max_chip_nodata: float = Field(0.0, ge=0, le=1, description="chips with a larger nodata share are left out")
-    min_sun_elevation: float = Field(0, ge=-90, le=90, description="lowest sun elevation taken, degrees")
+    max_chip_nodata: float = Field(default=0.0, ge=0, le=1, description="chips with a larger nodata share are left out")
+    min_sun_elevation: float = Field(default=0, ge=-90, le=90, description="lowest sun elevation taken, degrees")
 
 
 def search_point(tile: BaseGeometry) -> BaseGeometry:

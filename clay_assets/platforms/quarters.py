@@ -48,9 +48,11 @@ COLUMN_TYPES = {
 class QuarterlyOptions(Options):
     """Recipe fields of a platform that takes the least cloudy scene of each quarter."""
 
-    years_per_location: int = Field(1, ge=1, description="random years drawn for each location")
-    quarters: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1, description="quarters searched in a drawn year")
-    max_cloud_cover: float = Field(75, ge=0, le=100, description="highest eo:cloud_cover taken, percent")
+    years_per_location: int = Field(default=1, ge=1, description="random years drawn for each location")
+    quarters: tuple[int, ...] = Field(
+        default=(1, 2, 3, 4), min_length=1, description="quarters searched in a drawn year"
+    )
+    max_cloud_cover: float = Field(default=75, ge=0, le=100, description="highest eo:cloud_cover taken, percent")
 
     @model_validator(mode="after")
     def _draw_is_possible(self) -> QuarterlyOptions:

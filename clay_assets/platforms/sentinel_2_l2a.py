@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from clay_assets.access import Access
 from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request
 from clay_assets.platforms.quarters import QuarterlyOptions, cloud_refusal, number, quarterly_requests
 
@@ -34,8 +35,8 @@ _TILE_IN_ID = re.compile(r"^S2[A-D]_(\d{1,2}[C-X][A-Z]{2})_")
 class Sentinel2Options(QuarterlyOptions):
     """Recipe fields of Sentinel-2."""
 
-    years_per_location: int = Field(2, ge=1, description="random years drawn for each tile")
-    max_scene_nodata: float = Field(20, ge=0, le=100, description="highest nodata share of a scene, percent")
+    years_per_location: int = Field(default=2, ge=1, description="random years drawn for each tile")
+    max_scene_nodata: float = Field(default=20, ge=0, le=100, description="highest nodata share of a scene, percent")
 
 
 def requests(sample: gpd.GeoDataFrame, options: Sentinel2Options, seed: int) -> gpd.GeoDataFrame:
@@ -109,4 +110,5 @@ PLATFORM = Platform(
     rank=rank,
     judge=judge,
     properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
+    access=Access(unsigned=True, places=("sentinel-cogs",)),
 )

@@ -61,8 +61,8 @@ class TileRule(_Strict):
 class Tolerance(_Strict):
     """Which share of failures a run may end well with; those within it are reported and set aside."""
 
-    failed_requests: float = Field(0.01, ge=0, le=1, description="share of the searches of a cell")
-    failed_scenes: float = Field(0.01, ge=0, le=1, description="share of the scenes of a cell")
+    failed_requests: float = Field(default=0.01, ge=0, le=1, description="share of the searches of a cell")
+    failed_scenes: float = Field(default=0.01, ge=0, le=1, description="share of the scenes of a cell")
 
 
 class Recipe(_Strict):
@@ -71,7 +71,7 @@ class Recipe(_Strict):
     name: str = Field(min_length=1)
     description: str = ""
     seed: int = Field(ge=0)
-    chip_size: int = Field(256, ge=16, le=4096, description="pixels on a side, on the finest grid of a scene")
+    chip_size: int = Field(default=256, ge=16, le=4096, description="pixels on a side, on the finest grid of a scene")
     tolerance: Tolerance = Tolerance.model_validate({})
     tile_rules: tuple[TileRule, ...] = Field(min_length=1)
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)

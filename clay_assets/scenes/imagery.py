@@ -161,7 +161,7 @@ class _Source:
 
     def __init__(self, href: str, platform: Platform) -> None:
         self.href = href
-        self.access = platform.access
+        self.access = platform.access.to(href)
         self.bucket, self.key = _s3_address(href)
         self.name = PurePosixPath(self.key or unquote(urlsplit(href).path)).name
 

@@ -186,7 +186,8 @@ class ApiCatalogue:
         for attempt in self._retrying():
             with attempt:
                 try:
-                    client = Client.open(self.url, stac_io=_SearchIO(max_retries=retries, timeout=self.timeout))
+                    # `open` sets the time-out anew, so the one given to `_SearchIO` would be lost.
+                    client = Client.open(self.url, stac_io=_SearchIO(max_retries=retries), timeout=self.timeout)
                 except (
                     APIError,
                     http.RequestException,

@@ -88,7 +88,15 @@ class LocalStore(Store):
         return str(self.root / key) if key else str(self.root)
 
     def read(self, key: str) -> bytes:
-        return (self.root / key).read_bytes()
+        path = self.root / key
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(path)) from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error}. Check CLAY_STORAGE and its rights.") from error
 
     def write(self, key: str, content: bytes) -> None:
         with self.writing(key) as path:

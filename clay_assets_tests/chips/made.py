@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import rasterio
 import shapely
 from affine import Affine
@@ -43,7 +44,9 @@ def scl_pixels(size: int = 300, seed: int = 0) -> NDArray[np.uint8]:
     return rng.integers(0, 12, (size, size), dtype=np.uint8)
 
 
-def sentinel_2(folder: Path, scl: NDArray[Any] | None = None, item_id: str = "S2A_32NMF_20200102_0_L2A") -> dict[str, Any]:
+def sentinel_2(
+    folder: Path, scl: NDArray[Any] | None = None, item_id: str = "S2A_32NMF_20200102_0_L2A"
+) -> dict[str, Any]:
     """A Sentinel-2 item as Earth Search writes it, with a 20 m `scl` file and a 10 m `red` one, in zone 32 north."""
     pixels = scl_pixels() if scl is None else scl
     height, width = (2 * side for side in pixels.shape)
@@ -60,7 +63,9 @@ def sentinel_2(folder: Path, scl: NDArray[Any] | None = None, item_id: str = "S2
     return _item(item_id, {"proj:epsg": EPSG, "datetime": "2020-01-02T10:20:30.405Z"}, assets)
 
 
-def landsat(folder: Path, qa: NDArray[Any], item_id: str = "LC08_L2SP_188060_20200102_20200110_02_T1_SR") -> dict[str, Any]:
+def landsat(
+    folder: Path, qa: NDArray[Any], item_id: str = "LC08_L2SP_188060_20200102_20200110_02_T1_SR"
+) -> dict[str, Any]:
     """A Landsat item as the USGS server writes it, with a 30 m `qa_pixel` file, in zone 32 north."""
     path = write_tiff(folder / "QA_PIXEL.tif", qa, from_origin(LEFT, TOP, 30, 30), f"EPSG:{EPSG}")
     properties = {
@@ -108,13 +113,13 @@ def chip_table(
     left, bottom = west + x * step, south + (rows - 1 - y) * step
     boxes = shapely.box(left, bottom, left + step, bottom + step)
     count = len(x)
-    shares = np.random.default_rng(abs(hash((columns, rows)))).random((2, count), dtype=np.float32)
+    shares = np.random.default_rng([columns, rows]).random((2, count), dtype=np.float32)
     moment = pd.Timestamp(f"{year}-06-15T10:00:00Z")
-    ids = pd.Series(x).astype(str).str.cat(pd.Series(y).astype(str), sep="-")
+    text = [pa.array(axis).cast(pa.string()) for axis in (x, y)]
     zeros = pa.array(np.zeros(count, np.int32))
     table = pa.Table.from_arrays(
         [
-            pa.array(f"{item_id}-" + ids, pa.string()),
+            pc.binary_join_element_wise(item_id, *text, "-"),
             pa.DictionaryArray.from_arrays(zeros, pa.array([platform])),
             pa.DictionaryArray.from_arrays(zeros, pa.array([item_id])),
             pa.repeat(pa.scalar(moment, pa.timestamp("ms", "UTC")), count),

@@ -1,7 +1,8 @@
 """Merge synthetic cells in a process of its own, for tests that kill or measure it.
 
-    python -m … kill STORE          merge what `make_cells` wrote there
-    python -m … measure STORE ROWS  write a cell of so many rows, merge it, print rows and peak memory
+python -m … kill STORE          merge what `make_cells` wrote there
+python -m … measure STORE ROWS  write a cell of so many rows, merge it with little memory to sort in, and print
+                                rows and peak memory
 """
 
 import resource
@@ -9,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clay_assets.chips import merge as merging
 from clay_assets.chips.merge import merge
 from clay_assets.chips.scenes import ChipCell
 from clay_assets.recipes import load_recipe
@@ -16,7 +18,8 @@ from clay_assets.storage.stores import LocalStore, Store
 from clay_assets_tests.chips.made import S2, ledger_of, write_cell
 
 YEARS = (2018, 2019, 2020)
-SCENES, COLUMNS, ROWS = 20, 40, 40
+SCENES, COLUMNS, ROWS = 10, 40, 40
+SORT_MEMORY = "128MB"  # so that the rows of a test do not fit
 CHIPS_OF_A_LARGE_SCENE = (100, 100)
 
 
@@ -49,6 +52,7 @@ def main(what: str, folder: str, rows: str = "0") -> None:
     if what == "kill":
         run(standing_cells(store), store)
         return
+    merging.SORT_MEMORY = SORT_MEMORY
     columns, down = CHIPS_OF_A_LARGE_SCENE
     scenes = [f"S2A_{number:04d}" for number in range(int(rows) // (columns * down))]
     merged = run([write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)], store)

@@ -138,7 +138,9 @@ def test_hilbert_keys_are_neighbours_on_the_curve():
     cell = np.array([360 / 2**HILBERT_LEVEL, 180 / 2**HILBERT_LEVEL])
     corners = np.column_stack([-180 + x * cell[0], -90 + y * cell[1]])
     sides = [*corners.T, *(corners + cell).T]
-    bbox = pa.StructArray.from_arrays([pa.array(values) for values in sides], fields=list(CHIP_SCHEMA.field("bbox").type))
+    bbox = pa.StructArray.from_arrays(
+        [pa.array(values) for values in sides], fields=list(CHIP_SCHEMA.field("bbox").type)
+    )
     order = np.argsort(hilbert_keys(bbox))
     steps = np.abs(np.diff(x[order])) + np.abs(np.diff(y[order]))
     assert (steps == 1).all()
@@ -157,7 +159,11 @@ def test_manifest_tells_what_is_there(cells, store, join, recipe):
     document = manifest(store)
     assert document["rows"] == merged.rows
     assert document["recipe_hash"] == recipe.hash
-    assert [(entry["platform"], entry["year"]) for entry in document["partitions"]] == [(L2, 2020), (S2, 2019), (S2, 2020)]
+    assert [(entry["platform"], entry["year"]) for entry in document["partitions"]] == [
+        (L2, 2020),
+        (S2, 2019),
+        (S2, 2020),
+    ]
     listed = {f"{layout.MERGED}/{entry['path']}" for entry in document["partitions"]}
     assert listed | {layout.MANIFEST} == set(store.list(layout.MERGED))
     for entry in document["partitions"]:
@@ -309,7 +315,7 @@ def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, rec
     join(cells)
     before = state(store)
     again = write_cell(store, recipe, S2, 2021, ["S2A_A"])
-    with pytest.raises(InputError, match="scene S2A_A is in 2020 and in 2021.*chip ids would repeat"):
+    with pytest.raises(InputError, match=r"scene S2A_A is in 2020 and in 2021.*chip ids would repeat"):
         join([*cells, again])
     twice = cells[1].ledger.loc[[0, 0]].reset_index(drop=True).assign(fingerprint="0" * 32)
     with pytest.raises(InputError, match="scene LC08_A is twice in 2020"):
@@ -324,7 +330,7 @@ def test_both_landsat_levels_may_have_a_scene_of_one_name(store, join, recipe):
 
 def test_storage_that_cannot_be_written_is_told(cells, tmp_path, join):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot write .*file/merged.*CLAY_STORAGE"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/merged.*CLAY_STORAGE"):
         join(cells, store=LocalStore(tmp_path / "file" / "merged"))
 
 
@@ -363,7 +369,7 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, jo
 
 
 def test_memory_does_not_grow_with_the_cell(tmp_path):
-    """Ten times the rows cost no more than the sort may hold; what does not fit there goes to disk."""
+    """Five times the rows, 240 MB more of them, cost no more than the 128 MB that this sort may hold."""
 
     def measure(rows):
         command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "measure", str(tmp_path / rows), rows]
@@ -373,5 +379,5 @@ def test_memory_does_not_grow_with_the_cell(tmp_path):
         assert merged == int(rows)
         return peak
 
-    small, large = measure("200000"), measure("2000000")
-    assert large < small + 400e6
+    small, large = measure("200000"), measure("1000000")
+    assert large < small + 150e6

@@ -61,7 +61,10 @@ def test_a_bounding_box_reads_few_row_groups(large, window):
     file = pq.ParquetFile(large).metadata
     columns = {file.row_group(0).column(n).path_in_schema: n for n in range(file.num_columns)}
     ranges = [
-        {side: file.row_group(n).column(columns[f"bbox.{side}"]).statistics for side in ("xmin", "ymin", "xmax", "ymax")}
+        {
+            side: file.row_group(n).column(columns[f"bbox.{side}"]).statistics
+            for side in ("xmin", "ymin", "xmax", "ymax")
+        }
         for n in range(file.num_row_groups)
     ]
     west, south, east, north = window
@@ -131,4 +134,4 @@ def test_the_platform_column_can_be_read_by_duckdb(merged, hive):
     rows = duckdb.sql(f"SELECT platform, count(*) FROM {source} GROUP BY 1").fetchall()
     assert dict(rows) == {S2: SCENES * SIDE * SIDE + 64, L2: 64}
     if hive:
-        assert duckdb.sql(f"SELECT count(*) FROM {source} WHERE year = 2021").fetchone() == (64,)
+        assert duckdb.sql(f"SELECT count(*) FROM {source} WHERE year = 2021").fetchall() == [(64,)]

@@ -36,9 +36,7 @@ def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
     # stacchip's rings run clockwise and start elsewhere.
     polygons = shapely.normalize(shapely.from_wkb(ours["geometry"].to_numpy(zero_copy_only=False)))
     expected = shapely.normalize(shapely.from_wkt(theirs["geometry"].to_numpy(zero_copy_only=False)))
-    np.testing.assert_allclose(
-        shapely.get_coordinates(polygons), shapely.get_coordinates(expected), rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(shapely.get_coordinates(polygons), shapely.get_coordinates(expected), rtol=0, atol=1e-9)
     return ours.num_rows
 
 
@@ -53,7 +51,7 @@ def wedged(planet, platform, place):
     """A scene with a wedge of nodata through its chips, that says its CRS as stacchip understands it."""
     for item in planet.items(platform):
         shares = planet.chip_truth(item["id"])["nodata_percentage"]
-        if place in item["id"] and "proj:epsg" in item["properties"] and 0.5 < shares.max():
+        if place in item["id"] and "proj:epsg" in item["properties"] and shares.max() > 0.5:
             return item
     raise AssertionError(f"the planet has no such scene of {place}")
 

@@ -38,9 +38,9 @@ def test_a_frame_with_geometry_comes_back(frame):
     back = decode(encode(frame, STAMP), "x")
     back["rules"] = back["rules"].map(list)
     assert_geodataframe_equal(back, frame, check_dtype=False)
-    assert back.dtypes.drop("geometry").astype(str).to_dict() | {"name": "str"} == frame.dtypes.drop(
-        "geometry"
-    ).astype(str).to_dict() | {"name": "str"}
+    assert back.dtypes.drop("geometry").astype(str).to_dict() | {"name": "str"} == frame.dtypes.drop("geometry").astype(
+        str
+    ).to_dict() | {"name": "str"}
 
 
 def test_a_frame_without_geometry_comes_back():

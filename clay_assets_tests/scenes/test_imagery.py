@@ -1,0 +1,348 @@
+"""Which files are read for each scene, and copies of them: whole, resumable, and by the source's rules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clay_assets.access import Access
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import Platform
+from clay_assets.scenes.imagery import Imagery, readable_items
+from clay_assets.storage.stores import LocalStore, Store, open_store
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.scenes.items import (
+    LANDSAT_ASSETS,
+    LANDSAT_L2,
+    SENTINEL_2,
+    SENTINEL_2_ASSETS,
+    landsat_item,
+    sentinel_2_item,
+)
+from clay_assets_tests.servers.faults import FaultProxy
+from clay_assets_tests.servers.files import FileServer
+
+WHEN = "2020-02-01T10:00:00Z"
+PLAIN = replace(PLATFORMS[LANDSAT_L2], access=Access())
+
+
+def settle(
+    items: list[dict[str, Any]], store: Store, platform: Platform = PLAIN, imagery: str = "copy", workers: int = 2
+) -> Imagery:
+    with ThreadPoolExecutor(workers) as pool:
+        return readable_items(platform, items, platform.options(imagery=imagery), store, pool, 2 * workers)
+
+
+def content(item_id: str, name: str) -> bytes:
+    return f"{item_id}/{name} ".encode() * 500
+
+
+def scenes(root: str, *names: str) -> list[dict[str, Any]]:
+    """Items whose files lie below an address."""
+    items = []
+    for item_id in names:
+        item = landsat_item(item_id, WHEN)
+        for name, asset in item["assets"].items():
+            asset["href"] = f"{root}/{item_id}/{name}.tif"
+        items.append(item)
+    return items
+
+
+def fill(folder: Path, *names: str) -> list[dict[str, Any]]:
+    for item_id in names:
+        (folder / item_id).mkdir(parents=True, exist_ok=True)
+        for name in LANDSAT_ASSETS:
+            (folder / item_id / f"{name}.tif").write_bytes(content(item_id, name))
+    return scenes(str(folder), *names)
+
+
+def fill_bucket(bucket: Bucket, prefix: str, *names: str) -> list[dict[str, Any]]:
+    for item_id in names:
+        for name in LANDSAT_ASSETS:
+            key = f"{prefix}/{item_id}/{name}.tif"
+            bucket.client.put_object(Bucket=bucket.name, Key=key, Body=content(item_id, name))
+    return scenes(f"{bucket.url}/{prefix}", *names)
+
+
+def assert_copied(imagery: Imagery, store: Store, *names: str) -> None:
+    assert [item["id"] for item in imagery.items] == sorted(names)
+    for item in imagery.items:
+        for name, asset in item["assets"].items():
+            key = f"imagery/{LANDSAT_L2}/{item['id']}/{name}.tif"
+            assert asset["href"] == store.uri(key)
+            assert store.read(key) == content(item["id"], name)
+    good = imagery.ledger[imagery.ledger["outcome"] == "copied"]
+    assert good["files"].tolist() == [len(LANDSAT_ASSETS)] * len(names)
+    for row in good.itertuples():
+        assert row.bytes == sum(len(content(row.item_id, name)) for name in LANDSAT_ASSETS)
+
+
+# --- reference --------------------------------------------------------------------------------------
+
+
+def test_landsat_is_read_from_its_s3_address(tmp_path: Path) -> None:
+    item = landsat_item("a", WHEN)
+    for name, asset in item["assets"].items():
+        s3 = {"href": f"s3://usgs-landsat/a/{name}.TIF", "storage:requester_pays": True}
+        asset["alternate"] = {"s3": s3, "download": {"href": "https://elsewhere.org"}}
+    del item["assets"]["red"]["alternate"]
+    settled = settle([item], LocalStore(tmp_path), PLATFORMS[LANDSAT_L2], "reference")
+    hrefs = {name: asset["href"] for name, asset in settled.items[0]["assets"].items()}
+    assert hrefs == {name: f"s3://usgs-landsat/a/{name}.TIF" for name in LANDSAT_ASSETS} | {
+        "red": "https://example.com/a/red.tif"
+    }
+    assert all("alternate" not in asset for asset in settled.items[0]["assets"].values())
+    assert "alternate" in item["assets"]["blue"]  # the pick itself is not changed
+    assert settled.ledger.to_dict("records")[0] | {"error": None} == {
+        "item_id": "a",
+        "outcome": "referenced",
+        "files": 0,
+        "bytes": 0,
+        "error": None,
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sentinel_2_is_read_where_the_catalogue_says(tmp_path: Path) -> None:
+    item = sentinel_2_item("a", WHEN)
+    settled = settle([item], LocalStore(tmp_path), PLATFORMS[SENTINEL_2], "reference")
+    hrefs = {name: asset["href"] for name, asset in settled.items[0]["assets"].items()}
+    assert hrefs == {name: f"https://example.com/a/{name}.tif" for name in SENTINEL_2_ASSETS}
+
+
+# --- copies -----------------------------------------------------------------------------------------
+
+
+def test_from_a_folder(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    imagery = settle(fill(tmp_path / "source", "b", "a"), store)
+    assert_copied(imagery, store, "a", "b")
+    assert imagery.copied_now == 2 * len(LANDSAT_ASSETS)
+    assert imagery.failed_share() == 0
+
+
+def test_what_is_there_is_kept_and_what_differs_is_copied_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    items = fill(tmp_path / "source", "a", "b")
+    first = settle(items, store)
+    kept = tmp_path / "store" / f"imagery/{LANDSAT_L2}/a/red.tif"
+    before = kept.stat().st_mtime_ns
+    again = settle(items, store)
+    assert again.copied_now == 0
+    assert again.items == first.items
+    assert again.ledger.equals(first.ledger)
+    assert kept.stat().st_mtime_ns == before
+    kept.write_bytes(b"half a fi")
+    assert settle(items, store).copied_now == 1
+    assert_copied(settle(items, store), store, "a", "b")
+
+
+def test_a_scene_with_a_missing_file_is_set_aside(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    items = fill(tmp_path / "source", "a", "b", "c")
+    (tmp_path / "source" / "b" / "qa_pixel.tif").unlink()
+    imagery = settle(items, store)
+    assert [item["id"] for item in imagery.items] == ["a", "c"]
+    row = imagery.ledger.set_index("item_id").loc["b"]
+    assert row["outcome"] == "failed"
+    assert "b/qa_pixel.tif: there is no such file" in row["error"]
+    assert imagery.failed_share() == pytest.approx(1 / 3)
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    [item] = fill(tmp_path / "source", "a")
+    for number, name in enumerate(("red", "blue")):
+        path = tmp_path / "source" / "a" / f"R{number}0m" / "B.tif"
+        path.parent.mkdir()
+        path.write_bytes(name.encode() * 7)
+        item["assets"][name]["href"] = str(path)
+    settled = settle([item], LocalStore(tmp_path / "store"))
+    assert {n: Path(settled.items[0]["assets"][n]["href"]).read_bytes() for n in ("red", "blue")} == {
+        "red": b"red" * 7,
+        "blue": b"blue" * 7,
+    }
+    assert settle([item], LocalStore(tmp_path / "store")).copied_now == 0
+
+
+def test_storage_that_cannot_be_written_is_said_for_each_scene(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where a folder should be")
+    imagery = settle(fill(tmp_path / "source", "a"), LocalStore(tmp_path / "store"))
+    assert imagery.items == []
+    assert "CLAY_STORAGE" in imagery.ledger["error"].iloc[0]
+
+
+@pytest.fixture
+def web(
+    tmp_path: Path, file_server: Callable[[Path], FileServer], fault_proxy: Callable[[str], FaultProxy]
+) -> FaultProxy:
+    """A web server with the scenes a, b and c."""
+    fill(tmp_path / "source", "a", "b", "c")
+    return fault_proxy(file_server(tmp_path / "source").url)
+
+
+def test_from_the_web(web: FaultProxy, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    assert_copied(settle(scenes(web.url, "a", "b", "c"), store), store, "a", "b", "c")
+    web.clear()
+    assert settle(scenes(web.url, "a", "b", "c"), store).copied_now == 0
+    assert {seen.method for seen in web.seen} == {"HEAD"}
+
+
+@pytest.mark.parametrize("fault", ["truncate", "reset", "503"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_passing_faults_of_the_web_are_tried_again(
+    web: FaultProxy, tmp_path: Path, fault: str, method: str
+) -> None:
+    if fault.isdigit():
+        web.answer(int(fault), times=1, method=method)
+    elif (fault, method) != ("truncate", "HEAD"):
+        getattr(web, fault)(times=1, method=method)
+    store = LocalStore(tmp_path / "store")
+    assert_copied(settle(scenes(web.url, "a"), store), store, "a")
+
+
+def test_a_body_that_always_breaks_off_sets_the_scene_aside(web: FaultProxy, tmp_path: Path) -> None:
+    web.truncate(keep=50, times=None, path="b/qa_pixel", method="GET")
+    store = LocalStore(tmp_path / "store")
+    imagery = settle(scenes(web.url, "a", "b", "c"), store)
+    assert [item["id"] for item in imagery.items] == ["a", "c"]
+    assert "b/qa_pixel.tif: could not be fetched" in imagery.ledger["error"].iloc[1]
+    assert store.size(f"imagery/{LANDSAT_L2}/b/qa_pixel.tif") is None
+    web.clear()
+    assert settle(scenes(web.url, "a", "b", "c"), store).copied_now == 1
+
+
+def test_what_the_web_does_not_have_is_set_aside(web: FaultProxy, tmp_path: Path) -> None:
+    (tmp_path / "source" / "b" / "red.tif").unlink()
+    imagery = settle(scenes(web.url, "a", "b"), LocalStore(tmp_path / "store"))
+    assert imagery.ledger["outcome"].tolist() == ["copied", "failed"]
+    assert "404" in imagery.ledger["error"].iloc[1]
+
+
+def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> None:
+    signing = replace(PLAIN, access=Access(sign=lambda href: f"{href}?token=secret"))
+    store = LocalStore(tmp_path / "store")
+    imagery = settle(scenes(web.url, "a"), store, signing)
+    assert_copied(imagery, store, "a")
+    assert all(seen.path.endswith("?token=secret") for seen in web.seen)
+    assert "secret" not in repr(imagery)
+
+
+# --- S3 ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def s3(
+    s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> FaultProxy:
+    """A proxy in front of the S3 server, which the AWS variables of the environment lead to."""
+    proxy = fault_proxy(s3_bucket.server.endpoint_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    return proxy
+
+
+def test_between_buckets_the_server_copies(s3: FaultProxy, s3_bucket: Bucket) -> None:
+    items = fill_bucket(s3_bucket, "in", "a", "b")
+    big = bytes(9 << 20)
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="in/a/red.tif", Body=big)  # copied in parts
+    store = open_store(f"{s3_bucket.url}/out")
+    imagery = settle(items, store)
+    assert imagery.ledger["outcome"].tolist() == ["copied", "copied"]
+    assert {seen.method for seen in s3.seen} <= {"HEAD", "PUT", "POST"}  # no GET: no byte came here
+    puts = [seen for seen in s3.seen if seen.method == "PUT"]
+    assert all("x-amz-copy-source" in seen.headers for seen in puts)
+    assert all(int(seen.headers.get("content-length", 0)) == 0 for seen in puts)
+    assert store.size(f"imagery/{LANDSAT_L2}/a/red.tif") == len(big)
+    assert store.read(f"imagery/{LANDSAT_L2}/b/red.tif") == content("b", "red")
+    assert imagery.items[1]["assets"]["red"]["href"] == f"{s3_bucket.url}/out/imagery/{LANDSAT_L2}/b/red.tif"
+    assert settle(items, store).copied_now == 0
+    store.write(f"imagery/{LANDSAT_L2}/b/red.tif", b"short")
+    assert settle(items, store).copied_now == 1
+
+
+def test_from_s3_to_a_folder(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    s3.answer(503, times=1, method="GET")
+    assert_copied(settle(fill_bucket(s3_bucket, "in", "a", "b"), store), store, "a", "b")
+
+
+@pytest.mark.parametrize("to_s3", [True, False])
+def test_landsat_says_that_the_requester_pays(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path, to_s3: bool) -> None:
+    items = fill_bucket(s3_bucket, "in", "a")
+    store = open_store(f"{s3_bucket.url}/out") if to_s3 else LocalStore(tmp_path)
+    assert_copied(settle(items, store, PLATFORMS[LANDSAT_L2]), store, "a")
+    of_the_source = [seen for seen in s3.seen if "/in/" in seen.path or "x-amz-copy-source" in seen.headers]
+    assert len(of_the_source) >= 2 * len(LANDSAT_ASSETS)
+    assert {seen.headers.get("x-amz-request-payer") for seen in of_the_source} == {"requester"}
+
+
+def test_other_platforms_do_not(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) -> None:
+    settle(fill_bucket(s3_bucket, "in", "a"), LocalStore(tmp_path))
+    assert s3.total
+    assert not any("x-amz-request-payer" in seen.headers for seen in s3.seen)
+
+
+def test_public_buckets_are_read_without_a_signature(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) -> None:
+    public = s3_bucket.server.new_bucket(f"{s3_bucket.name}-public", public_read=True)
+    for name in LANDSAT_ASSETS:
+        s3_bucket.client.put_object(Bucket=public, Key=f"in/a/{name}.tif", Body=content("a", name))
+    unsigned = replace(PLAIN, access=Access(unsigned=True))
+    store = LocalStore(tmp_path)
+    assert_copied(settle(scenes(f"s3://{public}/in", "a"), store, unsigned), store, "a")
+    assert s3.total
+    assert not any("authorization" in seen.headers for seen in s3.seen)
+
+
+def test_missing_and_forbidden_objects_are_set_aside(s3_bucket: Bucket, tmp_path: Path) -> None:
+    items = fill_bucket(s3_bucket, "in", "a", "b")
+    s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key="in/b/red.tif")
+    imagery = settle([*items, *scenes("s3://no-such-bucket-here/in", "c")], LocalStore(tmp_path))
+    assert imagery.ledger["outcome"].tolist() == ["copied", "failed", "failed"]
+    assert "b/red.tif: there is no such file" in imagery.ledger["error"].iloc[1]
+    unsigned = replace(PLAIN, access=Access(unsigned=True))
+    refused = settle(items[:1], LocalStore(tmp_path / "other"), unsigned)
+    assert "access was refused" in refused.ledger["error"].iloc[0]
+
+
+# --- a kill -----------------------------------------------------------------------------------------
+
+COPY = """
+import sys
+from pathlib import Path
+from clay_assets_tests.scenes.test_imagery import LocalStore, scenes, settle
+settle(scenes(sys.argv[1], *sys.argv[3:]), LocalStore(sys.argv[2]))
+"""
+
+
+def test_after_a_kill_the_rest_is_copied(
+    tmp_path: Path, file_server: Callable[[Path], FileServer], fault_proxy: Callable[[str], FaultProxy]
+) -> None:
+    names = [f"scene-{number}" for number in range(6)]
+    fill(tmp_path / "source", *names)
+    web = fault_proxy(file_server(tmp_path / "source").url)
+    web.delay(0.15)
+    folder = tmp_path / "store"
+    copying = subprocess.Popen([sys.executable, "-c", COPY, web.url, str(folder), *names])
+    deadline = time.monotonic() + 30
+    while len(list(folder.glob("imagery/**/*.tif"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    copying.kill()
+    copying.wait(10)
+    web.clear()
+    store = LocalStore(folder)
+    there = {key: size for key, size in store.list("imagery").items() if key.endswith(".tif")}
+    assert 5 <= len(there) < len(names) * len(LANDSAT_ASSETS)
+    for key, size in there.items():  # whatever has its name is whole
+        item_id, name = key.split("/")[-2:]
+        assert size == len(content(item_id, name.removesuffix(".tif")))
+    imagery = settle(scenes(web.url, *names), store)
+    assert imagery.copied_now == len(names) * len(LANDSAT_ASSETS) - len(there)
+    assert_copied(imagery, store, *names)
