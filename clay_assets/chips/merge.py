@@ -7,58 +7,32 @@ only when its inputs changed; the manifest is written last.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
-import duckdb
-import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clay_assets.chips.index import BBOX, CHIP_SCHEMA, GEOMETRY_TYPES
+from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.scenes import ChipCell
-from clay_assets.errors import InputError, StorageError
+from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
+from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
-from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata, stamp_of, stamped
+from clay_assets.storage.geoparquet import stamp_of, stamped
 from clay_assets.storage.stores import Store
 
 MERGE_VERSION = "1"  # raise it when the same inputs would give another file
 MANIFEST_VERSION = 1
-ROW_GROUP_ROWS = 16_384  # about 1 MB compressed: few bytes for a small query, few requests for a large one
-HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
-WORLD = (-180.0, -90.0, 180.0, 90.0)
-SORT_MEMORY = "1GB"
-SORT_THREADS = 2
-DICTIONARIES = ["platform", "item_id", "datetime", "date", "chip_index_x", "chip_index_y"]
-
-# What DuckDB carries through the sort; times travel as numbers, so that no time zone is involved.
-_SORTED_SCHEMA = pa.schema(
-    [
-        *(
-            pa.field(
-                field.name,
-                {"platform": pa.string(), "item_id": pa.string(), "datetime": pa.int64()}[field.name],
-            )
-            if field.name in ("platform", "item_id", "datetime")
-            else field
-            for field in CHIP_SCHEMA
-        ),
-        pa.field("hilbert", pa.uint32()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -166,16 +140,6 @@ def inputs_of(cell: ChipCell) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Distance along a Hilbert curve over the world of each bounding box's centre, uint32."""
-    west, south, east, north = (pc.struct_field(bbox, side).to_numpy() for side in ("xmin", "ymin", "xmax", "ymax"))
-    # A chip split at the antimeridian spans the world; its place on the curve is the antimeridian.
-    x = np.where(east - west > WORLD[2], WORLD[2], (west + east) / 2)
-    points = gpd.GeoSeries(gpd.points_from_xy(x, (south + north) / 2))
-    keys = points.hilbert_distance(total_bounds=WORLD, level=HILBERT_LEVEL)
-    return cast("np.ndarray[Any, np.dtype[np.uint32]]", keys.to_numpy().astype(np.uint32))
-
-
 def check_chips(table: pa.Table, platform: str, item_id: str, name: str) -> None:
     """Refuse a scene's chip index that cannot be valid.
 
@@ -239,7 +203,8 @@ def _standing_part(cell: ChipCell, store: Store, known: Part | None) -> Part | N
 def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor, in_flight: int) -> Part:
     with store.writing(layout.merged_part(cell.platform, cell.year)) as path:
         with tempfile.TemporaryDirectory(prefix="clay-sort-") as spill:
-            rows = _write_sorted(_batches(cell, executor, in_flight), path, Path(spill), inputs_of(cell), recipe)
+            stamp = stamped({**recipe.stamp(), "inputs": inputs_of(cell)})
+            rows = write_sorted(_batches(cell, executor, in_flight), path, Path(spill), stamp)
         expected = int(cell.scenes["chips"].sum())
         if rows != expected:
             raise InputError(
@@ -265,112 +230,7 @@ def _read_scene(store: Store, platform: str, job: tuple[str, str]) -> pa.Table:
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
     check_chips(table, platform, item_id, store.uri(key))
-    table = table.replace_schema_metadata(None)
-    table = table.set_column(3, "datetime", table["datetime"].cast(pa.int64()))
-    keys = hilbert_keys(table["bbox"].combine_chunks())
-    return table.append_column("hilbert", pa.array(keys)).cast(_SORTED_SCHEMA)
-
-
-def _write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, inputs: str, recipe: Recipe) -> int:
-    """Sort a stream of batches and write it as one GeoParquet file; returns its rows."""
-    extent = _Extent()
-    rows = 0
-    source = _Remembering(batches)
-    with source.own_errors(spill), duckdb.connect(config=_duckdb_config(spill)) as connection:
-        connection.register("chips", pa.RecordBatchReader.from_batches(_SORTED_SCHEMA, source))
-        ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
-        options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
-        with pq.ParquetWriter(path, CHIP_SCHEMA, store_schema=False, **options) as writer:
-            for table in _row_groups(ordered.to_arrow_reader(ROW_GROUP_ROWS)):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-                extent.add(table)
-                rows += table.num_rows
-            metadata = {b"geo": extent.metadata(), **stamped({**recipe.stamp(), "inputs": inputs})}
-            # Where a file has an Arrow schema, Arrow readers take metadata from it alone; the extent is known only now.
-            arrow = base64.b64encode(CHIP_SCHEMA.with_metadata(metadata).serialize().to_pybytes())
-            writer.add_key_value_metadata({**metadata, b"ARROW:schema": arrow})
-    return rows
-
-
-class _Remembering:
-    """Batches whose error is remembered: on its way through DuckDB it would lose its class and gain a stack trace."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self.batches = batches
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self.batches
-        except BaseException as error:
-            self.error = error
-            raise
-
-    @contextmanager
-    def own_errors(self, spill: Path) -> Iterator[None]:
-        """Raise what the batches raised in place of what was made of it."""
-        try:
-            yield
-        except (duckdb.Error, pa.ArrowException) as error:
-            if self.error is not None:
-                raise self.error from None
-            raise StorageError(f"chips cannot be sorted in {spill}: {error}. Check that there is room.") from error
-
-
-class _Extent:
-    """Geometry types and bounds of tables that pass by."""
-
-    def __init__(self) -> None:
-        self.types: set[int] = set()
-        self.bounds: list[float] | None = None
-
-    def add(self, table: pa.Table) -> None:
-        # In WKB a geometry's type follows the byte-order mark; its low byte comes first, and 3 and 6 need no other.
-        self.types |= {kind[0] for kind in pc.binary_slice(table["geometry"], 1, 2).unique().to_pylist()}
-        west, south, east, north = (pc.struct_field(table["bbox"], side.name) for side in BBOX)
-        here = [pc.min(west).as_py(), pc.min(south).as_py(), pc.max(east).as_py(), pc.max(north).as_py()]
-        before = self.bounds or here
-        self.bounds = [*map(min, before[:2], here[:2]), *map(max, before[2:], here[2:])]
-
-    def metadata(self) -> bytes:
-        return geo_metadata([GEOMETRY_TYPES[number] for number in self.types], self.bounds)
-
-
-def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The stream cut into tables of exactly one row group (the last may be shorter), in the contract's types."""
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in reader:
-        held.append(batch)
-        count += batch.num_rows
-        while count >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(held)
-            yield _contracted(table.slice(0, ROW_GROUP_ROWS))
-            held = table.slice(ROW_GROUP_ROWS).to_batches()
-            count -= ROW_GROUP_ROWS
-    if count:
-        yield _contracted(pa.Table.from_batches(held))
-
-
-def _contracted(table: pa.Table) -> pa.Table:
-    columns = []
-    for field in CHIP_SCHEMA:
-        column = table[field.name].combine_chunks()
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.string()).dictionary_encode()
-        columns.append(column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=CHIP_SCHEMA)
-
-
-def _duckdb_config(spill: Path) -> dict[str, str]:
-    return {
-        "memory_limit": SORT_MEMORY,
-        "threads": str(SORT_THREADS),
-        "temp_directory": str(spill),
-        "preserve_insertion_order": "false",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-    }
+    return with_hilbert_keys(table)
 
 
 def _part(cell: ChipCell, size: int, content: str) -> Part:

@@ -80,7 +80,7 @@ def rank(item: Item, request: Request) -> tuple[Any, ...]:
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """Cloud and nodata masks from the scene classification layer, uint8."""
     scl = pixels["scl"]
-    return _IS_CLOUD[scl], scl == SCL_NODATA
+    return _IS_CLOUD.take(scl), scl == SCL_NODATA
 
 
 PLATFORM = Platform(

@@ -20,6 +20,7 @@ import shapely
 from pystac import STACError
 from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -196,6 +197,7 @@ class ApiCatalogue:
                     TypeError,
                     AttributeError,
                     STACError,
+                    ClientTypeError,
                 ) as error:
                     raise _kind(error)(
                         f"{self.url}: is no STAC API that answers ({_brief(error)}). "

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clay_assets.chips import merge as merging
+from clay_assets.chips import sorting
 from clay_assets.chips.merge import merge
 from clay_assets.chips.scenes import ChipCell
 from clay_assets.recipes import load_recipe
@@ -52,7 +52,7 @@ def main(what: str, folder: str, rows: str = "0") -> None:
     if what == "kill":
         run(standing_cells(store), store)
         return
-    merging.SORT_MEMORY = SORT_MEMORY
+    sorting.SORT_MEMORY = SORT_MEMORY
     columns, down = CHIPS_OF_A_LARGE_SCENE
     scenes = [f"S2A_{number:04d}" for number in range(int(rows) // (columns * down))]
     merged = run([write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)], store)

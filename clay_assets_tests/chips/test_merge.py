@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.chips.index import CHIP_SCHEMA, open_index
-from clay_assets.chips.merge import HILBERT_LEVEL, hilbert_keys, merge, read_manifest
+from clay_assets.chips.merge import merge, read_manifest
 from clay_assets.chips.scenes import ChipCell, index_scenes
+from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.chips.index import open_index
-from clay_assets.chips.merge import ROW_GROUP_ROWS, merge
+from clay_assets.chips.merge import merge
+from clay_assets.chips.sorting import ROW_GROUP_ROWS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.made import L2, S2, write_cell

@@ -270,6 +270,7 @@ def test_a_root_that_needs_another_try(proxy: FaultProxy) -> None:
     assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED
 
 
+@pytest.mark.filterwarnings("ignore:Server does not advertise")
 def test_a_static_catalogue_is_no_api(tmp_path: Path, file_server: Callable[[Path], FileServer]) -> None:
     root = {"type": "Catalog", "stac_version": "1.0.0", "id": "x", "description": "x", "links": []}
     (tmp_path / "catalog.json").write_text(json.dumps(root))

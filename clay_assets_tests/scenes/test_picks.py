@@ -165,7 +165,7 @@ def test_a_cell_with_nothing_to_do(planet: Planet, platform: str) -> None:
     assert len(picks.ledger) == 0
     assert picks.failed_share() == 0
     assert picks.ledger.columns.tolist() == (
-        "request_id platform location year period outcome reason candidates rejected item_id cloud_cover".split()
+        ["request_id", "platform", "location", "year", "period", "outcome", "reason", "candidates", "rejected", "item_id", "cloud_cover"]
     )
 
 
