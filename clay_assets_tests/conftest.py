@@ -87,9 +87,7 @@ def real_data() -> Path:
     """Folder of published data for offline use: `CLAY_REAL_DATA`, else `../shared/data` of the repository."""
     folder = Path(os.environ.get("CLAY_REAL_DATA", REPOSITORY.parent / "shared" / "data")).resolve()
     if not (folder / "MANIFEST.md").is_file():
-        reason = (
-            f"{NOT_RUN}real data: there is no {folder} (set CLAY_REAL_DATA to the folder with MANIFEST.md)"
-        )
+        reason = f"{NOT_RUN}real data: there is no {folder} (set CLAY_REAL_DATA to the folder with MANIFEST.md)"
         pytest.skip(reason)
     return folder
 

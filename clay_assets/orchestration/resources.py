@@ -77,7 +77,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def catalogue(self, platform: "Platform") -> "Catalogue":
         """Where a platform's scenes are looked up."""
-        from clay_assets.scenes.search import open_catalogue
+        from clay_assets.scenes.catalogue import open_catalogue
 
         return open_catalogue(getattr(self.settings, platform.catalogue), self.settings.requests_in_flight)
 

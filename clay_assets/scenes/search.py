@@ -42,17 +42,6 @@ class Catalogue(Protocol):
         ...
 
 
-def open_catalogue(location: str, requests_in_flight: int) -> Catalogue:
-    """The catalogue at a location: an `http(s)://` address is an API, all else is a snapshot."""
-    if location.startswith(("http://", "https://")):
-        from clay_assets.scenes.stac_api import ApiCatalogue
-
-        return ApiCatalogue(location, requests_in_flight=requests_in_flight)
-    from clay_assets.scenes.snapshot import SnapshotCatalogue
-
-    return SnapshotCatalogue(location)
-
-
 def prepared(platform: Platform, item: Item) -> Item:
     """A candidate as `picks` looks at it: the platform's assets by their names here, `datetime` as ISO 8601 UTC."""
     moment = item_datetime(item).isoformat(timespec="milliseconds")

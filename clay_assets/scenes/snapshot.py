@@ -161,20 +161,22 @@ class _SnapshotFile:
 
 
 def _candidates(platform: Platform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]) -> list[Item]:
-    table = batch.take(pa.array(rows)).drop_columns("geometry").to_pylist()
-    candidates = []
-    for row, shape in zip(table, shapes[rows], strict=True):
-        values = {name: value for name, value in row.items() if value is not None}
-        candidates.append(
-            {
-                "id": row["id"],
-                "collection": platform.collection,
-                "geometry": shapely.geometry.mapping(shape),
-                "properties": {**_named(values, "property "), "datetime": row["moment"]},
-                "assets": {name: {"href": href} for name, href in _named(values, "asset ").items()},
-            }
-        )
-    return candidates
+    table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
+    properties, assets = _named(table, "property "), _named(table, "asset ")
+    return [
+        {
+            "id": item_id,
+            "collection": platform.collection,
+            "geometry": shapely.geometry.mapping(shape),
+            "properties": {**_present(properties, row), "datetime": moment},
+            "assets": {name: {"href": href} for name, href in _present(assets, row).items()},
+        }
+        for row, (item_id, moment, shape) in enumerate(zip(table["id"], table["moment"], shapes[rows], strict=True))
+    ]
+
+
+def _present(columns: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
+    return {name: values[row] for name, values in columns.items() if values[row] is not None}
 
 
 class _Alternatives:

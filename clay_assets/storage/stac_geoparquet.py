@@ -83,7 +83,7 @@ def item_datetime(item: Item) -> datetime:
     value = properties.get("datetime") or properties.get("start_datetime")
     if isinstance(value, str):
         try:
-            value = pystac.utils.str_to_datetime(value)
+            value = datetime.fromisoformat(value)
         except ValueError as error:
             raise InputError(f"{item['id']}: datetime {value!r} is no time ({error}).") from error
     if not isinstance(value, datetime):

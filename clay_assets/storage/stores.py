@@ -261,7 +261,7 @@ class S3Store(Store):
             raise StorageError(
                 f"cannot {verb} {self.uri(key)}: {error}. Check the bucket's name, AWS credentials and rights."
             ) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, Boto3Error) as error:
             raise StorageError(
                 f"cannot {verb} {self.uri(key)}: {error}. Check AWS_ENDPOINT_URL, credentials and the network."
             ) from error

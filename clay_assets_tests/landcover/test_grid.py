@@ -33,9 +33,7 @@ KML = """<?xml version="1.0" encoding="UTF-8"?>
 <Folder><name>Info</name><description>legend</description></Folder></Document></kml>"""
 
 
-def _frame(
-    geometries: list[object], names: list[object] | None = None, column: str = "name"
-) -> gpd.GeoDataFrame:
+def _frame(geometries: list[object], names: list[object] | None = None, column: str = "name") -> gpd.GeoDataFrame:
     names = names or [f"T{number}" for number in range(len(geometries))]
     return gpd.GeoDataFrame({column: names}, geometry=geometries, crs="EPSG:4326")
 
@@ -106,9 +104,7 @@ E_HALF, W_HALF = box(179, 10, 180, 11), box(-180, 10, -179, 11)
         [(-181, 10), (-179, 10), (-179, 11), (-181, 11)],
     ],
 )
-def test_one_ring_across_the_antimeridian_is_cut_there(
-    tmp_path: Path, ring: list[tuple[float, float]]
-) -> None:
+def test_one_ring_across_the_antimeridian_is_cut_there(tmp_path: Path, ring: list[tuple[float, float]]) -> None:
     grid = read_grid(_written(tmp_path, _frame([shapely.Polygon(ring)])))
     assert grid.geometry[0].geom_type == "MultiPolygon"
     assert grid.geometry[0].equals(shapely.MultiPolygon([E_HALF, W_HALF]))
@@ -130,9 +126,7 @@ def test_the_cut_lies_on_the_straight_edge_and_keeps_the_hole(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ring", [box(180, 10, 181, 11), box(-180, 10, -179, 11)])
-def test_a_polygon_that_only_touches_the_antimeridian_stays_one(
-    tmp_path: Path, ring: shapely.Polygon
-) -> None:
+def test_a_polygon_that_only_touches_the_antimeridian_stays_one(tmp_path: Path, ring: shapely.Polygon) -> None:
     grid = read_grid(_written(tmp_path, _frame([ring])))
     assert grid.geometry[0].equals(W_HALF)
 
@@ -172,9 +166,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, frame: gpd.GeoDataFrame, says: st
 
 
 def test_files_that_are_no_vector_files(tmp_path: Path) -> None:
-    absent, text, cut, cut_kml, table = (
-        tmp_path / name for name in ("no.kml", "a.kml", "b.zip", "c.kml", "d.parquet")
-    )
+    absent, text, cut, cut_kml, table = (tmp_path / name for name in ("no.kml", "a.kml", "b.zip", "c.kml", "d.parquet"))
     text.write_text("<html>504 Gateway Timeout</html>")
     cut.write_bytes(b"PK\x03\x04 and then nothing")
     cut_kml.write_text(KML[: len(KML) // 2])
@@ -209,9 +201,7 @@ def test_the_official_kml(real_data: Path) -> None:
     assert (halves.minx == -180).all()
     assert (halves.maxx == 180).all()
     # Independent of any polygon in the KML: tiles are 109.8 km squares in the UTM zone that their name tells.
-    for name, utm in (
-        converted.set_index("name").loc[["32NLG", "29RKH", "01CCV"], ["epsg", "utm_wkt"]].iterrows()
-    ):
+    for name, utm in converted.set_index("name").loc[["32NLG", "29RKH", "01CCV"], ["epsg", "utm_wkt"]].iterrows():
         square = shapely.from_wkt(utm["utm_wkt"])
         assert square.area == pytest.approx(109_800**2, rel=1e-6)
         to_degrees = pyproj.Transformer.from_crs(utm["epsg"], 4326, always_xy=True).transform

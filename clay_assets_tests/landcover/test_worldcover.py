@@ -46,9 +46,7 @@ def test_the_columns_are_those_of_the_published_sample(real_data: Path, tmp_path
 
 def test_half_and_half(tmp_path: Path) -> None:
     write_cell(tmp_path, "N00E006", split_columns(10, 50))  # the border is at 7.5° east
-    shares = class_shares(
-        tiles(half=box(7, 1, 8, 2), fifth=box(6.5, 1, 7.75, 2), one=box(6, 1, 7, 2)), tmp_path
-    )
+    shares = class_shares(tiles(half=box(7, 1, 8, 2), fifth=box(6.5, 1, 7.75, 2), one=box(6, 1, 7, 2)), tmp_path)
     assert shares["name"].tolist() == ["half", "fifth", "one"]
     np.testing.assert_allclose(shares["Tree cover"], [0.5, 0.8, 1], rtol=1e-12)
     np.testing.assert_allclose(shares["Built-up"], [0.5, 0.2, 0], rtol=1e-12)
@@ -56,9 +54,7 @@ def test_half_and_half(tmp_path: Path) -> None:
     assert shares["valid_share"].tolist() == [1, 1, 1]
     fifth = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
     np.testing.assert_allclose(shares["diversity"], [math.log(2), fifth, 0], rtol=1e-12)
-    np.testing.assert_array_equal(
-        shares.drop(columns=["geometry", "name"]).filter(["Mangroves"]).to_numpy(), 0
-    )
+    np.testing.assert_array_equal(shares.drop(columns=["geometry", "name"]).filter(["Mangroves"]).to_numpy(), 0)
     assert shares.attrs == {
         "considered": 3,
         "only_water": 0,
@@ -100,9 +96,7 @@ def test_a_tile_over_four_files_adds_them_up(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_exist_is_open_ocean(tmp_path: Path) -> None:
     write_cell(tmp_path, "N00E006", split_columns(10, 0))  # nodata east of 7.5°
-    shares = class_shares(
-        tiles(coast=box(7, 1, 10, 2), sea=box(9.5, 1, 10, 2), none=box(8, 1, 10, 2)), tmp_path
-    )
+    shares = class_shares(tiles(coast=box(7, 1, 10, 2), sea=box(9.5, 1, 10, 2), none=box(8, 1, 10, 2)), tmp_path)
     assert shares["name"].tolist() == ["coast"]
     assert shares["Tree cover"][0] == 1
     assert shares["valid_share"][0] == pytest.approx(1 / 6, rel=1e-9)  # 0.5° of 3°
@@ -162,8 +156,7 @@ def varied(tmp_path: Path) -> tuple[Path, gpd.GeoDataFrame]:
             write_cell(tmp_path, lat + lon, generator.choice([0, *CLASSES], size=(60, 60)).astype(np.uint8))
     x, y = generator.uniform(-4, 6.5, 40), generator.uniform(-4, 6.5, 40)
     slanted = [
-        shapely.affinity.rotate(box(a, b, a + 1, b + 1), 7 * n)
-        for n, (a, b) in enumerate(zip(x, y, strict=True))
+        shapely.affinity.rotate(box(a, b, a + 1, b + 1), 7 * n) for n, (a, b) in enumerate(zip(x, y, strict=True))
     ]
     return tmp_path, tiles(**{f"T{n:02d}": polygon for n, polygon in enumerate(slanted)})
 
@@ -175,9 +168,7 @@ def test_the_executor_does_not_change_the_result(varied: tuple[Path, gpd.GeoData
     assert inline.attrs["worldcover_tiles_read"] == 9
     if pool == "dask":
         distributed = pytest.importorskip("distributed")
-        with distributed.Client(
-            processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
-        ) as client:
+        with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
             other = class_shares(world, folder, executor=client.get_executor())
     else:
         with {"threads": ThreadPoolExecutor, "processes": ProcessPoolExecutor}[pool](2) as executor:
@@ -228,9 +219,7 @@ class _Counting(ThreadPoolExecutor):
 
 
 @pytest.mark.parametrize(("in_flight", "most"), [(None, 4), (3, 3)])
-def test_jobs_in_flight_are_bounded(
-    varied: tuple[Path, gpd.GeoDataFrame], in_flight: int | None, most: int
-) -> None:
+def test_jobs_in_flight_are_bounded(varied: tuple[Path, gpd.GeoDataFrame], in_flight: int | None, most: int) -> None:
     folder, world = varied
     with _Counting(2) as executor:
         class_shares(world, folder, executor=executor, in_flight=in_flight)
@@ -238,9 +227,7 @@ def test_jobs_in_flight_are_bounded(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_progress_counts_up_to_the_number_of_files(
-    varied: tuple[Path, gpd.GeoDataFrame], workers: int
-) -> None:
+def test_progress_counts_up_to_the_number_of_files(varied: tuple[Path, gpd.GeoDataFrame], workers: int) -> None:
     folder, world = varied
     seen: list[tuple[int, int]] = []
     executor: Executor | None = ThreadPoolExecutor(workers) if workers else None
@@ -258,9 +245,7 @@ def test_spherical_area() -> None:
     hole = math.radians(10) * (math.sin(math.radians(30)) - math.sin(math.radians(0.5)))
     # Under the diagonal: integral over longitude of sin(90° - longitude) from 0 to 90° = 1.
     expected = [math.pi / 2, math.pi / 2 - hole, 1, 2 * math.radians(10), 0]
-    clockwise = shapely.orient_polygons(
-        np.array([octant, holed, slanted, both, shapely.Polygon()]), exterior_cw=True
-    )
+    clockwise = shapely.orient_polygons(np.array([octant, holed, slanted, both, shapely.Polygon()]), exterior_cw=True)
     np.testing.assert_allclose(spherical_area(clockwise), expected, rtol=1e-12)
 
 
@@ -342,9 +327,7 @@ def test_tiles_that_cannot_be_used_are_named(tmp_path: Path, world: gpd.GeoDataF
 
 
 def same(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> bool:
-    return bool(
-        one.attrs == other.attrs and one.drop(columns="geometry").equals(other.drop(columns="geometry"))
-    )
+    return bool(one.attrs == other.attrs and one.drop(columns="geometry").equals(other.drop(columns="geometry")))
 
 
 COAST = tiles(a=box(7, 0, 10, 1), b=box(6, 0, 7, 1))

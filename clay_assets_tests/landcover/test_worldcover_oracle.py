@@ -39,12 +39,7 @@ def exact_shares(values: np.ndarray, cell: str, tiles: gpd.GeoDataFrame) -> pd.D
         dict(zip(codes.astype(int), shares, strict=True))
         for codes, shares in zip(found["unique"], found["weighted_frac"], strict=True)
     ]
-    return (
-        pd.DataFrame(rows, index=found["name"])
-        .reindex(columns=list(CLASSES))
-        .fillna(0)
-        .set_axis(SHARES, axis=1)
-    )
+    return pd.DataFrame(rows, index=found["name"]).reindex(columns=list(CLASSES)).fillna(0).set_axis(SHARES, axis=1)
 
 
 def centre_shares(values: np.ndarray, cell: str, polygon: shapely.Geometry) -> np.ndarray:
@@ -84,8 +79,7 @@ def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
     write_cell(tmp_path, cell, values, factors=(2, 4, 8, 16))
     west, south = corner(cell)
     polygons = [
-        shapely.affinity.rotate(box(west + 0.8, south + 0.8, west + 2.2, south + 2.2), angle)
-        for angle in (3, 20, 40)
+        shapely.affinity.rotate(box(west + 0.8, south + 0.8, west + 2.2, south + 2.2), angle) for angle in (3, 20, 40)
     ]
     tiles = gpd.GeoDataFrame({"name": ["a", "b", "c"]}, geometry=polygons, crs="EPSG:4326")
     ours = class_shares(tiles, tmp_path).set_index("name")[SHARES]

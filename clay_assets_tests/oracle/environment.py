@@ -70,9 +70,7 @@ class Stacchip:
             [uv, "pip", "install", "--no-deps", "--python", str(self._python), "-r", str(REQUIREMENTS)],
         ):
             try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-                )
+                done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
             except subprocess.TimeoutExpired as error:
                 raise OracleUnavailableError(f"{' '.join(command)} took over {BUILD_SECONDS} s") from error
             if done.returncode != 0:
@@ -80,9 +78,7 @@ class Stacchip:
                     f"its environment cannot be built: {done.stderr.strip().splitlines()[-1:]}"
                 )
 
-    def index(
-        self, item_json_path: Path, platform_class: Indexer, chip_max_nodata: float | None = None
-    ) -> pa.Table:
+    def index(self, item_json_path: Path, platform_class: Indexer, chip_max_nodata: float | None = None) -> pa.Table:
         """Return stacchip's chip index of an item.
 
         Args:

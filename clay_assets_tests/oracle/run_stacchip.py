@@ -22,9 +22,7 @@ def main(item_path: str, class_name: str, chip_max_nodata: str, out: str) -> Non
     geometry = table.column(place)
     if isinstance(geometry, pa.ChunkedArray):
         geometry = geometry.combine_chunks()
-    table = table.set_column(
-        place, "geometry", pa.array(ga.format_wkt(geometry, precision=16)).cast(pa.string())
-    )
+    table = table.set_column(place, "geometry", pa.array(ga.format_wkt(geometry, precision=16)).cast(pa.string()))
     pq.write_table(table, out)
 
 

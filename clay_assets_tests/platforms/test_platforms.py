@@ -107,7 +107,8 @@ def test_sentinel_2_ranks_by_cloud_nodata_time_id() -> None:
         sentinel_2_item("e", "2020-01-02T00:00:00Z", 2.0, nodata=2.0),
     ]
     rank = platform(SENTINEL_2).rank
-    assert sorted(reversed(ordered), key=lambda item: rank(item, request())) == ordered
+    backwards = ordered[::-1]
+    assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
 
 @pytest.mark.parametrize("key", [LANDSAT_L1, LANDSAT_L2])
@@ -142,7 +143,8 @@ def test_landsat_ranks_by_cloud_time_id() -> None:
         landsat_item("d", "2020-01-02T00:00:00Z", 2.0),
     ]
     rank = platform(LANDSAT_L2).rank
-    assert sorted(reversed(ordered), key=lambda item: rank(item, request())) == ordered
+    backwards = ordered[::-1]
+    assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
 
 def test_scl_codes() -> None:
@@ -194,6 +196,7 @@ def test_assets_get_the_names_of_today() -> None:
 
 
 # --- real items -------------------------------------------------------------------------------------
+
 
 def test_real_sentinel_2_items_know_their_tile(real_data: Path) -> None:
     items = real_items(real_data, SENTINEL_2)

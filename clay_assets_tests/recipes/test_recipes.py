@@ -216,7 +216,9 @@ def test_platforms_that_are_no_table(recipe_file: Path, platforms: str) -> None:
     assert "platforms: " in said
 
 
-@pytest.mark.parametrize("rules", ["tile_rules = 3", "tile_rules = []", "tile_rules = [3]", "tile_rules = {rule = 'a'}"])
+@pytest.mark.parametrize(
+    "rules", ["tile_rules = 3", "tile_rules = []", "tile_rules = [3]", "tile_rules = {rule = 'a'}"]
+)
 def test_rules_that_are_no_rules(recipe_file: Path, rules: str) -> None:
     assert "tile" in mistake(recipe_file, SMALL, f'name = "x"\nseed = 1\n{rules}\n')
 

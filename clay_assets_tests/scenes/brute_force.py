@@ -50,7 +50,9 @@ class Known:
 
     @property
     def nodata(self) -> float | None:
-        return self.properties.get("s2:nodata_pixel_percentage", self.properties.get("sentinel2:nodata_pixel_percentage"))
+        return self.properties.get(
+            "s2:nodata_pixel_percentage", self.properties.get("sentinel2:nodata_pixel_percentage")
+        )
 
 
 def missing(known: Known, names: Iterable[str]) -> str | None:
@@ -71,9 +73,7 @@ def cloud(known: Known) -> str | None:
 def sentinel_2_reason(known: Known) -> str | None:
     if known.nodata is None:
         return missing(known, SENTINEL_2_ASSETS) or "nodata share unknown"
-    return (
-        missing(known, SENTINEL_2_ASSETS) or ("nodata above 20 %" if known.nodata > 20 else None) or cloud(known)
-    )
+    return missing(known, SENTINEL_2_ASSETS) or ("nodata above 20 %" if known.nodata > 20 else None) or cloud(known)
 
 
 def landsat_reason(known: Known) -> str | None:

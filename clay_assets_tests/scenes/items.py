@@ -18,7 +18,19 @@ REAL_FILES = {
     LANDSAT_L1: "landsat-c2l1__landsatlook.ndjson.gz",
     LANDSAT_L2: "landsat-c2l2-sr__landsatlook.ndjson.gz",
 }
-SENTINEL_2_ASSETS = ["blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22", "scl"]
+SENTINEL_2_ASSETS = [
+    "blue",
+    "green",
+    "red",
+    "rededge1",
+    "rededge2",
+    "rededge3",
+    "nir",
+    "nir08",
+    "swir16",
+    "swir22",
+    "scl",
+]
 LANDSAT_ASSETS = ["red", "green", "blue", "nir08", "swir16", "swir22", "qa_pixel"]
 
 Item = dict[str, Any]

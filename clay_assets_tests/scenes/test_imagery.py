@@ -198,9 +198,7 @@ def test_from_the_web(web: FaultProxy, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["truncate", "reset", "503"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_passing_faults_of_the_web_are_tried_again(
-    web: FaultProxy, tmp_path: Path, fault: str, method: str
-) -> None:
+def test_passing_faults_of_the_web_are_tried_again(web: FaultProxy, tmp_path: Path, fault: str, method: str) -> None:
     if fault.isdigit():
         web.answer(int(fault), times=1, method=method)
     elif (fault, method) != ("truncate", "HEAD"):
@@ -240,9 +238,7 @@ def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Pat
 
 
 @pytest.fixture
-def s3(
-    s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch
-) -> FaultProxy:
+def s3(s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     """A proxy in front of the S3 server, which the AWS variables of the environment lead to."""
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)

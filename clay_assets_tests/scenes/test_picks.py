@@ -17,9 +17,10 @@ from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
+from clay_assets.scenes.catalogue import open_catalogue
 from clay_assets.scenes.picks import Picks, pick_scenes
 from clay_assets.scenes.requests import requests_of
-from clay_assets.scenes.search import Catalogue, open_catalogue
+from clay_assets.scenes.search import Catalogue
 from clay_assets.storage.stac_geoparquet import canonical
 from clay_assets_tests.scenes.brute_force import expected, plain
 from clay_assets_tests.scenes.items import (
@@ -44,9 +45,7 @@ def every_year(platform: str, sample: gpd.GeoDataFrame, years: tuple[int, int]) 
     return PLATFORMS[platform].requests(sample, options, 42), options
 
 
-def pick_all(
-    platform: str, sample: gpd.GeoDataFrame, catalogue: Catalogue, years: tuple[int, int]
-) -> dict[int, Picks]:
+def pick_all(platform: str, sample: gpd.GeoDataFrame, catalogue: Catalogue, years: tuple[int, int]) -> dict[int, Picks]:
     table, options = every_year(platform, sample, years)
     return {
         year: pick_scenes(PLATFORMS[platform], year, requests_of(table, year), catalogue, options)
@@ -165,7 +164,19 @@ def test_a_cell_with_nothing_to_do(planet: Planet, platform: str) -> None:
     assert len(picks.ledger) == 0
     assert picks.failed_share() == 0
     assert picks.ledger.columns.tolist() == (
-        ["request_id", "platform", "location", "year", "period", "outcome", "reason", "candidates", "rejected", "item_id", "cloud_cover"]
+        [
+            "request_id",
+            "platform",
+            "location",
+            "year",
+            "period",
+            "outcome",
+            "reason",
+            "candidates",
+            "rejected",
+            "item_id",
+            "cloud_cover",
+        ]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from datetime import UTC, datetime
 
@@ -65,7 +66,7 @@ def test_quarters_are_half_open_and_meet() -> None:
     assert bounds[0][0] == datetime(2019, 1, 1, tzinfo=UTC)
     assert bounds[-1][1] == datetime(2021, 1, 1, tzinfo=UTC)
     assert bounds[4] == (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 4, 1, tzinfo=UTC))
-    assert all(before[1] == after[0] for before, after in zip(bounds, bounds[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
 
 
 def test_the_three_platforms_draw_their_years_independently() -> None:
@@ -127,9 +128,7 @@ def test_landsat_asks_for_a_point_inside_also_of_a_tile_in_two_parts(platform: s
 def test_the_recipe_chooses_years_and_quarters() -> None:
     options = {"years": [2020, 2020], "years_per_location": 1, "quarters": [3, 1]}
     rules = [{"rule": "r", "class": "Cropland", "tiles": 1, "from_highest": 1}]
-    recipe = Recipe.model_validate(
-        {"name": "x", "seed": 1, "tile_rules": rules, "platforms": {SENTINEL_2: options}}
-    )
+    recipe = Recipe.model_validate({"name": "x", "seed": 1, "tile_rules": rules, "platforms": {SENTINEL_2: options}})
     requests = table(SENTINEL_2, world(2), recipe)
     assert requests["year"].unique().tolist() == [2020]
     assert requests["period"].tolist() == ["Q1", "Q3", "Q1", "Q3"]

@@ -47,9 +47,7 @@ def free_port() -> int:
 
 def outside_environment() -> dict[str, str]:
     """Environment for a server: ours, without anything that would configure a database or cloud client."""
-    return {
-        k: v for k, v in os.environ.items() if not k.startswith(("PG", "AWS_", "CEPH_", "CLAY_", "GDAL_"))
-    }
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "AWS_", "CEPH_", "CLAY_", "GDAL_"))}
 
 
 class WorkFolder:
@@ -159,9 +157,7 @@ class Daemon:
             except Exception as error:  # each client library has its own "refused"
                 last = error
             time.sleep(0.05)
-        raise ServerStartError(
-            f"{self.name} was not ready in {seconds:.0f} s (last error: {last!r}):\n{self.tail()}"
-        )
+        raise ServerStartError(f"{self.name} was not ready in {seconds:.0f} s (last error: {last!r}):\n{self.tail()}")
 
     def stop(self, seconds: float = 10) -> None:
         """Ask the program to end, wait, and after `seconds` kill it with all of its process group."""
@@ -174,9 +170,7 @@ class Daemon:
         self._child.wait(10)
 
 
-def run_tool(
-    command: Sequence[str], seconds: float, *, user: str | None = None, cwd: Path | None = None
-) -> str:
+def run_tool(command: Sequence[str], seconds: float, *, user: str | None = None, cwd: Path | None = None) -> str:
     """Run a set-up command to its end and return its output.
 
     Raises:

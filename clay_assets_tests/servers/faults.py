@@ -139,15 +139,11 @@ class FaultProxy:
         """Say nothing for so long, then close without an answer."""
         self._add(Fault("stall", times, path, method, seconds=seconds))
 
-    def delay(
-        self, seconds: float, *, times: int | None = None, path: str = "", method: str | None = None
-    ) -> None:
+    def delay(self, seconds: float, *, times: int | None = None, path: str = "", method: str | None = None) -> None:
         """Wait for so long, then pass the request on; for all requests unless told."""
         self._add(Fault("delay", times, path, method, seconds=seconds))
 
-    def truncate(
-        self, keep: int = 100, *, times: int | None = 1, path: str = "", method: str | None = None
-    ) -> None:
+    def truncate(self, keep: int = 100, *, times: int | None = 1, path: str = "", method: str | None = None) -> None:
         """Pass the answer's head and `keep` bytes of its body, then close."""
         self._add(Fault("truncate", times, path, method, keep=keep))
 
@@ -245,9 +241,7 @@ class FaultProxy:
             async with asyncio.timeout(UPSTREAM_SECONDS):
                 writer.write(await up_reader.readuntil(b"\r\n\r\n"))
                 left = fault.keep if fault is not None and fault.kind == "truncate" else None
-                while left != 0 and (
-                    block := await up_reader.read(BLOCK if left is None else min(left, BLOCK))
-                ):
+                while left != 0 and (block := await up_reader.read(BLOCK if left is None else min(left, BLOCK))):
                     left = None if left is None else left - len(block)
                     writer.write(block)
                     await writer.drain()

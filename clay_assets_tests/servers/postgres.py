@@ -69,9 +69,7 @@ class Postgres:
             try:
                 pwd.getpwnam(user)
             except KeyError:
-                raise ServerUnavailableError(
-                    "PostgreSQL does not run as root, and there is no user postgres"
-                ) from None
+                raise ServerUnavailableError("PostgreSQL does not run as root, and there is no user postgres") from None
         self._folder = WorkFolder("clay-postgres-", owner=user)
         self._daemon: Daemon | None = None
         try:

@@ -106,9 +106,7 @@ class S3Server:
         self.endpoint_url = f"http://127.0.0.1:{port}"
         for name in ("mon", "osd", "rgw"):
             (folder / name).mkdir()
-        (folder / "ceph.conf").write_text(
-            CONFIGURATION.format(fsid=fsid, mon_port=mon_port, port=port, folder=folder)
-        )
+        (folder / "ceph.conf").write_text(CONFIGURATION.format(fsid=fsid, mon_port=mon_port, port=port, folder=folder))
         conf = ["-c", str(folder / "ceph.conf")]
 
         def start(name: str, *arguments: str) -> Daemon:
@@ -137,9 +135,7 @@ class S3Server:
 
     @staticmethod
     def _store_is_up(conf: list[str]) -> bool:
-        state = json.loads(
-            run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 10)
-        )
+        state = json.loads(run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 10))
         return bool(state["num_up_osds"] == 1)
 
     def _answers(self) -> bool:

@@ -154,9 +154,7 @@ def test_s3_multipart_upload(s3_bucket: Bucket) -> None:
         answer = client.upload_part(Bucket=name, Key="big", UploadId=upload, PartNumber=number, Body=body)
         parts.append({"PartNumber": number, "ETag": answer["ETag"]})
     assert s3_bucket.keys() == []
-    client.complete_multipart_upload(
-        Bucket=name, Key="big", UploadId=upload, MultipartUpload={"Parts": parts}
-    )
+    client.complete_multipart_upload(Bucket=name, Key="big", UploadId=upload, MultipartUpload={"Parts": parts})
     assert client.head_object(Bucket=name, Key="big")["ContentLength"] == (5 << 20) + 2
     assert client.get_object(Bucket=name, Key="big", Range="bytes=-3")["Body"].read() == b"xyz"
 
@@ -192,9 +190,7 @@ def test_s3_requester_pays_header_is_accepted(s3_bucket: Bucket) -> None:
     assert client.get_object(Bucket=name, Key="k", RequestPayer="requester")["Body"].read() == b"paid"
 
 
-def raster(
-    path: Path, values: np.ndarray[Any, Any], resolution: float = 10.0, nodata: int | None = None
-) -> None:
+def raster(path: Path, values: np.ndarray[Any, Any], resolution: float = 10.0, nodata: int | None = None) -> None:
     height, width = values.shape
     with rasterio.open(
         path,
@@ -397,9 +393,7 @@ def test_fault_proxy_stops_with_requests_open(proxy: FaultProxy) -> None:
     assert len(failed) == 1
 
 
-def test_signed_s3_requests_pass_the_proxy(
-    s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy]
-) -> None:
+def test_signed_s3_requests_pass_the_proxy(s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy]) -> None:
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     client = s3_bucket.server.client(endpoint_url=proxy.url)
     proxy.answer(503, times=1, method="PUT")
@@ -470,9 +464,7 @@ def test_nothing_outlives_a_killed_test_process() -> None:
 # --- stacchip -------------------------------------------------------------------------------------
 
 
-def scene_item(
-    asset: dict[str, Any], assets_key: str, shape: tuple[int, int], resolution: float
-) -> dict[str, Any]:
+def scene_item(asset: dict[str, Any], assets_key: str, shape: tuple[int, int], resolution: float) -> dict[str, Any]:
     transform = [resolution, 0, 500000, 0, -resolution, 5000000]
     properties = {
         "datetime": "2020-05-06T10:11:12Z",
@@ -530,8 +522,6 @@ def test_stacchip_indexes_landsat(stacchip: Stacchip, tmp_path: Path) -> None:
 
 
 def test_stacchip_failure_shows_its_error(stacchip: Stacchip, tmp_path: Path) -> None:
-    (tmp_path / "item.json").write_text(
-        json.dumps(scene_item({"href": "/nowhere.tif"}, "scl", (256, 256), 10))
-    )
+    (tmp_path / "item.json").write_text(json.dumps(scene_item({"href": "/nowhere.tif"}, "scl", (256, 256), 10)))
     with pytest.raises(RuntimeError, match="nowhere"):
         stacchip.index(tmp_path / "item.json", "Sentinel2Indexer")

@@ -1,0 +1,14 @@
+"""Which end of a catalogue answers: a STAC API or a STAC-GeoParquet snapshot, by the address in the settings."""
+
+from __future__ import annotations
+
+from clay_assets.scenes.search import Catalogue
+from clay_assets.scenes.snapshot import SnapshotCatalogue
+from clay_assets.scenes.stac_api import ApiCatalogue
+
+
+def open_catalogue(location: str, requests_in_flight: int) -> Catalogue:
+    """The catalogue at a location: an `http(s)://` address is an API, all else is a snapshot."""
+    if location.startswith(("http://", "https://")):
+        return ApiCatalogue(location, requests_in_flight=requests_in_flight)
+    return SnapshotCatalogue(location)
