@@ -114,4 +114,5 @@ def _rows(store: Store, key: str) -> int:
 
 
 def _tables(store: Store, folder: str) -> pd.DataFrame:
-    return pd.concat([decode(store.read(key), key) for key in store.list(folder, ".parquet")], ignore_index=True)
+    tables: list[pd.DataFrame] = [decode(store.read(key), key) for key in store.list(folder, ".parquet")]
+    return pd.concat(tables, ignore_index=True)

@@ -51,4 +51,4 @@ def tolerate(what: str, share: float, tolerance: float, failures: pd.DataFrame, 
 
 
 def _failures(failures: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    return table(failures, most=SHOWN)
+    return table(failures.to_dict("records"), most=SHOWN)

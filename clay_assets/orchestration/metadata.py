@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
     from clay_assets.recipes import Recipe
@@ -59,9 +58,8 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, most: int = 50) -> dg.MarkdownMetadataValue:
+def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMetadataValue:
     """A small table as Markdown."""
-    records: Sequence[Mapping[str, Any]] = list(rows) if not hasattr(rows, "to_dict") else rows.to_dict("records")
     if not records:
         return dg.MetadataValue.md("*nothing*")
     columns = list(records[0])

@@ -6,6 +6,7 @@ published script as CHANGELOG.md says under "Differences".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -92,11 +93,11 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         raise InputError(f"CLAY_MGRS_SAMPLE {path}: holds no tiles.")
     repeated = names[names.duplicated()].unique()
     if len(repeated):
-        raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(repeated)} occur twice; name each tile once.")
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(list(repeated))} occur twice; name each tile once.")
     unknown = names[~names.isin(grid["name"])]
     if len(unknown):
         raise InputError(
-            f"CLAY_MGRS_SAMPLE {path}: {_some(unknown)} are not in the grid of {len(grid)} tiles. "
+            f"CLAY_MGRS_SAMPLE {path}: {_some(list(unknown))} are not in the grid of {len(grid)} tiles. "
             "Use the grid that the sample was drawn from (CLAY_MGRS_GRID)."
         )
     statistics = [column for column in STATISTICS if column in published]
@@ -125,19 +126,22 @@ def _check_columns(stats: gpd.GeoDataFrame) -> None:
         raise InputError(f"land-cover statistics lack {', '.join(missing)}; materialise worldcover_stats again.")
     repeated = stats["name"][stats["name"].duplicated()].unique()
     if len(repeated):
-        raise InputError(f"land-cover statistics name {_some(repeated)} twice; materialise worldcover_stats again.")
+        raise InputError(
+            f"land-cover statistics name {_some(list(repeated))} twice; materialise worldcover_stats again."
+        )
 
 
 def _read_vector(path: str | Path) -> pd.DataFrame:
     try:
         if str(path).endswith((".parquet", ".geoparquet")):
             return pd.read_parquet(path)
-        return pyogrio.read_dataframe(path, read_geometry=False)
+        table: pd.DataFrame = pyogrio.read_dataframe(path, read_geometry=False)
+        return table
     except (DataSourceError, OSError, ValueError) as error:
         raise InputError(f"CLAY_MGRS_SAMPLE {path}: cannot be read as a vector file ({error}).") from error
 
 
-def _some(names: pd.Series) -> str:
+def _some(names: Sequence[str]) -> str:
     shown = ", ".join(map(str, names[:NAMES_SHOWN]))
     more = len(names) - NAMES_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -87,6 +87,7 @@ def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothin
 def test_a_failing_search_is_a_row_of_the_ledger(
     built: Chain, new_chain: Callable[..., Chain], stac_api: StacApi, fault_proxy, planet, tmp_path: Path
 ) -> None:
+    stac_api.clear()
     stac_api.load(planet.collections(), planet.items(KEY))
     proxy = fault_proxy(stac_api.url)
     proxy.answer(500, times=5, path="/search")  # one search runs out of its five attempts

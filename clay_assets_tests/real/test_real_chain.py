@@ -66,7 +66,7 @@ def recorded(real_data: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def catalogue(stac_api: StacApi, real_data: Path) -> str:
+def catalogue(stac_api: StacApi, real_data: Path) -> Iterator[str]:
     """A real STAC API server that holds the real items."""
     sentinel = {item["id"]: item for item in recorded(real_data, "sentinel-2-l2a__earth-search-v1")}
     landsat = {
@@ -76,8 +76,10 @@ def catalogue(stac_api: StacApi, real_data: Path) -> str:
     }
     sentinel[SENTINEL] = sentinel_item(real_data)
     landsat["landsat-c2l2-sr", LANDSAT] = landsat_item(real_data)
+    stac_api.clear()
     stac_api.load([], [*sentinel.values(), *landsat.values()])
-    return stac_api.url
+    yield stac_api.url
+    stac_api.clear()
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,8 @@ import geopandas as gpd
 import pytest
 
 from clay_assets.demo import grid
-from clay_assets.demo.planet import Planet, make_planet
+from clay_assets.demo.planet import Planet
 from clay_assets_tests.servers.stac_api import StacApi
-
-
-@pytest.fixture(scope="session")
-def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
-    return make_planet(tmp_path_factory.mktemp("scenes") / "planet")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -191,24 +191,32 @@ class FaultProxy:
             self._max_in_flight = max(self._max_in_flight, self._in_flight)
             return met
 
+    def _once_not_in_flight(self) -> Callable[[], None]:
+        """A function that takes one request off the count, however often it is called."""
+        left = [1]
+
+        def ended() -> None:
+            with self._lock:
+                self._in_flight -= left.pop() if left else 0
+
+        return ended
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        counted = False
+        ended: Callable[[], None] = lambda: None
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, path, _ = head[0].split(" ", 2)
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
             fault = self._meet(method, path, headers)
-            counted = True
+            ended = self._once_not_in_flight()
             if "100-continue" in headers.get("expect", ""):
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await _request_body(reader, headers)
-            await self._answer(fault, head, body, reader, writer)
+            await self._answer(fault, head, body, reader, writer, ended)
         except (OSError, EOFError):
             pass  # either side went away, which is what this proxy is for
         finally:
-            if counted:
-                with self._lock:
-                    self._in_flight -= 1
+            ended()
             with contextlib.suppress(OSError):
                 writer.close()
 
@@ -219,6 +227,7 @@ class FaultProxy:
         body: bytes,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        ended: Callable[[], None],
     ) -> None:
         match fault:
             case Fault(kind="answer"):
@@ -239,12 +248,17 @@ class FaultProxy:
             up_writer.write("\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1") + body)
             await up_writer.drain()
             async with asyncio.timeout(UPSTREAM_SECONDS):
-                writer.write(await up_reader.readuntil(b"\r\n\r\n"))
+                held = await up_reader.readuntil(b"\r\n\r\n")
                 left = fault.keep if fault is not None and fault.kind == "truncate" else None
                 while left != 0 and (block := await up_reader.read(BLOCK if left is None else min(left, BLOCK))):
                     left = None if left is None else left - len(block)
-                    writer.write(block)
+                    writer.write(held)
                     await writer.drain()
+                    held = block
+            # With the last bytes the client may send its next request, before this one would be seen to end here.
+            ended()
+            writer.write(held)
+            await writer.drain()
         finally:
             up_writer.close()
 
