@@ -16,23 +16,24 @@ from clay_assets.errors import ClayError, InputError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+WAITING = 2  # jobs per worker: one that runs, one that waits
 DASK_TIMEOUT = 20  # seconds to wait for a scheduler that was named
 
 
 @contextmanager
-def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[Executor]:
-    """An executor for `workers` jobs at once.
+def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[tuple[Executor, int]]:
+    """An executor, and how many jobs to have in flight so that its workers never wait.
 
     Args:
         workers: jobs at once, of the local pool.
-        dask_scheduler: address such as `tcp://host:8786`; then the cluster's own size counts.
+        dask_scheduler: address such as `tcp://host:8786`; then the threads of the cluster's workers count.
 
     Raises:
         InputError: no scheduler answers at that address, or `distributed` is not installed.
     """
     if not dask_scheduler:
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clay") as pool:
-            yield pool
+            yield pool, WAITING * workers
         return
     try:
         from distributed import Client  # an extra: most users have no cluster
@@ -43,7 +44,7 @@ def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[E
     except (OSError, ValueError) as error:
         raise InputError(f"CLAY_DASK_SCHEDULER={dask_scheduler!r}: no scheduler answers ({error}).") from error
     with client, client.get_executor(pure=False) as executor:
-        yield executor
+        yield executor, WAITING * max(workers, sum(client.nthreads().values()))
 
 
 def run_bounded(

@@ -105,6 +105,23 @@ def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
     return _png(figure)
 
 
+def scene_map(items: Sequence[dict[str, Any]], title: str) -> bytes:
+    """Where scenes lie, in the colour of their month."""
+    figure, axes = _map(title)
+    if not items:
+        return _nothing_to_do(figure)
+    boxes = np.array([item["bbox"] for item in items], dtype=float)
+    west, east = boxes[:, 0], boxes[:, 2]
+    east = np.where(east < west, east + 360, east)  # a box across the antimeridian, RFC 7946
+    x, y = (west + east) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    months = [
+        int(str(item["properties"].get("datetime") or item["properties"]["start_datetime"])[5:7]) for item in items
+    ]
+    dots = axes.scatter((x + 180) % 360 - 180, y, c=months, s=_dot(len(items)), cmap="twilight", vmin=1, vmax=13)
+    figure.colorbar(dots, ax=axes, shrink=0.7, label="month")
+    return _png(figure)
+
+
 def cell_map(cell: ChipCell, title: str) -> bytes:
     """Chips per place, and the histograms of their shares; read column by column, not chip by chip."""
     figure = _empty(title)

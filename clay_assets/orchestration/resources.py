@@ -87,5 +87,5 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from clay_assets.executors import open_executor
 
         settings = self.settings
-        with open_executor(settings.workers, settings.dask_scheduler) as executor:
-            yield executor, 2 * settings.workers
+        with open_executor(settings.workers, settings.dask_scheduler) as (executor, in_flight):
+            yield executor, in_flight

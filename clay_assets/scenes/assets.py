@@ -93,6 +93,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
     description=described_by("clay_assets.scenes.imagery"),
 )
 def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_picks: Items):  # type: ignore[no-untyped-def]  # see orchestration.checks
+    from clay_assets.orchestration.pictures import scene_map
     from clay_assets.scenes.imagery import FAILED, readable_items
     from clay_assets.storage import layout
 
@@ -113,6 +114,7 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
             "scenes": len(imagery.items),
             "files_copied_now": imagery.copied_now,
             "bytes_in_our_storage": int(ledger["bytes"].sum()),
+            "map": picture(scene_map(imagery.items, f"{key} {year}: {len(imagery.items):,} scenes, {options.imagery}")),
             "ledger": dg.MetadataValue.path(clay.store().uri(layout.imagery_ledger(key, year))),
         },
         check_results=[none_failed("scene_imagery", "copies", failures, len(ledger), tolerance)],

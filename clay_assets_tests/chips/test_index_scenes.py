@@ -266,13 +266,13 @@ def dask_cluster():
 @pytest.fixture(scope="module", params=["threads", "processes", "dask"])
 def other_executor(request):
     if request.param == "threads":
-        with open_executor(2) as executor:
+        with open_executor(2) as (executor, _):
             yield executor
     elif request.param == "processes":
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
             yield executor
     else:
-        with open_executor(2, request.getfixturevalue("dask_cluster")) as executor:
+        with open_executor(2, request.getfixturevalue("dask_cluster")) as (executor, _):
             yield executor
 
 

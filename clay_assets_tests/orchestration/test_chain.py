@@ -136,9 +136,13 @@ def test_materialisations_show_rows_columns_address_recipe_and_a_picture(built: 
     check_metadata(built, asset, None)
 
 
-@pytest.mark.parametrize("asset", ["scene_picks", "chip_index"])
+@pytest.mark.parametrize("asset", ["scene_picks", "scene_imagery", "chip_index"])
 def test_materialisations_of_cells_show_the_same(built: Chain, asset: str) -> None:
     check_metadata(built, asset, "sentinel-2-l2a|2020")
+
+
+def test_materialisations_of_requests_show_the_same(built: Chain) -> None:
+    check_metadata(built, "scene_requests", "sentinel-2-l2a")
 
 
 def check_metadata(chain: Chain, asset: str, partition: str | None) -> None:

@@ -202,7 +202,7 @@ class FaultProxy:
         return ended
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ended: Callable[[], None] = lambda: None
+        ended: Callable[[], None] | None = None
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, path, _ = head[0].split(" ", 2)
@@ -216,7 +216,8 @@ class FaultProxy:
         except (OSError, EOFError):
             pass  # either side went away, which is what this proxy is for
         finally:
-            ended()
+            if ended:
+                ended()
             with contextlib.suppress(OSError):
                 writer.close()
 
