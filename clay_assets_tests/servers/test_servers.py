@@ -1,4 +1,4 @@
-"""The servers answer as real ones do, the proxy fails as planned, and stacchip gives its known answer.
+"""The servers answer as real ones do, and the proxy fails as planned.
 
 What clay_assets makes of them is tested beside its modules.
 """
@@ -6,13 +6,11 @@ What clay_assets makes of them is tested beside its modules.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,12 @@ import pytest
 import rasterio
 from botocore.exceptions import ClientError
 from pyarrow import fs
-from rasterio.transform import from_origin
 from rasterio.windows import Window
-from shapely import from_wkt
 
 from clay_assets_tests.conftest import Bucket
-from clay_assets_tests.oracle.environment import Stacchip
-from clay_assets_tests.servers.daemon import Daemon, ServerStartError, WorkFolder
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
+from clay_assets_tests.servers.rasters import raster
 from clay_assets_tests.servers.s3 import S3Server
 from clay_assets_tests.servers.stac_api import StacApi
 
@@ -188,26 +183,6 @@ def test_s3_requester_pays_header_is_accepted(s3_bucket: Bucket) -> None:
     client.put_object(Bucket=name, Key="k", Body=b"paid")
     assert client.get_bucket_request_payment(Bucket=name)["Payer"] == "Requester"
     assert client.get_object(Bucket=name, Key="k", RequestPayer="requester")["Body"].read() == b"paid"
-
-
-def raster(path: Path, values: np.ndarray[Any, Any], resolution: float = 10.0, nodata: int | None = None) -> None:
-    height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=1,
-        dtype=values.dtype,
-        crs="EPSG:32632",
-        transform=from_origin(500000, 5000000, resolution, resolution),
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        nodata=nodata,
-    ) as target:
-        target.write(values, 1)
 
 
 @pytest.fixture
@@ -407,121 +382,3 @@ def test_stac_paging_stays_on_the_proxy(api: StacApi, fault_proxy: Callable[[str
     found = search(proxy.url, limit=2)
     following = next(link["href"] for link in found["links"] if link["rel"] == "next")
     assert following.startswith(proxy.url)
-
-
-# --- programs in the background -------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder() -> Iterator[WorkFolder]:
-    made = WorkFolder("clay-test-")
-    yield made
-    made.remove()
-    assert not made.path.exists()
-
-
-def test_a_program_that_ends_or_hangs_shows_its_log(folder: WorkFolder) -> None:
-    log = folder.path / "log"
-    broken = Daemon("broken", ["sh", "-c", "echo no such disk; exit 3"], log)
-    with pytest.raises(ServerStartError, match="broken ended with code 3 while starting:\nno such disk"):
-        broken.wait_until(lambda: False, 10)
-    broken.stop()
-    silent = Daemon("silent", ["sh", "-c", "echo thinking; sleep 60"], log)
-    with pytest.raises(ServerStartError, match=r"silent was not ready in 0 s[\s\S]*thinking"):
-        silent.wait_until(lambda: False, 0.3)
-    silent.stop()
-
-
-OWNER = """
-import sys, time
-from pathlib import Path
-from clay_assets_tests.servers.daemon import Daemon, WorkFolder
-folder = WorkFolder("clay-test-")
-daemon = Daemon("sleeper", ["sleep", "60"], folder.path / "log")
-print(folder.path, daemon.pid, flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux'")
-def test_nothing_outlives_a_killed_test_process() -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
-    assert owner.stdout is not None
-    path, pid = owner.stdout.readline().split()
-    owner.kill()
-    owner.wait(10)
-    owner.stdout.close()
-    end = time.monotonic() + 10
-    left = True
-    while left and time.monotonic() < end:
-        time.sleep(0.1)
-        left = Path(path).exists() or Path(f"/proc/{pid}").exists()
-    assert not left
-
-
-# --- stacchip -------------------------------------------------------------------------------------
-
-
-def scene_item(asset: dict[str, Any], assets_key: str, shape: tuple[int, int], resolution: float) -> dict[str, Any]:
-    transform = [resolution, 0, 500000, 0, -resolution, 5000000]
-    properties = {
-        "datetime": "2020-05-06T10:11:12Z",
-        "proj:epsg": 32632,
-        "proj:shape": list(shape),
-        "proj:transform": transform,
-    }
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "stac_extensions": ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"],
-        "id": "scene",
-        "geometry": square(9, 45),
-        "bbox": [9, 45, 10, 46],
-        "properties": properties,
-        "assets": {assets_key: asset},
-        "links": [],
-    }
-
-
-def test_stacchip_indexes_sentinel_2(stacchip: Stacchip, tmp_path: Path) -> None:
-    scl = np.full((128 * 2 + 5, 128 * 2), 4, np.uint8)  # 20 m: two by two chips of 10 m, and a ragged edge
-    scl[:64, :128] = 9  # half of chip (0, 0) is cloud
-    scl[:128, 128:] = 0  # chip (1, 0) is empty
-    raster(tmp_path / "scl.tif", scl, resolution=20)
-    document = scene_item({"href": str(tmp_path / "scl.tif")}, "scl", (2 * 261, 512), 10)
-    (tmp_path / "item.json").write_text(json.dumps(document))
-
-    table = stacchip.index(tmp_path / "item.json", "Sentinel2Indexer")
-    assert table.column("chipid").to_pylist() == ["scene-0-0", "scene-0-1", "scene-1-1"]
-    assert table.column("cloud_cover_percentage").to_pylist() == [0.5, 0.0, 0.0]
-    assert table.column("nodata_percentage").to_pylist() == [0.0, 0.0, 0.0]
-    assert str(table.column("date")[0].as_py()) == "2020-05-06"
-    # Easting 500000 is the zone's central meridian, 9 degrees east.
-    west, _, east, north = from_wkt(table.column("geometry")[0].as_py()).bounds
-    assert west == pytest.approx(9.0, abs=1e-9)
-    assert 9.03 < east < 9.04
-    assert 45.1 < north < 45.2
-    everything = stacchip.index(tmp_path / "item.json", "Sentinel2Indexer", chip_max_nodata=1.0)
-    assert everything.column("nodata_percentage").to_pylist() == [0.0, 1.0, 0.0, 0.0]
-
-
-def test_stacchip_indexes_landsat(stacchip: Stacchip, tmp_path: Path) -> None:
-    qa = np.zeros((256, 512), np.uint16)
-    qa[:32, :256] = 1 << 3
-    qa[32:64, :256] = 1 << 4
-    qa[0, 300] = 1  # one pixel without data: stacchip drops the chip
-    raster(tmp_path / "qa.tif", qa, resolution=30)
-    asset = {"href": "https://example.com/qa.tif", "alternate": {"s3": {"href": str(tmp_path / "qa.tif")}}}
-    (tmp_path / "item.json").write_text(json.dumps(scene_item(asset, "qa_pixel", (256, 512), 30)))
-
-    table = stacchip.index(tmp_path / "item.json", "LandsatIndexer")
-    assert table.column("chipid").to_pylist() == ["scene-0-0"]
-    assert table.column("cloud_cover_percentage").to_pylist() == [0.25]
-
-
-def test_stacchip_failure_shows_its_error(stacchip: Stacchip, tmp_path: Path) -> None:
-    (tmp_path / "item.json").write_text(json.dumps(scene_item({"href": "/nowhere.tif"}, "scl", (256, 256), 10)))
-    with pytest.raises(RuntimeError, match="nowhere"):
-        stacchip.index(tmp_path / "item.json", "Sentinel2Indexer")
