@@ -22,7 +22,8 @@ demo: setup  ## make the miniature planet and run the whole pipeline on it
 	$(BIN)/python -m clay_assets.demo
 
 dev: setup  ## open the Dagster UI, on the demo's result if there is one
-	@if [ -f demo/demo.env ]; then set -a; . ./demo/demo.env; set +a; fi; \
+	@# A storage of your own goes before the demo's.
+	@if [ -f demo/demo.env ] && { [ -z "$$CLAY_STORAGE" ] || grep -qF "$$CLAY_STORAGE" demo/demo.env; }; then set -a; . ./demo/demo.env; set +a; fi; \
 	$(BIN)/dagster dev -m clay_assets.definitions
 
 test: setup  ## run every test; installs the servers that tests talk to, where it may

@@ -36,7 +36,7 @@ def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imag
     ledger = cell.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["item_id", "error"]]
     tolerance = recipe.tolerance.failed_scenes
-    tolerate("scenes", cell.failed_share(), tolerance, failures, f"chip_index {key}|{year}")
+    tolerate("scenes", failures, len(ledger), tolerance, f"chip_index {key}|{year}")
     chips = int(ledger["chips"].sum())
     return dg.MaterializeResult(
         value=cell,
@@ -78,6 +78,10 @@ def merged_index(
             **table_metadata(CHIP_SCHEMA, merged.rows, uri, recipe),
             "partitions": len(parts),
             "partitions_written_now": merged.written,
+            "partitions_of_another_recipe": ", ".join(
+                f"{cell.platform}|{cell.year}" for cell in chip_index if cell.recipe_hash != recipe.hash
+            )
+            or "none",
             "manifest": dg.MetadataValue.path(store.uri(layout.MANIFEST)),
             "parts": table([{k: part[k] for k in ("platform", "year", "rows", "scenes", "bytes")} for part in parts]),
             "picture": picture(rows_by_platform(parts, f"{merged.rows:,} chips")),

@@ -218,17 +218,19 @@ def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor
 
 def _batches(cell: ChipCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
     read = partial(_read_scene, cell.store, cell.platform)
-    jobs = zip(cell.scenes["item_id"], cell.keys, strict=True)
+    jobs = zip(cell.scenes["item_id"], cell.scenes["fingerprint"], cell.keys, strict=True)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
 
-def _read_scene(store: Store, platform: str, job: tuple[str, str]) -> pa.Table:
-    item_id, key = job
+def _read_scene(store: Store, platform: str, job: tuple[str, str, str]) -> pa.Table:
+    item_id, fingerprint, key = job
     try:
         table = pq.read_table(pa.BufferReader(store.read(key)))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
+    if stamp_of(table.schema).get("fingerprint") != fingerprint:
+        raise InputError(f"{store.uri(key)}: was made anew since its ledger was written. Materialise chip_index again.")
     check_chips(table, platform, item_id, store.uri(key))
     return with_hilbert_keys(table)
 

@@ -31,7 +31,7 @@ import pystac
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.chips.index import counts_of, dataset_of, index_scene
-from clay_assets.errors import ClayError, SourceError, StorageError
+from clay_assets.errors import SourceError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item
 from clay_assets.recipes import Recipe
@@ -62,6 +62,7 @@ class ChipCell:
         year: partition.
         store: where the files lie.
         ledger: one row per scene.
+        recipe_hash: of the recipe that made it, as its stored ledger says; empty for a cell just made.
         kept: scenes that were already indexed when the last run began; not part of the ledger, so that a run
             without news writes the same bytes.
     """
@@ -71,6 +72,7 @@ class ChipCell:
     store: Store
     ledger: pd.DataFrame
     kept: int = 0
+    recipe_hash: str = ""
 
     @property
     def scenes(self) -> pd.DataFrame:
@@ -85,10 +87,6 @@ class ChipCell:
     def dataset(self) -> ds.Dataset:
         """All chips of the cell, lazily."""
         return dataset_of(self.store, self.keys)
-
-    def failed_share(self) -> float:
-        """Share of the scenes that could not be indexed."""
-        return float((self.ledger["outcome"] == FAILED).mean()) if len(self.ledger) else 0.0
 
     def prune(self) -> int:
         """Remove index files of scenes that the cell no longer has, and return how many there were.
@@ -148,7 +146,7 @@ def index_scenes(
             row, was_there = future.result()
         except StorageError:
             raise
-        except (ClayError, OSError, ArithmeticError, LookupError, ValueError, TypeError) as error:
+        except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
             rows.append(_row(job.item["id"], FAILED, error=str(error) or type(error).__name__))
         else:
             rows.append(row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ def main() -> int:
     folder = arguments.folder.absolute()
     begun = time.monotonic()
     environment = _prepare(folder, arguments.seed)
+    for name in ("CLAY_RECIPE", "CLAY_MGRS_SAMPLE", "CLAY_DASK_SCHEDULER"):
+        os.environ.pop(name, None)  # the user's own, which a demo must not depend on
     os.environ.update(environment)  # before anything of the pipeline is loaded, as a shell would
     from clay_assets.demo.run import is_built, mark_built, run_chain, summary
 
@@ -61,7 +64,7 @@ def _prepare(folder: Path, seed: int) -> dict[str, str]:
         "CLAY_STORAGE": os.environ.get("CLAY_STORAGE") or str(folder / "storage"),
         "DAGSTER_HOME": str(home),
     }
-    lines = "".join(f"{name}={value!r}\n" for name, value in sorted(environment.items()))
+    lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(environment.items()))
     (folder / "demo.env").write_text(lines, encoding="utf-8")
     return environment
 

@@ -6,6 +6,7 @@ annotation: Dagster 1.13 reads `MaterializeResult` there as "no value", and skip
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -34,18 +35,22 @@ def none_failed(asset: str, what: str, failures: pd.DataFrame, of: int, toleranc
     )
 
 
-def tolerate(what: str, share: float, tolerance: float, failures: pd.DataFrame, where: str) -> None:
+def tolerate(what: str, failures: pd.DataFrame, of: int, tolerance: float, where: str) -> None:
     """Stop before publishing, where more failed than the recipe tolerates.
+
+    A single failure is always within a tolerance above 0: one bad scene never fails a year, however small.
 
     Raises:
         dagster.Failure: names the place, the share and the first failures.
     """
-    if share <= tolerance:
+    allowed = max(1, math.floor(tolerance * of)) if tolerance else 0
+    if len(failures) <= allowed:
         return
+    share = len(failures) / of
     metadata: dict[str, Any] = {"failed": len(failures), "share": share, "tolerance": tolerance}
     raise dg.Failure(
         f"{where}: {len(failures)} {what} failed, {share:.1%}, more than the recipe's tolerance of {tolerance:.1%}. "
-        f"First: {failures.iloc[0].iloc[-1]} Nothing was published, what was done is kept; run the partition again.",
+        f"First: {failures.iloc[0].iloc[-1]} Nothing was published; see to the cause and run the partition again.",
         metadata={**metadata, "failures": _failures(failures)},
     )
 

@@ -155,6 +155,7 @@ class ChipCells(_ClayIOManager):
 
     def load_input(self, context: dg.InputContext) -> "list[ChipCell]":
         from clay_assets.chips.scenes import ChipCell
+        from clay_assets.storage.geoparquet import stamp_of
 
         cells = []
         stored = self.store.list("chips/ledger", ".parquet")
@@ -162,8 +163,10 @@ class ChipCells(_ClayIOManager):
             platform, _, year = partition.partition("|")
             key = layout.chip_ledger(platform, year)
             if key in stored:
-                ledger = self.decode(self.store.read(key), self.store.uri(key))
-                cells.append(ChipCell(platform, int(year), self.store, ledger))
+                content = self.store.read(key)
+                ledger = self.decode(content, self.store.uri(key))
+                made_by = stamp_of(_described(content)[0]).get("recipe_hash", "")
+                cells.append(ChipCell(platform, int(year), self.store, ledger, recipe_hash=made_by))
         return cells
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from clay_assets.orchestration.everything import run_steps, steps
 from clay_assets.orchestration.resources import ClayResource
-from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms import PLATFORMS, platform
 
 landcover = dg.define_asset_job(
     "landcover",
@@ -52,7 +52,7 @@ class WhatToBuild(dg.Config):
 @dg.op
 def build_everything(context: dg.OpExecutionContext, config: WhatToBuild, clay: ClayResource) -> None:
     """Run every other job for every partition that the recipe asks for."""
-    wanted = steps(clay.recipe(), config.platforms)
+    wanted = steps(clay.recipe(), [platform(key).key for key in config.platforms])
     unbuilt = []
     for done, (step, result) in enumerate(run_steps(wanted, context.repository_def.get_job, context.instance), start=1):
         outcome = "skipped, as what it builds on failed" if result is None else "done" if result.success else "FAILED"

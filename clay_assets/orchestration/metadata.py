@@ -52,9 +52,9 @@ def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG as metadata that the UI shows."""
+    """A PNG as metadata that the UI shows. A picture too large is left out: no run is lost for it."""
     if len(png) > PICTURE_BYTES:
-        raise ValueError(f"the picture has {len(png)} bytes, more than the {PICTURE_BYTES} that fit the event log")
+        return dg.MetadataValue.md(f"*the picture has {len(png):,} bytes, too many for the event log*")
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 

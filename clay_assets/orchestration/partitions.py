@@ -8,11 +8,10 @@ from __future__ import annotations
 import dagster as dg
 
 from clay_assets.platforms import PLATFORMS
-
-FIRST_YEAR = "2010"  # the earliest imagery of any platform that Clay was trained on (NAIP)
+from clay_assets.platforms.base import FIRST_YEAR
 
 platforms = dg.StaticPartitionsDefinition(sorted(PLATFORMS))
-years = dg.TimeWindowPartitionsDefinition(start=FIRST_YEAR, cron_schedule="0 0 1 1 *", fmt="%Y", end_offset=1)
+years = dg.TimeWindowPartitionsDefinition(start=str(FIRST_YEAR), cron_schedule="0 0 1 1 *", fmt="%Y", end_offset=1)
 cells = dg.MultiPartitionsDefinition({"platform": platforms, "year": years})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SIZE = (8.0, 4.2)  # inches
 DPI = 80
+MOST_BYTES = 48_000
+PALETTES = (96, 32, 8)  # colours; the first that is small enough
 INK, SOFT, ACCENT = "#26323c", "#c9d2d8", "#c1502e"
 CLOUD_BINS = np.arange(0, 101, 10)
 # WorldCover's own legend: ESA WorldCover 2021 v200 product user manual, table 1.
@@ -107,17 +110,16 @@ def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
 
 def scene_map(items: Sequence[dict[str, Any]], title: str) -> bytes:
     """Where scenes lie, in the colour of their month."""
+    from shapely.geometry import shape
+
+    from clay_assets.storage.stac_geoparquet import item_datetime
+
     figure, axes = _map(title)
     if not items:
         return _nothing_to_do(figure)
-    boxes = np.array([item["bbox"] for item in items], dtype=float)
-    west, east = boxes[:, 0], boxes[:, 2]
-    east = np.where(east < west, east + 360, east)  # a box across the antimeridian, RFC 7946
-    x, y = (west + east) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    months = [
-        int(str(item["properties"].get("datetime") or item["properties"]["start_datetime"])[5:7]) for item in items
-    ]
-    dots = axes.scatter((x + 180) % 360 - 180, y, c=months, s=_dot(len(items)), cmap="twilight", vmin=1, vmax=13)
+    points = [shape(item["geometry"]).representative_point() for item in items]
+    x, y, months = [p.x for p in points], [p.y for p in points], [item_datetime(item).month for item in items]
+    dots = axes.scatter(x, y, c=months, s=_dot(len(items)), cmap="twilight", vmin=1, vmax=13, linewidths=0)
     figure.colorbar(dots, ax=axes, shrink=0.7, label="month")
     return _png(figure)
 
@@ -273,6 +275,13 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _png(figure: Figure) -> bytes:
+    """The drawing as a PNG of few colours: many thousand coloured dots would otherwise not fit the event log."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    for colours in PALETTES:
+        small = io.BytesIO()
+        with Image.open(buffer) as image:
+            image.convert("RGB").quantize(colours).save(small, format="png", optimize=True)
+        if len(small.getvalue()) <= MOST_BYTES:
+            break
+    return small.getvalue()

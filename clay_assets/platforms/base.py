@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from clay_assets.access import Access
 if TYPE_CHECKING:
     import geopandas as gpd
     from shapely.geometry.base import BaseGeometry
+
+FIRST_YEAR = 2010  # the earliest imagery of any platform that Clay was trained on (NAIP)
 
 Item = dict[str, Any]  # a STAC item as JSON
 Mask = NDArray[np.bool_]
@@ -39,8 +41,12 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _years_in_order(self) -> Options:
-        if self.years[0] > self.years[1]:
+        first, last = self.years
+        if first > last:
             raise ValueError(f"years {list(self.years)}: the first is after the last")
+        this_year = datetime.now(UTC).year
+        if first < FIRST_YEAR or last > this_year:
+            raise ValueError(f"years {list(self.years)}: there are partitions from {FIRST_YEAR} to {this_year}")
         return self
 
 
@@ -80,7 +86,6 @@ class Platform:
         bands: assets of the model's bands, in the model's order.
         quality: assets that cloud and nodata are judged from.
         grid_asset: asset on the finest grid, which chips are counted on.
-        gsd: ground sampling distance of that grid, metres.
         options: the recipe fields of this platform.
         requests: (sample, options, seed) → request table (see `clay_assets.platforms.quarters`).
         refuse: (item, request, options) → why an item cannot be taken, or None.
@@ -100,7 +105,6 @@ class Platform:
     bands: tuple[str, ...]
     quality: tuple[str, ...]
     grid_asset: str
-    gsd: float
     options: type[Options]
     requests: Callable[[gpd.GeoDataFrame, Any, int], gpd.GeoDataFrame]
     refuse: Callable[[Item, Request, Any], str | None]

@@ -87,7 +87,6 @@ def landsat(key: str, title: str) -> Platform:
         bands=BANDS,
         quality=("qa_pixel",),
         grid_asset="qa_pixel",
-        gsd=30,
         options=LandsatOptions,
         requests=requests,
         refuse=refuse,

@@ -103,7 +103,6 @@ PLATFORM = Platform(
     ),
     quality=("scl",),
     grid_asset="red",
-    gsd=10,
     options=Sentinel2Options,
     requests=requests,
     refuse=refuse,

@@ -41,8 +41,8 @@ class TileRule(_Strict):
 
     rule: str = Field(min_length=1, description="name of the rule; part of its random draw")
     land_cover: str = Field(alias="class", description=f"one of {', '.join(RULE_CLASSES)}")
-    tiles: Annotated[int, Field(ge=1, description="tiles drawn")]
-    from_highest: Annotated[int, Field(ge=1, description="size of the pool drawn from")]
+    tiles: Annotated[int, Field(ge=1, strict=True, description="tiles drawn")]
+    from_highest: Annotated[int, Field(ge=1, strict=True, description="size of the pool drawn from")]
 
     @field_validator("land_cover")
     @classmethod
@@ -70,8 +70,15 @@ class Recipe(_Strict):
 
     name: str = Field(min_length=1)
     description: str = ""
-    seed: int = Field(ge=0)
-    chip_size: int = Field(default=256, ge=16, le=4096, description="pixels on a side, on the finest grid of a scene")
+    seed: int = Field(ge=0, strict=True)
+    chip_size: int = Field(
+        default=256,
+        ge=16,
+        le=4096,
+        multiple_of=2,  # a quality band may be at half the resolution
+        strict=True,
+        description="pixels on a side, on the finest grid of a scene",
+    )
     tolerance: Tolerance = Tolerance.model_validate({})
     tile_rules: tuple[TileRule, ...] = Field(min_length=1)
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 import pyogrio
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from clay_assets.draws import draw
 from clay_assets.errors import InputError
@@ -105,7 +105,8 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     sample = grid[["name", "geometry"]].merge(kept, on="name", how="inner", validate="1:1")
     sample = sample.sort_values("name", ignore_index=True)
     for column in STATISTICS:
-        sample[column] = pd.to_numeric(sample[column]) if column in sample else pd.NA
+        numbers = pd.to_numeric(sample[column]) if column in sample else pd.Series(float("nan"), sample.index)
+        sample[column] = numbers.astype("Int64" if column == "count" else "float64")
     sample.insert(1, "rules", [[PUBLISHED] for _ in range(len(sample))])
     sample = sample[["name", "rules", *STATISTICS, "geometry"]]
     record = {"rule": PUBLISHED, "class": "", "tiles": len(names), "from_highest": len(names)}
@@ -137,7 +138,7 @@ def _read_vector(path: str | Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         table: pd.DataFrame = pyogrio.read_dataframe(path, read_geometry=False)
         return table
-    except (DataSourceError, OSError, ValueError) as error:
+    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         raise InputError(f"CLAY_MGRS_SAMPLE {path}: cannot be read as a vector file ({error}).") from error
 
 

@@ -64,7 +64,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
     ledger = picks.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["request_id", "reason"]]
     tolerance = recipe.tolerance.failed_requests
-    tolerate("requests", picks.failed_share(), tolerance, failures, f"scene_picks {key}|{year}")
+    tolerate("requests", failures, len(requests), tolerance, f"scene_picks {key}|{year}")
     clay.write_table(layout.request_ledger(key, year), ledger)
     outcomes = ledger["outcome"].value_counts().to_dict()
     return dg.MaterializeResult(
@@ -105,7 +105,7 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
     ledger = imagery.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["item_id", "error"]]
     tolerance = recipe.tolerance.failed_scenes
-    tolerate("copies", imagery.failed_share(), tolerance, failures, f"scene_imagery {key}|{year}")
+    tolerate("copies", failures, len(ledger), tolerance, f"scene_imagery {key}|{year}")
     clay.write_table(layout.imagery_ledger(key, year), ledger)
     return dg.MaterializeResult(
         value=imagery.items,

@@ -13,7 +13,6 @@ server copies, so no byte passes through here. The ledger has one row per scene:
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +31,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from clay_assets.errors import ClayError, InputError, SourceError
+from clay_assets.access import s3_endpoint
+from clay_assets.errors import InputError, SourceError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item, Options, Platform
 from clay_assets.storage import layout
@@ -67,10 +67,6 @@ class Imagery:
     ledger: pd.DataFrame
     copied_now: int = 0
 
-    def failed_share(self) -> float:
-        """Share of the scenes whose files could not be copied."""
-        return float((self.ledger["outcome"] == FAILED).mean()) if len(self.ledger) else 0.0
-
 
 def readable_items(
     platform: Platform,
@@ -91,6 +87,9 @@ def readable_items(
         executor: copies scenes in parallel.
         in_flight: scenes at once.
         progress: called with (scenes done, scenes in all).
+
+    Raises:
+        StorageError: our storage cannot be written.
     """
     if options.imagery == "reference":
         rows = [_row(item["id"], REFERENCED) for item in items]
@@ -101,8 +100,10 @@ def readable_items(
     for count, (item, future) in enumerate(run_bounded(executor, copy, items, in_flight), start=1):
         try:
             copied, row, files = future.result()
-        except (ClayError, OSError) as error:
-            rows.append(_row(item["id"], FAILED, error=str(error)))
+        except StorageError:
+            raise  # ours cannot be written: no point in trying the other scenes
+        except Exception as error:  # whatever a library makes of a bad source, it is not the others' fault
+            rows.append(_row(item["id"], FAILED, error=str(error) or type(error).__name__))
         else:
             done.append(copied)
             rows.append(row)
@@ -232,7 +233,7 @@ class _Source:
 
     @property
     def _client(self) -> Any:
-        return _source_client(self.access.unsigned, os.environ.get("AWS_ENDPOINT_URL"))
+        return _source_client(self.access.unsigned, s3_endpoint())
 
     def _explaining(self) -> _Explaining:
         return _Explaining(self.href)
@@ -275,7 +276,7 @@ def _s3_address(href: str) -> tuple[str, str]:
         return parts.netloc, parts.path.lstrip("/")
     host = parts.netloc
     on_aws = parts.scheme == "https" and ".s3." in host and host.endswith(".amazonaws.com")
-    if on_aws and "AWS_ENDPOINT_URL" not in os.environ:  # else our S3 is elsewhere, and this is just a web address
+    if on_aws and s3_endpoint() is None:  # else our S3 is elsewhere, and this is just a web address
         return host.split(".s3.")[0], unquote(parts.path.lstrip("/"))
     return "", ""
 

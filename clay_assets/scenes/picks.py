@@ -46,10 +46,6 @@ class Picks:
     items: list[Item]
     ledger: pd.DataFrame
 
-    def failed_share(self) -> float:
-        """Share of the requests that got no answer."""
-        return float((self.ledger["outcome"] == FAILED).mean()) if len(self.ledger) else 0.0
-
 
 def pick_scenes(
     platform: Platform,

@@ -73,7 +73,7 @@ class SnapshotCatalogue:
         bounds = shapely.total_bounds(geometries)
         for file in self.files:
             for batch in file.scan(platform, int(starts.min()), int(ends.max()), bounds):
-                shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
+                shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False), on_invalid="ignore")
                 rows, numbers = tree.query(shapes, predicate="intersects")
                 moments = batch["moment"].cast(pa.int64()).to_numpy()[rows]
                 inside = (moments >= starts[numbers]) & (moments < ends[numbers])
@@ -114,7 +114,7 @@ class _SnapshotFile:
             for batch in scanner.to_batches():
                 if batch.num_rows:
                     yield batch
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise SourceError(
                 f"{self.dataset.files[0]}: the snapshot could not be read ({error}). "
                 "Run again; if it persists, the file is damaged."
@@ -183,7 +183,6 @@ class _Alternatives:
     """The property filters of all requests, laid out so that whole columns can be compared."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
-        self.count = len(requests)
         self.layers: list[dict[str, NDArray[Any]]] = []
         self.given: list[NDArray[np.bool_]] = []
         for layer in range(max((len(request.filters) for request in requests), default=0)):

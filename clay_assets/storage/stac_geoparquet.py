@@ -56,7 +56,7 @@ def canonical(item: Item) -> Item:
             raise TypeError("id is no text")
     except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError, ShapelyError) as error:
         raise InputError(f"{item.get('id', 'an item without id')}: is not a valid STAC item ({error!r}).") from error
-    for name in set(document) - set(MEMBERS):
+    for name in sorted(set(document) - set(MEMBERS)):
         document["properties"].setdefault(name, document.pop(name))
     _resolve_band_numbers(document)
     document["links"] = [link for link in document["links"] if link["rel"] in KEPT_LINKS]

@@ -31,7 +31,7 @@ from botocore.exceptions import (
 from pyarrow import fs
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from clay_assets.errors import ClayError, InputError, StorageError
+from clay_assets.errors import InputError, StorageError
 
 ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
 TEMPORARY = ".tmp"  # folder of what is being written; never listed
@@ -100,23 +100,28 @@ class LocalStore(Store):
             raise StorageError(f"cannot read {path}: {error}. Check CLAY_STORAGE and its rights.") from error
 
     def write(self, key: str, content: bytes) -> None:
-        with self.writing(key) as path:
+        with self.writing(key) as path, self._explaining(self.root / key):
             path.write_bytes(content)
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         target = self.root / key
-        try:
+        with self._explaining(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._temporary_folder / f"{uuid.uuid4().hex}-{target.name}"
-            try:
-                yield temporary
+            temporary.touch()
+        try:
+            yield temporary
+            with self._explaining(target):
                 os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explaining(self, target: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            if isinstance(error, ClayError):
-                raise
             raise StorageError(
                 f"cannot write {target}: {error}. Check that CLAY_STORAGE names a folder you may write to, with room."
             ) from error

@@ -26,6 +26,7 @@ from clay_assets.storage.stores import Store
 
 S2, L1, L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
 EPSG, LEFT, TOP = 32632, 500_000, 100_020  # a corner in zone 32 north, near the equator
+FINGERPRINT = "f" * 32  # of made scenes, whose making is of no interest
 
 
 def write_tiff(path: Path, pixels: NDArray[Any], transform: Affine, crs: str | None, **layout: Any) -> Path:
@@ -141,7 +142,7 @@ def chip_table(
     return table.replace_schema_metadata({b"geo": geo_metadata(["Polygon"], bounds), **stamped(counts)})
 
 
-def ledger_of(chips: dict[str, int], fingerprint: str = "f" * 32) -> pd.DataFrame:
+def ledger_of(chips: dict[str, int], fingerprint: str = FINGERPRINT) -> pd.DataFrame:
     """A ledger of indexed scenes: item id → chips."""
     rows = [
         dict(zip(LEDGER_TYPES, (name, INDEXED, count, count, 0, fingerprint, None), strict=True))
@@ -159,7 +160,9 @@ def write_cell(
         rng = np.random.default_rng([year, *item_id.encode()])
         west, south = rng.uniform(-170, 130), rng.uniform(-60, 40)
         table = chip_table(platform, item_id, year, west, south, columns, rows)
-        store.write(layout.chips(platform, year, item_id), encode_arrow(table, recipe.stamp()))
+        store.write(
+            layout.chips(platform, year, item_id), encode_arrow(table, {**recipe.stamp(), "fingerprint": FINGERPRINT})
+        )
         chips[item_id] = table.num_rows
     return ChipCell(platform, year, store, ledger_of(chips))
 

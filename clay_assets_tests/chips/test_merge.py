@@ -24,11 +24,12 @@ from clay_assets.errors import InputError, StorageError
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.made import L1, L2, S2, chip_table, ledger_of, write_cell
+from clay_assets_tests.chips.made import FINGERPRINT, L1, L2, S2, chip_table, ledger_of, write_cell
 from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 100
+OTHER = "0" * 32  # fingerprint of other inputs than those of the made scenes
 
 
 @pytest.fixture
@@ -65,11 +66,18 @@ def manifest(store):
     return json.loads(store.read(layout.MANIFEST))
 
 
-def rewrite(store, cell, item_id, change):
+def rewrite(store, cell, item_id, change, fingerprint=FINGERPRINT):
     """Write a scene's index again, changed."""
     key = layout.chips(cell.platform, cell.year, item_id)
     table = pq.read_table(store.root / key)
-    store.write(key, encode_arrow(change(table), {}))
+    store.write(key, encode_arrow(change(table), {"fingerprint": fingerprint}))
+
+
+def made_anew(store, cell):
+    """The cell as if each of its scenes had been indexed from other inputs."""
+    for item_id in cell.scenes["item_id"]:
+        rewrite(store, cell, item_id, lambda table: table, OTHER)
+    return ChipCell(cell.platform, cell.year, store, cell.ledger.assign(fingerprint=OTHER))
 
 
 def replace(name, value):
@@ -204,9 +212,9 @@ def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_pa
 def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
     first = join(cells)
     before = state(store)
-    rewrite(store, cells[0], "S2A_B", replace("cloud_cover_percentage", 0.125))
+    rewrite(store, cells[0], "S2A_B", replace("cloud_cover_percentage", 0.125), OTHER)
     ledger = cells[0].ledger.copy()
-    ledger.loc[ledger["item_id"] == "S2A_B", "fingerprint"] = "0" * 32
+    ledger.loc[ledger["item_id"] == "S2A_B", "fingerprint"] = OTHER
     again = join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
     assert again.written == 1
     after = state(store)
@@ -234,7 +242,7 @@ def test_no_cells_at_all_are_an_empty_manifest(store, join):
 
 def test_scenes_without_a_chip_do_no_harm(cells, store, join):
     empty = chip_table(S2, "S2A_EMPTY", 2020, 0, 0, 1, 1).slice(0, 0)
-    store.write(layout.chips(S2, 2020, "S2A_EMPTY"), encode_arrow(empty, {}))
+    store.write(layout.chips(S2, 2020, "S2A_EMPTY"), encode_arrow(empty, {"fingerprint": FINGERPRINT}))
     counts = dict(zip(cells[0].ledger["item_id"], cells[0].ledger["chips"], strict=True))
     merged = join([ChipCell(S2, 2020, store, ledger_of({**counts, "S2A_EMPTY": 0}))])
     assert (merged.rows, merged.parts[0].scenes) == (3 * 64, 4)
@@ -292,10 +300,10 @@ def renamed(name):
 def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, change, said):
     join(cells)
     before = state(store)
-    rewrite(store, cells[0], "S2A_B", change)
-    ledger = cells[0].ledger.assign(fingerprint="0" * 32)
+    changed = made_anew(store, cells[0])
+    rewrite(store, cells[0], "S2A_B", change, OTHER)
     with pytest.raises(InputError, match=said) as caught:
-        join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
+        join([changed, *cells[1:]])
     assert "aterialise chip_index" in str(caught.value)
     assert "S2A_B.parquet" in str(caught.value) or "sentinel-2-l2a 2020" in str(caught.value)
     assert state(store) == before
@@ -304,12 +312,25 @@ def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, 
 def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
     join(cells)
     before = state(store)
+    changed = made_anew(store, cells[0])
     path = store.root / cells[0].keys[1]
     for content in (b"garbage", path.read_bytes()[:-30], None):
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(InputError, match=r"S2A_B\.parquet: cannot be read.*Materialise chip_index"):
-            join([ChipCell(S2, 2020, store, cells[0].ledger.assign(fingerprint="0" * 32)), *cells[1:]])
+            join([changed, *cells[1:]])
         assert state(store) == before
+
+
+def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
+    join(cells)
+    before = state(store)
+    rewrite(store, cells[0], "S2A_B", lambda table: table, OTHER)  # a run began anew, and was killed
+    ledger = cells[0].ledger.copy()
+    ledger.loc[ledger["item_id"] == "S2A_A", "fingerprint"] = OTHER  # the part has to be made again for another reason
+    rewrite(store, cells[0], "S2A_A", lambda table: table, OTHER)
+    with pytest.raises(InputError, match=r"S2A_B\.parquet: was made anew since its ledger was written"):
+        join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
+    assert part(store, S2, 2020).read_bytes() == before[layout.merged_part(S2, 2020)][0]
 
 
 def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, recipe):
@@ -318,7 +339,7 @@ def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, rec
     again = write_cell(store, recipe, S2, 2021, ["S2A_A"])
     with pytest.raises(InputError, match=r"scene S2A_A is in 2020 and in 2021.*chip ids would repeat"):
         join([*cells, again])
-    twice = cells[1].ledger.loc[[0, 0]].reset_index(drop=True).assign(fingerprint="0" * 32)
+    twice = cells[1].ledger.loc[[0, 0]].reset_index(drop=True).assign(fingerprint=OTHER)
     with pytest.raises(InputError, match="scene LC08_A is twice in 2020"):
         join([cells[0], ChipCell(L2, 2020, store, twice), cells[2]])
     assert state(store) == before

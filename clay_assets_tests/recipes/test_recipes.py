@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -231,3 +232,21 @@ def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="no UTF-8 text"):
         load_recipe(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("years = [2018, 2023]", "years = [2005, 2006]", "there are partitions from 2010 to"),
+        ("years = [2018, 2023]", "years = [2018, 2940]", "there are partitions from 2010 to"),
+        ("chip_size = 256", "chip_size = 255", "chip_size"),
+        ("seed = 42", 'seed = "42"', "seed"),
+        ("tiles = 300", "tiles = true", "tile rule 2 (built_up_core), tiles"),
+    ],
+)
+def test_values_that_could_only_fail_later_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (resources.files("clay_assets.recipes") / "clay_v1.toml").read_text(encoding="utf-8")
+    path = tmp_path / "recipe.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_recipe(path)
