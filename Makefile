@@ -1,47 +1,52 @@
 # Two commands do everything: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
 export PYTHONUNBUFFERED = 1
+# Certificates of the system, not uv's own: companies and mirrors often have theirs.
+export UV_SYSTEM_CERTS = 1
+export UV_NATIVE_TLS = 1
 
+.DEFAULT_GOAL := help
 .PHONY: help setup demo dev test lint format lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(STAMP)  ## make .venv with everything in it
+setup: .venv/.demo  ## make .venv, with all that running the pipeline needs
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clay_assets needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
-	touch $(STAMP)
+# `.demo` is what users need, `.dev` what tests and lint need besides.
+.venv/.demo .venv/.dev: .venv/.%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clay_assets needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing clay_assets[$*] into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$*]'
+	@touch $@
 
 demo: setup  ## make the miniature planet and run the whole pipeline on it
-	$(BIN)/python -m clay_assets.demo
+	@$(BIN)/python -m clay_assets.demo
 
 dev: setup  ## open the Dagster UI, on the demo's result if there is one
 	@# A storage of your own goes before the demo's.
 	@if [ -f demo/demo.env ] && { [ -z "$$CLAY_STORAGE" ] || grep -qF "$$CLAY_STORAGE" demo/demo.env; }; then set -a; . ./demo/demo.env; set +a; fi; \
 	$(BIN)/dagster dev -m clay_assets.definitions
 
-test: setup  ## run every test; installs the servers that tests talk to, where it may
+test: .venv/.dev  ## run every test; installs the servers that tests talk to, where it may
 	sh scripts/install_test_servers.sh
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-lint: setup  ## ruff (lint and format) and the type checker
+lint: .venv/.dev  ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup  ## let ruff mend what it can
+format: .venv/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## renew constraints.txt
+lock: .venv/.dev  ## renew constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url \
 		--no-header --no-annotate -o constraints.txt pyproject.toml
 
 clean:  ## remove the demo and what tools have left
-	rm -rf demo .pytest_cache .ruff_cache .mypy_cache .hypothesis test-artefacts
+	rm -rf demo .pytest_cache .ruff_cache .mypy_cache

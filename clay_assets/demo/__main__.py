@@ -17,6 +17,7 @@ DAGSTER_YAML = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
 """
+INTERRUPTED = 130  # exit status, as of a shell command that was interrupted
 QUIET = ("dagster", "dagster.builtin")
 
 
@@ -37,9 +38,13 @@ def main() -> int:
 
     unbuilt: list[str] = []
     if is_built(folder, arguments.seed) and not arguments.again:
-        print("Already built, nothing to do (--again runs every step).")
+        print("Already built, nothing to do (`python -m clay_assets.demo --again` runs every step).")
     else:
-        unbuilt = run_chain()
+        try:
+            unbuilt = run_chain()
+        except KeyboardInterrupt:
+            print("\nInterrupted. What is done is kept; `make demo` goes on from there.", file=sys.stderr)
+            return INTERRUPTED
     print(summary(time.monotonic() - begun))
     if not unbuilt:
         mark_built(folder, arguments.seed)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import socket
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +34,43 @@ def run_chain() -> list[str]:
     clay = _clay()
     wanted = steps(clay.recipe(), sorted(PLATFORMS))
     unbuilt = []
-    with dg.DagsterInstance.get() as instance, tqdm(total=len(wanted), unit=" runs", mininterval=0.5) as bar:
+    with (
+        dg.DagsterInstance.get() as instance,
+        _interrupts() as interrupted,
+        tqdm(total=len(wanted), unit=" runs", mininterval=0.5, disable=None) as bar,
+    ):
         for step, result in run_steps(wanted, defs.resolve_job_def, instance, log_level="CRITICAL"):
             bar.set_description_str(str(step))
             bar.update()
+            if bar.disable:  # not a terminal
+                print(step, flush=True)
+            if interrupted():
+                raise KeyboardInterrupt
             if result is None or not result.success:
                 unbuilt.append(str(step))
                 bar.write(f"{step}: {why_it_failed(result) if result else 'not run, as what it builds on failed'}")
     return unbuilt
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C was pressed. Dagster holds it back during a run, and forgets it."""
+    ours, pythons = socket.socketpair()
+    with ours, pythons:
+        for end in (ours, pythons):
+            end.setblocking(False)
+        before = signal.set_wakeup_fd(pythons.fileno())  # Python writes each signal's number there
+
+        def interrupted() -> bool:
+            try:
+                return signal.SIGINT in ours.recv(64)
+            except BlockingIOError:
+                return False
+
+        try:
+            yield interrupted
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def is_built(folder: Path, seed: int) -> bool:
@@ -88,7 +121,7 @@ def summary(seconds: float) -> str:
         "",
         f"tiles considered   {grid:>8,}   with land cover {stats:,}, sampled {sample:,}",
         f"requests made      {len(ledger):>8,}   for {ledger['platform'].nunique()} platforms",
-        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {outcomes.get('picked', 0):,} requests",
+        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {outcomes.get('picked', 0):,} requests (neighbours may share one)",
         f"not picked         {outcomes.get('none', 0):>8,}   failed {outcomes.get('failed', 0):,}",
         *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(6)),
         f"chips indexed      {kept:>8,}   left out for nodata {left_out:,}",

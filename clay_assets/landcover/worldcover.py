@@ -8,6 +8,7 @@ document followed is the WorldCover Product User Manual v2.0 (https://esa-worldc
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import rasterio
 import shapely
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -29,6 +31,9 @@ from clay_assets.executors import run_bounded
 from clay_assets.landcover.worldcover_files import TILE_DEGREES, cells_touched, corner, href_of, present_cells
 from clay_assets.rasters import Access, open_raster
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+
+# `geometry_mask` is given its transform; rasterio warns all the same that its in-memory raster has none.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 CLASSES = WORLDCOVER_CLASSES
 NODATA = 0
