@@ -113,6 +113,7 @@ def summary(seconds: float) -> str:
     chips = _tables(store, "chips/ledger")
     kept, left_out = chips["chips"].sum(), chips["chips_above_nodata_limit"].sum()
     outcomes = ledger["outcome"].value_counts()
+    picked = outcomes.get("picked", 0)
     reasons: Counter[str] = Counter()
     for text in ledger.loc[ledger["outcome"] == "none", "reason"]:
         reasons.update(part.split(" × ")[-1] for part in text.split("; "))
@@ -121,7 +122,7 @@ def summary(seconds: float) -> str:
         "",
         f"tiles considered   {grid:>8,}   with land cover {stats:,}, sampled {sample:,}",
         f"requests made      {len(ledger):>8,}   for {ledger['platform'].nunique()} platforms",
-        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {outcomes.get('picked', 0):,} requests (neighbours may share one)",
+        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {picked:,} requests (neighbours may share one)",
         f"not picked         {outcomes.get('none', 0):>8,}   failed {outcomes.get('failed', 0):,}",
         *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(6)),
         f"chips indexed      {kept:>8,}   left out for nodata {left_out:,}",
