@@ -10,6 +10,8 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from clay_assets.scenes.imagery import Imagery
+from clay_assets.scenes.picks import Picks
 from clay_assets.storage.stac_geoparquet import encode_items
 
 SENTINEL_2, LANDSAT_L1, LANDSAT_L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
@@ -119,3 +121,8 @@ def snapshot(path: Path, items: list[Item]) -> str:
 def without_links(items: list[Item]) -> list[Item]:
     """Items to compare: an API puts links of its own into them."""
     return [{**item, "links": []} for item in items]
+
+
+def failed_share(found: Picks | Imagery) -> float:
+    """Share of a ledger's rows that failed."""
+    return float((found.ledger["outcome"] == "failed").sum()) / max(len(found.ledger), 1)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from clay_assets.access import Access
+from clay_assets.errors import StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.scenes.imagery import Imagery, readable_items
@@ -24,6 +25,7 @@ from clay_assets_tests.scenes.items import (
     LANDSAT_L2,
     SENTINEL_2,
     SENTINEL_2_ASSETS,
+    failed_share,
     landsat_item,
     sentinel_2_item,
 )
@@ -126,7 +128,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
     imagery = settle(fill(tmp_path / "source", "b", "a"), store)
     assert_copied(imagery, store, "a", "b")
     assert imagery.copied_now == 2 * len(LANDSAT_ASSETS)
-    assert imagery.failed_share() == 0
+    assert failed_share(imagery) == 0
 
 
 def test_what_is_there_is_kept_and_what_differs_is_copied_again(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_scene_with_a_missing_file_is_set_aside(tmp_path: Path) -> None:
     row = imagery.ledger.set_index("item_id").loc["b"]
     assert row["outcome"] == "failed"
     assert "b/qa_pixel.tif: there is no such file" in row["error"]
-    assert imagery.failed_share() == pytest.approx(1 / 3)
+    assert failed_share(imagery) == pytest.approx(1 / 3)
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -172,11 +174,10 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     assert settle([item], LocalStore(tmp_path / "store")).copied_now == 0
 
 
-def test_storage_that_cannot_be_written_is_said_for_each_scene(tmp_path: Path) -> None:
+def test_storage_that_cannot_be_written_stops_at_once(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where a folder should be")
-    imagery = settle(fill(tmp_path / "source", "a"), LocalStore(tmp_path / "store"))
-    assert imagery.items == []
-    assert "CLAY_STORAGE" in imagery.ledger["error"].iloc[0]
+    with pytest.raises(StorageError, match="Check that CLAY_STORAGE names a folder you may write to"):
+        settle(fill(tmp_path / "source", "a", "b"), LocalStore(tmp_path / "store"))
 
 
 @pytest.fixture
