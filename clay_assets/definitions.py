@@ -30,6 +30,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: A
     clay = replaced.get("clay", ClayResource(overrides=overrides, s3=s3))
     return dg.Definitions(
         assets=dg.load_assets_from_modules([landcover, sampling, scenes, chips]),
+        asset_checks=dg.load_asset_checks_from_modules([chips]),
         jobs=jobs.ALL,
         # The assets of a run follow one another, and each has its own pool of workers: a process per step would
         # only add its start. Runs are processes of their own all the same.

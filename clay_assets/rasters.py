@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from clay_assets.access import Access, s3_endpoint
+from clay_assets.access import Access, fit_to_show, s3_endpoint, without_signature
 from clay_assets.errors import InputError, SourceError
 
-__all__ = ["Access", "gdal_options", "gdal_path", "is_remote", "open_raster"]
+__all__ = ["Access", "explaining", "gdal_options", "gdal_path", "is_remote", "open_raster"]
 
+CACHE_BYTES = 128 << 20  # of raster blocks, for all files open; GDAL would take a twentieth of the machine
 HTTP_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds; GDAL doubles it and adds jitter
@@ -31,6 +32,8 @@ HTTP_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
+
+CURL = "/vsicurl/"  # before an address, for GDAL to read it by HTTP
 
 _ABSENT = ("no such file", "does not exist", "response code: 404", "nosuchkey", "nosuchbucket")
 _DENIED = (
@@ -43,9 +46,9 @@ _DENIED = (
 )
 
 
-def gdal_options(access: Access) -> dict[str, str]:
+def gdal_options(access: Access) -> dict[str, str | int]:
     """GDAL configuration for one kind of access, with S3 at `AWS_ENDPOINT_URL` where that is set."""
-    options = dict(HTTP_OPTIONS)
+    options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **HTTP_OPTIONS}
     endpoint = s3_endpoint()
     if endpoint:
         parts = urlsplit(endpoint)
@@ -65,7 +68,7 @@ def gdal_path(href: str) -> str:
     if scheme == "s3":
         return "/vsis3/" + href.removeprefix("s3://")
     if scheme in ("http", "https"):
-        return "/vsicurl/" + href
+        return CURL + href
     return href.removeprefix("file://")
 
 
@@ -80,32 +83,74 @@ def open_raster(
 ) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading; pixels should be read inside the `with` block.
 
+    A signed address that cannot be opened is signed anew, once.
+
     Args:
         href: local path, `s3://`, `http(s)://` or `file://` address.
-        access: how the source is reached; signed S3 by default.
+        access: how it is reached; S3 with the credentials of the environment by default.
         overview_level: index into the file's overviews, None for full resolution.
 
     Raises:
         InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
         SourceError: a remote file could not be read now.
     """
-    access = (access or Access()).to(href)
-    address = access.sign(href) if access.sign else href
+    access = access or Access()
     options = {} if overview_level is None else {"overview_level": overview_level}
     with rasterio.Env(**gdal_options(access)):
         try:
-            with rasterio.open(gdal_path(address), **options) as src:
-                yield src
+            src = _opened(href, access, options)
         except RasterioIOError as error:
+            raise _explained(href, error, signed=access.signer is not None) from fit_to_show(error)
+        with src, explaining(src, href, access):
+            yield src
+
+
+@contextmanager
+def explaining(src: rasterio.DatasetReader, href: str, access: Access) -> Iterator[None]:
+    """Raises what a failed read of pixels means.
+
+    `open_raster` does so too, but where several files are open at once it cannot know which of them failed.
+    """
+    try:
+        yield
+    except RasterioIOError as error:
+        if access.signer is None:
             raise _explained(href, error) from error
+        # It may have expired meanwhile: GDAL does not say why pixels cannot be read.
+        access.signer.forget(src.name.removeprefix(CURL))
+        raise SourceError(f"{href}: could not be read on ({_cause(error)}). Run again; it is signed anew.") from (
+            fit_to_show(error)
+        )
 
 
-def _explained(href: str, error: RasterioIOError) -> InputError | SourceError:
-    cause = f"{error} {error.__cause__ or ''}".strip()
-    said = cause.replace(Path(href).name, "").lower()  # a scene of 4 April has 0404 in its name
-    if any(word in said for word in _ABSENT):
+def _opened(href: str, access: Access, options: dict[str, int]) -> rasterio.DatasetReader:
+    address = access.address(href)
+    try:
+        return rasterio.open(gdal_path(address), **options)
+    except RasterioIOError as error:
+        # Where it ends between two requests for a header, GDAL takes the file for damaged, and remembers it.
+        if access.signer is None or _says(href, error, _ABSENT):
+            raise
+    access.signer.forget(address)
+    return rasterio.open(gdal_path(access.address(href)), **options)
+
+
+def _cause(error: RasterioIOError) -> str:
+    return without_signature(f"{error} {error.__cause__ or ''}".strip())
+
+
+def _says(href: str, error: RasterioIOError, words: tuple[str, ...]) -> bool:
+    said = _cause(error).replace(Path(href).name, "").lower()  # a scene of 4 April has 0404 in its name
+    return any(word in said for word in words)
+
+
+def _explained(href: str, error: RasterioIOError, *, signed: bool = False) -> InputError | SourceError:
+    cause = _cause(error)
+    if _says(href, error, _ABSENT):
         return InputError(f"{href}: there is no such file ({cause}). Check the href, or make the items anew.")
-    if any(word in said for word in _DENIED):
+    if _says(href, error, _DENIED):
+        if signed:
+            return InputError(f"{href}: access was refused, with a new signature too ({cause}). Check the item's href.")
         return InputError(f"{href}: access was refused ({cause}). Check AWS credentials and requester-pays rights.")
     if is_remote(href):
         return SourceError(f"{href}: could not be read ({cause}). Run again; if it persists the file is damaged.")

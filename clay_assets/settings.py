@@ -40,6 +40,18 @@ class Settings(BaseSettings):
     stac_usgs: str = Field(
         default="https://landsatlook.usgs.gov/stac-server", description="the same, for both Landsat levels"
     )
+    stac_planetary_computer: str = Field(
+        default="https://planetarycomputer.microsoft.com/api/stac/v1",
+        description="the same, for Sentinel-1, NAIP and MODIS",
+    )
+    natural_earth: str = Field(
+        default="https://naturalearth.s3.amazonaws.com",
+        description="folder, bucket or URL of Natural Earth's 1:10m layers, as zip files",
+    )
+    linz_catalog: str = Field(
+        default="https://nz-imagery.s3.ap-southeast-2.amazonaws.com/catalog.json",
+        description="path or URL of the root of the static STAC catalogue of nz-imagery",
+    )
     dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
     requests_in_flight: int = Field(default=8, ge=1, le=64, description="requests at once per host, of one run")

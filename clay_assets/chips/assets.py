@@ -87,3 +87,21 @@ def merged_index(
             "picture": picture(rows_by_platform(parts, f"{merged.rows:,} chips")),
         }
     )
+
+
+@dg.asset_check(asset="merged_index", description=described_by("clay_assets.reconciliation"))
+def reconciled(clay: ClayResource) -> dg.AssetCheckResult:
+    from clay_assets.reconciliation import disagreements, reconcile, records
+
+    recipe = clay.recipe()
+    accounts = reconcile(clay.store(), recipe)
+    differing = disagreements(accounts, recipe.tolerance.published)
+    return dg.AssetCheckResult(
+        passed=not differing,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "accounts": table(records(accounts)),
+            "differing": table([{"what": what} for what in differing]),
+            "planned": "scenes, chips and bytes at most: a scene of usual size per request, nothing compressed",
+        },
+    )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clay_assets.errors import InputError
 
+_EARTH = pyproj.Geod(ellps="WGS84")
 HALF_TURN = 180.0  # degrees; a polygon that is wider crosses the antimeridian
 
 
@@ -48,13 +49,7 @@ class Grid:
         Corners run from the lower right, anticlockwise, as shapely's `box` does.
         """
         columns, rows = self.chips(size)
-        column, row = np.meshgrid(np.arange(columns + 1) * size, np.arange(rows + 1) * size)
-        t = self.transform
-        x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
-        lon, lat = pyproj.Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True).transform(x, y)
-        corners = np.stack([lon, lat], axis=-1)
-        if not np.isfinite(corners).all():
-            raise InputError(f"a grid of {self.height} × {self.width} pixels in {self.crs} does not lie on the Earth.")
+        corners = self._lonlat(*np.meshgrid(np.arange(columns + 1.0) * size, np.arange(rows + 1.0) * size))
         upper_left, upper_right = corners[:-1, :-1], corners[:-1, 1:]
         lower_left, lower_right = corners[1:, :-1], corners[1:, 1:]
         rings = np.stack([lower_right, upper_right, upper_left, lower_left, lower_right], axis=2)
@@ -65,3 +60,28 @@ class Grid:
             # Edges are straight in degrees (RFC 7946, section 3.1.1; GeoParquet's `planar`), not great circles.
             polygons[number] = antimeridian.fix_polygon(polygons[number], fix_winding=True, great_circle=False)
         return polygons
+
+    def ground_sample_distance(self, size: int) -> NDArray[np.float64]:
+        """True size of a pixel in the middle of each chip, metres, in the order of `polygons`; shape (rows * columns,).
+
+        The geometric mean of both directions, along geodesics of WGS 84 across the chip.
+        """
+        columns, rows = self.chips(size)
+        column, row = np.meshgrid((np.arange(columns) + 0.5) * size, (np.arange(rows) + 0.5) * size)
+        half = size / 2
+        product = np.ones(columns * rows)
+        for across, down in ((half, 0), (0, half)):
+            first, second = self._lonlat(column - across, row - down), self._lonlat(column + across, row + down)
+            lon, lat = first.reshape(-1, 2).T
+            product *= _EARTH.inv(lon, lat, *second.reshape(-1, 2).T)[2]
+        return np.sqrt(product) / size
+
+    def _lonlat(self, column: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixel coordinates as longitude and latitude, degrees; shape (…, 2)."""
+        t = self.transform
+        x, y = t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+        lon, lat = pyproj.Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True).transform(x, y)
+        lonlat = np.stack([lon, lat], axis=-1)
+        if not np.isfinite(lonlat).all():
+            raise InputError(f"a grid of {self.height} × {self.width} pixels in {self.crs} does not lie on the Earth.")
+        return lonlat

@@ -2,7 +2,8 @@
 
 A row is one whole chip; the columns are those of `CHIP_SCHEMA`. For Sentinel-2 and Landsat the two percentages are
 those of stacchip's index, row for row. They are shares of all pixels of a chip, 0 to 1; cloud is not
-counted against the valid pixels alone.
+counted against the valid pixels alone. `gsd` is the true size on the ground of a pixel of the finest grid, in metres:
+in EPSG:3857 it is far from the grid's own.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ CHIP_SCHEMA = pa.schema(
         ("chip_index_y", pa.uint16()),
         ("cloud_cover_percentage", pa.float32()),
         ("nodata_percentage", pa.float32()),
+        ("gsd", pa.float32()),
         ("geometry", pa.binary()),
         ("bbox", BBOX),
     ]
@@ -77,13 +79,14 @@ def index_scene(
     source = platform_of(platform)
     limit = (options or source.options()).max_chip_nodata
     document = source.renamed(item.to_dict(include_self_link=False, transform_hrefs=False))
-    missing = [name for name in source.quality if name not in document["assets"]]
+    missing = source.missing(document, source.quality)
     if missing:
         raise InputError(
             f"{item.id}: has no asset {', '.join(missing)}, only {', '.join(item.assets) or 'none'}; "
             f"{source.title} cannot be indexed without it."
         )
-    hrefs = {name: source.href(document["assets"][name]) for name in source.quality}
+    judged = [name for name in source.quality if name in document["assets"]]
+    hrefs = {name: source.href(document["assets"][name]) for name in judged}
     declared = _declared_grid(source, document)
     shape = (declared.height, declared.width) if declared else _finest_shape(source, document)
     grid, shares = read_shares(source, hrefs, chip_size, declared, shape)
@@ -170,7 +173,8 @@ def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] |
         raise InputError(
             f"{item['id']}: has neither proj:shape nor the asset {platform.grid_asset}, so its grid is unknown."
         )
-    with open_raster(platform.href(asset), platform.access) as source:
+    href = platform.href(asset)
+    with open_raster(href, platform.access_to(href)) as source:
         return source.height, source.width
 
 
@@ -187,6 +191,7 @@ def _table(
     kept = nodata.ravel() <= np.float32(limit)
     rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
     polygons = grid.polygons(size)[kept]
+    gsd = grid.ground_sample_distance(size).astype(np.float32)[kept]
     count = int(kept.sum())
     x, y = pa.array(columns, pa.uint16()), pa.array(rows, pa.uint16())
     text = pa.string()
@@ -202,6 +207,7 @@ def _table(
             y,
             pa.array(cloud.ravel()[kept]),
             pa.array(nodata.ravel()[kept]),
+            pa.array(gsd),
             pa.array(shapely.to_wkb(polygons), pa.binary()),
             pa.StructArray.from_arrays([pa.array(side) for side in bounds.T], fields=list(BBOX)),
         ],

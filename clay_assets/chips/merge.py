@@ -31,7 +31,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of, stamped
 from clay_assets.storage.stores import Store
 
-MERGE_VERSION = "1"  # raise it when the same inputs would give another file
+MERGE_VERSION = "2"  # raise it when the same inputs would give another file
 MANIFEST_VERSION = 1
 
 

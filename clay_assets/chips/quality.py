@@ -1,8 +1,9 @@
 """Cloud and nodata shares of every chip of a scene, from its quality assets.
 
-A quality asset may be coarser than the finest grid by a whole factor (Sentinel-2's 20 m scene classification under
-10 m bands): then it is counted at its own resolution, which gives the same shares. It is read in strips of whole
-chip rows, so memory does not grow with the height of a scene. What a pixel means is the platform's to judge.
+A quality asset is judged by its first band or by its file's own mask, as the platform says. It may be coarser than the
+finest grid by a whole factor (Sentinel-2's 20 m scene classification under 10 m bands): then it is counted at its own
+resolution, which gives the same shares. It is read in strips of whole chip rows, so memory does not grow with the
+height of a scene. What a pixel means is the platform's to judge.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import lcm
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
+from clay_assets.access import Access
 from clay_assets.chips.grid import Grid
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Platform
-from clay_assets.rasters import open_raster
+from clay_assets.rasters import explaining, open_raster
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
 
@@ -32,6 +36,30 @@ class Shares:
 
     cloud: NDArray[np.float32]
     nodata: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A quality asset, open."""
+
+    href: str
+    access: Access
+    raster: rasterio.DatasetReader
+
+    @classmethod
+    def opened(cls, stack: ExitStack, href: str, platform: Platform) -> _Source:
+        access = platform.access_to(href)
+        return cls(href, access, stack.enter_context(open_raster(href, access)))
+
+    def read(self, window: Window, *, mask: bool) -> NDArray[Any]:
+        """The first band, or the file's mask: 255 where a pixel is valid and 0 where not."""
+        if mask and all(MaskFlags.all_valid in flags for flags in self.raster.mask_flag_enums):
+            return np.full((int(window.height), int(window.width)), 255, np.uint8)  # no pixel need be read for it
+        with explaining(self.raster, self.href, self.access):
+            pixels: NDArray[Any] = (
+                self.raster.dataset_mask(window=window) if mask else self.raster.read(1, window=window)
+            )
+        return pixels
 
 
 def read_shares(
@@ -54,19 +82,19 @@ def read_shares(
         SourceError: a remote file could not be read.
     """
     with ExitStack() as stack:
-        sources = {name: stack.enter_context(open_raster(href, platform.access)) for name, href in hrefs.items()}
-        first, source = next(iter(sources.items()))
-        found = _finest_grid(source, shape, hrefs[first])
+        sources = {name: _Source.opened(stack, href, platform) for name, href in hrefs.items()}
+        first = next(iter(sources.values()))
+        found = _finest_grid(first, shape)
         if grid is not None:
-            _check_same_place(grid, found, hrefs[first])
+            _check_same_place(grid, found, first.href)
         columns, rows = found.chips(size)
         if not columns or not rows:
             raise InputError(
-                f"{hrefs[first]}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
+                f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
             )
-        factors = {name: _factor(found, source, size, hrefs[name]) for name, source in sources.items()}
+        factors = {name: _factor(found, source, size) for name, source in sources.items()}
         side = size // min(factors.values())  # pixels of a chip in the finest quality asset
-        strip = max(1, STRIP_PIXELS // (side * side * columns))
+        strip = _strip(sources, side, columns)
         shares = [
             _strip_shares(platform, sources, factors, size, columns, top, min(top + strip, rows))
             for top in range(0, rows, strip)
@@ -75,16 +103,24 @@ def read_shares(
     return found, Shares(cloud, nodata)
 
 
-def _finest_grid(source: rasterio.DatasetReader, shape: tuple[int, int] | None, href: str) -> Grid:
-    if source.crs is None:
+def _strip(sources: Mapping[str, _Source], side: int, columns: int) -> int:
+    """Rows of chips read at once: whole rows of the files' blocks where there is room, so that none is read twice."""
+    most = max(1, STRIP_PIXELS // (side * side * columns))
+    block = lcm(side, *(source.raster.block_shapes[0][0] for source in sources.values())) // side
+    return most // block * block or most
+
+
+def _finest_grid(source: _Source, shape: tuple[int, int] | None) -> Grid:
+    raster, href = source.raster, source.href
+    if raster.crs is None:
         raise InputError(f"{href}: has no CRS; fetch the file again.")
-    if not source.crs.is_projected or source.crs.linear_units_factor[1] != 1.0:
-        raise InputError(f"{href}: is in {source.crs.to_string()}, not in a projected CRS in metres.")
-    height, width = shape or (source.height, source.width)
-    t = source.transform
-    across, down = source.width / width, source.height / height
+    if not raster.crs.is_projected or raster.crs.linear_units_factor[1] != 1.0:
+        raise InputError(f"{href}: is in {raster.crs.to_string()}, not in a projected CRS in metres.")
+    height, width = shape or (raster.height, raster.width)
+    t = raster.transform
+    across, down = raster.width / width, raster.height / height
     finest = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
-    return Grid(source.crs, finest, height, width)
+    return Grid(raster.crs, finest, height, width)
 
 
 def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
@@ -99,12 +135,13 @@ def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
         )
 
 
-def _factor(grid: Grid, source: rasterio.DatasetReader, size: int, href: str) -> int:
-    down, across = grid.height / source.height, grid.width / source.width
+def _factor(grid: Grid, source: _Source, size: int) -> int:
+    raster = source.raster
+    down, across = grid.height / raster.height, grid.width / raster.width
     factor: int = round(down)
     if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
         raise InputError(
-            f"{href}: {source.height} × {source.width} pixels do not fit the finest grid of {grid.height} × "
+            f"{source.href}: {raster.height} × {raster.width} pixels do not fit the finest grid of {grid.height} × "
             f"{grid.width} with chips of {size}: the factor must be whole and divide the chip."
         )
     return factor
@@ -112,7 +149,7 @@ def _factor(grid: Grid, source: rasterio.DatasetReader, size: int, href: str) ->
 
 def _strip_shares(
     platform: Platform,
-    sources: Mapping[str, rasterio.DatasetReader],
+    sources: Mapping[str, _Source],
     factors: Mapping[str, int],
     size: int,
     columns: int,
@@ -123,13 +160,14 @@ def _strip_shares(
     pixels: dict[str, NDArray[Any]] = {}
     for name, source in sources.items():
         side = size // factors[name]
-        band = source.read(1, window=Window(0, top * side, columns * side, (bottom - top) * side))
+        window = Window(0, top * side, columns * side, (bottom - top) * side)
+        band = source.read(window, mask=platform.reads == "mask")
         repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
         pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
     try:
         cloud, nodata = platform.judge(pixels)
     except (IndexError, TypeError) as error:
-        names = ", ".join(f"{source.name} ({source.dtypes[0]})" for source in sources.values())
+        names = ", ".join(f"{source.href} ({source.raster.dtypes[0]})" for source in sources.values())
         raise InputError(
             f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs."
         ) from error

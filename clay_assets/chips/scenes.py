@@ -39,7 +39,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
 
-INDEX_VERSION = "1"  # raise it when the same scene would give another index
+INDEX_VERSION = "2"  # raise it when the same scene would give another index
 INDEXED, FAILED = "indexed", "failed"
 ATTEMPTS = 3
 LEDGER_TYPES = {

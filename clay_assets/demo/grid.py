@@ -48,7 +48,7 @@ WATER_TILE = "32NLH"
 
 @lru_cache(maxsize=64)
 def to_lonlat(epsg: int) -> Transformer:
-    """UTM → EPSG:4326, longitude first."""
+    """A projected CRS → EPSG:4326, longitude first."""
     return Transformer.from_crs(epsg, 4326, always_xy=True)
 
 

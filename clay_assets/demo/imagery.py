@@ -28,7 +28,7 @@ def write_raster(
     top: float,
     size: float,
     *,
-    nodata: int | None = None,
+    nodata: float | None = None,
 ) -> None:
     """Write one band as a tiled, compressed GeoTIFF, north up, square pixels of `size` m."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_raster(
         width=pixels.shape[1],
         count=1,
         dtype=pixels.dtype.name,
-        crs=_crs(epsg),
+        crs=crs(epsg),
         transform=Affine(size, 0, left, 0, -size, top),
         nodata=nodata,
         tiled=True,
@@ -84,7 +84,8 @@ def write_landsat_bands(folder: Path, seed: int, site: Site) -> None:
 
 
 @lru_cache(maxsize=64)
-def _crs(epsg: int) -> CRS:
+def crs(epsg: int) -> CRS:
+    """The CRS of an EPSG code; looked up once."""
     return CRS.from_epsg(epsg)
 
 

@@ -1,4 +1,4 @@
-"""STAC items and collections of the planet, with the property and asset names of the real catalogues.
+"""STAC items of the optical satellites, with the property and asset names of the real catalogues.
 
 Sentinel-2 as Earth Search v1 writes it, Landsat as the USGS stac-server does. Only the values are made up, and the
 hrefs are local files. The items keep the catalogues' quirks: `grid:code` with and without a leading zero, a few
@@ -7,20 +7,16 @@ items with `proj:code` in place of `proj:epsg`, and one Sentinel-2 item without 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import shapely
-from shapely.geometry.base import BaseGeometry
 
 from clay_assets.demo.calendar import Scene
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
+from clay_assets.demo.stac import PROJECTION, PROJECTION_WITH_CODE, Json, item, stamp
 from clay_assets.demo.weather import Drawing
-
-Json = dict[str, Any]
 
 # Asset key → (band file, GSD in m, common name, wavelength in µm). Sentinel-2 MSI; Landsat 8-9 OLI.
 SENTINEL_2_BANDS = {
@@ -45,8 +41,6 @@ LANDSAT_BANDS = {
 }
 PAN = ("B8", 15, "pan", 0.59)
 
-_PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"
-_PROJECTION_WITH_CODE = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _SENTINEL_2_EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v1.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
@@ -61,11 +55,6 @@ _LANDSAT_EXTENSIONS = [
     "https://stac-extensions.github.io/alternate-assets/v1.1.0/schema.json",
     "https://stac-extensions.github.io/storage/v1.0.0/schema.json",
 ]
-_TITLES = {
-    SENTINEL_2: "Sentinel-2 Level 2A (demo planet)",
-    LANDSAT_L1: "Landsat Collection 2 Level-1 Product (demo planet)",
-    LANDSAT_L2: "Landsat Collection 2 Level-2 Surface Reflectance Product (demo planet)",
-}
 _CLOUD_PERCENTAGES = {
     9: "s2:high_proba_clouds_percentage",
     8: "s2:medium_proba_clouds_percentage",
@@ -74,24 +63,6 @@ _CLOUD_PERCENTAGES = {
     1: "s2:saturated_defective_pixel_percentage",
 }
 _DECLINATION = 23.44  # degrees, of the sun at the solstices
-
-
-def collection(name: str) -> Json:
-    """A STAC collection."""
-    return {
-        "type": "Collection",
-        "stac_version": "1.0.0",
-        "stac_extensions": [],
-        "id": name,
-        "title": _TITLES[name],
-        "description": "Made-up scenes of the miniature planet that the demo and the tests run on.",
-        "license": "Apache-2.0",
-        "extent": {
-            "spatial": {"bbox": [[-180, -90, 180, 90]]},
-            "temporal": {"interval": [["2018-01-01T00:00:00Z", "2023-12-31T23:59:59Z"]]},
-        },
-        "links": [],
-    }
 
 
 def sentinel_2_id(scene: Scene) -> str:
@@ -158,8 +129,8 @@ def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, with
         }
     padded = scene.lucky // 2 % 2 == 0
     properties = {
-        "datetime": _stamp(scene.moment),
-        "created": _stamp(scene.moment + timedelta(days=1 + scene.sequence)),
+        "datetime": stamp(scene.moment),
+        "created": stamp(scene.moment + timedelta(days=1 + scene.sequence)),
         "platform": f"sentinel-2{scene.spacecraft.lower()}",
         "constellation": "sentinel-2",
         "instruments": ["msi"],
@@ -211,8 +182,8 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
     cloud_cover = drawing.cloud_cover if scene.stated is None else scene.stated
     sensor = "LE7" if scene.spacecraft == "7" else f"LC{scene.spacecraft}"
     properties = {
-        "datetime": _stamp(scene.moment),
-        "created": _stamp(scene.moment + timedelta(days=9)),
+        "datetime": stamp(scene.moment),
+        "created": stamp(scene.moment + timedelta(days=9)),
         "platform": f"LANDSAT_{scene.spacecraft}",
         "instruments": ["ETM"] if scene.spacecraft == "7" else ["OLI", "TIRS"],
         "eo:cloud_cover": round(cloud_cover, 2),
@@ -234,16 +205,6 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
     return _item(name, collection, scene, properties, assets, _LANDSAT_EXTENSIONS, code)
 
 
-def bbox(geometry: BaseGeometry) -> list[float]:
-    """Bounding box after RFC 7946, section 5.2: west is larger than east where it crosses ±180."""
-    west, south, east, north = geometry.bounds
-    if geometry.geom_type == "MultiPolygon":
-        parts = [part.bounds for part in geometry.geoms]
-        west = max(bounds[0] for bounds in parts)
-        east = min(bounds[2] for bounds in parts)
-    return [west, south, east, north]
-
-
 def _item(
     name: str,
     collection: str,
@@ -253,26 +214,8 @@ def _item(
     extensions: list[str],
     code: bool,
 ) -> Json:
-    geometry = scene.site.footprint(scene.wedge)
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "stac_extensions": [*extensions, _PROJECTION_WITH_CODE if code else _PROJECTION],
-        "id": name,
-        "collection": collection,
-        "geometry": _lists(shapely.geometry.mapping(geometry)),
-        "bbox": bbox(geometry),
-        "properties": properties,
-        "links": [{"rel": "collection", "href": f"./{collection}.json", "type": "application/json"}],
-        "assets": assets,
-    }
-
-
-def _lists(value: Any) -> Any:
-    """Nested tuples as lists, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _lists(inner) for key, inner in value.items()}
-    return [_lists(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+    extensions = [*extensions, PROJECTION_WITH_CODE if code else PROJECTION]
+    return item(name, collection, scene.site.footprint(scene.wedge), properties, assets, extensions)
 
 
 def _asset_grid(site: Site, gsd: int) -> Json:
@@ -305,10 +248,6 @@ def _correction(scene: Scene, collection: str) -> str:
     if collection == LANDSAT_L2:
         return "L2SP"
     return "L1GT" if _tier(scene) == "T2" else "L1TP"
-
-
-def _stamp(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def _sun_elevation(scene: Scene) -> float:

@@ -1,7 +1,7 @@
 """Makes the miniature planet in a folder, and tells the truth about it.
 
-What lies in the folder: the grid (KML), WorldCover-like rasters, scene files, two catalogue snapshots
-(STAC-GeoParquet), the items as JSON lines, and tables of what was drawn. The marker is written last.
+What lies in the folder: the grid (KML), WorldCover-like rasters, scene files, catalogue snapshots (STAC-GeoParquet),
+the items as JSON lines, a static catalogue, shapefiles, and tables of what was drawn. The marker is written last.
 
 Snapshots: STAC-GeoParquet specification 1.1, written with stac-geoparquet.
 """
@@ -12,52 +12,40 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from clay_assets.demo import grid, items
-from clay_assets.demo.calendar import Scene, quarter_kinds, scenes
-from clay_assets.demo.imagery import write_landsat_bands, write_raster, write_sentinel_2_bands
+from clay_assets.demo import grid, stac
 from clay_assets.demo.landcover import LandCover
-from clay_assets.demo.sites import (
-    COLLECTIONS,
-    LANDSAT_L1,
-    LANDSAT_L2,
-    SENTINEL_2,
-    Site,
-    landsat_sites,
-    sentinel_2_sites,
-)
-from clay_assets.demo.weather import QA_PIXEL, SCL, Weather
+from clay_assets.demo.linz import SURVEYS, draw_linz, write_linz_catalog
+from clay_assets.demo.modis import draw_modis
+from clay_assets.demo.naip import draw_naip
+from clay_assets.demo.natural_earth import write_natural_earth
+from clay_assets.demo.optical import draw_optical, optical_quarters
+from clay_assets.demo.sentinel_1 import draw_sentinel_1, sentinel_1_quarters
+from clay_assets.demo.sites import COLLECTIONS, FOLDERS
+from clay_assets.demo.truth import ChipCounts, chip_table, read_chips
 from clay_assets.errors import InputError, StorageError
 
-GENERATOR = 1  # raised whenever the same seed would make another planet
+GENERATOR = 2  # raised whenever the same seed would make another planet
 MARKER = "planet.json"
-PARTS = ("worldcover", "imagery", "earth_search", "usgs", "items", "truth")
+PARTS = (
+    "worldcover",
+    "imagery",
+    "earth_search",
+    "usgs",
+    "planetary_computer",
+    "linz",
+    "natural_earth",
+    "items",
+    "truth",
+)
 GRID = "S2_tiling_grid.kml"
-S2_CHIP, LANDSAT_CHIP = (
-    128,
-    256,
-)  # pixels of the quality raster across a chip of 256 pixels of the finest grid
-
-
-@dataclass(frozen=True)
-class ChipCounts:
-    """Cloudy pixels and pixels without data of each whole chip, and how many pixels a chip has."""
-
-    cloud: NDArray[np.int64]
-    nodata: NDArray[np.int64]
-    pixels: int
-
-
-Made = tuple[dict[str, Any], ChipCounts]
+RECIPE = Path(__file__).with_name("recipe.toml").absolute()
 
 
 @dataclass(frozen=True)
@@ -93,6 +81,26 @@ class Planet:
         return self.folder / "usgs"
 
     @property
+    def planetary_computer(self) -> Path:
+        """Folder with the snapshots of `sentinel-1-rtc`, `naip` and `modis-09A1-061`, one file each."""
+        return self.folder / "planetary_computer"
+
+    @property
+    def linz(self) -> Path:
+        """Folder of the static STAC catalogue of aerial surveys; its root is `catalog.json`."""
+        return self.folder / "linz"
+
+    @property
+    def linz_surveys(self) -> tuple[str, ...]:
+        """The surveys that a recipe should name, as `region/survey`; the catalogue has others beside them."""
+        return tuple(survey.name for survey in SURVEYS if survey.in_recipe)
+
+    @property
+    def natural_earth(self) -> Path:
+        """Folder of zipped shapefiles, named as Natural Earth's."""
+        return self.folder / "natural_earth"
+
+    @property
     def tiles(self) -> tuple[str, ...]:
         """Names of all tiles of the grid."""
         return grid.TILES
@@ -104,6 +112,10 @@ class Planet:
             "CLAY_WORLDCOVER": str(self.worldcover),
             "CLAY_STAC_EARTH_SEARCH": str(self.earth_search),
             "CLAY_STAC_USGS": str(self.usgs),
+            "CLAY_STAC_PLANETARY_COMPUTER": str(self.planetary_computer),
+            "CLAY_NATURAL_EARTH": str(self.natural_earth),
+            "CLAY_LINZ_CATALOG": str(self.linz / "catalog.json"),
+            "CLAY_RECIPE": str(RECIPE),
         }
 
     def items(self, collection: str) -> list[dict[str, Any]]:
@@ -113,7 +125,7 @@ class Planet:
 
     def collections(self) -> list[dict[str, Any]]:
         """The STAC collections."""
-        return [items.collection(name) for name in COLLECTIONS]
+        return [stac.collection(name) for name in COLLECTIONS]
 
     def class_shares(self) -> pd.DataFrame:
         """The true land cover of every tile, from the cells that it was drawn as.
@@ -126,8 +138,9 @@ class Planet:
     def quarters(self) -> pd.DataFrame:
         """What each place was given in each quarter.
 
-        Columns: `family` (`sentinel-2` or `landsat`), `site` (tile, or path and row), `tiles` (whose requests find
-        its scenes), `year`, `quarter`, `kind` (a key of `SENTINEL_2_QUARTERS` or `LANDSAT_QUARTERS` in `calendar`).
+        Columns: `family` (`sentinel-2`, `landsat` or `sentinel-1`), `site` (tile, or path and row), `tiles` (whose
+        requests find its scenes), `year`, `quarter`, `kind` (a key of `SENTINEL_2_QUARTERS` or `LANDSAT_QUARTERS` in
+        `calendar`, or of `SENTINEL_1_QUARTERS` in `sentinel_1`).
         """
         return pd.read_parquet(self.folder / "truth" / "quarters.parquet")
 
@@ -135,11 +148,13 @@ class Planet:
         """Every whole chip of an item's grid, row by row, whatever a recipe leaves out.
 
         Columns: `chip_index_x`, `chip_index_y`, `cloud_cover_percentage`, `nodata_percentage` (shares of the
-        chip's pixels, 0 to 1, by which they were drawn).
+        chip's pixels, 0 to 1, by which they were drawn). Not of MODIS and LINZ, whose images the pipeline resamples.
         """
-        table = _chips(self.folder / "truth" / "chips.parquet")
+        table = read_chips(self.folder / "truth" / "chips.parquet")
         if item_id not in table:
-            raise InputError(f"{item_id}: no such item on the planet in {self.folder}. See Planet.items(collection).")
+            raise InputError(
+                f"{item_id}: no such item, or none with chip truth, on the planet in {self.folder}. See Planet.items."
+            )
         return table[item_id].copy()
 
 
@@ -147,7 +162,7 @@ def make_planet(folder: Path, seed: int = 0) -> Planet:
     """Make the planet of a seed in a folder, or take the one that is already there.
 
     A finished planet of the same seed, generator version and place is left alone; anything less is made again.
-    Other files in the folder are not touched. Takes some seconds and a few ten MB.
+    Other files in the folder are not touched. Takes some seconds and some ten MB.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -181,121 +196,45 @@ def _make(folder: Path, seed: int, pool: Executor) -> None:
     landcover.shares().to_parquet(truth / "class_shares.parquet", index=False)
     landcover.write(folder / "worldcover", pool)
 
-    quarters: list[dict[str, Any]] = []
-    grounds: list[Future[None]] = []
-    drawings: list[Future[list[Made]]] = []
-    scl, qa_pixel = Weather(seed, SCL, S2_CHIP), Weather(seed, QA_PIXEL, LANDSAT_CHIP)
-    for index, site in enumerate(sentinel_2_sites()):
-        grounds.append(pool.submit(write_sentinel_2_bands, folder, seed, site))
-        surface = scl.surface(site)
-        quarters += _quarter_rows(seed, "sentinel-2", site)
-        found = scenes(seed, "sentinel-2", site)
-        without_scl = _ordinary(found, 1, 1) if index == 0 else None
-        for scene in found:
-            oddities = {"code": scene is _ordinary(found, 0, 0), "without_scl": scene is without_scl}
-            drawings.append(pool.submit(_sentinel_2, folder, scl, surface, scene, oddities))
-    for site in landsat_sites():
-        grounds.append(pool.submit(write_landsat_bands, folder, seed, site))
-        surface = qa_pixel.surface(site)
-        quarters += _quarter_rows(seed, "landsat", site)
-        found = scenes(seed, "landsat", site)
-        for scene in found:
-            code = scene is _ordinary(found, 0, 0)
-            drawings.append(pool.submit(_landsat, folder, qa_pixel, surface, scene, code))
-    made = [one for drawing in drawings for one in drawing.result()]
-    for ground in grounds:
-        ground.result()
-
-    pd.DataFrame(quarters).to_parquet(truth / "quarters.parquet", index=False)
-    chips = _chip_table([(item["id"], counts) for item, counts in made])
-    chips.to_parquet(truth / "chips.parquet", index=False)
-    _write_catalogue(folder, [item for item, _ in made])
-
-
-def _sentinel_2(
-    folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, oddities: dict[str, bool]
-) -> list[Made]:
-    drawing = weather.draw(scene, surface)
-    item = items.sentinel_2(scene, drawing, folder, **oddities)
-    path = items.quality_file(folder, SENTINEL_2, item["id"])
-    site = scene.site
-    write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel, nodata=SCL.nodata)
-    return [(item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2))]
-
-
-def _landsat(folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, code: bool) -> list[Made]:
-    """Both levels of an acquisition; they have the same quality band, and nothing of the night becomes level 2."""
-    drawing = weather.draw(scene, surface)
-    site = scene.site
-    made: list[Made] = []
-    written: Path | None = None
-    for collection in (LANDSAT_L1,) if scene.is_night else (LANDSAT_L1, LANDSAT_L2):
-        item = items.landsat(scene, drawing, folder, collection, code=code)
-        path = items.quality_file(folder, collection, item["id"])
-        if written is None:
-            write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel)
-        else:
-            path.parent.mkdir(parents=True)
-            shutil.copyfile(written, path)
-        written = path
-        made.append((item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2)))
-    return made
-
-
-def _ordinary(found: list[Scene], nth: int, number: int) -> Scene:
-    """Of the nth ordinary quarter of a place, the date with this number: 0 is the least cloudy one."""
-    return [one for one in found if one.quarter_kind == "ordinary" and one.number == number][nth]
-
-
-def _quarter_rows(seed: int, family: str, site: Site) -> list[dict[str, Any]]:
-    return [
-        {
-            "family": family,
-            "site": site.name,
-            "tiles": list(site.tiles),
-            "year": year,
-            "quarter": quarter,
-            "kind": kind,
-        }
-        for (year, quarter), kind in quarter_kinds(seed, family, site).items()
-    ]
-
-
-def _chip_table(truth: list[tuple[str, ChipCounts]]) -> pd.DataFrame:
-    """One row per whole chip of every item, row by row of its grid."""
-    columns = [np.indices(one.cloud.shape)[::-1].reshape(2, -1) for _, one in truth]
-    x, y = np.concatenate(columns, axis=1)
-    sizes = [one.cloud.size for _, one in truth]
-    return pd.DataFrame(
-        {
-            "item_id": np.repeat([name for name, _ in truth], sizes),
-            "chip_index_x": x,
-            "chip_index_y": y,
-            "cloud_cover_percentage": np.concatenate([one.cloud.ravel() / one.pixels for _, one in truth]),
-            "nodata_percentage": np.concatenate([one.nodata.ravel() / one.pixels for _, one in truth]),
-        }
-    )
+    surveys = draw_linz(folder / "linz", seed, pool)
+    parts = [draw(folder, seed, pool) for draw in (draw_sentinel_1, draw_naip, draw_modis, draw_optical)]
+    write_natural_earth(folder / "natural_earth")
+    write_linz_catalog(folder / "linz", [survey.result() for survey in surveys])
+    quarters = pd.DataFrame([*optical_quarters(seed), *sentinel_1_quarters(seed)])
+    quarters.to_parquet(truth / "quarters.parquet", index=False)
+    (folder / "items").mkdir()
+    counted: list[tuple[str, ChipCounts]] = []
+    for drawings in parts:  # the first are catalogued while the last are drawn
+        made = [one for drawing in drawings for one in drawing.result()]
+        counted += [(item["id"], counts) for item, counts in made if counts is not None]
+        _write_catalogue(folder, [item for item, _ in made])
+    chip_table(counted).to_parquet(truth / "chips.parquet", index=False)
 
 
 def _write_catalogue(folder: Path, made: Iterable[dict[str, Any]]) -> None:
+    """Write items as JSON lines and as snapshots, for all collections that they belong to."""
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
-    by_collection: dict[str, list[dict[str, Any]]] = {name: [] for name in COLLECTIONS}
+    by_collection: dict[str, list[dict[str, Any]]] = {}
     for item in made:
-        by_collection[item["collection"]].append(item)
-    (folder / "items").mkdir()
+        by_collection.setdefault(item["collection"], []).append(item)
     for name, found in by_collection.items():
-        found.sort(key=lambda item: (item["properties"]["datetime"], item["id"]))
+        found.sort(key=_by_time)
         lines = "".join(json.dumps(item) + "\n" for item in found)
         (folder / "items" / f"{name}.ndjson").write_text(lines, encoding="utf-8")
-        snapshot = folder / ("earth_search" if name == SENTINEL_2 else "usgs") / f"{name}.parquet"
+        snapshot = folder / FOLDERS[name] / f"{name}.parquet"
         snapshot.parent.mkdir(exist_ok=True)
         to_parquet(
             parse_stac_items_to_arrow(found),
             snapshot,
-            collections={name: items.collection(name)},
+            collections={name: stac.collection(name)},
             compression="zstd",
         )
+
+
+def _by_time(item: dict[str, Any]) -> tuple[str, str]:
+    properties = item["properties"]
+    return properties["datetime"] or properties["start_datetime"], item["id"]
 
 
 def _known(collection: str) -> str:
@@ -309,16 +248,3 @@ def _read_marker(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # half written
         return None
-
-
-@lru_cache(maxsize=2)
-def _chips_of(path: Path, changed: int) -> dict[str, pd.DataFrame]:
-    table = pd.read_parquet(path)
-    return {
-        str(name): rows.drop(columns="item_id").reset_index(drop=True)
-        for name, rows in table.groupby("item_id", sort=False)
-    }
-
-
-def _chips(path: Path) -> dict[str, pd.DataFrame]:
-    return _chips_of(path, path.stat().st_mtime_ns)

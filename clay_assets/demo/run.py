@@ -32,13 +32,13 @@ BUILT = "built.json"  # what the last demo built, below its folder
 def run_chain() -> list[str]:
     """Materialise every asset and partition of the recipe; returns the steps that did not succeed."""
     clay = _clay()
-    wanted = steps(clay.recipe(), sorted(PLATFORMS))
     unbuilt = []
     with (
         dg.DagsterInstance.get() as instance,
         _interrupts() as interrupted,
-        tqdm(total=len(wanted), unit=" runs", mininterval=0.5, disable=None) as bar,
+        tqdm(unit=" runs", mininterval=0.5, disable=None) as bar,
     ):
+        wanted = steps(clay, list(PLATFORMS), lambda total: setattr(bar, "total", total))
         for step, result in run_steps(wanted, defs.resolve_job_def, instance, log_level="CRITICAL"):
             bar.set_description_str(str(step))
             bar.update()

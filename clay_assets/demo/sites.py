@@ -20,7 +20,19 @@ from clay_assets.demo.grid import TILE_SIZE, lonlat_ring, split_at_antimeridian,
 SENTINEL_2 = "sentinel-2-l2a"
 LANDSAT_L1 = "landsat-c2l1"
 LANDSAT_L2 = "landsat-c2l2-sr"
-COLLECTIONS = (SENTINEL_2, LANDSAT_L1, LANDSAT_L2)
+SENTINEL_1 = "sentinel-1-rtc"
+NAIP = "naip"
+MODIS = "modis-09A1-061"
+# Collection → folder of its snapshot; one folder per catalogue.
+FOLDERS = {
+    SENTINEL_2: "earth_search",
+    LANDSAT_L1: "usgs",
+    LANDSAT_L2: "usgs",
+    SENTINEL_1: "planetary_computer",
+    NAIP: "planetary_computer",
+    MODIS: "planetary_computer",
+}
+COLLECTIONS = tuple(FOLDERS)
 
 S2_PIXELS = 1100  # of 10 m, both ways: four whole chips and a ragged edge
 LANDSAT_GSD = 30

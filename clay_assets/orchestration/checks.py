@@ -7,6 +7,7 @@ annotation: Dagster 1.13 reads `MaterializeResult` there as "no value", and skip
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -32,6 +33,22 @@ def none_failed(asset: str, what: str, failures: pd.DataFrame, of: int, toleranc
         passed=failures.empty,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"failed": len(failures), "of": of, "tolerance": tolerance, "failures": _failures(failures)},
+    )
+
+
+def agreement_spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
+    """A check that something agrees with what was published or asked for."""
+    return dg.AssetCheckSpec(name, asset=asset, description=description)
+
+
+def agreement(asset: str, name: str, differences: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
+    """What differs, as a warning: nothing is wrong with it, but somebody should know."""
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=not any(differences.values()),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={what: ", ".join(names) or "none" for what, names in differences.items()},
     )
 
 

@@ -6,66 +6,96 @@ the graph. For years of work on many machines, a backfill by the daemon is the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from clay_assets.recipes import Recipe
+from clay_assets.orchestration.partitions import key_of_cell
+from clay_assets.platforms import platform as platform_of
+
+if TYPE_CHECKING:
+    from clay_assets.orchestration.resources import ClayResource
+
+LAND_COVER_SAMPLE = "mgrs_sample"  # the one sample that is drawn from the assets of `landcover`
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run: a job, and the partition of it if it has any."""
+    """One run: a job, of it one asset where the others do not matter, and the partition if it has any.
+
+    Attributes:
+        job: name of the job.
+        partition: partition key.
+        asset: the only asset of the job that is run.
+        needs: the step that has to succeed before, as text.
+    """
 
     job: str
     partition: str | None = None
+    asset: str | None = None
+    needs: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.job} {self.partition}" if self.partition else self.job
+        return " ".join(filter(None, [self.asset or self.job, self.partition]))
 
 
-def steps(recipe: Recipe, platforms: Sequence[str]) -> list[Step]:
-    """Every run that a recipe asks for, in order: each platform over the years that it draws from."""
-    drawn = [
-        f"{platform}|{year}"
-        for platform in sorted(platforms)
-        for year in range(recipe.options(platform).years[0], recipe.options(platform).years[1] + 1)
+def steps(
+    clay: ClayResource, platforms: Sequence[str], on_total: Callable[[int], None] = lambda total: None
+) -> Iterator[Step]:
+    """Every run that some platforms ask for, in order.
+
+    To be run as they come: which cells there are is read from the request tables once those are made.
+
+    Args:
+        clay: where the request tables lie.
+        platforms: platform keys.
+        on_total: called with the number of all steps, once it is known.
+    """
+    wanted = sorted({platform_of(key).key for key in platforms})
+    samples = {key: platform_of(key).sample for key in wanted}
+    before = [
+        *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
+        *(Step("requests", key, needs=samples[key]) for key in wanted),
     ]
-    return [
-        Step("landcover"),
-        Step("sampling"),
-        *(Step("requests", platform) for platform in sorted(platforms)),
-        *(Step("cell", cell) for cell in drawn),
-        Step("merge"),
+    if LAND_COVER_SAMPLE in samples.values():
+        before[:0] = [Step("landcover"), Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover")]
+    yield from before
+    after = [
+        Step("cell", key_of_cell(key, year), needs=f"requests {key}")
+        for key in wanted
+        for year in clay.years_asked(key)
     ]
+    on_total(len(before) + len(after) + 1)
+    yield from after
+    yield Step("merge")
 
 
 def run_steps(
-    wanted: Sequence[Step],
+    wanted: Iterable[Step],
     job_of: Callable[[str], dg.JobDefinition],
     instance: dg.DagsterInstance,
     log_level: str = "INFO",
 ) -> Iterator[tuple[Step, dg.ExecuteInProcessResult | None]]:
     """Run the steps in this process and yield each with its result.
 
-    A partition that fails does not stop the others; what would build on it is not run, and yields None.
+    A step that fails does not stop the others; what would build on it is not run, and yields None.
     """
-    failed: set[str | None] = set()
+    failed: set[str] = set()
     for step in wanted:
-        platform = (step.partition or "").partition("|")[0]
-        if None in failed or failed & {step.partition, platform}:
-            yield step, None
-            continue
-        result = job_of(step.job).execute_in_process(
-            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
-            instance=instance,
-            partition_key=step.partition,
-            raise_on_error=False,
-            tags={"clay/step": str(step)},
-        )
-        if not result.success:
-            failed.add(step.partition)
+        result = None
+        if step.needs not in failed:
+            result = job_of(step.job).execute_in_process(
+                run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
+                instance=instance,
+                partition_key=step.partition,
+                asset_selection=[dg.AssetKey(step.asset)] if step.asset else None,
+                raise_on_error=False,
+                tags={"clay/step": str(step)},
+            )
+        if result is None or not result.success:
+            failed.add(str(step))
         yield step, result
 
 

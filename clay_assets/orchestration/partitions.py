@@ -15,6 +15,11 @@ years = dg.TimeWindowPartitionsDefinition(start=str(FIRST_YEAR), cron_schedule="
 cells = dg.MultiPartitionsDefinition({"platform": platforms, "year": years})
 
 
+def key_of_cell(platform: str, year: int) -> str:
+    """Partition key of a cell."""
+    return f"{platform}|{year}"
+
+
 def cell_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
     """Platform and year of the partition that is being materialised."""
     # A run launched with the one tag `dagster/partition` has a plain string for its key.

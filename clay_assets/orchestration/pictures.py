@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ DPI = 80
 MOST_BYTES = 48_000
 PALETTES = (96, 32, 8)  # colours; the first that is small enough
 INK, SOFT, ACCENT = "#26323c", "#c9d2d8", "#c1502e"
+SMALL_PART = 90  # degrees
 CLOUD_BINS = np.arange(0, 101, 10)
 # WorldCover's own legend: ESA WorldCover 2021 v200 product user manual, table 1.
 CLASS_COLOURS = {
@@ -68,15 +70,22 @@ def land_cover_map(stats: gpd.GeoDataFrame) -> bytes:
 
 def sample_map(sample: gpd.GeoDataFrame) -> bytes:
     """Each sampled tile in the colour of the first rule that chose it."""
-    figure, axes = _map(f"{len(sample):,} sampled tiles, by the first rule that chose them")
-    x, y = _centres(sample)
-    first = np.array([rules[0] for rules in sample["rules"]], dtype=object)
-    counts = Counter(first)
-    colours = _colours(len(counts))
-    for colour, (rule, count) in zip(colours, sorted(counts.items()), strict=True):
-        here = first == rule
-        axes.scatter(x[here], y[here], s=_dot(len(sample)), color=colour, label=f"{rule} ({count})", linewidths=0)
-    _legend(figure, axes)
+    first = [rules[0] for rules in sample["rules"]]
+    return places_map(sample, first, f"{len(sample):,} sampled tiles, by the first rule that chose them")
+
+
+def places_map(places: gpd.GeoDataFrame, kinds: Sequence[str], title: str) -> bytes:
+    """Each place in the colour of its kind, with the number of each kind."""
+    figure, axes = _map(title)
+    x, y = _centres(places)
+    of = np.array(kinds, dtype=object)
+    counts = sorted(Counter(of).items())
+    for colour, (kind, count) in zip(_colours(len(counts)), counts, strict=True):
+        here = of == kind
+        axes.scatter(x[here], y[here], s=_dot(len(places)), color=colour, label=f"{kind} ({count:,})", linewidths=0)
+    _zoom(axes, x, y)
+    if counts:
+        _legend(figure, axes)
     return _png(figure)
 
 
@@ -94,16 +103,17 @@ def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
     figure = _empty(title)
     if ledger.empty:
         return _nothing_to_do(figure)
-    left, right = figure.subplots(1, 2)
+    picked = ledger.dropna(subset=["cloud_cover"]).drop_duplicates("item_id")
+    left, right = figure.subplots(1, 2) if len(picked) else (figure.subplots(), None)  # not every platform sees clouds
     table = ledger.groupby(["period", "outcome"]).size().unstack(fill_value=0)
     _stacked(left, list(map(str, table.index)), {str(o): table[o].to_numpy() for o in table}, "requests")
     left.legend(frameon=False, fontsize=8)
-    picked = ledger.dropna(subset=["cloud_cover"]).drop_duplicates("item_id")
-    right.hist(picked["cloud_cover"], bins=CLOUD_BINS, color=INK, rwidth=0.92)
-    right.set_xlabel("cloud cover of the scene, %")
-    right.set_ylabel("scenes")
-    for axes in (left, right):
-        _plain(axes)
+    _plain(left)
+    if right is not None:
+        right.hist(picked["cloud_cover"], bins=CLOUD_BINS, color=INK, rwidth=0.92)
+        right.set_xlabel("cloud cover of the scene, %")
+        right.set_ylabel("scenes")
+        _plain(right)
     figure.subplots_adjust(left=0.09, right=0.98, bottom=0.12, top=0.9, wspace=0.24)
     return _png(figure)
 
@@ -120,6 +130,7 @@ def scene_map(items: Sequence[dict[str, Any]], title: str) -> bytes:
     points = [shape(item["geometry"]).representative_point() for item in items]
     x, y, months = [p.x for p in points], [p.y for p in points], [item_datetime(item).month for item in items]
     dots = axes.scatter(x, y, c=months, s=_dot(len(items)), cmap="twilight", vmin=1, vmax=13, linewidths=0)
+    _zoom(axes, np.array(x), np.array(y))
     figure.colorbar(dots, ax=axes, shrink=0.7, label="month")
     return _png(figure)
 
@@ -135,6 +146,7 @@ def cell_map(cell: ChipCell, title: str) -> bytes:
     if counts:
         x, y = (np.array(axis) for axis in zip(*counts, strict=True))
         values = np.array(list(counts.values()))
+        _zoom(places, x + 0.5, y + 0.5)
         dots = places.scatter(x + 0.5, y + 0.5, c=values, s=_dot(len(values)), cmap="viridis", linewidths=0)
         figure.colorbar(dots, ax=places, shrink=0.7, label="chips per square degree")
     edges = np.linspace(0, 1, 11)
@@ -243,6 +255,19 @@ def _world(axes: Axes) -> None:
     axes.tick_params(labelsize=7, colors=INK, length=0)
     for spine in axes.spines.values():
         spine.set_color(SOFT)
+
+
+def _zoom(axes: Axes, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> None:
+    """Show the part of the world where the points are, if it is a small part."""
+    if len(x) == 0 or max(np.ptp(x), np.ptp(y)) > SMALL_PART:
+        return
+    west, east, south, north = x.min(), x.max(), y.min(), y.max()
+    margin = max(1.0, 0.08 * max(east - west, north - south))
+    axes.set_xlim(max(west - margin, -180), min(east + margin, 180))
+    axes.set_ylim(max(south - margin, -90), min(north + margin, 90))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_aspect(1 / np.cos(np.radians((south + north) / 2)), adjustable="box")
 
 
 def _plain(axes: Axes) -> None:

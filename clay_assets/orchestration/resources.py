@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
+    from clay_assets.catalogues.search import Catalogue
     from clay_assets.platforms import Platform
+    from clay_assets.platforms.base import Item
     from clay_assets.recipes import Recipe
-    from clay_assets.scenes.search import Catalogue
     from clay_assets.storage.stores import Store
 
 
@@ -75,11 +76,52 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         self.store().write(key, encode(frame, self.recipe().stamp()))
 
+    def write_items(self, key: str, items: "list[Item]") -> None:
+        """Write STAC items beside an asset's own table."""
+        from clay_assets.storage.stac_geoparquet import encode_items
+
+        self.store().write(key, encode_items(items, self.recipe().stamp()))
+
     def catalogue(self, platform: "Platform") -> "Catalogue":
-        """Where a platform's scenes are looked up."""
-        from clay_assets.scenes.catalogue import open_catalogue
+        """The catalogue of a platform, by the settings."""
+        from clay_assets.catalogues.opening import open_catalogue
 
         return open_catalogue(getattr(self.settings, platform.catalogue), self.settings.requests_in_flight)
+
+    def scenes_of(self, platform: "Platform") -> "Catalogue":
+        """Where a platform's scenes are picked from: its catalogue, or what was found there before.
+
+        Raises:
+            InputError: what was found is no longer there.
+        """
+        from clay_assets.catalogues.snapshot import SnapshotCatalogue
+        from clay_assets.errors import InputError
+        from clay_assets.storage import layout
+
+        if platform.resolve:
+            asset, key = "scene_requests", layout.found(platform.key)
+        elif platform.sample_has_items:
+            asset, key = platform.sample, layout.table(platform.sample)
+        else:
+            return self.catalogue(platform)
+        store = self.store()
+        if not store.exists(key):
+            raise InputError(f"{store.uri(key)} does not exist: materialise {asset} of {platform.key} again.")
+        return SnapshotCatalogue(store.uri(key))
+
+    def years_asked(self, platform: str) -> list[int]:
+        """The years that a platform has requests in; none if its requests were not made."""
+        import io
+
+        import pyarrow.parquet as pq
+
+        from clay_assets.storage import layout
+
+        try:
+            content = self.store().read(layout.table("scene_requests", platform))
+        except FileNotFoundError:
+            return []
+        return sorted(pq.read_table(io.BytesIO(content), columns=["year"])["year"].unique().to_pylist())
 
     @contextmanager
     def executor(self) -> Iterator[tuple["Executor", int]]:

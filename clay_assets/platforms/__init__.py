@@ -1,14 +1,24 @@
-"""The sources of scenes: one module each, gathered here under their keys."""
+"""The sources of scenes: one module each, gathered here under their keys.
+
+Any module of this package that has a `PLATFORM` is a platform.
+"""
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 from clay_assets.errors import InputError
-from clay_assets.platforms import landsat_c2l1, landsat_c2l2_sr, sentinel_2_l2a
 from clay_assets.platforms.base import Platform
 
-PLATFORMS: dict[str, Platform] = {
-    module.PLATFORM.key: module.PLATFORM for module in (landsat_c2l1, landsat_c2l2_sr, sentinel_2_l2a)
-}
+
+def _gathered() -> dict[str, Platform]:
+    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    found = [module.PLATFORM for module in modules if hasattr(module, "PLATFORM")]
+    return {platform.key: platform for platform in sorted(found, key=lambda platform: platform.key)}
+
+
+PLATFORMS: dict[str, Platform] = _gathered()
 
 
 def platform(key: str) -> Platform:
@@ -20,7 +30,7 @@ def platform(key: str) -> Platform:
     try:
         return PLATFORMS[key]
     except KeyError:
-        raise InputError(f"{key!r} is no platform; there are {', '.join(sorted(PLATFORMS))}.") from None
+        raise InputError(f"{key!r} is no platform; there are {', '.join(PLATFORMS)}.") from None
 
 
 __all__ = ["PLATFORMS", "Platform", "platform"]

@@ -6,7 +6,7 @@ reading and writing belong to the stages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clay_assets.access import Access
+from clay_assets.access import Access, reach
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -29,14 +29,15 @@ Pixels = Mapping[str, NDArray[Any]]
 
 
 class Options(BaseModel):
-    """What a recipe may choose for a platform. Platforms add their own fields, with the defaults of clay_v1."""
+    """What a recipe may choose for a platform. Platforms add their own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     years: tuple[int, int] = Field(default=(2018, 2023), description="first and last year to draw from, both included")
     max_chip_nodata: float = Field(default=0.5, ge=0, le=1, description="chips with a larger nodata share are left out")
-    imagery: Literal["reference", "copy"] = Field(
-        default="reference", description="read images where they lie, or copy them into our storage first"
+    imagery: Literal["reference", "copy", "derived"] = Field(
+        default="reference",
+        description="read images where they lie, copy them into our storage first, or make them anew there",
     )
 
     @model_validator(mode="after")
@@ -48,6 +49,14 @@ class Options(BaseModel):
         if first < FIRST_YEAR or last > this_year:
             raise ValueError(f"years {list(self.years)}: there are partitions from {FIRST_YEAR} to {this_year}")
         return self
+
+
+class ReferenceOrCopy(Options):
+    """Recipe fields of a platform whose files are read as they are."""
+
+    imagery: Literal["reference", "copy"] = Field(
+        default="reference", description="read images where they lie, or copy them into our storage first"
+    )
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Request:
         end: last moment, UTC, excluded.
         geometry: what items must intersect, EPSG:4326.
         filters: alternatives; an item matches if all properties of one of them are equal. Empty: any item.
+        draw: the keyed hash by which it was drawn; 0 where nothing was left to chance.
     """
 
     id: str
@@ -71,6 +81,53 @@ class Request:
     end: datetime
     geometry: BaseGeometry
     filters: tuple[Mapping[str, str | int], ...] = ()
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How the images of a scene are made anew, as cloud-optimized GeoTIFFs in our own storage.
+
+    Attributes:
+        crs: CRS of the new grid, in metres; None: that of the source.
+        gsd: options → pixel size of the new grid in metres, never finer than the source's; None: the size that keeps
+            the number of pixels on the diagonal.
+        resampling: `nearest` or `bilinear`, of colours; masks are always nearest.
+        bands: how many bands are kept, from the first; None: all.
+        fill: asset → value of pixels that the source does not have; empty where a mask tells them.
+        masked: write an internal mask: from alpha, else from the file's own mask, else where all bands are 0.
+    """
+
+    crs: str | None = None
+    gsd: Callable[[Any], float] | None = None
+    resampling: Literal["nearest", "bilinear"] = "nearest"
+    bands: int | None = None
+    fill: Mapping[str, float] = field(default_factory=dict)
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What one scene usually is, to tell the cost of a run before anything is read.
+
+    Bytes are those of the pixels before compression, so files are smaller.
+
+    Attributes:
+        height, width: pixels of the finest grid.
+        quality_bytes: read to index a scene, per pixel of that grid.
+        image_bytes: of all its files, per pixel of that grid.
+        derived_bytes: of the files that are made anew from them, per pixel of that grid; 0 where none are.
+    """
+
+    height: int
+    width: int
+    quality_bytes: float
+    image_bytes: float
+    derived_bytes: float = 0
+
+    def chips(self, size: int) -> int:
+        """Whole chips of `size` pixels in its grid."""
+        return (self.height // size) * (self.width // size)
 
 
 @dataclass(frozen=True)
@@ -81,26 +138,35 @@ class Platform:
         key: name in partitions, paths and the index.
         title: what people call it.
         catalogue: the field of `Settings` that holds its catalogue.
-        collection: STAC collection id in that catalogue.
+        collection: STAC collection id in that catalogue; None: any.
         sample: asset whose table its requests are made from.
         bands: assets of the model's bands, in the model's order.
         quality: assets that cloud and nodata are judged from.
         grid_asset: asset on the finest grid, which chips are counted on.
         options: the recipe fields of this platform.
-        requests: (sample, options, seed) → request table (see `clay_assets.platforms.quarters`).
+        requests: (sample, options, seed) → request table (see `clay_assets.platforms.requests`).
         refuse: (item, request, options) → why an item cannot be taken, or None.
         rank: (item, request) → sort key; the lowest is taken.
         judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
         properties: item properties that `refuse` and `rank` look at.
+        typical: what one of its scenes usually is.
+        reads: what is read of a quality asset: its first `band`, or the file's `mask` (255 valid, 0 not).
+        optional: assets that an item may lack.
         aliases: other names that the catalogue has given to its assets → the name used here.
         alternate: name of the alternate-assets entry whose href is read instead of the asset's own.
-        access: how its files are reached.
+        rewrite: (href, options) → href that the recipe wants read; None: as it is.
+        access: how its files are reached, by where they lie.
+        derivation: how its images are made anew, where the recipe says `derived`.
+        sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
+        resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
+            platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
+            made once, when the requests are made. None: requests are as `requests` gives them.
     """
 
     key: str
     title: str
     catalogue: str
-    collection: str
+    collection: str | None
     sample: str
     bands: tuple[str, ...]
     quality: tuple[str, ...]
@@ -111,21 +177,56 @@ class Platform:
     rank: Callable[[Item, Request], tuple[Any, ...]]
     judge: Callable[[Pixels], tuple[Mask, Mask]]
     properties: tuple[str, ...]
+    typical: Typical
+    reads: Literal["band", "mask"] = "band"
+    optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     alternate: str | None = None
-    access: Access = field(default_factory=Access)
+    rewrite: Callable[[str, Any], str] | None = None
+    access: tuple[Access, ...] = ()
+    derivation: Derivation | None = None
+    sample_has_items: bool = False
+    resolve: Callable[[Request, Sequence[Item], Any, int], list[Request]] | None = None
 
     @property
     def assets(self) -> tuple[str, ...]:
         """Every asset that the pipeline keeps: bands and quality, without repeats."""
         return tuple(dict.fromkeys((*self.bands, *self.quality)))
 
+    def missing(self, item: Item, among: Sequence[str]) -> list[str]:
+        """Those of some assets that an item should have and has not."""
+        return [name for name in among if name not in item["assets"] and name not in self.optional]
+
     def renamed(self, item: Item) -> Item:
         """The item with only the assets of this platform, under the names used here."""
         named = {self.aliases.get(name, name): asset for name, asset in item.get("assets", {}).items()}
         return {**item, "assets": {name: named[name] for name in self.assets if name in named}}
 
-    def href(self, asset: Mapping[str, Any]) -> str:
-        """The href of an asset that is to be read: the alternate one where the platform prefers it."""
+    def href(self, asset: Mapping[str, Any], options: Options | None = None) -> str:
+        """The href of an asset that is to be read.
+
+        Args:
+            asset: of an item; its alternate href is taken where the platform prefers it.
+            options: of a recipe, where it may want another place; None for items whose hrefs are settled.
+        """
         alternate = (asset.get("alternate") or {}).get(self.alternate) or {}
-        return str(alternate.get("href") or asset["href"])
+        href = str(alternate.get("href") or asset["href"])
+        return self.rewrite(href, options) if self.rewrite and options is not None else href
+
+    def settled(self, item: Item, options: Options, hrefs: Mapping[str, str] | None = None) -> Item:
+        """The item with its assets' hrefs settled; the other addresses of an asset are dropped.
+
+        Args:
+            item: a picked item.
+            options: of the recipe.
+            hrefs: asset → href that replaces it.
+        """
+        settled = {}
+        for name, asset in item["assets"].items():
+            kept = {field: value for field, value in asset.items() if field != "alternate"}
+            settled[name] = {**kept, "href": (hrefs or {}).get(name) or self.href(asset, options)}
+        return {**item, "assets": settled}
+
+    def access_to(self, href: str) -> Access:
+        """How one href is reached."""
+        return reach(self.access, href)

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from clay_assets.access import Access
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request
-from clay_assets.platforms.quarters import QuarterlyOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -36,7 +36,7 @@ ALIASES = {
 }
 
 
-class LandsatOptions(QuarterlyOptions):
+class LandsatOptions(CloudOptions):
     """Recipe fields of a Landsat level."""
 
     max_chip_nodata: float = Field(default=0.0, ge=0, le=1, description="chips with a larger nodata share are left out")
@@ -93,7 +93,8 @@ def landsat(key: str, title: str) -> Platform:
         rank=rank,
         judge=judge,
         properties=("eo:cloud_cover", "platform", "eo:platform", *SUN_ELEVATION),
+        typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
         aliases=ALIASES,
         alternate="s3",
-        access=Access(requester_pays=True),
+        access=(Access(requester_pays=True),),
     )

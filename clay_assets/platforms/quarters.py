@@ -1,58 +1,29 @@
-"""Requests for platforms that are sampled by place and quarter, and the rules such platforms share.
-
-A request table has one row per search:
-
-| column | type | meaning |
-|---|---|---|
-| `request_id` | string | unique within the platform, `{location}-{year}-Q{quarter}` |
-| `platform`, `location` | string | the platform's key; the sampled place |
-| `year` | int16 | the year partition it belongs to |
-| `period` | string | `Q1` … `Q4` |
-| `start`, `end` | timestamp[ms, UTC] | the period; `end` is excluded |
-| `filters` | string | JSON list of alternatives, each `{property: value}` that an item must equal |
-| `draw` | uint64 | the keyed hash by which the year was drawn |
-| `geometry` | EPSG:4326 | what items must intersect |
-"""
+"""Requests for platforms that are sampled by place and quarter, and the rules that such platforms share."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from clay_assets.draws import draw, keyed_hash
-from clay_assets.platforms.base import Item, Options
+from clay_assets.platforms.base import Item, ReferenceOrCopy, Request
+from clay_assets.platforms.requests import quarter_bounds, request_table
 
 if TYPE_CHECKING:
     import geopandas as gpd
     from shapely.geometry.base import BaseGeometry
 
-MONTHS_PER_QUARTER = 3
-COLUMN_TYPES = {
-    "request_id": "string",
-    "platform": "string",
-    "location": "string",
-    "year": "int16",
-    "period": "string",
-    "start": "datetime64[ms, UTC]",
-    "end": "datetime64[ms, UTC]",
-    "filters": "string",
-    "draw": "uint64",
-}
 
-
-class QuarterlyOptions(Options):
-    """Recipe fields of a platform that takes the least cloudy scene of each quarter."""
+class QuarterlyOptions(ReferenceOrCopy):
+    """Recipe fields of a platform that is searched by quarters."""
 
     years_per_location: int = Field(default=1, ge=1, description="random years drawn for each location")
     quarters: tuple[int, ...] = Field(
-        default=(1, 2, 3, 4), min_length=1, description="quarters searched in a drawn year"
+        default=(1, 2, 3, 4), min_length=1, description="quarters of a drawn year that may be searched"
     )
-    max_cloud_cover: float = Field(default=75, ge=0, le=100, description="highest eo:cloud_cover taken, percent")
 
     @model_validator(mode="after")
     def _draw_is_possible(self) -> QuarterlyOptions:
@@ -66,12 +37,19 @@ class QuarterlyOptions(Options):
         return self
 
 
+class CloudOptions(QuarterlyOptions):
+    """Recipe fields of a platform that takes the least cloudy scene of each quarter."""
+
+    max_cloud_cover: float = Field(default=75, ge=0, le=100, description="highest eo:cloud_cover taken, percent")
+
+
 def quarterly_requests(
     platform: str,
     sample: gpd.GeoDataFrame,
     options: QuarterlyOptions,
     seed: int,
     *,
+    quarters_per_year: int | None = None,
     search_geometry: Callable[[BaseGeometry], BaseGeometry] = lambda tile: tile,
     filters: Callable[[str], list[dict[str, str]]] = lambda location: [],
 ) -> gpd.GeoDataFrame:
@@ -80,48 +58,31 @@ def quarterly_requests(
     Args:
         platform: platform key; part of every draw, so that platforms draw independently.
         sample: frame with `name` and polygon `geometry`, EPSG:4326.
-        options: years to draw from, how many, quarters.
+        options: years and quarters to draw from, and how many.
         seed: the recipe's seed.
+        quarters_per_year: random quarters drawn for each drawn year; None: all of them.
         search_geometry: tile polygon → geometry to search with.
         filters: location → alternatives of property values that items must equal.
     """
-    import geopandas as gpd  # both here, so that definitions load without a geometry library
-    import pandas as pd
-
     first, last = options.years
-    rows = []
+    requests = []
     for name, polygon in zip(sample["name"], sample.geometry, strict=True):
         geometry = search_geometry(polygon)
-        alternatives = json.dumps(filters(name), sort_keys=True)
+        alternatives = tuple(filters(name))
         years = draw(range(first, last + 1), options.years_per_location, seed, platform, name)
         for year in map(int, years):
             drawn = keyed_hash(seed, platform, name, year)
-            for quarter in options.quarters:
+            for quarter in _quarters(options, quarters_per_year, seed, platform, name, year):
                 start, end = quarter_bounds(year, quarter)
-                rows.append(
-                    {
-                        "request_id": f"{name}-{year}-Q{quarter}",
-                        "platform": platform,
-                        "location": name,
-                        "year": year,
-                        "period": f"Q{quarter}",
-                        "start": start,
-                        "end": end,
-                        "filters": alternatives,
-                        "draw": drawn,
-                        "geometry": geometry,
-                    }
-                )
-    table = gpd.GeoDataFrame(pd.DataFrame(rows, columns=[*COLUMN_TYPES, "geometry"]), crs="EPSG:4326")
-    return table.astype(COLUMN_TYPES).sort_values("request_id", ignore_index=True)
+                identity = f"{name}-{year}-Q{quarter}"
+                requests.append(Request(identity, name, f"Q{quarter}", start, end, geometry, alternatives, drawn))
+    return request_table(platform, requests)
 
 
-def quarter_bounds(year: int, quarter: int) -> tuple[datetime, datetime]:
-    """First moment of a quarter and first moment after it, UTC."""
-    month = MONTHS_PER_QUARTER * (quarter - 1) + 1
-    start = datetime(year, month, 1, tzinfo=UTC)
-    after = datetime(year + 1, 1, 1, tzinfo=UTC) if quarter == 4 else start.replace(month=month + MONTHS_PER_QUARTER)
-    return start, after
+def _quarters(options: QuarterlyOptions, size: int | None, seed: int, platform: str, name: str, year: int) -> list[int]:
+    if size is None:
+        return list(options.quarters)
+    return sorted(map(int, draw(options.quarters, size, seed, platform, name, year, "quarter")))
 
 
 def number(item: Item, *names: str) -> float | None:
@@ -134,7 +95,7 @@ def number(item: Item, *names: str) -> float | None:
     return None
 
 
-def cloud_refusal(item: Item, options: QuarterlyOptions) -> str | None:
+def cloud_refusal(item: Item, options: CloudOptions) -> str | None:
     """Why an item's scene cloud cover keeps it from being taken, or None."""
     cover = number(item, "eo:cloud_cover")
     if cover is None:

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from clay_assets.access import Access
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request
-from clay_assets.platforms.quarters import QuarterlyOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -32,7 +32,7 @@ _IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
 _TILE_IN_ID = re.compile(r"^S2[A-D]_(\d{1,2}[C-X][A-Z]{2})_")
 
 
-class Sentinel2Options(QuarterlyOptions):
+class Sentinel2Options(CloudOptions):
     """Recipe fields of Sentinel-2."""
 
     years_per_location: int = Field(default=2, ge=1, description="random years drawn for each tile")
@@ -109,5 +109,7 @@ PLATFORM = Platform(
     rank=rank,
     judge=judge,
     properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
-    access=Access(unsigned=True, places=("sentinel-cogs",)),
+    # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
+    typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
+    access=(Access(unsigned=True, places=("sentinel-cogs",)),),
 )

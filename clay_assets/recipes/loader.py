@@ -63,6 +63,15 @@ class Tolerance(_Strict):
 
     failed_requests: float = Field(default=0.01, ge=0, le=1, description="share of the searches of a cell")
     failed_scenes: float = Field(default=0.01, ge=0, le=1, description="share of the scenes of a cell")
+    published: float = Field(default=0.1, ge=0, description="share by which counts may differ from published ones")
+
+
+class Published(_Strict):
+    """How many there were in a published set, as its documentation says; none: it does not say."""
+
+    locations: int | None = Field(default=None, ge=0, description="sampled places, such as tiles")
+    requests: int | None = Field(default=None, ge=0, description="searches, each for one scene")
+    chips: int | None = Field(default=None, ge=0, description="chips")
 
 
 class Recipe(_Strict):
@@ -82,6 +91,7 @@ class Recipe(_Strict):
     tolerance: Tolerance = Tolerance.model_validate({})
     tile_rules: tuple[TileRule, ...] = Field(min_length=1)
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)
+    published: dict[str, Published] = Field(default_factory=dict)
 
     @field_validator("platforms", mode="before")
     @classmethod
@@ -100,6 +110,14 @@ class Recipe(_Strict):
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, (key,)))) from error
         return read
+
+    @field_validator("published")
+    @classmethod
+    def _platforms_exist(cls, value: dict[str, Published]) -> dict[str, Published]:
+        unknown = sorted(set(value) - set(PLATFORMS))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such platform; there are {', '.join(sorted(PLATFORMS))}")
+        return value
 
     @model_validator(mode="after")
     def _rules_have_names_of_their_own(self) -> Recipe:

@@ -1,10 +1,13 @@
-"""Stage 2 in Dagster: `mgrs_sample`."""
+"""Stage 2 in Dagster: `mgrs_sample`, `naip_sample`, `linz_sample` and `modis_sample`."""
 
 import dagster as dg
 
+from clay_assets.orchestration.checks import agreement, agreement_spec, none_failed, none_failed_spec, tolerate
 from clay_assets.orchestration.metadata import described_by, picture, table
+from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.values import Tiles
+from clay_assets.platforms import platform as platform_of
 
 GROUP = "sampling"
 
@@ -41,4 +44,119 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
             "rules_with_too_few_candidates": ", ".join(short) or "none",
             "map": picture(sample_map(sample)),
         },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "geoparquet"},
+    tags={"stage": "2"},
+    code_version="1",
+    io_manager_key="geo_tables",
+    description=described_by("clay_assets.sampling.natural_earth"),
+)
+def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
+    from clay_assets.orchestration.pictures import places_map
+    from clay_assets.sampling.natural_earth import sample_locations
+
+    recipe = clay.recipe()
+    source = clay.settings.natural_earth
+    sample = sample_locations(source, recipe.options("naip").random_points, recipe.seed, keep_in=clay.store())
+    return dg.MaterializeResult(
+        value=sample,
+        metadata={
+            "taken_from": source,
+            "layers": table(sample.attrs["layers"]),
+            "map": picture(places_map(sample, sample["layer"], f"{len(sample):,} locations")),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "stac", "geoparquet"},
+    tags={"stage": "2"},
+    code_version="1",
+    io_manager_key="stac_items",
+    check_specs=[
+        none_failed_spec("linz_sample", "sheets"),
+        agreement_spec("linz_sample", "surveys_found", "The catalogue has every survey of the recipe."),
+    ],
+    description=described_by("clay_assets.sampling.linz"),
+)
+def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks
+    import pandas as pd
+
+    from clay_assets.orchestration.pictures import scene_map
+    from clay_assets.sampling.linz import draw_sheets
+
+    recipe, settings = clay.recipe(), clay.settings
+    with Progress(context, "sheets") as progress:
+        drawn = draw_sheets(
+            platform_of("linz"),
+            settings.linz_catalog,
+            recipe.options("linz"),
+            recipe.seed,
+            settings.requests_in_flight,
+            progress,
+        )
+    failures = pd.DataFrame(drawn.failures, columns=["name", "error"])
+    tolerance = recipe.tolerance.failed_requests
+    tolerate("sheets", failures, drawn.sheets, tolerance, "linz_sample")
+    return dg.MaterializeResult(
+        value=drawn.items,
+        metadata={
+            "taken_from": settings.linz_catalog,
+            "sheets": len(drawn.items),
+            "surveys": table(drawn.collections),
+            "surveys_absent": ", ".join(drawn.absent) or "none",
+            "map": picture(scene_map(drawn.items, f"{len(drawn.items):,} sheets of {len(drawn.collections)} surveys")),
+        },
+        check_results=[
+            none_failed("linz_sample", "sheets", failures, drawn.sheets, tolerance),
+            agreement("linz_sample", "surveys_found", {"surveys_absent": drawn.absent}),
+        ],
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"python", "stac", "geoparquet"},
+    tags={"stage": "2"},
+    code_version="1",
+    io_manager_key="geo_tables",
+    check_specs=[
+        none_failed_spec("modis_sample", "tiles"),
+        agreement_spec("modis_sample", "published_tiles", "The sampled tiles are those of the published set."),
+    ],
+    description=described_by("clay_assets.sampling.modis_grid"),
+)
+def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks
+    from clay_assets.orchestration.pictures import places_map
+    from clay_assets.sampling.modis_grid import differences, sample_of, tile_states
+
+    platform, recipe = platform_of("modis"), clay.recipe()
+    options = recipe.options("modis")
+    with clay.executor() as (executor, in_flight), Progress(context, "tiles") as progress:
+        tiles = tile_states(platform, lambda: clay.catalogue(platform), options, executor, in_flight, progress)
+    failures = tiles.loc[tiles["error"].notna(), ["name", "error"]]
+    tolerance = recipe.tolerance.failed_requests
+    tolerate("tiles", failures, len(tiles), tolerance, "modis_sample")
+    sample = sample_of(tiles)
+    added, lacking = differences(sample, options)
+    return dg.MaterializeResult(
+        value=sample,
+        metadata={
+            "tiles_from": options.tiles,
+            "reference": f"{options.reference_band} of {options.reference_date}",
+            "tiles_on_the_earth": len(tiles),
+            "outcomes": tiles["outcome"].value_counts().to_dict(),
+            "map": picture(places_map(tiles, tiles["outcome"], f"{len(sample):,} tiles of the sinusoidal grid")),
+        },
+        check_results=[
+            none_failed("modis_sample", "tiles", failures, len(tiles), tolerance),
+            agreement(
+                "modis_sample", "published_tiles", {"sampled_not_published": added, "published_not_sampled": lacking}
+            ),
+        ],
     )

@@ -1,5 +1,7 @@
 """Stage 3 in Dagster: `scene_requests`, `scene_picks` and `scene_imagery`."""
 
+from dataclasses import asdict
+
 import dagster as dg
 
 from clay_assets.orchestration.checks import none_failed, none_failed_spec, tolerate
@@ -8,6 +10,7 @@ from clay_assets.orchestration.partitions import cell_of, cells, platforms
 from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.values import Items, Requests
+from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms import platform as platform_of
 
 GROUP = "scenes"
@@ -16,27 +19,45 @@ GROUP = "scenes"
 @dg.asset(
     group_name=GROUP,
     partitions_def=platforms,
-    deps=["mgrs_sample"],  # of all samples; a platform loads its own, so it runs where no other was made
+    # A platform loads its own sample in the body, so it runs where no other was made.
+    deps=sorted({platform.sample for platform in PLATFORMS.values()}),
     kinds={"python", "geoparquet"},
     tags={"stage": "3"},
     code_version="1",
     io_manager_key="geo_tables",
-    description=described_by("clay_assets.platforms.quarters"),
+    check_specs=[none_failed_spec("scene_requests", "searches")],
+    description=described_by("clay_assets.platforms.requests"),
 )
-def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[Requests]:
-    from clay_assets.orchestration.pictures import requests_by_period
-    from clay_assets.scenes.requests import make_requests
+def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks
+    import pandas as pd
 
-    platform = platform_of(context.partition_key)
-    requests = make_requests(platform, clay.table(platform.sample), clay.recipe())
+    from clay_assets.orchestration.pictures import requests_by_period
+    from clay_assets.scenes.plan import plan
+    from clay_assets.scenes.requests import make_requests, resolve_requests
+    from clay_assets.storage import layout
+
+    platform, recipe = platform_of(context.partition_key), clay.recipe()
+    requests = make_requests(platform, clay.table(platform.sample), recipe)
+    failures, searches = pd.DataFrame(columns=["location", "error"]), 0
+    tolerance = recipe.tolerance.failed_requests
+    if platform.resolve:
+        searches = len(requests)
+        with Progress(context, "locations") as progress:
+            resolved = resolve_requests(platform, requests, clay.catalogue(platform), recipe, progress)
+        requests, failures = resolved.requests, resolved.failures
+        tolerate("searches", failures, searches, tolerance, f"scene_requests {platform.key}")
+        clay.write_items(layout.found(platform.key), resolved.items)
     title = f"{platform.title}: {len(requests):,} requests"
     return dg.MaterializeResult(
         value=requests,
         metadata={
             "locations": requests["location"].nunique(),
             "years": ", ".join(map(str, sorted(requests["year"].unique()))) or "none",
+            "searches_made_now": searches,
+            "planned_at_most": table([asdict(plan(platform, len(requests), recipe))]),
             "picture": picture(requests_by_period(requests, title)),
         },
+        check_results=[none_failed("scene_requests", "searches", failures, searches, tolerance)],
     )
 
 
@@ -60,7 +81,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
     platform, recipe = platform_of(key), clay.recipe()
     requests = requests_of(scene_requests, year)
     with Progress(context, "requests") as progress:
-        picks = pick_scenes(platform, year, requests, clay.catalogue(platform), recipe.options(key), progress)
+        picks = pick_scenes(platform, year, requests, clay.scenes_of(platform), recipe.options(key), progress)
     ledger = picks.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["request_id", "reason"]]
     tolerance = recipe.tolerance.failed_requests
@@ -94,7 +115,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
 )
 def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_picks: Items):  # type: ignore[no-untyped-def]  # see orchestration.checks
     from clay_assets.orchestration.pictures import scene_map
-    from clay_assets.scenes.imagery import FAILED, readable_items
+    from clay_assets.scenes.imagery import FAILED, noted, readable_items
     from clay_assets.storage import layout
 
     key, year = cell_of(context)
@@ -112,8 +133,9 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
         metadata={
             "policy": options.imagery,
             "scenes": len(imagery.items),
-            "files_copied_now": imagery.copied_now,
+            "files_written_now": imagery.written,
             "bytes_in_our_storage": int(ledger["bytes"].sum()),
+            "notes": table(noted(ledger)),
             "map": picture(scene_map(imagery.items, f"{key} {year}: {len(imagery.items):,} scenes, {options.imagery}")),
             "ledger": dg.MetadataValue.path(clay.store().uri(layout.imagery_ledger(key, year))),
         },

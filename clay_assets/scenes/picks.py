@@ -17,18 +17,16 @@ The decision is the same whichever end of a catalogue answered. The ledger has o
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from clay_assets.errors import InputError
+from clay_assets.catalogues.admission import admit, whole_items
+from clay_assets.catalogues.search import Answer, Catalogue
 from clay_assets.platforms.base import Item, Options, Platform, Request
 from clay_assets.platforms.quarters import number
-from clay_assets.scenes.search import Answer, Catalogue, prepared
-from clay_assets.storage.stac_geoparquet import canonical, item_datetime
 
 PICKED, NONE, FAILED = "picked", "none", "failed"
 NOTHING_FOUND = "no item in the catalogue"
@@ -70,6 +68,8 @@ def pick_scenes(
     Raises:
         SourceError: the catalogue as a whole does not answer.
     """
+    if not requests:
+        return Picks([], _ledger(platform, year, requests, {}))
     rows: dict[str, dict[str, Any]] = {}
     chosen: dict[str, Item] = {}
     for done, answer in enumerate(catalogue.search(platform, requests), start=1):
@@ -78,7 +78,7 @@ def pick_scenes(
         if item is not None:
             chosen[item["id"]] = item
         progress(done, len(requests))
-    items, invalid = _whole_items(platform, catalogue, chosen)
+    items, invalid = whole_items(platform, catalogue, chosen)
     for row in rows.values():
         if row["item_id"] in invalid:
             row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
@@ -96,18 +96,7 @@ def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item 
     }
     if answer.error is not None:
         return None, row
-    admitted: list[Item] = []
-    rejected: Counter[str] = Counter()
-    for candidate in answer.candidates:
-        try:
-            item = prepared(platform, candidate)
-            refusal = _refusal(platform, item, answer.request, options)
-        except (InputError, KeyError, TypeError, AttributeError) as error:
-            refusal = f"not a valid item ({type(error).__name__})"
-        if refusal is None:
-            admitted.append(item)
-        else:
-            rejected[refusal] += 1
+    admitted, rejected = admit(platform, answer, options)
     row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
     if not admitted:
         row.update(outcome=NONE, reason=_summary(rejected))
@@ -118,33 +107,11 @@ def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item 
     return whole, row
 
 
-def _refusal(platform: Platform, item: Item, request: Request, options: Options) -> str | None:
-    if not request.start <= item_datetime(item) < request.end:
-        return "outside the period"
-    missing = [name for name in platform.assets if name not in item["assets"]]
-    if missing:
-        return f"without asset {', '.join(missing)}"
-    return platform.refuse(item, request, options)
-
-
 def _summary(rejected: Mapping[str, int]) -> str:
     if not rejected:
         return NOTHING_FOUND
     ordered = sorted(rejected.items(), key=lambda entry: (-entry[1], entry[0]))
     return "; ".join(f"{count} × {reason}" for reason, count in ordered)
-
-
-def _whole_items(
-    platform: Platform, catalogue: Catalogue, chosen: Mapping[str, Item]
-) -> tuple[list[Item], dict[str, str]]:
-    whole: dict[str, Item] = {}
-    invalid = {}
-    for item in catalogue.complete(platform, [chosen[name] for name in sorted(chosen)]):
-        try:
-            whole[item["id"]] = canonical(platform.renamed(item))
-        except InputError as error:
-            invalid[item["id"]] = str(error)
-    return [whole[name] for name in sorted(whole)], invalid
 
 
 def _ledger(

@@ -1,17 +1,41 @@
 """The request table of a platform: one row per search to make. The columns are described where they are made,
-in `clay_assets.platforms.quarters`; which requests there are is the platform's to say.
+in `clay_assets.platforms.requests`; which requests there are is the platform's to say.
+
+Where the years are the catalogue's to say, as for aerial imagery that is flown every few years, each location is
+searched once, here. What is found there becomes the location's requests, and is kept for the picks.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import geopandas as gpd
+import pandas as pd
 
+from clay_assets.catalogues.admission import admit, whole_items
+from clay_assets.catalogues.search import Catalogue
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import Item, Platform, Request
+from clay_assets.platforms.requests import request_table, requests_in
 from clay_assets.recipes import Recipe
+from clay_assets.storage.stac_geoparquet import item_datetime
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Requests that were worked out from what a catalogue has.
+
+    Attributes:
+        requests: request table, each row within one year.
+        items: what the requests found, whole, ordered by id.
+        failures: `location` and `error` of the searches that failed.
+    """
+
+    requests: gpd.GeoDataFrame
+    items: list[Item]
+    failures: pd.DataFrame
 
 
 def make_requests(platform: Platform, sample: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
@@ -36,16 +60,49 @@ def make_requests(platform: Platform, sample: gpd.GeoDataFrame, recipe: Recipe) 
 
 def requests_of(table: gpd.GeoDataFrame, year: int) -> list[Request]:
     """The requests of one year partition, in the order of their ids."""
-    rows = table[table["year"] == year].sort_values("request_id")
-    return [
-        Request(
-            id=row.request_id,
-            location=row.location,
-            period=row.period,
-            start=row.start.to_pydatetime(),
-            end=row.end.to_pydatetime(),
-            geometry=row.geometry,
-            filters=tuple(json.loads(row.filters)),
-        )
-        for row in rows.itertuples()
-    ]
+    return requests_in(table[table["year"] == year].sort_values("request_id"))
+
+
+def resolve_requests(
+    platform: Platform,
+    searches: gpd.GeoDataFrame,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Resolved:
+    """Search every location once, and let the platform say what its requests are.
+
+    Args:
+        platform: one that has `resolve`.
+        searches: its request table, one row per location.
+        catalogue: where to look.
+        recipe: the platform's fields and the seed.
+        progress: called with (locations searched, locations in all).
+
+    Raises:
+        SourceError: the catalogue as a whole does not answer.
+    """
+    assert platform.resolve is not None
+    options = recipe.options(platform.key)
+    requests: list[Request] = []
+    chosen: dict[str, Item] = {}
+    wanted_at: dict[str, list[str]] = {}
+    failures = []
+    for done, answer in enumerate(catalogue.search(platform, requests_in(searches)), start=1):
+        if answer.error is None:
+            admitted, _ = admit(platform, answer, options)
+            candidates = {item["id"]: item for item in answer.candidates}
+            for request in platform.resolve(answer.request, admitted, options, recipe.seed):
+                requests.append(request)
+                within = [item for item in admitted if request.start <= item_datetime(item) < request.end]
+                if within:
+                    best = min(within, key=lambda item: platform.rank(item, request))
+                    chosen[best["id"]] = candidates[best["id"]]
+                    wanted_at.setdefault(best["id"], []).append(request.location)
+        else:
+            failures.append({"location": answer.request.location, "error": answer.error})
+        progress(done, len(searches))
+    items, invalid = whole_items(platform, catalogue, chosen)
+    failures += [{"location": place, "error": error} for name, error in invalid.items() for place in wanted_at[name]]
+    failed = pd.DataFrame(failures, columns=["location", "error"]).sort_values("location", ignore_index=True)
+    return Resolved(request_table(platform.key, requests), items, failed)

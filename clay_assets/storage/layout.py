@@ -6,6 +6,9 @@ FOLDERS = {
     "mgrs_grid": "landcover",
     "worldcover_stats": "landcover",
     "mgrs_sample": "sampling",
+    "naip_sample": "sampling",
+    "linz_sample": "sampling",
+    "modis_sample": "sampling",
     "scene_requests": "scenes",
     "scene_picks": "scenes",
     "scene_imagery": "scenes",
@@ -30,6 +33,11 @@ def table(asset: str, *partition: str | int) -> str:
 def flatgeobuf(asset: str) -> str:
     """Key of the FlatGeobuf copy of a table."""
     return folder_of(asset) + ".fgb"
+
+
+def found(platform: str) -> str:
+    """Key of the items that the requests of a platform found, where they are searched when requests are made."""
+    return f"scenes/found/{platform}.parquet"
 
 
 def request_ledger(platform: str, year: int | str) -> str:

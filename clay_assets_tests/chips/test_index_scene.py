@@ -34,6 +34,7 @@ CONTRACT = {
     "chip_index_y": pa.uint16(),
     "cloud_cover_percentage": pa.float32(),
     "nodata_percentage": pa.float32(),
+    "gsd": pa.float32(),
     "geometry": pa.binary(),
     "bbox": pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")]),
 }

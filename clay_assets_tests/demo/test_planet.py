@@ -1,6 +1,7 @@
 """The planet is the same every time, and what it says of its pixels is so."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import rasterio
 from clay_assets.demo.calendar import LANDSAT_QUARTERS, SENTINEL_2_QUARTERS, Draft, quarter_kinds
 from clay_assets.demo.grid import tiles
 from clay_assets.demo.landcover import LandCover
+from clay_assets.demo.modis import PUBLISHED, REFERENCE
 from clay_assets.demo.planet import MARKER, Planet, make_planet
-from clay_assets.demo.sites import COLLECTIONS, SENTINEL_2, sentinel_2_sites
+from clay_assets.demo.sites import COLLECTIONS, LANDSAT_L1, LANDSAT_L2, MODIS, SENTINEL_2, sentinel_2_sites
 from clay_assets.errors import InputError, StorageError
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 
@@ -20,7 +22,7 @@ QA_CLOUD = 0b11010  # bits 1, 3, 4
 
 
 def _by_path(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.tif"))}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.tif*"))}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,12 @@ def test_same_seed_same_planet(planet, second):
     rasters = _by_path(second.folder)
     assert len(rasters) > 1000
     assert rasters == _by_path(planet.folder)
+    for folder in ("linz", "natural_earth"):
+        there, here = (
+            {p.relative_to(one.folder): p for p in (one.folder / folder).rglob("*")} for one in (second, planet)
+        )
+        assert set(there) == set(here)
+        assert all(path.is_dir() or path.read_bytes() == here[name].read_bytes() for name, path in there.items())
     assert second.grid.read_bytes() == planet.grid.read_bytes()
     for item in planet.items(SENTINEL_2)[::50]:
         assert second.chip_truth(item["id"]).equals(planet.chip_truth(item["id"]))
@@ -75,12 +83,21 @@ def test_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
 
 
 def test_it_is_small(planet):
-    assert sum(path.stat().st_size for path in planet.folder.rglob("*") if path.is_file()) < 100e6
+    assert sum(path.stat().st_size for path in planet.folder.rglob("*") if path.is_file()) < 200e6
 
 
 def test_environment_points_at_what_is_there(planet):
     environment = planet.environment()
-    assert set(environment) == {"CLAY_MGRS_GRID", "CLAY_WORLDCOVER", "CLAY_STAC_EARTH_SEARCH", "CLAY_STAC_USGS"}
+    assert set(environment) == {
+        "CLAY_MGRS_GRID",
+        "CLAY_WORLDCOVER",
+        "CLAY_STAC_EARTH_SEARCH",
+        "CLAY_STAC_USGS",
+        "CLAY_STAC_PLANETARY_COMPUTER",
+        "CLAY_NATURAL_EARTH",
+        "CLAY_LINZ_CATALOG",
+        "CLAY_RECIPE",
+    }
     assert all(Path(value).is_absolute() and Path(value).exists() for value in environment.values())
 
 
@@ -98,7 +115,7 @@ def _read_chips(item: dict, asset: str, chip: int) -> tuple[np.ndarray, np.ndarr
     return per_chip(cloud), per_chip(nodata)
 
 
-@pytest.mark.parametrize("collection", COLLECTIONS)
+@pytest.mark.parametrize("collection", [SENTINEL_2, LANDSAT_L1, LANDSAT_L2])
 def test_chip_truth_is_what_the_rasters_hold(planet, collection):
     asset, chip = ("scl", 128) if collection == SENTINEL_2 else ("qa_pixel", 256)
     checked = [item for item in planet.items(collection) if asset in item["assets"]]
@@ -118,6 +135,20 @@ def test_chips_are_those_of_256_pixels_of_the_finest_grid(planet):
     truth = planet.chip_truth(item["id"])
     assert (height, width) == (1100, 1100)
     assert (truth["chip_index_x"].max(), truth["chip_index_y"].max()) == (width // 256 - 1, height // 256 - 1)
+
+
+def test_recipe_names_what_the_planet_has(planet):
+    recipe = tomllib.loads(Path(planet.environment()["CLAY_RECIPE"]).read_text(encoding="utf-8"))
+    assert recipe["name"] == "demo"
+    assert recipe["platforms"]["linz"]["surveys"] == list(planet.linz_surveys)
+    assert recipe["platforms"]["modis"]["published_tiles"] == [list(tile) for tile in PUBLISHED]
+    assert recipe["platforms"]["modis"]["reference_date"] == REFERENCE
+
+
+def test_item_without_chip_truth_is_an_error_that_names_it(planet):
+    name = planet.items(MODIS)[0]["id"]
+    with pytest.raises(InputError, match=name):
+        planet.chip_truth(name)
 
 
 def test_unknown_item_or_collection_is_an_error_that_names_it(planet):

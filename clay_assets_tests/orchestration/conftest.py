@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from clay_assets.definitions import build_definitions
-from clay_assets.demo.planet import Planet
+from clay_assets.demo.planet import RECIPE, Planet
 from clay_assets.orchestration.everything import Step, run_steps, steps
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
@@ -24,10 +24,8 @@ NO_TELEMETRY = {"telemetry": {"enabled": False}}
 
 
 def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
-    """The clay_v1 recipe with some of its text replaced, as a file."""
-    import clay_assets.recipes
-
-    text = (Path(clay_assets.recipes.__file__).parent / "clay_v1.toml").read_text(encoding="utf-8")
+    """The demo's recipe with some of its text replaced, as a file."""
+    text = RECIPE.read_text(encoding="utf-8")
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
@@ -38,8 +36,13 @@ def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clay_v1 over two years, so that six cells have something to do."""
-    return recipe_with(tmp_path_factory.mktemp("recipe"), ("years = [2018, 2023]", f"years = {list(YEARS)}"))
+    """The demo's, over fewer years and months."""
+    return recipe_with(
+        tmp_path_factory.mktemp("recipe"),
+        ("years = [2018, 2023]", f"years = {list(YEARS)}"),
+        ("years = [2010, 2023]", "years = [2018, 2023]"),
+        ("months = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]", "months = [1, 4, 7, 10]"),
+    )
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Chain:
 
     def run_all(self) -> None:
         """Run the whole chain; every step must succeed."""
-        wanted = steps(self.clay.recipe(), sorted(PLATFORMS))
+        wanted = steps(self.clay, sorted(PLATFORMS))
         for step, result in run_steps(wanted, self.defs.resolve_job_def, self.instance, "CRITICAL"):
             assert result is not None, step
             assert result.success, step

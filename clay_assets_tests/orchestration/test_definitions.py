@@ -18,6 +18,9 @@ GROUPS = {
     "mgrs_grid": "landcover",
     "worldcover_stats": "landcover",
     "mgrs_sample": "sampling",
+    "naip_sample": "sampling",
+    "linz_sample": "sampling",
+    "modis_sample": "sampling",
     "scene_requests": "scenes",
     "scene_picks": "scenes",
     "scene_imagery": "scenes",
@@ -51,8 +54,18 @@ def test_partitions_are_platform_and_platform_by_year() -> None:
         assert "sentinel-2-l2a|2020" in definition.get_partition_keys()
     requests = graph.get(dg.AssetKey("scene_requests")).partitions_def
     assert requests is not None
-    assert requests.get_partition_keys() == ["landsat-c2l1", "landsat-c2l2-sr", "sentinel-2-l2a"]
-    for name in ("mgrs_grid", "worldcover_stats", "mgrs_sample", "merged_index"):
+    assert requests.get_partition_keys() == [
+        "landsat-c2l1",
+        "landsat-c2l2-sr",
+        "linz",
+        "modis",
+        "naip",
+        "sentinel-1-rtc",
+        "sentinel-2-l2a",
+    ]
+    samples = {"mgrs_sample", "naip_sample", "linz_sample", "modis_sample"}
+    assert {key.to_user_string() for key in graph.get(dg.AssetKey("scene_requests")).parent_keys} == samples
+    for name in ("mgrs_grid", "worldcover_stats", "merged_index", *samples):
         assert graph.get(dg.AssetKey(name)).partitions_def is None
 
 

@@ -147,7 +147,7 @@ def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
         "from clay_assets.orchestration.everything import run_steps, steps\n"
         "from clay_assets.platforms import PLATFORMS\n"
         "clay = defs.resources['clay']\n"
-        "for step, result in run_steps(steps(clay.recipe(), list(PLATFORMS)), defs.resolve_job_def,\n"
+        "for step, result in run_steps(steps(clay, list(PLATFORMS)), defs.resolve_job_def,\n"
         "                              dg.DagsterInstance.ephemeral(), 'ERROR'):\n"
         "    assert result is not None and result.success, step\n"
     )

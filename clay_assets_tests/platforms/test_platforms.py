@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import shapely
 
+from clay_assets.catalogues.search import prepared
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS, platform
 from clay_assets.platforms.base import Request
+from clay_assets.platforms.requests import request_table, requests_in
 from clay_assets.platforms.sentinel_2_l2a import grid_codes, tile_of
-from clay_assets.scenes.search import prepared
+from clay_assets.settings import Settings
 from clay_assets_tests.scenes.items import (
     LANDSAT_ASSETS,
     LANDSAT_L1,
@@ -44,15 +46,71 @@ def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
         platform("landsat")
 
 
+def test_the_seven_platforms() -> None:
+    assert {key: (one.collection, one.catalogue, one.sample) for key, one in PLATFORMS.items()} == {
+        "landsat-c2l1": ("landsat-c2l1", "stac_usgs", "mgrs_sample"),
+        "landsat-c2l2-sr": ("landsat-c2l2-sr", "stac_usgs", "mgrs_sample"),
+        "linz": (None, "linz_catalog", "linz_sample"),
+        "modis": ("modis-09A1-061", "stac_planetary_computer", "modis_sample"),
+        "naip": ("naip", "stac_planetary_computer", "naip_sample"),
+        "sentinel-1-rtc": ("sentinel-1-rtc", "stac_planetary_computer", "mgrs_sample"),
+        "sentinel-2-l2a": ("sentinel-2-l2a", "stac_earth_search", "mgrs_sample"),
+    }
+    assert [len(one.bands) for one in PLATFORMS.values()] == [6, 6, 1, 7, 1, 2, 10]
+
+
 def test_each_platform_is_complete() -> None:
     for key, one in PLATFORMS.items():
-        assert one.key == one.collection == key
+        assert one.key == key
+        assert one.catalogue in Settings.model_fields
         assert one.grid_asset in one.assets
-        assert set(one.quality) <= set(one.assets)
+        assert set(one.quality) | set(one.bands) == set(one.assets)
+        assert len(one.assets) == len(set(one.assets))
+        assert set(one.optional) < set(one.assets)
+        assert set(one.aliases.values()) <= set(one.assets)
+        # Where images are made anew, their files are those that the platform knows; else none may be wanted.
+        assert (one.derivation is None) == (one.options().imagery != "derived")
+        assert one.typical.image_bytes > 0
+        assert (one.typical.derived_bytes > 0) == (one.derivation is not None)
+        assert min(one.typical.height, one.typical.width) > 256
     assert list(PLATFORMS[SENTINEL_2].assets) == SENTINEL_2_ASSETS
     assert list(PLATFORMS[LANDSAT_L1].assets) == list(PLATFORMS[LANDSAT_L2].assets) == LANDSAT_ASSETS
-    assert len(PLATFORMS[SENTINEL_2].bands) == 10
-    assert len(PLATFORMS[LANDSAT_L1].bands) == 6
+
+
+def test_requests_come_back_from_their_table() -> None:
+    start, end = datetime(2020, 2, 1, tzinfo=UTC), datetime(2020, 3, 1, tzinfo=UTC)
+    filters: tuple[dict[str, str | int], ...] = ({"grid:code": "a"}, {"modis:vertical-tile": 3})
+    asked = [
+        Request("b-1", "b", "M02", start, end, shapely.Point(1, 2)),
+        Request("a-1", "a", "M02", start, end, shapely.box(6, 0, 7, 1), filters, 2**64 - 1),
+    ]
+    assert requests_in(request_table("modis", asked)) == asked[::-1]
+    assert request_table("modis", asked)["year"].tolist() == [2020, 2020]
+    assert requests_in(request_table("modis", [])) == []
+
+
+@pytest.mark.parametrize("key", sorted(set(PLATFORMS) - {LANDSAT_L1, LANDSAT_L2}))  # Landsat's say it of any bucket
+def test_files_of_our_own_storage_are_read_as_our_own(key: str) -> None:
+    own = f"s3://our-bucket/imagery/{key}/a/b.tif"
+    access = platform(key).access_to(own)
+    assert access.signer is None
+    assert not access.unsigned
+    assert not access.requester_pays
+    assert access.address(own) == own
+
+
+def test_a_settled_item_keeps_one_address_per_asset() -> None:
+    one = platform(LANDSAT_L2)
+    item = landsat_item("a", WHEN)
+    item["assets"]["red"] = {
+        "href": "https://landsatlook.usgs.gov/red.TIF",
+        "alternate": {"s3": {"href": "s3://usgs-landsat/red.TIF"}},
+    }
+    settled = one.settled(item, one.options(), {"blue": "/data/blue.tif"})
+    assert settled["assets"]["red"] == {"href": "s3://usgs-landsat/red.TIF"}
+    assert settled["assets"]["blue"] == {"href": "/data/blue.tif"}
+    assert settled["assets"]["green"] == item["assets"]["green"]
+    assert "alternate" in item["assets"]["red"]  # the item itself is left as it was
 
 
 @pytest.mark.parametrize(
@@ -174,10 +232,11 @@ def test_landsat_files_are_read_from_s3_where_the_requester_pays() -> None:
         one = platform(key)
         assert one.href(asset) == "s3://usgs-landsat/a.TIF"
         assert one.href({"href": "https://landsatlook.usgs.gov/a.TIF"}) == "https://landsatlook.usgs.gov/a.TIF"
-        assert one.access.requester_pays
-        assert not one.access.unsigned
+        access = one.access_to("s3://usgs-landsat/a.TIF")
+        assert (access.requester_pays, access.unsigned, access.signer) == (True, False, None)
     assert platform(SENTINEL_2).href(asset) == "https://landsatlook.usgs.gov/a.TIF"
-    assert not platform(SENTINEL_2).access.requester_pays
+    public = platform(SENTINEL_2).access_to("s3://sentinel-cogs/sentinel-s2-l2a-cogs/a.tif")
+    assert (public.requester_pays, public.unsigned, public.signer) == (False, True, None)
 
 
 def test_assets_get_the_names_of_today() -> None:

@@ -101,7 +101,43 @@ def test_choices_for_the_platforms(name: str) -> None:
         landsat = recipe.options(level)
         assert (landsat.years, landsat.years_per_location, landsat.quarters) == ((2018, 2023), 1, (1, 2, 3, 4))
         assert (landsat.max_cloud_cover, landsat.min_sun_elevation, landsat.max_chip_nodata) == (75, 0, 0)
-    assert {recipe.options(key).imagery for key in PLATFORMS} == {"reference"}
+    radar = recipe.options("sentinel-1-rtc")
+    assert (radar.years, radar.years_per_location, radar.quarters_per_year) == ((2018, 2023), 1, 1)
+    naip = recipe.options("naip")
+    assert (naip.years, naip.random_points, naip.source) == ((2010, 2023), 4000, "planetary-computer")
+    linz = recipe.options("linz")
+    assert (linz.share, linz.min_scenes, linz.max_scenes, linz.gsd) == (0.5, 10, 2000, 0.3)
+    modis = recipe.options("modis")
+    assert (modis.years, modis.months, modis.tiles) == ((2018, 2023), tuple(range(1, 13)), "computed")
+    assert (str(modis.reference_date), modis.reference_band) == ("2023-09-22", "sur_refl_b01")
+    anew = {"linz", "modis"}
+    assert {key: recipe.options(key).imagery for key in PLATFORMS} == {
+        key: "derived" if key in anew else "reference" for key in PLATFORMS
+    }
+
+
+def test_clay_v1_carries_what_was_published(real_data: Path) -> None:
+    recipe = load_recipe("clay_v1")
+    surveys = (real_data / "published" / "linz_surveys.txt").read_text().split()
+    assert list(recipe.options("linz").surveys) == surveys
+    tiles = [tuple(map(int, line.split(","))) for line in csv_lines(real_data / "published" / "modis_sin_tiles.csv")]
+    assert list(recipe.options("modis").published_tiles) == tiles
+    published = recipe.published
+    assert len(surveys) == 39
+    assert len(tiles) == published["modis"].locations == 233
+    assert published["modis"].requests == 233 * 72 == 16_776
+    assert published["sentinel-2-l2a"].requests == 2728 * 2 * 4
+    assert sum(one.chips or 0 for one in published.values()) == 72_069_364
+
+
+def csv_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()[1:]
+
+
+def test_published_counts_of_a_platform_that_does_not_exist(recipe_file: Path) -> None:
+    recipe_file.write_text(SMALL + "\n[published.landsat]\nchips = 1\n")
+    with pytest.raises(InputError, match="published: landsat: no such platform"):
+        load_recipe(recipe_file)
 
 
 @pytest.mark.parametrize("name", ["clay_v1", "clay_v0_1"])

@@ -15,10 +15,14 @@ from clay_assets.scenes.picks import Picks
 from clay_assets.storage.stac_geoparquet import encode_items
 
 SENTINEL_2, LANDSAT_L1, LANDSAT_L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
+SENTINEL_1, NAIP, MODIS = "sentinel-1-rtc", "naip", "modis-09A1-061"
 REAL_FILES = {
     SENTINEL_2: "sentinel-2-l2a__earth-search-v1.ndjson.gz",
     LANDSAT_L1: "landsat-c2l1__landsatlook.ndjson.gz",
     LANDSAT_L2: "landsat-c2l2-sr__landsatlook.ndjson.gz",
+    SENTINEL_1: "sentinel-1-rtc__planetary-computer.ndjson.gz",
+    NAIP: "naip__planetary-computer.ndjson.gz",
+    MODIS: "modis-09A1-061__stactools-examples.ndjson.gz",
 }
 SENTINEL_2_ASSETS = [
     "blue",

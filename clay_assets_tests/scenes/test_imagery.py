@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clay_assets.access import Access
-from clay_assets.errors import StorageError
+from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.scenes.imagery import Imagery, readable_items
@@ -33,7 +33,7 @@ from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
 WHEN = "2020-02-01T10:00:00Z"
-PLAIN = replace(PLATFORMS[LANDSAT_L2], access=Access())
+PLAIN = replace(PLATFORMS[LANDSAT_L2], access=())
 
 
 def settle(
@@ -103,13 +103,15 @@ def test_landsat_is_read_from_its_s3_address(tmp_path: Path) -> None:
     }
     assert all("alternate" not in asset for asset in settled.items[0]["assets"].values())
     assert "alternate" in item["assets"]["blue"]  # the pick itself is not changed
-    assert settled.ledger.to_dict("records")[0] | {"error": None} == {
+    assert settled.ledger.to_dict("records")[0] | {"note": None, "error": None} == {
         "item_id": "a",
         "outcome": "referenced",
         "files": 0,
         "bytes": 0,
+        "note": None,
         "error": None,
     }
+    assert settled.ledger[["note", "error"]].isna().all(axis=None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,6 +122,30 @@ def test_sentinel_2_is_read_where_the_catalogue_says(tmp_path: Path) -> None:
     assert hrefs == {name: f"https://example.com/a/{name}.tif" for name in SENTINEL_2_ASSETS}
 
 
+@pytest.mark.parametrize("bucket", ["naip-analytic", "naip-visualization"])
+def test_naip_is_read_from_the_bucket_that_the_recipe_names(tmp_path: Path, bucket: str) -> None:
+    naip = PLATFORMS["naip"]
+    href = (
+        "https://naipeuwest.blob.core.windows.net/naip/v002/al/2021/al_030cm_2021/30085/m_3008501_ne_16_1_20211103.tif"
+    )
+    item = {**landsat_item("a", WHEN), "assets": {"image": {"href": href}}}
+    with ThreadPoolExecutor(1) as pool:
+        settled = readable_items(naip, [item], naip.options(source=bucket), LocalStore(tmp_path), pool, 1)
+    (read,) = [asset["href"] for asset in settled.items[0]["assets"].values()]
+    assert read.startswith(f"s3://{bucket}/al/2021/30cm/")
+    assert naip.access_to(read) == Access(requester_pays=True, places=("naip-analytic", "naip-visualization"))
+    assert item["assets"]["image"]["href"] == href
+
+
+def test_derived_images_are_asked_only_of_platforms_that_have_them(tmp_path: Path) -> None:
+    derived, items = PLATFORMS["linz"].options(imagery="derived"), fill(tmp_path / "source", "a")
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(InputError, match='landsat-c2l2-sr: imagery = "derived" is not for it'),
+    ):
+        readable_items(PLAIN, items, derived, LocalStore(tmp_path / "store"), pool, 1)
+
+
 # --- copies -----------------------------------------------------------------------------------------
 
 
@@ -127,7 +153,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     imagery = settle(fill(tmp_path / "source", "b", "a"), store)
     assert_copied(imagery, store, "a", "b")
-    assert imagery.copied_now == 2 * len(LANDSAT_ASSETS)
+    assert imagery.written == 2 * len(LANDSAT_ASSETS)
     assert failed_share(imagery) == 0
 
 
@@ -138,12 +164,12 @@ def test_what_is_there_is_kept_and_what_differs_is_copied_again(tmp_path: Path) 
     kept = tmp_path / "store" / f"imagery/{LANDSAT_L2}/a/red.tif"
     before = kept.stat().st_mtime_ns
     again = settle(items, store)
-    assert again.copied_now == 0
+    assert again.written == 0
     assert again.items == first.items
     assert again.ledger.equals(first.ledger)
     assert kept.stat().st_mtime_ns == before
     kept.write_bytes(b"half a fi")
-    assert settle(items, store).copied_now == 1
+    assert settle(items, store).written == 1
     assert_copied(settle(items, store), store, "a", "b")
 
 
@@ -171,7 +197,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
         "red": b"red" * 7,
         "blue": b"blue" * 7,
     }
-    assert settle([item], LocalStore(tmp_path / "store")).copied_now == 0
+    assert settle([item], LocalStore(tmp_path / "store")).written == 0
 
 
 def test_storage_that_cannot_be_written_stops_at_once(tmp_path: Path) -> None:
@@ -193,7 +219,7 @@ def test_from_the_web(web: FaultProxy, tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     assert_copied(settle(scenes(web.url, "a", "b", "c"), store), store, "a", "b", "c")
     web.clear()
-    assert settle(scenes(web.url, "a", "b", "c"), store).copied_now == 0
+    assert settle(scenes(web.url, "a", "b", "c"), store).written == 0
     assert {seen.method for seen in web.seen} == {"HEAD"}
 
 
@@ -216,7 +242,7 @@ def test_a_body_that_always_breaks_off_sets_the_scene_aside(web: FaultProxy, tmp
     assert "b/qa_pixel.tif: could not be fetched" in imagery.ledger["error"].iloc[1]
     assert store.size(f"imagery/{LANDSAT_L2}/b/qa_pixel.tif") is None
     web.clear()
-    assert settle(scenes(web.url, "a", "b", "c"), store).copied_now == 1
+    assert settle(scenes(web.url, "a", "b", "c"), store).written == 1
 
 
 def test_what_the_web_does_not_have_is_set_aside(web: FaultProxy, tmp_path: Path) -> None:
@@ -226,13 +252,59 @@ def test_what_the_web_does_not_have_is_set_aside(web: FaultProxy, tmp_path: Path
     assert "404" in imagery.ledger["error"].iloc[1]
 
 
+class TokenSigner:
+    """Signs with a token of its own; counts how often it was told that one was refused."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    def sign(self, href: str) -> str:
+        return f"{href}?sv=1&sig=secret{len(self.refused)}"
+
+    def forget(self, address: str) -> None:
+        self.refused.append(address)
+
+
 def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> None:
-    signing = replace(PLAIN, access=Access(sign=lambda href: f"{href}?token=secret"))
+    signer = TokenSigner()
+    signing = replace(PLAIN, access=(Access(signer=signer, places=(web.url.removeprefix("http://"),)),))
     store = LocalStore(tmp_path / "store")
     imagery = settle(scenes(web.url, "a"), store, signing)
     assert_copied(imagery, store, "a")
-    assert all(seen.path.endswith("?token=secret") for seen in web.seen)
+    assert all(seen.path.endswith("?sv=1&sig=secret0") for seen in web.seen)
     assert "secret" not in repr(imagery)
+    assert signer.refused == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_refused_address_is_signed_anew_once(web: FaultProxy, tmp_path: Path, method: str) -> None:
+    signer = TokenSigner()
+    signing = replace(PLAIN, access=(Access(signer=signer),))
+    web.answer(403, times=None, path="secret0", method=method)
+    store = LocalStore(tmp_path / "store")
+    assert_copied(settle(scenes(web.url, "a"), store, signing, workers=1), store, "a")
+    assert signer.refused == [f"{web.url}/a/red.tif?sv=1&sig=secret0"]
+    web.answer(403, times=None, path="b/red")
+    imagery = settle(scenes(web.url, "b"), store, signing)
+    assert imagery.ledger["outcome"].tolist() == ["failed"]
+    assert f"{web.url}/b/red.tif: the server answered 403" in imagery.ledger["error"][0]
+    assert len(signer.refused) == 2
+    assert "secret" not in repr(imagery.ledger.to_dict())
+
+
+def test_without_a_signer_what_is_refused_is_asked_once(web: FaultProxy, tmp_path: Path) -> None:
+    web.answer(403, times=None, path="a/red")
+    imagery = settle(scenes(web.url, "a"), LocalStore(tmp_path / "store"))
+    assert "a/red.tif: the server answered 403" in imagery.ledger["error"][0]
+    assert [seen.path for seen in web.seen] == ["/a/red.tif"]
+
+
+def test_each_place_is_reached_in_its_own_way(web: FaultProxy, tmp_path: Path) -> None:
+    """NAIP's images lie signed on one host and at the requester's cost in buckets."""
+    ways = (Access(signer=TokenSigner(), places=("signed.example.com",)), Access(unsigned=True))
+    store = LocalStore(tmp_path / "store")
+    assert_copied(settle(scenes(web.url, "a"), store, replace(PLAIN, access=ways)), store, "a")
+    assert not any("sig=" in seen.path for seen in web.seen)
 
 
 # --- S3 ---------------------------------------------------------------------------------------------
@@ -260,9 +332,9 @@ def test_between_buckets_the_server_copies(s3: FaultProxy, s3_bucket: Bucket) ->
     assert store.size(f"imagery/{LANDSAT_L2}/a/red.tif") == len(big)
     assert store.read(f"imagery/{LANDSAT_L2}/b/red.tif") == content("b", "red")
     assert imagery.items[1]["assets"]["red"]["href"] == f"{s3_bucket.url}/out/imagery/{LANDSAT_L2}/b/red.tif"
-    assert settle(items, store).copied_now == 0
+    assert settle(items, store).written == 0
     store.write(f"imagery/{LANDSAT_L2}/b/red.tif", b"short")
-    assert settle(items, store).copied_now == 1
+    assert settle(items, store).written == 1
 
 
 def test_from_s3_to_a_folder(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) -> None:
@@ -291,7 +363,7 @@ def test_public_buckets_are_read_without_a_signature(s3: FaultProxy, s3_bucket: 
     public = s3_bucket.server.new_bucket(f"{s3_bucket.name}-public", public_read=True)
     for name in LANDSAT_ASSETS:
         s3_bucket.client.put_object(Bucket=public, Key=f"in/a/{name}.tif", Body=content("a", name))
-    unsigned = replace(PLAIN, access=Access(unsigned=True))
+    unsigned = replace(PLAIN, access=(Access(unsigned=True),))
     store = LocalStore(tmp_path)
     assert_copied(settle(scenes(f"s3://{public}/in", "a"), store, unsigned), store, "a")
     assert s3.total
@@ -304,7 +376,7 @@ def test_missing_and_forbidden_objects_are_set_aside(s3_bucket: Bucket, tmp_path
     imagery = settle([*items, *scenes("s3://no-such-bucket-here/in", "c")], LocalStore(tmp_path))
     assert imagery.ledger["outcome"].tolist() == ["copied", "failed", "failed"]
     assert "b/red.tif: there is no such file" in imagery.ledger["error"].iloc[1]
-    unsigned = replace(PLAIN, access=Access(unsigned=True))
+    unsigned = replace(PLAIN, access=(Access(unsigned=True),))
     refused = settle(items[:1], LocalStore(tmp_path / "other"), unsigned)
     assert "access was refused" in refused.ledger["error"].iloc[0]
 
@@ -341,5 +413,5 @@ def test_after_a_kill_the_rest_is_copied(
         item_id, name = key.split("/")[-2:]
         assert size == len(content(item_id, name.removesuffix(".tif")))
     imagery = settle(scenes(web.url, *names), store)
-    assert imagery.copied_now == len(names) * len(LANDSAT_ASSETS) - len(there)
+    assert imagery.written == len(names) * len(LANDSAT_ASSETS) - len(there)
     assert_copied(imagery, store, *names)

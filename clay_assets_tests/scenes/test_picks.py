@@ -13,14 +13,14 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from clay_assets.catalogues.opening import open_catalogue
+from clay_assets.catalogues.search import Catalogue
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
-from clay_assets.scenes.catalogue import open_catalogue
 from clay_assets.scenes.picks import Picks, pick_scenes
 from clay_assets.scenes.requests import requests_of
-from clay_assets.scenes.search import Catalogue
 from clay_assets.storage.stac_geoparquet import canonical
 from clay_assets_tests.scenes.brute_force import expected, plain
 from clay_assets_tests.scenes.items import (

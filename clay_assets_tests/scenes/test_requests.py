@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import geopandas as gpd
 import pandas as pd
@@ -14,8 +15,10 @@ import shapely
 
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.quarters import quarter_bounds
+from clay_assets.platforms.base import Typical
+from clay_assets.platforms.requests import quarter_bounds
 from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.scenes.plan import Plan, plan
 from clay_assets.scenes.requests import make_requests, requests_of
 
 SENTINEL_2, LANDSAT_L1, LANDSAT_L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
@@ -156,3 +159,57 @@ def test_a_year_s_requests_as_the_search_takes_them() -> None:
     assert (one.start, one.end) == (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 4, 1, tzinfo=UTC))
     assert one.filters[0] == {"grid:code": f"MGRS-{one.location}"}
     assert sum(len(requests_of(requests, year)) for year in range(2018, 2024)) == len(requests)
+
+
+# --- what requests will cost ------------------------------------------------------------------------
+
+
+def cost(platform: str, requests: int, chip_size: int = 256, **options: Any) -> Plan:
+    recipe = load_recipe("clay_v1")
+    chosen = {**recipe.platforms, platform: recipe.platforms[platform].model_copy(update=options)}
+    return plan(PLATFORMS[platform], requests, recipe.model_copy(update={"platforms": chosen, "chip_size": chip_size}))
+
+
+def test_a_referenced_scene_costs_its_quality_band_to_read() -> None:
+    # 10,980 pixels hold 42 whole chips; the scene classification is at half the resolution, one byte.
+    assert cost(SENTINEL_2, 8) == Plan(8, 8 * 42 * 42, 8 * 5490 * 5490, 0)
+
+
+def test_a_copied_scene_costs_its_files_to_write() -> None:
+    # Four bands of 10 m, six of 20 m, two bytes; and the classification.
+    files = 10980 * 10980 * 4 * 2 + 5490 * 5490 * (6 * 2 + 1)
+    assert cost(SENTINEL_2, 3, imagery="copy") == Plan(3, 3 * 1764, 3 * 5490 * 5490, 3 * files)
+
+
+def test_a_derived_scene_costs_its_files_twice() -> None:
+    # 2,400² pixels; seven bands of two bytes, QC of four, state of two. Judged by state, QC and red.
+    assert cost("modis", 16776) == Plan(16776, 16776 * 81, 16776 * (8 + 20) * 2400**2, 16776 * 20 * 2400**2)
+
+
+def test_the_planned_chips_of_modis_are_about_those_published() -> None:
+    published = load_recipe("clay_v1").published["modis"]
+    assert published.requests == 16776
+    assert cost("modis", 16776).chips == pytest.approx(published.chips, rel=0.01)
+
+
+def test_the_size_of_a_chip_decides_how_many_there_are() -> None:
+    assert cost(SENTINEL_2, 2, 512).chips == 2 * 21 * 21
+    assert cost(SENTINEL_2, 2, 4096).chips == 2 * 2 * 2
+    assert Typical(512, 511, 1, 1).chips(256) == 2
+    assert Typical(255, 9999, 1, 1).chips(256) == 0
+
+
+@pytest.mark.parametrize("platform", sorted(PLATFORMS))
+def test_no_requests_cost_nothing_and_two_cost_twice_as_much(platform: str) -> None:
+    one, two = cost(platform, 1), cost(platform, 2)
+    assert cost(platform, 0) == Plan(0, 0, 0, 0)
+    assert (two.scenes, two.chips) == (2, 2 * one.chips)
+    assert (two.bytes_to_read, two.bytes_to_copy) == (2 * one.bytes_to_read, 2 * one.bytes_to_copy)
+    assert one.chips > 0
+    assert (one.bytes_to_copy > 0) == (PLATFORMS[platform].derivation is not None)
+
+
+def test_only_radar_reads_all_of_a_scene_to_index_it() -> None:
+    scene = PLATFORMS["sentinel-1-rtc"].typical
+    assert cost("sentinel-1-rtc", 1).bytes_to_read == scene.height * scene.width * 8  # two bands of float32
+    assert cost("naip", 1).bytes_to_read == 0  # most images have no mask

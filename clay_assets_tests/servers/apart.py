@@ -1,4 +1,4 @@
-"""The servers that are written in Python, `FaultProxy` and `FileServer`, in one process of their own.
+"""The servers that are written in Python, `FaultProxy`, `FileServer` and `BlobService`, in one process of their own.
 
 rasterio keeps the interpreter's lock in some calls that make GDAL send requests, so a server in a thread of
 the same process would wait for the client, and the client for it, for ever.
@@ -14,6 +14,7 @@ from multiprocessing.managers import BaseManager, BaseProxy
 from pathlib import Path
 from typing import Any, cast
 
+from clay_assets_tests.servers.blobs import BlobService
 from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
@@ -41,12 +42,17 @@ class _RemoteFileServer(_Remote):
     _exposed_ = ("stop", "__getattribute__")
 
 
+class _RemoteBlobService(_Remote):
+    _exposed_ = ("revoke", "forbid", "hand_out_for", "stop", "__getattribute__")
+
+
 class _Manager(BaseManager):
     pass
 
 
 _Manager.register("fault_proxy", FaultProxy, proxytype=_RemoteFaultProxy)
 _Manager.register("file_server", FileServer, proxytype=_RemoteFileServer)
+_Manager.register("blob_service", BlobService, proxytype=_RemoteBlobService)
 
 
 class ServersApart:
@@ -82,6 +88,11 @@ class ServersApart:
     def file_server(self, folder: Path) -> FileServer:
         """Start a `FileServer` there; what is returned has its methods and properties."""
         start = cast("Callable[[Path], FileServer]", self._manager.file_server)  # type: ignore[attr-defined]
+        return start(folder.resolve())
+
+    def blob_service(self, folder: Path) -> BlobService:
+        """Start a `BlobService` there; what is returned has its methods and properties."""
+        start = cast("Callable[[Path], BlobService]", self._manager.blob_service)  # type: ignore[attr-defined]
         return start(folder.resolve())
 
     def stop(self) -> None:

@@ -15,15 +15,23 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class RangeHandler(SimpleHTTPRequestHandler):
+    """Serves files of a folder, whole or in part.
 
-    def __init__(self, *args: Any, owner: FileServer, **kwargs: Any) -> None:
+    Attributes:
+        owner: the server that it belongs to.
+        status, sent: status and headers of the answer, once its head is written.
+    """
+
+    protocol_version = "HTTP/1.1"
+    status = 0
+
+    def __init__(self, *args: Any, owner: Any, **kwargs: Any) -> None:
         self.owner = owner
+        self.sent: dict[str, str] = {}
         super().__init__(*args, **kwargs)
 
     def send_head(self) -> BinaryIO | io.BytesIO | None:
-        self.owner.count(f"{self.command} {self.path}")
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
         if wanted is None or not path.is_file() or not any(wanted.groups()):
@@ -48,12 +56,26 @@ class _Handler(SimpleHTTPRequestHandler):
             file.seek(start)
             return io.BytesIO(file.read(stop - start))
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.status, self.sent = code, {}
+        super().send_response(code, message)
+
+    def send_header(self, keyword: str, value: str) -> None:
+        self.sent[keyword] = value
+        super().send_header(keyword, value)
+
     def end_headers(self) -> None:
         self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+class _Handler(RangeHandler):
+    def send_head(self) -> BinaryIO | io.BytesIO | None:
+        self.owner.count(f"{self.command} {self.path}")
+        return super().send_head()
 
 
 class FileServer:
@@ -70,7 +92,8 @@ class FileServer:
         handler = partial(_Handler, owner=self, directory=str(folder))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="file-server", daemon=True)
+        serve = partial(self._server.serve_forever, poll_interval=0.02)  # seconds until it notices `stop`
+        self._thread = threading.Thread(target=serve, name="file-server", daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 

@@ -26,10 +26,10 @@ from pystac_client.stac_api_io import StacApiIO
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from urllib3 import Retry
 
+from clay_assets.catalogues.search import Answer
 from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item, Platform, Request
-from clay_assets.scenes.search import Answer
 
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
@@ -141,7 +141,7 @@ class ApiCatalogue:
         client = self._client()
         last = request.end - timedelta(microseconds=1)  # the API's intervals are closed, ours are half-open
         search = client.search(
-            collections=[platform.collection],
+            collections=[platform.collection] if platform.collection else None,
             datetime=f"{request.start:%Y-%m-%dT%H:%M:%SZ}/{last:%Y-%m-%dT%H:%M:%S.%f}Z",
             intersects=shapely.geometry.mapping(request.geometry),
             query={name: {"eq": value} for name, value in wanted.items()} or None,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clay_assets.scenes.search import Catalogue
-from clay_assets.scenes.snapshot import SnapshotCatalogue
-from clay_assets.scenes.stac_api import ApiCatalogue
+from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.snapshot import SnapshotCatalogue
+from clay_assets.catalogues.stac_api import ApiCatalogue
 
 
 def open_catalogue(location: str, requests_in_flight: int) -> Catalogue:

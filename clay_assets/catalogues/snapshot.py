@@ -18,9 +18,9 @@ import pyarrow.dataset as ds
 import shapely
 from numpy.typing import NDArray
 
+from clay_assets.catalogues.search import Answer
 from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.platforms.base import Item, Platform, Request
-from clay_assets.scenes.search import Answer
 from clay_assets.storage.stac_geoparquet import items_of
 from clay_assets.storage.stores import open_store
 
@@ -125,7 +125,7 @@ class _SnapshotFile:
         return items_of(self.dataset.to_table(filter=pc.field("id").isin(ids) & self._of(platform)))
 
     def _of(self, platform: Platform) -> pc.Expression:
-        if "collection" in self.names:
+        if platform.collection is not None and "collection" in self.names:
             return pc.field("collection") == platform.collection
         return pc.scalar(True)
 

@@ -1,0 +1,105 @@
+"""Draws the scenes of Sentinel-2 and Landsat: their quality rasters, one by one, and their bands, once per place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from clay_assets.demo import items
+from clay_assets.demo.calendar import Scene, quarter_kinds, scenes
+from clay_assets.demo.imagery import write_landsat_bands, write_raster, write_sentinel_2_bands
+from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site, landsat_sites, sentinel_2_sites
+from clay_assets.demo.truth import ChipCounts, Made
+from clay_assets.demo.weather import QA_PIXEL, SCL, Weather
+
+S2_CHIP, LANDSAT_CHIP = (
+    128,
+    256,
+)  # pixels of the quality raster across a chip of 256 pixels of the finest grid
+
+
+def draw_optical(folder: Path, seed: int, pool: Executor) -> list[Future[list[Made]]]:
+    """Draw every scene of Sentinel-2 and of both Landsat levels."""
+    drawings: list[Future[list[Made]]] = []
+    scl, qa_pixel = Weather(seed, SCL, S2_CHIP), Weather(seed, QA_PIXEL, LANDSAT_CHIP)
+    for index, site in enumerate(sentinel_2_sites()):
+        drawings.append(pool.submit(_bands, write_sentinel_2_bands, folder, seed, site))
+        surface = scl.surface(site)
+        found = scenes(seed, "sentinel-2", site)
+        without_scl = _ordinary(found, 1, 1) if index == 0 else None
+        for scene in found:
+            oddities = {"code": scene is _ordinary(found, 0, 0), "without_scl": scene is without_scl}
+            drawings.append(pool.submit(_sentinel_2, folder, scl, surface, scene, oddities))
+    for site in landsat_sites():
+        drawings.append(pool.submit(_bands, write_landsat_bands, folder, seed, site))
+        surface = qa_pixel.surface(site)
+        found = scenes(seed, "landsat", site)
+        for scene in found:
+            code = scene is _ordinary(found, 0, 0)
+            drawings.append(pool.submit(_landsat, folder, qa_pixel, surface, scene, code))
+    return drawings
+
+
+def optical_quarters(seed: int) -> list[dict[str, Any]]:
+    """Rows of `Planet.quarters`."""
+    families = {"sentinel-2": sentinel_2_sites(), "landsat": landsat_sites()}
+    return [row for family, sites in families.items() for site in sites for row in _quarter_rows(seed, family, site)]
+
+
+def _bands(write: Callable[[Path, int, Site], None], folder: Path, seed: int, site: Site) -> list[Made]:
+    write(folder, seed, site)
+    return []
+
+
+def _sentinel_2(
+    folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, oddities: dict[str, bool]
+) -> list[Made]:
+    drawing = weather.draw(scene, surface)
+    item = items.sentinel_2(scene, drawing, folder, **oddities)
+    path = items.quality_file(folder, SENTINEL_2, item["id"])
+    site = scene.site
+    write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel, nodata=SCL.nodata)
+    return [(item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2))]
+
+
+def _landsat(folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, code: bool) -> list[Made]:
+    """Both levels of an acquisition; they have the same quality band, and nothing of the night becomes level 2."""
+    drawing = weather.draw(scene, surface)
+    site = scene.site
+    made: list[Made] = []
+    written: Path | None = None
+    for collection in (LANDSAT_L1,) if scene.is_night else (LANDSAT_L1, LANDSAT_L2):
+        item = items.landsat(scene, drawing, folder, collection, code=code)
+        path = items.quality_file(folder, collection, item["id"])
+        if written is None:
+            write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel)
+        else:
+            path.parent.mkdir(parents=True)
+            shutil.copyfile(written, path)
+        written = path
+        made.append((item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2)))
+    return made
+
+
+def _ordinary(found: list[Scene], nth: int, number: int) -> Scene:
+    """Of the nth ordinary quarter of a place, the date with this number: 0 is the least cloudy one."""
+    return [one for one in found if one.quarter_kind == "ordinary" and one.number == number][nth]
+
+
+def _quarter_rows(seed: int, family: str, site: Site) -> list[dict[str, Any]]:
+    return [
+        {
+            "family": family,
+            "site": site.name,
+            "tiles": list(site.tiles),
+            "year": year,
+            "quarter": quarter,
+            "kind": kind,
+        }
+        for (year, quarter), kind in quarter_kinds(seed, family, site).items()
+    ]

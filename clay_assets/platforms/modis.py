@@ -1,0 +1,157 @@
+"""MODIS surface reflectance, 8-day composites at 500 m, from the Planetary Computer: Terra, the first of each month.
+
+Images are reprojected from the sinusoidal grid to EPSG:3857. Quality bits: MODIS Surface Reflectance User's Guide,
+Collection 6.1, tables 10 (500 m QA) and 13 (state QA). https://planetarycomputer.microsoft.com/dataset/modis-09A1-061
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from math import cos, radians
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from clay_assets.platforms.base import Derivation, Item, Mask, Options, Pixels, Platform, Request, Typical
+from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.requests import month_bounds, request_table
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+KEY = "modis"
+BANDS = tuple(f"sur_refl_b{number:02d}" for number in (1, 2, 3, 4, 5, 6, 7))
+QC, STATE = "sur_refl_qc_500m", "sur_refl_state_500m"
+FILL, QC_FILL, STATE_FILL = -28672, 787410671, 65535
+LOW_BITS = 0b11
+STATE_CLOUDY, STATE_MIXED = 1, 2  # bits 0-1 of the state
+QC_CLOUD, QC_NOT_PRODUCED = 2, 3  # bits 0-1 of the QC: not produced for clouds, for other reasons
+ROWS, COLUMNS = 18, 36  # of the sinusoidal tile grid
+TOUCHING = 1e-9  # degrees; at 60° latitude the Earth's edge meets the corners of tiles
+
+
+class ModisOptions(Options):
+    """Recipe fields of MODIS."""
+
+    months: tuple[int, ...] = Field(default=tuple(range(1, 13)), min_length=1, description="months that are searched")
+    # Near an equinox, when the sun reaches both hemispheres.
+    reference_date: date = Field(default=date(2023, 9, 22), description="a tile is judged by the composite of this day")
+    reference_band: Literal[BANDS] = Field(  # type: ignore[valid-type]
+        default=BANDS[0], description="and by this band: no pixel of it may be without data"
+    )
+    tiles: Literal["computed", "published"] = Field(
+        default="computed", description="sample the tiles found without nodata, or `published_tiles`"
+    )
+    published_tiles: tuple[tuple[int, int], ...] = Field(
+        default=(), description="[vertical, horizontal] of the tiles that a published set used"
+    )
+    imagery: Literal["derived"] = Field(default="derived", description="images are made anew in our storage")
+
+    @model_validator(mode="after")
+    def _months_and_tiles(self) -> ModisOptions:
+        if set(self.months) - set(range(1, 13)) or len(set(self.months)) != len(self.months):
+            raise ValueError(f"months {list(self.months)}: only 1 to 12, each once")
+        outside = [tile_name(*tile) for tile in self.published_tiles if not on_earth(*tile)]
+        if outside:
+            raise ValueError(
+                f"published_tiles {', '.join(outside)}: no part of the Earth, whose tiles are in rows 0 to {ROWS - 1} "
+                f"and columns 0 to {COLUMNS - 1} of the sinusoidal grid; write [vertical, horizontal]"
+            )
+        if len(set(self.published_tiles)) != len(self.published_tiles):
+            raise ValueError("published_tiles: one of them is named twice")
+        if self.tiles == "published" and not self.published_tiles:
+            raise ValueError('tiles = "published": name them in published_tiles')
+        return self
+
+
+def tile_name(vertical: int, horizontal: int) -> str:
+    """A tile as products name it, such as `h19v10`."""
+    return f"h{horizontal:02d}v{vertical:02d}"
+
+
+def on_earth(vertical: int, horizontal: int) -> bool:
+    """Whether a tile of the sinusoidal grid has a part of the Earth in it, and does not only touch its edge."""
+    if not (0 <= vertical < ROWS and 0 <= horizontal < COLUMNS):
+        return False
+    # The Earth is widest at the side nearest to the equator: 180° × cos(latitude) each way, on a grid of 10°.
+    latitude = min(abs(90 - 10 * vertical), abs(80 - 10 * vertical))
+    nearest = min(abs(10 * horizontal - 180), abs(10 * horizontal - 170))
+    return nearest < 180 * cos(radians(latitude)) - TOUCHING
+
+
+def tile_filter(vertical: int, horizontal: int) -> dict[str, int]:
+    """The properties by which the items of one tile are found."""
+    return {"modis:vertical-tile": vertical, "modis:horizontal-tile": horizontal}
+
+
+def requests(sample: gpd.GeoDataFrame, options: ModisOptions, seed: int) -> gpd.GeoDataFrame:
+    """One request per tile, year and month."""
+    first, last = options.years
+    return request_table(
+        KEY,
+        [
+            Request(
+                f"{tile.name}-{year}-M{month:02d}",
+                tile.name,
+                f"M{month:02d}",
+                *month_bounds(year, month),
+                tile.geometry,
+                (tile_filter(int(tile.vertical), int(tile.horizontal)),),
+            )
+            for tile in sample.itertuples(index=False)
+            for year in range(first, last + 1)
+            for month in sorted(options.months)
+        ],
+    )
+
+
+def refuse(item: Item, request: Request, options: ModisOptions) -> str | None:
+    """Refuse Aqua, which shares the collection, and the neighbours, which touch the tile."""
+    properties = item["properties"]
+    if str(properties.get("platform")).lower() != "terra":
+        return "not Terra"
+    asked = request.filters or ({},)
+    return None if any(wanted.items() <= properties.items() for wanted in asked) else "of another tile"
+
+
+def rank(item: Item, request: Request) -> tuple[Any, ...]:
+    """First by time, which is the start of the composite, then by id."""
+    return item["properties"]["datetime"], item["id"]
+
+
+def judge(pixels: Pixels) -> tuple[Mask, Mask]:
+    """Cloud by the state (cloudy or mixed), where that has no value by the QC; nodata by the QC and the fill value.
+
+    Red is int16, the QC uint32, the state uint16; an item may lack the state.
+    """
+    qc = pixels[QC] & LOW_BITS
+    state = pixels.get(STATE)
+    cloud = qc == QC_CLOUD
+    if state is not None:
+        by_state = np.isin(state & LOW_BITS, (STATE_CLOUDY, STATE_MIXED))
+        cloud = np.where(state == STATE_FILL, cloud, by_state)
+    return cloud, (qc == QC_NOT_PRODUCED) | (pixels[BANDS[0]] == FILL)
+
+
+PLATFORM = Platform(
+    key=KEY,
+    title="MODIS 09A1",
+    catalogue="stac_planetary_computer",
+    collection="modis-09A1-061",
+    sample="modis_sample",
+    bands=BANDS,
+    quality=(STATE, QC, BANDS[0]),
+    optional=(STATE,),
+    grid_asset=BANDS[0],
+    options=ModisOptions,
+    requests=requests,
+    refuse=refuse,
+    rank=rank,
+    judge=judge,
+    properties=("platform", "modis:vertical-tile", "modis:horizontal-tile"),
+    # A tile in EPSG:3857 keeps about its 2,400² pixels; int16 bands, uint32 QC, uint16 state.
+    typical=Typical(2400, 2400, quality_bytes=8, image_bytes=20, derived_bytes=20),
+    access=(signed("modiseuwest"),),
+    derivation=Derivation(crs="EPSG:3857", fill={**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}),
+)

@@ -1,0 +1,135 @@
+"""NAIP aerial imagery: the latest image of each sampled location in the USA, and a random older one.
+
+A location is searched once, over all years; the year of what is found says which partition it belongs to.
+
+Files on the Planetary Computer: https://planetarycomputer.microsoft.com/dataset/naip
+Files on AWS: https://github.com/awslabs/open-data-docs/tree/main/docs/naip
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clay_assets.access import Access
+from clay_assets.draws import draw, keyed_hash
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, ReferenceOrCopy, Request, Typical
+from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.requests import request_table, year_bounds
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+KEY = "naip"
+LATEST, OLDER = "latest", "older"
+BUCKETS = {"naip-analytic": "rgbir_cog", "naip-visualization": "rgb"}  # bucket → folder of its GeoTIFFs
+# …/naip/v002/al/2021/al_030cm_2021/30085/m_3008501_ne_16_030_20211103.tif; the islands have a folder more in both
+_ON_AZURE = re.compile(
+    r"https://naipeuwest\.blob\.core\.windows\.net/naip/v\d+/"
+    r"(?P<state>\w\w)/(?P<year>\d{4})/\w\w_0*(?P<cm>\d+)cm_\d{4}/(?P<block>\d+(/\d+)?)/(?P<file>[^/]+)"
+)
+
+
+class NaipOptions(ReferenceOrCopy):
+    """Recipe fields of NAIP."""
+
+    years: tuple[int, int] = Field(default=(2010, 2023), description="first and last year searched, both included")
+    random_points: int = Field(
+        default=4000, ge=0, strict=True, description="random locations beside those of Natural Earth"
+    )
+    source: Literal["planetary-computer", "naip-analytic", "naip-visualization"] = Field(
+        default="planetary-computer", description="where images are read: as the item says, or a bucket of NAIP on AWS"
+    )
+
+
+def requests(sample: gpd.GeoDataFrame, options: NaipOptions, seed: int) -> gpd.GeoDataFrame:
+    """One search per location, over all years."""
+    start, end = year_bounds(options.years[0])[0], year_bounds(options.years[1])[1]
+    return request_table(
+        KEY,
+        [
+            Request(name, name, "all", start, end, point)
+            for name, point in zip(sample["name"], sample.geometry, strict=True)
+        ],
+    )
+
+
+def resolve(request: Request, items: Sequence[Item], options: NaipOptions, seed: int) -> list[Request]:
+    """A request for the latest item, and one for a random older year if there is one.
+
+    A location without any item keeps its request for the latest, in the last year searched, so that a ledger tells.
+    """
+    years = sorted({moment(item).year for item in items}) or [options.years[1]]
+    chosen = [(LATEST, years[-1], 0)]
+    for year in map(int, draw(years[:-1], 1, seed, KEY, request.location)):
+        chosen.append((OLDER, year, keyed_hash(seed, KEY, request.location, year)))
+    return [
+        Request(
+            f"{request.location}-{which}",
+            request.location,
+            which,
+            *year_bounds(year),
+            request.geometry,
+            request.filters,
+            drawn,
+        )
+        for which, year, drawn in chosen
+    ]
+
+
+def refuse(item: Item, request: Request, options: NaipOptions) -> str | None:
+    """Every item will do."""
+    return None
+
+
+def rank(item: Item, request: Request) -> tuple[Any, ...]:
+    """Latest first, then by id: images of neighbouring quads overlap."""
+    return -moment(item).timestamp(), item["id"]
+
+
+def moment(item: Item) -> datetime:
+    """Acquisition of a candidate, UTC."""
+    return datetime.fromisoformat(item["properties"]["datetime"])
+
+
+def judge(pixels: Pixels) -> tuple[Mask, Mask]:
+    """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask), 0 where there is none."""
+    mask = pixels["image"]
+    return np.zeros(mask.shape, np.bool_), mask == 0
+
+
+def rewrite(href: str, options: NaipOptions) -> str:
+    """The same image in a bucket on AWS, where the recipe wants it read there."""
+    found = _ON_AZURE.fullmatch(href) if options.source in BUCKETS else None
+    if found is None:
+        return href
+    place = f"{found['state']}/{found['year']}/{found['cm']}cm/{BUCKETS[options.source]}/{found['block']}"
+    return f"s3://{options.source}/{place}/{found['file']}"
+
+
+PLATFORM = Platform(
+    key=KEY,
+    title="NAIP",
+    catalogue="stac_planetary_computer",
+    collection="naip",
+    sample="naip_sample",
+    bands=("image",),  # red, green, blue and near infrared in one file
+    quality=("image",),
+    reads="mask",
+    grid_asset="image",
+    options=NaipOptions,
+    requests=requests,
+    resolve=resolve,
+    refuse=refuse,
+    rank=rank,
+    judge=judge,
+    properties=(),
+    typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
+    rewrite=rewrite,
+    access=(signed("naipeuwest"), Access(requester_pays=True, places=tuple(BUCKETS))),
+)

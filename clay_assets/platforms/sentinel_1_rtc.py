@@ -1,0 +1,93 @@
+"""Sentinel-1 RTC from the Planetary Computer: one scene in one random quarter, at the sampled MGRS tiles.
+
+Gamma nought, radiometrically terrain corrected, linear, float32, VV and VH at 10 m:
+https://planetarycomputer.microsoft.com/dataset/sentinel-1-rtc
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+KEY = "sentinel-1-rtc"
+POLARIZATIONS = {"VV", "VH"}
+OVERLAP_DIGITS = 6  # of a share; what differs by less is the same overlap, and time decides
+
+
+class Sentinel1Options(QuarterlyOptions):
+    """Recipe fields of Sentinel-1."""
+
+    quarters_per_year: int = Field(default=1, ge=1, le=4, description="random quarters drawn for each drawn year")
+
+    @model_validator(mode="after")
+    def _quarters_suffice(self) -> Sentinel1Options:
+        if self.quarters_per_year > len(self.quarters):
+            raise ValueError(
+                f"quarters_per_year {self.quarters_per_year} is more than the {len(self.quarters)} quarters of "
+                f"{list(self.quarters)}"
+            )
+        return self
+
+
+def requests(sample: gpd.GeoDataFrame, options: Sentinel1Options, seed: int) -> gpd.GeoDataFrame:
+    """One request per tile, drawn year and drawn quarter."""
+    return quarterly_requests(KEY, sample, options, seed, quarters_per_year=options.quarters_per_year)
+
+
+def refuse(item: Item, request: Request, options: Sentinel1Options) -> str | None:
+    """Refuse other modes and polarizations, and scenes that touch the tile without overlapping it."""
+    properties = item["properties"]
+    if properties.get("sar:instrument_mode") != "IW":
+        return "not in IW mode"
+    if not set(properties.get("sar:polarizations") or ()) >= POLARIZATIONS:
+        return "not both VV and VH"
+    return None if overlap(item, request) else "does not overlap the tile"
+
+
+def rank(item: Item, request: Request) -> tuple[Any, ...]:
+    """Most of the tile first, then earliest, then by id."""
+    return -overlap(item, request), item["properties"]["datetime"], item["id"]
+
+
+def overlap(item: Item, request: Request) -> float:
+    """Share of the tile that an item's footprint covers, 0 to 1, in degrees as both are."""
+    import shapely  # here, so that definitions load without a geometry library
+
+    footprint = shapely.make_valid(shapely.geometry.shape(item["geometry"]))
+    share = float(footprint.intersection(request.geometry).area / request.geometry.area)
+    return round(share, OVERLAP_DIGITS)
+
+
+def judge(pixels: Pixels) -> tuple[Mask, Mask]:
+    """No cloud; nodata where VV or VH is nodata (-32768), not a number, or not above 0. Float32, linear."""
+    vv, vh = pixels["vv"], pixels["vh"]
+    return np.zeros(vv.shape, np.bool_), ~((vv > 0) & (vh > 0))
+
+
+PLATFORM = Platform(
+    key=KEY,
+    title="Sentinel-1 RTC",
+    catalogue="stac_planetary_computer",
+    collection="sentinel-1-rtc",
+    sample="mgrs_sample",
+    bands=("vv", "vh"),
+    quality=("vv", "vh"),
+    grid_asset="vv",
+    options=Sentinel1Options,
+    requests=requests,
+    refuse=refuse,
+    rank=rank,
+    judge=judge,
+    properties=("sar:instrument_mode", "sar:polarizations"),
+    typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
+    access=(signed("sentinel1euwestrtc"),),
+)

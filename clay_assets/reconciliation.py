@@ -1,0 +1,209 @@
+"""How far a training set is, and how it compares: per platform, what was published, what is planned, what is there.
+
+`clay-reconcile` prints it. Published counts are those of the recipe. Planned ones come from the request tables alone,
+so a full run's cost is known before anything is downloaded. What is there is read from the ledgers and the manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from clay_assets.chips.merge import read_manifest
+from clay_assets.errors import ClayError
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import Platform
+from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.recipes.loader import Published
+from clay_assets.scenes.plan import plan
+from clay_assets.settings import Settings
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import decode
+from clay_assets.storage.stores import Store, open_store
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+THOUSAND = 1000
+
+
+@dataclass(frozen=True)
+class Count:
+    """One quantity of one platform; None where it is not known.
+
+    Attributes:
+        quantity: `locations`, `requests`, `scenes`, `chips`, `bytes to read` or `bytes to copy`.
+        published: of the recipe.
+        planned: from the requests; of scenes, chips and bytes at most.
+        there: requests answered, scenes and chips indexed, bytes copied.
+    """
+
+    quantity: str
+    published: int | None = None
+    planned: int | None = None
+    there: int | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """One platform.
+
+    Attributes:
+        platform: its key.
+        counts: its quantities.
+        merged: chips in the merged index.
+    """
+
+    platform: str
+    counts: tuple[Count, ...]
+    merged: int
+
+    def __getitem__(self, quantity: str) -> Count:
+        return next(count for count in self.counts if count.quantity == quantity)
+
+
+def reconcile(store: Store, recipe: Recipe) -> list[Account]:
+    """An account of every platform.
+
+    Args:
+        store: where the pipeline writes.
+        recipe: published counts, chip size, and whether images are copied.
+
+    Raises:
+        InputError: a table cannot be read; names it.
+        StorageError: the store cannot be read.
+    """
+    merged: dict[str, int] = {}
+    for part in read_manifest(store):
+        merged[part.platform] = merged.get(part.platform, 0) + part.rows
+    return [_account(store, recipe, platform, merged.get(key, 0)) for key, platform in PLATFORMS.items()]
+
+
+def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
+    """What is not done, and what differs from the published counts by more than a share, in words."""
+    said = []
+    for account in accounts:
+        requests, chips = account["requests"], account["chips"]
+        if requests.planned is not None and requests.there != requests.planned:
+            said.append(f"{account.platform}: {requests.there or 0:,} of {requests.planned:,} requests were answered")
+        if account.merged != (chips.there or 0):
+            said.append(f"{account.platform}: {account.merged:,} of {chips.there or 0:,} chips are in the merged index")
+        for quantity, ours in (
+            ("locations", account["locations"].planned),
+            ("requests", requests.planned),
+            ("chips", chips.there),
+        ):
+            published = account[quantity].published
+            if ours and published and abs(ours - published) > tolerance * published:
+                said.append(
+                    f"{account.platform}: {ours:,} {quantity}, {ours / published - 1:+.1%} to the published set"
+                )
+    return said
+
+
+def records(accounts: list[Account]) -> list[dict[str, str]]:
+    """The accounts as a table of text, for people."""
+    return [
+        {
+            "platform": account.platform,
+            "quantity": count.quantity,
+            "published": _shown(count.quantity, count.published),
+            "planned": _shown(count.quantity, count.planned),
+            "there": _shown(count.quantity, count.there),
+        }
+        for account in accounts
+        for count in account.counts
+    ]
+
+
+def _account(store: Store, recipe: Recipe, platform: Platform, merged: int) -> Account:
+    published = recipe.published.get(platform.key, Published())
+    requests = _table(store, layout.table("scene_requests", platform.key))
+    planned: dict[str, int] = {}
+    if requests is not None:
+        cost = plan(platform, len(requests), recipe)
+        planned = {"locations": int(requests["location"].nunique()), "requests": len(requests), **asdict(cost)}
+    answered = sum(len(ledger) for ledger in _tables(store, f"scenes/ledger/{platform.key}"))
+    copied = sum(int(ledger["bytes"].sum()) for ledger in _tables(store, f"scenes/imagery_ledger/{platform.key}"))
+    indexed = [ledger[ledger["outcome"] == "indexed"] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
+    chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
+    counts = (
+        Count("locations", published.locations, planned.get("locations")),
+        Count("requests", published.requests, planned.get("requests"), answered),
+        Count("scenes", published.requests, planned.get("scenes"), sum(map(len, indexed))),
+        Count("chips", published.chips, planned.get("chips"), chips),
+        Count("bytes to read", None, planned.get("bytes_to_read")),
+        Count("bytes to copy", None, planned.get("bytes_to_copy"), copied),
+    )
+    return Account(platform.key, counts, merged)
+
+
+def _table(store: Store, key: str) -> pd.DataFrame | None:
+    try:
+        return decode(store.read(key), store.uri(key))
+    except FileNotFoundError:
+        return None
+
+
+def _tables(store: Store, folder: str) -> Iterator[pd.DataFrame]:
+    for key in store.list(folder, ".parquet"):
+        yield decode(store.read(key), store.uri(key))
+
+
+def _shown(quantity: str, number: int | None) -> str:
+    if number is None:
+        return "—"
+    if not quantity.startswith("bytes"):
+        return f"{number:,}"
+    size, unit = float(number), 0
+    while size >= THOUSAND and unit < len(UNITS) - 1:
+        size, unit = size / THOUSAND, unit + 1
+    return f"{size:,.{1 if unit else 0}f} {UNITS[unit]}"
+
+
+def main() -> int:
+    """Print the accounts; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="clay-reconcile", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="exact numbers, for programs")
+    arguments = parser.parse_args()
+    try:
+        settings = Settings()
+        store, recipe = open_store(settings.storage), load_recipe(settings.recipe)
+        accounts = reconcile(store, recipe)
+    except ClayError as error:
+        print(error, file=sys.stderr)
+        return 1
+    differing = disagreements(accounts, recipe.tolerance.published)
+    if arguments.json:
+        document: dict[str, Any] = {"accounts": [asdict(account) for account in accounts], "differing": differing}
+        print(json.dumps(document, indent=2))
+        return 0
+    print(f"{store.uri()}, recipe {recipe.name} ({recipe.hash})\n")
+    print(_columns(records(accounts)))
+    print("\nPlanned scenes, chips and bytes are at most: a scene of usual size for each request, nothing compressed.")
+    if all(account["requests"].planned is None for account in accounts):
+        print("Nothing is planned yet: materialise scene_requests of the platforms that you want.")
+    print("\n".join(["", *differing]) if differing else "\nAll that was planned is there.")
+    return 0
+
+
+def _columns(rows: list[dict[str, str]]) -> str:
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    lines, before = [], ""
+    for row in [{name: name for name in widths}, *rows]:
+        if row["platform"] != before:
+            lines.append("")
+        cells = {**row, "platform": row["platform"] if row["platform"] != before else ""}
+        before = row["platform"]
+        left = f"{cells['platform']:<{widths['platform']}}  {cells['quantity']:<{widths['quantity']}}"
+        right = "  ".join(f"{cells[name]:>{widths[name]}}" for name in ("published", "planned", "there"))
+        lines.append(f"{left}  {right}")
+    return "\n".join(lines[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Images made anew in our own storage: resampled, or reprojected, by the platform's `Derivation`.
+
+What becomes of a platform's imagery is told by the platform; nothing here knows one. Every file is named after its
+asset and a fingerprint of how it was made: one that is there is kept, and a changed recipe makes another. How pixels
+get from grid to grid is in `regrid`.
+
+Items follow the projection extension of STAC, version 2 (https://github.com/stac-extensions/projection).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clay_assets.errors import InputError, SourceError, StorageError
+from clay_assets.platforms.base import Item, Options, Platform
+from clay_assets.rasters import open_raster
+from clay_assets.scenes.regrid import Grid, Making, check_same_grid, grid_of, is_coarser, new_grid, write_anew
+from clay_assets.storage import layout
+from clay_assets.storage.downloads import retrying
+from clay_assets.storage.stores import Store
+
+DERIVED_VERSION = "1"  # raise it when the same source would give other files
+ATTEMPTS = 4
+
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+PROJECTION = "https://stac-extensions.github.io/projection/"
+PROJECTION_VERSION = f"{PROJECTION}v2.0.0/schema.json"
+# What an asset tells of the old file, beside the fields of the projection and file extensions.
+STALE = ("alternate", "raster:spatial_resolution", "raster:histogram", "statistics", "nodata")
+STALE_IN_BAND = ("spatial_resolution", "raster:spatial_resolution", "histogram", "raster:histogram", *STALE[3:])
+BAND_LISTS = ("bands", "eo:bands", "raster:bands")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One scene whose images were made anew.
+
+    Attributes:
+        item: with the hrefs of the new files and the grid that they lie on.
+        files: of the scene.
+        bytes: of them all.
+        written: files made now; the others were there.
+        note: what is out of the ordinary.
+    """
+
+    item: Item
+    files: int
+    bytes: int
+    written: int
+    note: str | None
+
+
+def derive_scene(platform: Platform, options: Options, store: Store, item: Item) -> Derived:
+    """Make the images of one scene anew in our storage, below `imagery/{platform}/{item_id}/`.
+
+    All files of a scene lie on one grid, worked out from the source of `platform.grid_asset`. Other files in the
+    scene's folder, as another recipe made them, are deleted at the end.
+
+    Args:
+        platform: whose derivation, assets and access.
+        options: of a recipe, as the derivation asks for them.
+        store: where the files go.
+        item: a picked item.
+
+    Raises:
+        InputError: an asset is missing; a source is absent, forbidden, no raster, without CRS or bands, or not on the
+            grid of the others; or it cannot be carried over to the new CRS.
+        SourceError: a source could not be read after retries.
+        StorageError: our storage cannot be written, or read back.
+    """
+    names = _names(platform, item)
+    hrefs = {name: platform.href(item["assets"][name], options) for name in names}
+    makings = {name: _making(platform, options, name) for name in names}
+    keys = {name: _key(platform, item, name, hrefs[name], makings[name]) for name in names}
+    absent = [name for name, key in keys.items() if store.size(key) is None]
+    if absent:
+        first = platform.grid_asset
+        with _naming(item, first):
+            grid = _source_grid(platform, hrefs[first])
+            new = new_grid(grid, makings[first], hrefs[first])
+        for name in absent:
+            with _naming(item, name):
+                _make(platform, store, keys[name], hrefs[name], makings[name], grid, new)
+    made = _stored_grid(store, keys[platform.grid_asset])
+    there = store.list(layout.imagery(platform.key, item["id"], "").rstrip("/"))
+    store.delete([key for key in there if key not in keys.values()])
+    return Derived(
+        item=_item(item, {name: store.uri(key) for name, key in keys.items()}, made, makings),
+        files=len(keys),
+        bytes=sum(there[key] for key in keys.values()),
+        written=len(absent),
+        note=_note(made, makings[platform.grid_asset]),
+    )
+
+
+def _names(platform: Platform, item: Item) -> list[str]:
+    """Assets to make: the one of the grid first, without optional ones that the item lacks."""
+    missing = platform.missing(item, platform.assets)
+    if platform.grid_asset not in item["assets"]:
+        missing = list(dict.fromkeys((platform.grid_asset, *missing)))
+    if missing:
+        raise InputError(
+            f"{item['id']}: has no asset {', '.join(missing)}, of which its images are made. Make the picks anew."
+        )
+    return list(dict.fromkeys((platform.grid_asset, *(name for name in platform.assets if name in item["assets"]))))
+
+
+def _making(platform: Platform, options: Options, asset: str) -> Making:
+    derivation = platform.derivation
+    if derivation is None:
+        raise InputError(f'{platform.key}: imagery = "derived" is not for it; "reference" and "copy" are.')
+    return Making(
+        crs=derivation.crs,
+        gsd=derivation.gsd(options) if derivation.gsd else None,
+        resampling=derivation.resampling,
+        bands=derivation.bands,
+        fill=derivation.fill.get(asset),
+        masked=derivation.masked,
+    )
+
+
+def _key(platform: Platform, item: Item, asset: str, href: str, making: Making) -> str:
+    made_of = json.dumps([DERIVED_VERSION, href, asdict(making)], sort_keys=True)
+    fingerprint = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
+    return layout.imagery(platform.key, item["id"], f"{asset}-{fingerprint}.tif")
+
+
+@contextmanager
+def _naming(item: Item, asset: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{item['id']}, asset {asset}: {error}") from error
+    except SourceError as error:
+        raise SourceError(f"{item['id']}, asset {asset}: {error}") from error
+
+
+def _source_grid(platform: Platform, href: str) -> Grid:
+    for attempt in retrying(ATTEMPTS):
+        with attempt, open_raster(href, platform.access_to(href)) as source:
+            return grid_of(source, href)
+    raise AssertionError("tenacity either returns or raises")
+
+
+def _make(platform: Platform, store: Store, key: str, href: str, making: Making, grid: Grid, new: Grid) -> None:
+    for attempt in retrying(ATTEMPTS):
+        with attempt, store.writing(key) as path, open_raster(href, platform.access_to(href)) as source:
+            check_same_grid(grid_of(source, href), grid, href, platform.grid_asset)
+            write_anew(path, source, href, grid, new, making)
+
+
+def _stored_grid(store: Store, key: str) -> Grid:
+    try:
+        with open_raster(store.uri(key)) as source:
+            return grid_of(source, store.uri(key))
+    except (InputError, SourceError) as error:
+        raise StorageError(f"{error} The file is ours: if this stays so, delete it and run again.") from error
+
+
+def _note(grid: Grid, making: Making) -> str | None:
+    if making.gsd is None or not is_coarser(grid, making.gsd):
+        return None
+    return f"kept at {max(grid.pixel):g} m, coarser than {making.gsd:g} m"
+
+
+def _item(item: Item, hrefs: dict[str, str], grid: Grid, makings: dict[str, Making]) -> Item:
+    """The item of the new files, without what it told of the grid and the bytes of the old ones."""
+    properties = {name: value for name, value in item["properties"].items() if not name.startswith("proj:")}
+    code = grid.crs.to_epsg()
+    properties["proj:code"] = f"EPSG:{code}" if code else None
+    if not code:
+        properties["proj:wkt2"] = grid.crs.to_wkt(version="WKT2_2019")
+    properties["proj:shape"] = [grid.height, grid.width]
+    properties["proj:transform"] = [float(value) for value in tuple(grid.transform)[:6]]
+    if all(making.crs is None for making in makings.values()):
+        properties["gsd"] = max(grid.pixel)
+    extensions = [url for url in item.get("stac_extensions") or [] if not str(url).startswith(PROJECTION)]
+    return {
+        **item,
+        "stac_extensions": [*extensions, PROJECTION_VERSION],
+        "properties": properties,
+        "assets": {
+            name: _asset(asset, hrefs[name], makings[name]) for name, asset in item["assets"].items() if name in hrefs
+        },
+    }
+
+
+def _asset(asset: dict[str, Any], href: str, making: Making) -> dict[str, Any]:
+    stale = STALE if making.crs is not None else (*STALE, "gsd")
+    kept = {
+        name: value for name, value in asset.items() if name not in stale and not name.startswith(("proj:", "file:"))
+    }
+    for name in BAND_LISTS:
+        if isinstance(kept.get(name), list):
+            bands = kept[name][: making.bands]
+            kept[name] = [{key: value for key, value in band.items() if key not in STALE_IN_BAND} for band in bands]
+    return {**kept, "href": href, "type": COG_TYPE}

@@ -1,0 +1,279 @@
+"""Scenes that are judged by their file's mask (NAIP) or by values that are no measurement (Sentinel-1): every share is
+worked out here from the pixels that were written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.transform import from_origin
+
+from clay_assets.chips.index import counts_of, index_scene
+from clay_assets.errors import InputError
+from clay_assets.platforms import PLATFORMS
+from clay_assets_tests.chips.made import write_tiff
+
+NAIP, S1 = "naip", "sentinel-1-rtc"
+ROWS, COLUMNS = 2, 3  # whole chips of a made scene
+HEIGHT, WIDTH = ROWS * 256 + 88, COLUMNS * 256 + 32
+LEFT, TOP, EPSG = 601_135, 3_430_446, 26916  # zone 16 of NAD83, as in the real image
+SIDE = 256
+INVALID = [[0, 1, SIDE * SIDE], [700, SIDE * SIDE // 2, SIDE * SIDE // 2 + 1]]  # pixels of each chip without data
+RGBN = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
+RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+
+
+def valid_pixels():
+    """A mask with `INVALID` pixels of each chip at 0, and the ragged edges at 0 too."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for y, x in np.ndindex(ROWS, COLUMNS):
+        chip = np.full(SIDE * SIDE, 255, np.uint8)
+        chip[: INVALID[y][x]] = 0
+        mask[y * SIDE : (y + 1) * SIDE, x * SIDE : (x + 1) * SIDE] = chip.reshape(SIDE, SIDE)
+    return mask
+
+
+def image(path, bands, colours, mask=None, **layout):
+    """An aerial image; `mask` becomes one inside the file."""
+    count, height, width = bands.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": bands.dtype, **layout}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path,
+            "w",
+            **{"photometric": "rgb", "alpha": "no", "tiled": True, **profile},
+            crs=f"EPSG:{EPSG}",
+            transform=from_origin(LEFT, TOP, 1, 1),
+        ) as sink,
+    ):
+        sink.write(bands)
+        sink.colorinterp = colours
+        if mask is not None:
+            sink.write_mask(mask)
+    return path
+
+
+def colours_of(seed=0, count=4):
+    """Bands with some 0 in each, but never in all of one pixel."""
+    bands = np.random.default_rng(seed).integers(0, 255, (count, HEIGHT, WIDTH), dtype=np.uint8)
+    bands[count - 1][(bands == 0).all(axis=0)] = 1
+    return bands
+
+
+def naip_item(path, shape=(HEIGHT, WIDTH)):
+    """An item as the Planetary Computer writes it."""
+    return pystac.Item.from_dict(
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "stac_extensions": [],
+            "id": "al_m_3008501_ne_16_1_20110815_20111017",
+            "geometry": {"type": "Point", "coordinates": [-85.9, 31.0]},
+            "bbox": [-85.9, 31.0, -85.9, 31.0],
+            "properties": {
+                "datetime": "2011-08-15T00:00:00Z",
+                "proj:epsg": EPSG,
+                "proj:shape": list(shape),
+                "proj:transform": [1.0, 0.0, LEFT, 0.0, -1.0, TOP, 0.0, 0.0, 1.0],
+            },
+            "links": [],
+            "assets": {"image": {"href": str(path)}},
+        }
+    )
+
+
+def every_chip(item, platform=NAIP, **options):
+    return index_scene(item, platform, options=PLATFORMS[platform].options(max_chip_nodata=1), **options)
+
+
+def with_alpha(path):
+    return image(path, np.concatenate([colours_of()[:3], valid_pixels()[None]]), RGBA, alpha="yes")
+
+
+def with_near_infrared_and_alpha(path):
+    bands = np.concatenate([colours_of(), valid_pixels()[None]])
+    return image(path, bands, (*RGBN, ColorInterp.alpha))
+
+
+def with_nodata_tag(path):
+    return image(path, np.where(valid_pixels(), colours_of(), 0).astype(np.uint8), RGBN, nodata=0)
+
+
+def with_internal_mask(path):
+    return image(path, colours_of(), RGBN, mask=valid_pixels())
+
+
+@pytest.mark.parametrize("make", [with_alpha, with_near_infrared_and_alpha, with_nodata_tag, with_internal_mask])
+def test_nodata_is_what_the_file_s_mask_says(tmp_path, make):
+    table = every_chip(naip_item(make(tmp_path / "m.tif")))
+    assert [name.rpartition("_")[2] for name in table["chipid"].to_pylist()] == [
+        f"20111017-{x}-{y}" for y in range(ROWS) for x in range(COLUMNS)
+    ]
+    shares = [count / SIDE**2 for row in INVALID for count in row]
+    np.testing.assert_array_equal(table["nodata_percentage"].to_numpy(), np.float32(shares))
+    assert set(table["cloud_cover_percentage"].to_pylist()) == {0.0}
+
+
+def test_chips_with_more_than_half_nodata_are_left_out(tmp_path):
+    table = index_scene(naip_item(with_alpha(tmp_path / "m.tif")), NAIP)
+    assert counts_of(table) == (6, 2, 4)
+    assert table["nodata_percentage"].to_pylist() == [0.0, 1 / 65536, np.float32(700 / 65536), 0.5]
+
+
+def test_black_pixels_of_an_image_without_mask_are_data(tmp_path):
+    path = image(tmp_path / "m.tif", np.zeros((4, HEIGHT, WIDTH), np.uint8), RGBN)
+    with rasterio.open(path) as source:  # near infrared is no alpha
+        assert all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums)
+    assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
+    path = tmp_path / "m.tif"
+    colours = (ColorInterp.gray,) if count == 1 else RGBN[:count]
+    image(path, colours_of(count=count), colours, photometric="minisblack" if count == 1 else "rgb")
+    with rasterio.open(path) as source:
+        first = min(
+            int(source.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=1)) for x in range(4) for y in range(3)
+        )
+    path.write_bytes(path.read_bytes()[:first])
+    assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
+    with rasterio.open(path, "r+") as source:
+        source.nodata = 0
+    with pytest.raises(InputError, match="m.tif: is damaged"):  # with a mask to be read it is missed
+        every_chip(naip_item(path))
+
+
+def test_a_mask_is_read_in_strips(tmp_path):
+    """31 million pixels, more than one strip; of each chip as many pixels are valid as it has chips before it."""
+    rows, columns, path = 24, 20, tmp_path / "m.tif"
+    alpha = np.zeros((rows * SIDE + 100, columns * SIDE), np.uint8)
+    for y, x in np.ndindex(rows, columns):
+        alpha[y * SIDE, x * SIDE : x * SIDE + min(y * columns + x, SIDE)] = 255
+        alpha[y * SIDE + 1, x * SIDE : x * SIDE + max(y * columns + x - SIDE, 0)] = 255
+    bands = np.stack([np.zeros_like(alpha), alpha])
+    image(path, bands, (ColorInterp.gray, ColorInterp.alpha), photometric="minisblack", compress="lzw")
+    table = every_chip(naip_item(path, alpha.shape))
+    valid = (1 - table["nodata_percentage"].to_numpy().astype(float)) * SIDE**2
+    np.testing.assert_allclose(valid, np.arange(rows * columns), atol=0.01)
+
+
+# --- the real image -------------------------------------------------------------------------------
+
+
+def real_item(real_data, **properties):
+    folder = real_data / "rasters" / "naip_m_3008501"
+    (item_file,) = folder.glob("*.item.json")
+    document = json.loads(item_file.read_text())
+    document["assets"]["image"]["href"] = str(folder / "m_3008501_ne_16_1_20110815.tif")
+    document["properties"] |= properties
+    return pystac.Item.from_dict(document)
+
+
+def test_the_real_image(real_data):
+    """It was reduced to 256 × 256 pixels, so `proj:shape` is made that of the file."""
+    item = real_item(real_data, **{"proj:shape": [256, 256]})
+    with rasterio.open(item.assets["image"].href) as source:
+        assert source.count == 4
+        assert (source.read() == 0).any()  # black in some band, which is no nodata
+        across, down = source.res
+    table = index_scene(item, NAIP)
+    assert table["chipid"].to_pylist() == ["al_m_3008501_ne_16_1_20110815_20111017-0-0"]
+    assert table["nodata_percentage"].to_pylist() == [0.0]
+    assert table["cloud_cover_percentage"].to_pylist() == [0.0]
+    assert table["gsd"].to_pylist() == pytest.approx([np.sqrt(across * down)], rel=0.001)
+    box = table["bbox"][0].as_py()  # the whole image: the item's own footprint
+    for side, expected in zip(("xmin", "ymin", "xmax", "ymax"), item.bbox, strict=True):
+        assert box[side] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_real_image_beside_an_item_of_another_size(real_data):
+    with pytest.raises(InputError, match=r"m_3008501_ne_16_1_20110815\.tif: 256 × 256 pixels do not fit.*7587 × 6638"):
+        index_scene(real_item(real_data), NAIP)
+
+
+# --- Sentinel-1 -----------------------------------------------------------------------------------
+
+
+def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
+    """An item of the Planetary Computer with two files, 10 m, zone 32 north."""
+    transform = from_origin(500_000, 100_020, 10, 10)
+    hrefs = {
+        name: str(write_tiff(Path(folder) / f"{name}.tif", pixels, transform, "EPSG:32632", nodata=nodata, **layout))
+        for name, pixels in (("vv", vv), ("vh", vh))
+    }
+    return pystac.Item.from_dict(
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "stac_extensions": [],
+            "id": "S1A_IW_GRDH_1SDV_20200102T052030_20200102T052055_030607_0381DA_rtc",
+            "geometry": {"type": "Point", "coordinates": [9.0, 0.9]},
+            "bbox": [9.0, 0.9, 9.0, 0.9],
+            "properties": {
+                "datetime": "2020-01-02T05:20:43Z",
+                "proj:epsg": 32632,
+                "proj:shape": list(vv.shape),
+                "proj:transform": list(transform),
+            },
+            "links": [],
+            "assets": {name: {"href": href} for name, href in hrefs.items()},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "is_data"),
+    [(-32768, False), (0, False), (-0.0, False), (-1e-6, False), (np.nan, False), (-np.inf, False), (1e-12, True)],
+)
+@pytest.mark.parametrize("tag", [-32768, None])
+def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
+    vv, vh = (np.full((SIDE, SIDE), 0.1, np.float32) for _ in range(2))
+    vv[:10] = value  # 10 rows of VV, 6 of VH, 4 of them the same
+    vh[6:12] = value
+    table = every_chip(sentinel_1(tmp_path, vv, vh, tag), S1)
+    assert table["nodata_percentage"].to_pylist() == [0.0 if is_data else 12 / 256]
+    assert table["cloud_cover_percentage"].to_pylist() == [0.0]
+
+
+@pytest.mark.parametrize("block", [512, 256, 1024, None], ids=["512", "256", "1024", "rows"])
+def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block):
+    """30 million pixels; 6100 rows end amid a chip and amid a block. Both files have their own nodata."""
+    height, width = 6100, 5000
+    rows, columns = height // SIDE, width // SIDE
+    vv, vh = (np.full((height, width), 0.1, np.float32) for _ in range(2))
+    expected = np.zeros((rows, columns))
+    for y, x in np.ndindex(rows, columns):
+        count = (y * columns + x) % SIDE
+        vv[y * SIDE, x * SIDE : x * SIDE + count] = -32768  # at the upper edge of the chip
+        vh[(y + 1) * SIDE - 1, x * SIDE : x * SIDE + SIDE - count] = 0  # at its lower edge
+        expected[y, x] = SIDE
+    expected[2, 3] += SIDE * 10
+    vv[2 * SIDE + 100 : 2 * SIDE + 110, 3 * SIDE : 4 * SIDE] = np.nan
+    vv[rows * SIDE :], vh[:, columns * SIDE :] = -32768, 0  # the ragged edges are no chips
+    layout = {"tiled": True, "blockxsize": block, "blockysize": block} if block else {}
+    table = every_chip(sentinel_1(tmp_path, vv, vh, **layout), S1)
+    assert counts_of(table) == (rows * columns, 0, rows * columns)
+    np.testing.assert_array_equal(table["nodata_percentage"].to_numpy(), np.float32(expected.ravel() / SIDE**2))
+
+
+def test_two_files_that_do_not_fit_are_refused(tmp_path):
+    item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
+    write_tiff(tmp_path / "vh.tif", np.ones((500, 512), np.float32), Affine(10, 0, 5e5, 0, -10, 100_020), "EPSG:32632")
+    with pytest.raises(InputError, match=r"vh\.tif: 500 × 512 pixels do not fit the finest grid of 512 × 512"):
+        every_chip(item, S1)
+
+
+def test_a_scene_without_vh_is_refused_by_name(tmp_path):
+    item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
+    del item.assets["vh"]
+    with pytest.raises(InputError, match=f"{item.id}: has no asset vh, only vv"):
+        every_chip(item, S1)

@@ -1,0 +1,207 @@
+"""Static catalogues with bad documents and behind a bad network: what is set aside, and what is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.linz import LinzOptions
+from clay_assets.sampling.linz import Drawn, draw_sheets
+from clay_assets.storage.stac_geoparquet import encode_items
+from clay_assets_tests.sampling.static_catalogue import (
+    AUCKLAND,
+    TARANAKI,
+    collection,
+    draw,
+    failures,
+    item,
+    sheets,
+    small_catalogue,
+)
+from clay_assets_tests.servers.faults import FaultProxy
+from clay_assets_tests.servers.files import FileServer
+
+LINZ = PLATFORMS["linz"]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return small_catalogue(tmp_path / "catalogue")
+
+
+# --- what is bad is set aside -----------------------------------------------------------------------
+
+
+BAD_ITEMS: dict[str, tuple[str | None, str]] = {
+    "no file": (None, "there is no such file"),
+    "no geometry": (json.dumps({**item("x"), "geometry": None}), "no STAC item with a place"),
+    "geometry left out": (json.dumps(item("x", geometry=None)), "no STAC item with a place.*KeyError.*geometry"),
+    "empty geometry": (json.dumps(item("x", geometry={"type": "Polygon", "coordinates": []})), "no geometry and bbox"),
+    "odd geometry": (json.dumps(item("x", geometry={"type": "Circle", "coordinates": []})), "with a place"),
+    "torn geometry": (
+        json.dumps(item("x", geometry={"type": "Polygon", "coordinates": [[[1, 2], [3]]]})),
+        "with a place",
+    ),
+    "no bbox": (json.dumps(item("x", bbox=None)), "with a place.*KeyError.*bbox"),
+    "bbox in 3D": (json.dumps(item("x", bbox=[174, -39, 0, 175, -38, 9])), "no geometry and bbox in two dimensions"),
+    "no visual": (json.dumps(item("x", assets={"thumbnail": {"href": "./x.jpg"}})), "is without asset visual"),
+    "no assets": (json.dumps(item("x", assets=None)), "with a place and files.*KeyError.*assets"),
+    "no href": (json.dumps(item("x", assets={"visual": {"type": "image/tiff"}})), "KeyError.*href"),
+    "no links": (json.dumps(item("x", links=None)), "KeyError.*links"),
+    "no time": (json.dumps(item("x", properties={"datetime": None})), "not a valid STAC item"),
+    "no properties": (json.dumps(item("x", properties=None)), "KeyError.*properties"),
+    "a collection": (json.dumps(collection("01X", [])), "no STAC item"),
+    "a list": (json.dumps([item("x")]), "is no STAC document"),
+    "half": (json.dumps(item("x"))[:300], "is not JSON"),
+    "nothing": ("", "is not JSON"),
+    "web page": ("<html><body>It works!</body></html>", "is not JSON"),
+    "binary": ("\x00\x01\x02", "is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD_ITEMS.values(), ids=BAD_ITEMS)
+def test_a_bad_item_is_a_failure_and_not_the_others(small: Path, content: str | None, said: str) -> None:
+    path = small / TARANAKI / "BK30_500_000005.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    found = draw(small)
+    assert list(failures(found)) == ["taranaki/taranaki_2022_0.05m BK30_500_000005"]
+    assert pd.Series(failures(found)).str.contains(said, regex=True).all()
+    assert "BK30_500_000005" in found.failures[0]["error"]
+    assert len(found.items) == 15
+    assert found.sheets == 16
+    encode_items(found.items, {})  # what is left fits one table
+
+
+BAD_COLLECTIONS: dict[str, tuple[str | None, str]] = {
+    "no file": (None, "there is no such file"),
+    "no extent": (json.dumps({"type": "Collection", "id": "01T", "links": []}), "is no STAC collection.*extent"),
+    "no interval": (json.dumps({**collection("01T", []), "extent": {"temporal": {"interval": []}}}), "no STAC coll"),
+    "null extent": (json.dumps({**collection("01T", []), "extent": None}), "is no STAC collection"),
+    "no id": (json.dumps({k: v for k, v in collection("01T", []).items() if k != "id"}), "is no STAC collection.*id"),
+    "half": (json.dumps(collection("01T", sheets(8)))[:500], "is not JSON"),
+    "text": ('"collection"', "is no STAC document"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD_COLLECTIONS.values(), ids=BAD_COLLECTIONS)
+def test_a_bad_collection_is_a_failure_and_not_the_others(small: Path, content: str | None, said: str) -> None:
+    path = small / TARANAKI / "collection.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    found = draw(small)
+    assert list(failures(found)) == ["taranaki/taranaki_2022_0.05m"]
+    assert pd.Series(failures(found)).str.contains(said, regex=True).all()
+    assert "collection.json" in found.failures[0]["error"]
+    assert {item["collection"] for item in found.items} == {"01A"}
+    assert len(found.items) == 8
+
+
+def test_a_collection_without_links_has_no_sheets(small: Path) -> None:
+    path = small / TARANAKI / "collection.json"
+    for nothing in ([], None):
+        path.write_text(json.dumps({**collection("01T", []), "links": nothing}))
+        assert [record["sheets"] for record in draw(small).collections] == [8, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"CLAY_LINZ_CATALOG: .*catalog\.json: there is no such file.*Give the root document of nz-imagery"),
+        ("<html>", r"CLAY_LINZ_CATALOG: .*catalog\.json: is not JSON.*Give the root document of nz-imagery"),
+        ("[]", "is no STAC document"),
+        ('{"type": "Catalog"}', r"none of its 0 children is a collection \{region\}/\{survey\}/rgb/\{epsg\}/coll"),
+        (
+            json.dumps({"links": [{"rel": "child", "href": "./sentinel-2/collection.json"}, {"rel": "child"}, 7]}),
+            "none of its 1 children is a collection.*Give the root document of nz-imagery, or a copy of it",
+        ),
+    ],
+)
+def test_what_is_no_catalogue(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "catalog.json").write_text(content)
+    with pytest.raises(InputError, match=said):
+        draw(tmp_path)
+
+
+# --- over a bad network -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(
+    small: Path, file_server: Callable[[Path], FileServer], fault_proxy: Callable[[str], FaultProxy]
+) -> tuple[FaultProxy, Drawn]:
+    """The small catalogue behind a proxy, and what is drawn of it without a fault."""
+    proxy = fault_proxy(file_server(small).url)
+    whole = draw(proxy.url)
+    assert len(whole.items) == 16
+    assert proxy.total == 1 + 2 + 16  # each document once
+    proxy.clear()
+    return proxy, whole
+
+
+@pytest.mark.parametrize("path", [r"/catalog\.json", f"{AUCKLAND}/collection", f"{TARANAKI}/BK30_500_000002"])
+@pytest.mark.parametrize("fault", ["503", "truncate", "reset"])
+def test_a_fault_that_passes_costs_nothing(web: tuple[FaultProxy, Drawn], path: str, fault: str) -> None:
+    proxy, whole = web
+    if fault.isdigit():
+        proxy.answer(int(fault), times=2, path=path)
+    else:
+        getattr(proxy, fault)(times=1, path=path)
+    again = draw(proxy.url)
+    assert (again.items, again.collections, again.failures) == (whole.items, whole.collections, [])
+    assert proxy.total == 19 + (2 if fault == "503" else 1)
+
+
+def test_documents_that_are_not_there_are_asked_for_once(web: tuple[FaultProxy, Drawn]) -> None:
+    proxy, _ = web
+    proxy.answer(404, times=None, path="BK30_500_000002")
+    proxy.answer(404, times=None, path=f"{AUCKLAND}/collection")
+    found = draw(proxy.url)
+    assert [(name, "the server answered 404" in error) for name, error in failures(found).items()] == [
+        ("auckland/auckland_2022_0.075m", True),
+        ("taranaki/taranaki_2022_0.05m BK30_500_000002", True),
+    ]
+    assert [item["id"] for item in found.items] == [f"01T_{sheet}" for sheet in sheets(8) if sheet[-1] != "2"]
+    assert proxy.total == 1 + 2 + 8
+
+
+def test_a_sheet_that_stays_unreadable_is_a_failure(web: tuple[FaultProxy, Drawn]) -> None:
+    proxy, whole = web
+    proxy.garbage(times=None, path=f"{TARANAKI}/BK30_500_000002")
+    proxy.answer(503, times=None, path=f"{TARANAKI}/BK30_500_000006")
+    found = draw(proxy.url)
+    assert len(found.failures) == 2
+    assert "BK30_500_000002.json: is not JSON" in found.failures[0]["error"]
+    assert "BK30_500_000006.json: the server answered 503. Try again later." in found.failures[1]["error"]
+    lost = {"01T_BK30_500_000002", "01T_BK30_500_000006"}
+    assert found.items == [item for item in whole.items if item["id"] not in lost]
+
+
+def test_a_root_that_does_not_answer_is_an_error(web: tuple[FaultProxy, Drawn]) -> None:
+    proxy, _ = web
+    proxy.answer(503, times=None)
+    with pytest.raises(SourceError, match=r"catalog\.json: the server answered 503"):
+        draw(proxy.url)
+
+
+def test_requests_in_flight_are_bounded(web: tuple[FaultProxy, Drawn]) -> None:
+    proxy, whole = web
+    proxy.delay(0.05)
+    assert draw(proxy.url, in_flight=3).items == whole.items
+    assert proxy.max_in_flight == 3
+
+
+def test_progress_counts_every_sheet(small: Path) -> None:
+    (small / TARANAKI / "BK30_500_000005.json").unlink()
+    told: list[tuple[int, int]] = []
+    draw_sheets(LINZ, str(small), LinzOptions(), 42, 2, lambda done, total: told.append((done, total)))
+    assert told == [(done, 16) for done in range(1, 17)]

@@ -1,0 +1,194 @@
+"""Signed files as the Planetary Computer has them: a service that hands out signatures, and blob storage behind it.
+
+Blob storage is reached by its real host names, which exist nowhere offline: clients are told to use this server as
+their HTTP proxy (`http_proxy`), and hrefs are `http://{account}.blob.core.windows.net/{container}/...`.
+
+The service: https://planetarycomputer.microsoft.com/docs/concepts/sas/
+Signatures: https://learn.microsoft.com/rest/api/storageservices/create-service-sas
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from clay_assets_tests.servers.files import RangeHandler
+
+HOST = ".blob.core.windows.net"
+KEY_HEADER = "Ocp-Apim-Subscription-Key"
+TOKENS = "/api/sas/v1/token/"
+LIFETIME = timedelta(minutes=45)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question for a token: account and container, and the subscription key that came with it."""
+
+    place: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Served:
+    """One request for a blob.
+
+    Attributes:
+        path: `account/container/...`, without the query.
+        status: of the answer.
+        size: bytes of its body.
+    """
+
+    method: str
+    path: str
+    status: int
+    size: int
+
+
+class _Handler(RangeHandler):
+    owner: BlobService
+
+    def send_head(self) -> BinaryIO | io.BytesIO | None:
+        if self.path.startswith(TOKENS):
+            return self._token(self.path.removeprefix(TOKENS))
+        parts = urlsplit(self.path)  # of a proxied request: the whole address
+        account = (parts.hostname or "").removesuffix(HOST)
+        container = parts.path.lstrip("/").partition("/")[0]
+        if not self.owner.admits(f"{account}/{container}", parse_qs(parts.query)):
+            self.owner.note(Served(self.command, account + parts.path, HTTPStatus.FORBIDDEN, 0))
+            return self._answer(HTTPStatus.FORBIDDEN, b"<Error><Code>AuthenticationFailed</Code></Error>", "xml")
+        self.path = f"/{account}{parts.path}"
+        body = super().send_head()
+        size = int(self.sent.get("Content-Length", 0)) if self.command == "GET" else 0
+        self.owner.note(Served(self.command, self.path.lstrip("/"), self.status, size))
+        return body
+
+    def _token(self, place: str) -> io.BytesIO:
+        key = self.headers.get(KEY_HEADER)
+        return self._answer(HTTPStatus.OK, json.dumps(self.owner.new_token(place, key)).encode(), "json")
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> io.BytesIO:
+        self.send_response(status)
+        self.send_header("Content-Type", f"application/{kind}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return io.BytesIO(body)
+
+
+class BlobService:
+    """Serves a folder as signed blobs; a context manager. In tests take it from the fixture `blobs` (see `apart`).
+
+    Args:
+        folder: with `account/container/...` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start serving, in threads."""
+        self._lock = threading.Lock()
+        self._valid: dict[str, tuple[str, datetime]] = {}
+        self._handed_out: list[str] = []
+        self._asked: list[Asked] = []
+        self._served: list[Served] = []
+        self._forbidden = False
+        self._lifetime = LIFETIME
+        self._until_revoked: int | None = None
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, owner=self, directory=str(folder)))
+        self._server.daemon_threads = True
+        serve = partial(self._server.serve_forever, poll_interval=0.02)  # seconds until it notices `stop`
+        self._thread = threading.Thread(target=serve, name="blobs", daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    # --- the service ----------------------------------------------------------------------------------
+
+    def new_token(self, place: str, key: str | None) -> dict[str, str]:
+        """The answer to a question for a token of `account/container`."""
+        signature = secrets.token_urlsafe(32) + "+/="  # which an address must escape, as in real ones
+        with self._lock:
+            expiry = datetime.now(UTC) + self._lifetime
+            self._valid[signature] = (place, expiry)
+            self._handed_out.append(signature)
+            self._asked.append(Asked(place, key))
+        until = expiry.strftime("%Y-%m-%dT%H:%M:%SZ")
+        fields = {"st": "2020-01-01T00:00:00Z", "se": until, "sp": "rl", "sv": "2021-06-08", "sr": "c"}
+        return {"msft:expiry": until, "token": urlencode({**fields, "sig": signature})}
+
+    def admits(self, place: str, query: dict[str, list[str]]) -> bool:
+        """Whether a request's signature is good for `account/container` now."""
+        with self._lock:
+            held, expiry = self._valid.get(query.get("sig", [""])[0], ("", datetime.min.replace(tzinfo=UTC)))
+            good = held == place and datetime.now(UTC) < expiry and not self._forbidden
+            if good and self._until_revoked is not None:
+                if not self._until_revoked:
+                    self._valid.clear()
+                    self._until_revoked = None
+                    return False
+                self._until_revoked -= 1
+            return good
+
+    def note(self, served: Served) -> None:
+        """Note a request for a blob."""
+        with self._lock:
+            self._served.append(served)
+
+    # --- what a test may change -----------------------------------------------------------------------
+
+    def revoke(self, after: int = 0) -> None:
+        """Take back all signatures, once so many more blobs were served."""
+        with self._lock:
+            self._until_revoked = after or None
+            if not after:
+                self._valid.clear()
+
+    def forbid(self) -> None:
+        """Refuse every signature from now on, new ones too."""
+        with self._lock:
+            self._forbidden = True
+
+    def hand_out_for(self, seconds: float) -> None:
+        """New signatures are valid for so long."""
+        with self._lock:
+            self._lifetime = timedelta(seconds=seconds)
+
+    # --- what was seen --------------------------------------------------------------------------------
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Questions for a token so far."""
+        with self._lock:
+            return list(self._asked)
+
+    @property
+    def served(self) -> list[Served]:
+        """Requests for blobs so far."""
+        with self._lock:
+            return list(self._served)
+
+    @property
+    def signatures(self) -> list[str]:
+        """What no file or message may hold: of every signature handed out the part that no escaping changes."""
+        with self._lock:
+            return [signature.rstrip("+/=") for signature in self._handed_out]
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    def __enter__(self) -> Self:
+        """Return the running service."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Stop it."""
+        self.stop()
