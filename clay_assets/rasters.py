@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
 
 from clay_assets.access import Access, fit_to_show, s3_endpoint, without_signature
 from clay_assets.errors import InputError, SourceError
 
-__all__ = ["Access", "explaining", "gdal_options", "gdal_path", "is_remote", "open_raster"]
+__all__ = ["Access", "explaining", "gdal_options", "gdal_path", "is_remote", "open_raster", "read_mask"]
 
 CACHE_BYTES = 128 << 20  # of raster blocks, for all files open; GDAL would take a twentieth of the machine
 HTTP_OPTIONS = {
@@ -155,3 +159,23 @@ def _explained(href: str, error: RasterioIOError, *, signed: bool = False) -> In
     if is_remote(href):
         return SourceError(f"{href}: could not be read ({cause}). Run again; if it persists the file is damaged.")
     return InputError(f"{href}: is damaged or not a raster ({cause}). Fetch the file again.")
+
+
+def read_mask(src: rasterio.DatasetReader, window: Window) -> NDArray[np.uint8]:
+    """Where an open raster has data: 0 where it has none; shape of the window.
+
+    By its alpha band, else by the mask inside the file, else by its nodata tag: none where no band has any. Without
+    any of them all of it is data, and no pixel is read. rasterio's own `dataset_mask` knows an alpha band only among
+    two or four bands, and takes near infrared for one where there is a tag.
+    """
+    mask: NDArray[np.uint8]
+    if ColorInterp.alpha in src.colorinterp:
+        mask = src.read(src.colorinterp.index(ColorInterp.alpha) + 1, window=window)
+        return mask
+    if all(MaskFlags.all_valid in flags for flags in src.mask_flag_enums):
+        return np.full((int(window.height), int(window.width)), 255, np.uint8)
+    mask = src.read_masks(1, window=window)
+    if MaskFlags.per_dataset not in src.mask_flag_enums[0]:
+        for band in src.indexes[1:]:
+            np.maximum(mask, src.read_masks(band, window=window), out=mask)
+    return mask

@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from clay_assets.chips.merge import read_manifest
+from clay_assets.chips.scenes import INDEXED
 from clay_assets.errors import ClayError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.loader import Published
+from clay_assets.scenes.picks import FAILED
 from clay_assets.scenes.plan import plan
 from clay_assets.settings import Settings
 from clay_assets.storage import layout
@@ -39,7 +42,7 @@ class Count:
         quantity: `locations`, `requests`, `scenes`, `chips`, `bytes to read` or `bytes to copy`.
         published: of the recipe.
         planned: from the requests; of scenes, chips and bytes at most.
-        there: requests answered, scenes and chips indexed, bytes copied.
+        there: planned requests answered, scenes and chips indexed, bytes copied.
     """
 
     quantity: str
@@ -55,11 +58,15 @@ class Account:
     Attributes:
         platform: its key.
         counts: its quantities.
+        picked: scenes picked, whether they are indexed or not.
+        unplanned: requests in the ledgers that are not among the planned ones.
         merged: chips in the merged index.
     """
 
     platform: str
     counts: tuple[Count, ...]
+    picked: int
+    unplanned: int
     merged: int
 
     def __getitem__(self, quantity: str) -> Count:
@@ -87,18 +94,25 @@ def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
     """What is not done, and what differs from the published counts by more than a share, in words."""
     said = []
     for account in accounts:
-        requests, chips = account["requests"], account["chips"]
+        requests, scenes, chips = account["requests"], account["scenes"], account["chips"]
         if requests.planned is not None and requests.there != requests.planned:
             said.append(f"{account.platform}: {requests.there or 0:,} of {requests.planned:,} requests were answered")
+        if account.unplanned:
+            said.append(
+                f"{account.platform}: {account.unplanned:,} requests in the ledgers are not among those planned; "
+                "materialise scene_picks of their years again"
+            )
+        if account.picked != (scenes.there or 0):
+            said.append(f"{account.platform}: {scenes.there or 0:,} of {account.picked:,} picked scenes are indexed")
         if account.merged != (chips.there or 0):
             said.append(f"{account.platform}: {account.merged:,} of {chips.there or 0:,} chips are in the merged index")
         for quantity, ours in (
             ("locations", account["locations"].planned),
             ("requests", requests.planned),
-            ("chips", chips.there),
+            ("chips", chips.there or None),
         ):
             published = account[quantity].published
-            if ours and published and abs(ours - published) > tolerance * published:
+            if ours is not None and published and abs(ours - published) > tolerance * published:
                 said.append(
                     f"{account.platform}: {ours:,} {quantity}, {ours / published - 1:+.1%} to the published set"
                 )
@@ -127,9 +141,14 @@ def _account(store: Store, recipe: Recipe, platform: Platform, merged: int) -> A
     if requests is not None:
         cost = plan(platform, len(requests), recipe)
         planned = {"locations": int(requests["location"].nunique()), "requests": len(requests), **asdict(cost)}
-    answered = sum(len(ledger) for ledger in _tables(store, f"scenes/ledger/{platform.key}"))
+    answered = unplanned = picked = 0
+    for ledger in _tables(store, f"scenes/ledger/{platform.key}"):
+        known = ledger["request_id"].isin(ledger["request_id"] if requests is None else requests["request_id"])
+        answered += int((known & (ledger["outcome"] != FAILED)).sum())
+        unplanned += int((~known).sum())
+        picked += int(ledger["item_id"].nunique())  # a scene that several requests share is one
     copied = sum(int(ledger["bytes"].sum()) for ledger in _tables(store, f"scenes/imagery_ledger/{platform.key}"))
-    indexed = [ledger[ledger["outcome"] == "indexed"] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
+    indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
     chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
     counts = (
         Count("locations", published.locations, planned.get("locations")),
@@ -139,7 +158,7 @@ def _account(store: Store, recipe: Recipe, platform: Platform, merged: int) -> A
         Count("bytes to read", None, planned.get("bytes_to_read")),
         Count("bytes to copy", None, planned.get("bytes_to_copy"), copied),
     )
-    return Account(platform.key, counts, merged)
+    return Account(platform.key, counts, picked, unplanned, merged)
 
 
 def _table(store: Store, key: str) -> pd.DataFrame | None:
@@ -174,7 +193,7 @@ def main() -> int:
         settings = Settings()
         store, recipe = open_store(settings.storage), load_recipe(settings.recipe)
         accounts = reconcile(store, recipe)
-    except ClayError as error:
+    except (ClayError, ValidationError) as error:  # the latter of settings, which it names
         print(error, file=sys.stderr)
         return 1
     differing = disagreements(accounts, recipe.tolerance.published)
@@ -185,9 +204,12 @@ def main() -> int:
     print(f"{store.uri()}, recipe {recipe.name} ({recipe.hash})\n")
     print(_columns(records(accounts)))
     print("\nPlanned scenes, chips and bytes are at most: a scene of usual size for each request, nothing compressed.")
-    if all(account["requests"].planned is None for account in accounts):
-        print("Nothing is planned yet: materialise scene_requests of the platforms that you want.")
-    print("\n".join(["", *differing]) if differing else "\nAll that was planned is there.")
+    if differing:
+        print("\n".join(["", *differing]))
+    elif all(account["requests"].planned is None for account in accounts):
+        print("\nNothing is planned yet: materialise scene_requests of the platforms that you want.")
+    else:
+        print("\nAll that was planned is there.")
     return 0
 
 

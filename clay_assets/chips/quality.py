@@ -18,14 +18,13 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from clay_assets.access import Access
 from clay_assets.chips.grid import Grid
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Platform
-from clay_assets.rasters import explaining, open_raster
+from clay_assets.rasters import explaining, open_raster, read_mask
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
 
@@ -52,13 +51,9 @@ class _Source:
         return cls(href, access, stack.enter_context(open_raster(href, access)))
 
     def read(self, window: Window, *, mask: bool) -> NDArray[Any]:
-        """The first band, or the file's mask: 255 where a pixel is valid and 0 where not."""
-        if mask and all(MaskFlags.all_valid in flags for flags in self.raster.mask_flag_enums):
-            return np.full((int(window.height), int(window.width)), 255, np.uint8)  # no pixel need be read for it
+        """The first band, or the file's mask: 0 where a pixel has no data."""
         with explaining(self.raster, self.href, self.access):
-            pixels: NDArray[Any] = (
-                self.raster.dataset_mask(window=window) if mask else self.raster.read(1, window=window)
-            )
+            pixels: NDArray[Any] = read_mask(self.raster, window) if mask else self.raster.read(1, window=window)
         return pixels
 
 

@@ -26,6 +26,8 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stores import Store
 
+COUNTED = ("mgrs_grid", "worldcover_stats", "mgrs_sample", "naip_sample", "linz_sample", "modis_sample")
+MOST_REASONS = 8
 BUILT = "built.json"  # what the last demo built, below its folder
 
 
@@ -104,28 +106,37 @@ def _state(store: Store, seed: int) -> dict[str, Any]:
 
 def summary(seconds: float) -> str:
     """What was built, read from the files."""
-    clay = _clay()
-    store = clay.store()
-    grid, stats, sample = (
-        _rows(store, layout.table(name)) for name in ("mgrs_grid", "worldcover_stats", "mgrs_sample")
-    )
-    ledger = _tables(store, "scenes/ledger")
-    chips = _tables(store, "chips/ledger")
-    kept, left_out = chips["chips"].sum(), chips["chips_above_nodata_limit"].sum()
-    outcomes = ledger["outcome"].value_counts()
-    picked = outcomes.get("picked", 0)
+    store = _clay().store()
+    rows = {name: _rows(store, layout.table(name)) for name in COUNTED}
+    requests, chips = _tables(store, "scenes/ledger"), _tables(store, "chips/ledger")
+    platforms = pd.DataFrame(
+        {
+            "requests": requests.groupby("platform").size(),
+            "scenes": requests.groupby("platform")["item_id"].nunique(),
+            "chips": chips[chips["outcome"] == "indexed"].groupby("platform")["chips"].sum(),
+        }
+    ).fillna(0)
+    failed = (requests["outcome"] == "failed").sum() + (chips["outcome"] == "failed").sum()
     reasons: Counter[str] = Counter()
-    for text in ledger.loc[ledger["outcome"] == "none", "reason"]:
+    for text in requests.loc[requests["outcome"] == "none", "reason"]:
         reasons.update(part.split(" × ")[-1] for part in text.split("; "))
     manifest = json.loads(store.read(layout.MANIFEST))
+    places = f"{rows['naip_sample']:,} points, {rows['linz_sample']:,} sheets, {rows['modis_sample']:,} SIN tiles"
     lines = [
         "",
-        f"tiles considered   {grid:>8,}   with land cover {stats:,}, sampled {sample:,}",
-        f"requests made      {len(ledger):>8,}   for {ledger['platform'].nunique()} platforms",
-        f"scenes picked      {ledger['item_id'].nunique():>8,}   for {picked:,} requests (neighbours may share one)",
-        f"not picked         {outcomes.get('none', 0):>8,}   failed {outcomes.get('failed', 0):,}",
-        *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(6)),
-        f"chips indexed      {kept:>8,}   left out for nodata {left_out:,}",
+        f"tiles considered   {rows['mgrs_grid']:>8,}   with land cover {rows['worldcover_stats']:,}",
+        f"sampled            {rows['mgrs_sample']:>8,}   MGRS tiles, {places}",
+        "",
+        f"{'':<19}{'requests':>8}   {'scenes':>8}   {'chips':>8}",
+        *(
+            f"{row.Index:<19}{row.requests:>8,.0f}   {row.scenes:>8,.0f}   {row.chips:>8,.0f}"
+            for row in platforms.itertuples()
+        ),
+        f"{'all':<19}{len(requests):>8,}   {platforms['scenes'].sum():>8,.0f}   {platforms['chips'].sum():>8,.0f}",
+        "",
+        f"without a scene    {(requests['outcome'] == 'none').sum():>8,}   failed {failed:,}",
+        *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(MOST_REASONS)),
+        f"left out           {chips['chips_above_nodata_limit'].sum():>8,}   chips, for nodata",
         f"merged rows        {manifest['rows']:>8,}   in {len(manifest['partitions'])} partitions",
         "",
         f"results            {store.uri()}",
@@ -148,5 +159,8 @@ def _rows(store: Store, key: str) -> int:
 
 
 def _tables(store: Store, folder: str) -> pd.DataFrame:
-    tables: list[pd.DataFrame] = [decode(store.read(key), key) for key in store.list(folder, ".parquet")]
+    """The tables of all cells, each with its platform, which is a folder."""
+    tables: list[pd.DataFrame] = [
+        decode(store.read(key), key).assign(platform=key.split("/")[-2]) for key in store.list(folder, ".parquet")
+    ]
     return pd.concat(tables, ignore_index=True)

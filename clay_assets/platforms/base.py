@@ -150,7 +150,7 @@ class Platform:
         judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
         properties: item properties that `refuse` and `rank` look at.
         typical: what one of its scenes usually is.
-        reads: what is read of a quality asset: its first `band`, or the file's `mask` (255 valid, 0 not).
+        reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
         optional: assets that an item may lack.
         aliases: other names that the catalogue has given to its assets → the name used here.
         alternate: name of the alternate-assets entry whose href is read instead of the asset's own.

@@ -19,33 +19,33 @@ draw depends on (seed, layer, name of the location), and the name on the feature
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import pyogrio
 import shapely
 from pyproj import Geod
-from shapely.errors import ShapelyError
 
 from clay_assets.draws import keyed_hash
 from clay_assets.errors import InputError
-from clay_assets.storage.downloads import local_copy
+from clay_assets.sampling.natural_earth_files import (
+    FEATURE_LAYERS,
+    STATES_10M,
+    STATES_50M,
+    Array,
+    Features,
+    Files,
+    listed,
+    only,
+)
 from clay_assets.storage.stores import Store
 
 STATE = r"US-[A-Z]{2}"  # ISO 3166-2
 NOT_CONUS = {"US-AK", "US-HI", "US-AS", "US-GU", "US-MP", "US-PR", "US-UM", "US-VI"}  # and outlying areas
 RANDOM = "random"  # the layer of points that come from no feature
-KEPT_IN = "sampling/source"  # folder of the store that keeps what was fetched
-SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".parquet")  # taken from a folder that has no zip
 ID_DECIMALS = 5  # of degrees (about 1 m): features are told apart by their geometry rounded to these
 DECIMALS = 7  # of degrees (about 1 cm): locations are rounded, so that no platform's last bit shows
 SMALLEST = 1.0  # metres of a line, square metres of an area
@@ -54,42 +54,8 @@ DEGREE = 111_195.0  # metres, on a sphere of 6,371 km
 MOST_ATTEMPTS = 1 << 27  # random points on Earth: 2 million for CONUS, which is 1.6 % of it
 MOST_LAKE_ATTEMPTS = 1 << 18  # within the bounds of a lake
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer of Natural Earth: our name, its file, fields with a feature's name (first that is filled), and rule."""
-
-    key: str
-    file: str
-    folder: str = "10m_cultural"
-    fields: tuple[str, ...] = ("name",)
-    rule: str = "itself"  # itself, inside, half_way, along, within
-    archive: str = ""  # zip that holds it, if it has none of its own
-
-    @property
-    def dimension(self) -> int:
-        """0 points, 1 lines, 2 areas."""
-        return {"itself": 0, "half_way": 1, "along": 1, "inside": 2, "within": 2}[self.rule]
-
-
-_CODE = ("iso_3166_2",)
-_STATES_10M = _Layer("admin_1", "ne_10m_admin_1_states_provinces", fields=_CODE, rule="inside")
-_STATES_50M = _Layer("admin_1", "ne_50m_admin_1_states_provinces", folder="50m_cultural", fields=_CODE, rule="inside")
-_PARKS = "ne_10m_parks_and_protected_lands"
-_PARK_FIELDS = ("unit_name", "name")
-_LAYERS = (
-    _Layer("populated_places", "ne_10m_populated_places"),
-    _Layer("airports", "ne_10m_airports"),
-    _Layer("ports", "ne_10m_ports"),
-    _Layer("parks_area", f"{_PARKS}_area", fields=_PARK_FIELDS, rule="inside", archive=_PARKS),
-    _Layer("parks_line", f"{_PARKS}_line", fields=_PARK_FIELDS, rule="half_way", archive=_PARKS),
-    _Layer("parks_point", f"{_PARKS}_point", fields=_PARK_FIELDS, archive=_PARKS),
-    _Layer("rivers", "ne_10m_rivers_lake_centerlines", folder="10m_physical", rule="along"),
-    _Layer("lakes", "ne_10m_lakes", folder="10m_physical", rule="within"),
-)
-LAYERS = (*(layer.key for layer in _LAYERS), RANDOM)
+LAYERS = (*(layer.key for layer in FEATURE_LAYERS), RANDOM)
 
 
 def sample_locations(source: str, random_points: int, seed: int, keep_in: Store | None = None) -> gpd.GeoDataFrame:
@@ -117,10 +83,10 @@ def sample_locations(source: str, random_points: int, seed: int, keep_in: Store 
     if random_points < 0:
         raise InputError(f"{random_points} random points cannot be drawn; ask for 0 or more.")
     with ExitStack() as stack:
-        files = _Files(source, keep_in, stack)
+        files = Files(source, keep_in, stack)
         conus, states = _conus(files)
         tables, records = [], []
-        for layer in _LAYERS:
+        for layer in FEATURE_LAYERS:
             table, record = _locations(files.features(layer), conus, seed)
             tables.append(table)
             records.append(record)
@@ -135,157 +101,10 @@ def sample_locations(source: str, random_points: int, seed: int, keep_in: Store 
     return locations
 
 
-# --- reading ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Features:
-    """A layer as read: names, normal geometries (EPSG:4326, 2D), and the same with valid polygons."""
-
-    layer: _Layer
-    names: Array
-    drawn: Array
-    geometries: Array
-    record: dict[str, Any]
-
-
-@dataclass
-class _Files:
-    """The files of a source, each opened once."""
-
-    source: str
-    keep_in: Store | None
-    stack: ExitStack
-    opened: dict[str, Path] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.root = None if urlsplit(self.source).scheme in ("http", "https", "s3") else self._folder()
-
-    def _folder(self) -> Path:
-        folder = Path(self.source.removeprefix("file://")).expanduser()
-        if not folder.is_dir():
-            raise InputError(f"Natural Earth {self.source}: there is no such folder. Check CLAY_NATURAL_EARTH.")
-        return folder
-
-    def find(self, layer: _Layer) -> str | None:
-        """Name of a layer's file below the source; None if a folder has none."""
-        if self.root is None:
-            return f"{layer.folder}/{layer.archive or layer.file}.zip"
-        zips = [f"{name}.zip" for name in (layer.file, layer.archive) if name]
-        names = [*zips, *(layer.file + suffix for suffix in SUFFIXES)]
-        paths = [path for name in names for path in (name, f"{layer.folder}/{name}")]
-        return next((path for path in paths if (self.root / path).is_file()), None)
-
-    def features(self, layer: _Layer) -> _Features:
-        """Read a layer."""
-        file = self.find(layer)
-        if file is None:
-            raise InputError(
-                f"Natural Earth layer {layer.key}: {self.source} has no {layer.archive or layer.file}.zip, neither "
-                f"{layer.file} as {', '.join(SUFFIXES)}, nor in {layer.folder}/. Put it there, or change "
-                "CLAY_NATURAL_EARTH."
-            )
-        address = f"{self.source.rstrip('/')}/{file}"
-        where = f"Natural Earth layer {layer.key} ({address})"
-        if address not in self.opened:
-            try:
-                copy = local_copy(address if self.root is None else str(self.root / file), self.keep_in, KEPT_IN)
-                self.opened[address] = self.stack.enter_context(copy)
-            except InputError as error:
-                raise InputError(f"Natural Earth layer {layer.key}: {error} Check CLAY_NATURAL_EARTH.") from error
-        return _features(_read_vectors(self.opened[address], layer, where), layer, where, file)
-
-
-def _read_vectors(path: Path, layer: _Layer, where: str) -> gpd.GeoDataFrame:
-    try:
-        if path.suffix == ".parquet":  # GDAL in the pyogrio wheels has no Parquet driver
-            return gpd.read_parquet(path)
-        readable = str(path)
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                members = {Path(name).name.lower(): name for name in archive.namelist()}
-            member = members.get(f"{layer.file}.shp")
-            if member is None:
-                raise InputError(f"{where}: the zip holds no {layer.file}.shp. Take it as Natural Earth publishes it.")
-            readable = f"/vsizip/{{{path.absolute()}}}/{member}"
-        frame = pyogrio.read_dataframe(readable, on_invalid="fix")
-    except InputError:
-        raise
-    # The readers' errors have no common base; pyogrio's are RuntimeErrors, pyarrow's ValueErrors and OSErrors.
-    except (RuntimeError, OSError, ValueError, zipfile.BadZipFile, ShapelyError) as error:
-        raise InputError(
-            f"{where}: cannot be read as vectors ({error}). Fetch it again; copies are kept in {KEPT_IN}."
-        ) from error
-    if not isinstance(frame, gpd.GeoDataFrame):
-        raise InputError(f"{where}: has no geometry. Take it as Natural Earth publishes it.")
-    if frame.crs is None and path.suffix in (".json", ".geojson"):
-        frame = frame.set_crs("EPSG:4326")  # RFC 7946, section 4
-    return frame
-
-
-def _features(frame: gpd.GeoDataFrame, layer: _Layer, where: str, file: str) -> _Features:
-    names = _names(frame, layer, where)
-    crs = frame.crs
-    if crs is None:
-        raise InputError(f"{where}: has no CRS. Give it one, for a shapefile as .prj.")
-    if not (crs.equals("EPSG:4326", ignore_axis_order=True) or crs.to_epsg() == 4326):
-        frame = frame.to_crs("EPSG:4326")
-    drawn = shapely.force_2d(np.asarray(frame.geometry.array, dtype=object))
-    there = ~(shapely.is_missing(drawn) | shapely.is_empty(drawn))
-    names, drawn = names[there], drawn[there]
-    parts, rows = shapely.get_parts(drawn, return_index=True)
-    alone = (np.bincount(rows, minlength=len(drawn)) == 1)[rows]
-    drawn[rows[alone]] = parts[alone]  # formats differ in whether one part is a multi-part
-    drawn = shapely.normalize(drawn)
-    _check(names, drawn, layer, where)
-    geometries, broken = drawn, np.zeros(len(drawn), dtype=bool)
-    if layer.dimension == 2:
-        broken = ~shapely.is_valid(drawn)
-        geometries = drawn.copy()
-        geometries[broken] = _only(shapely.make_valid(drawn[broken]), 2)
-    record = {
-        "layer": layer.key,
-        "file": file,
-        "features": len(frame),
-        "without_geometry": int((~there).sum()),
-        "repaired": int(broken.sum()),
-    }
-    return _Features(layer, names, drawn, geometries, record)
-
-
-def _check(names: Array, drawn: Array, layer: _Layer, where: str) -> None:
-    """Refuse geometries of another kind than the layer's, and coordinates that are not degrees."""
-    wanted = (("Point",), ("LineString", "MultiLineString"), ("Polygon", "MultiPolygon"))[layer.dimension]
-    wrong = ~np.isin(shapely.get_type_id(drawn), [shapely.GeometryType[kind.upper()] for kind in wanted])
-    bounds = shapely.bounds(drawn)
-    far = ~(np.abs(bounds) <= np.array([180, 90, 180, 90]) + 1e-6).all(axis=1)  # also where not finite
-    for row in np.flatnonzero(wrong | far)[:1]:
-        what = f"{where}: {names[row] or 'an unnamed feature'}"
-        if wrong[row]:
-            kinds = " or ".join(wanted)
-            raise InputError(f"{what} is a {drawn[row].geom_type}, must be a {kinds}. Take Natural Earth's own layer.")
-        raise InputError(f"{what} has coordinates that are not degrees ({_listed(bounds[row])}). Set the right CRS.")
-
-
-def _names(frame: gpd.GeoDataFrame, layer: _Layer, where: str) -> Array:
-    """What features are called, by the first field that is filled; fields are matched without regard to case."""
-    names = pd.Series("", index=frame.index, dtype=object)
-    found = [column for wanted in layer.fields for column in frame.columns if column.lower() == wanted]
-    if not found:
-        raise InputError(
-            f"{where}: lacks the field {' or '.join(layer.fields)}; it has {', '.join(map(str, frame.columns))}. "
-            "Take the layer as Natural Earth publishes it."
-        )
-    for column in found:
-        text = frame[column].astype(object).where(frame[column].notna(), "").map(str).str.strip()
-        names = names.where(names != "", text)
-    return np.asarray(names.to_numpy(dtype=object))
-
-
-def _conus(files: _Files) -> tuple[shapely.Geometry, dict[str, Any]]:
+def _conus(files: Files) -> tuple[shapely.Geometry, dict[str, Any]]:
     """Outline of the 48 states and DC, and where it is from."""
-    coarse = files.find(_STATES_10M) is None and files.find(_STATES_50M) is not None
-    states = files.features(_STATES_50M if coarse else _STATES_10M)
+    coarse = files.find(STATES_10M) is None and files.find(STATES_50M) is not None
+    states = files.features(STATES_50M if coarse else STATES_10M)
     codes = pd.Series(states.names, dtype=str)
     chosen = (codes.str.fullmatch(STATE) & ~codes.isin(NOT_CONUS)).to_numpy() & ~shapely.is_missing(states.geometries)
     if not chosen.any():
@@ -294,16 +113,13 @@ def _conus(files: _Files) -> tuple[shapely.Geometry, dict[str, Any]]:
             "(US-AL, US-AR, …). Take the layer as Natural Earth publishes it."
         )
     ordered = sorted(states.geometries[chosen], key=shapely.to_wkb)  # a union depends on the order, in its last bits
-    conus = _only(np.array([shapely.union_all(ordered)], dtype=object), 2)[0]
+    conus = only(np.array([shapely.union_all(ordered)], dtype=object), 2)[0]
     shapely.prepare(conus)
     counts = {name: states.record[name] for name in ("file", "without_geometry", "repaired")}
     return conus, {**counts, "states": len(set(states.names[chosen]))}
 
 
-# --- placing ----------------------------------------------------------------------------------------
-
-
-def _locations(features: _Features, conus: shapely.Geometry, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _locations(features: Features, conus: shapely.Geometry, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     layer = features.layer
     parts = _parts_inside(features.geometries, conus, layer.dimension)
     rows = np.flatnonzero(~shapely.is_missing(parts))
@@ -346,7 +162,7 @@ def _parts_inside(geometries: Array, conus: shapely.Geometry, dimension: int) ->
     if dimension == 0:
         return parts
     across = shapely.intersects(conus, geometries) & ~inside
-    parts[across] = _only(shapely.intersection(geometries[across], conus), dimension)
+    parts[across] = only(shapely.intersection(geometries[across], conus), dimension)
     there = np.flatnonzero(~shapely.is_missing(parts))
     if dimension == 1:
         row, _, _, length = _segments(parts[there])
@@ -356,17 +172,6 @@ def _parts_inside(geometries: Array, conus: shapely.Geometry, dimension: int) ->
         size = shapely.area(parts[there]) * np.cos(np.radians(latitude)) * DEGREE**2
     parts[there[size < SMALLEST]] = None
     return parts
-
-
-def _only(geometries: Array, dimension: int) -> Array:
-    """The lines, or the polygons, of geometries, as normal multi-parts; None where there are none."""
-    parts, rows = shapely.get_parts(geometries, return_index=True)
-    parts, inner = shapely.get_parts(parts, return_index=True)  # a multi-part inside a collection
-    keep = (shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)
-    collect = shapely.multilinestrings if dimension == 1 else shapely.multipolygons
-    found = np.full(len(geometries), None, dtype=object)
-    collect(parts[keep], indices=rows[inner][keep], out=found)
-    return np.asarray(shapely.normalize(found))
 
 
 def _segments(lines: Array) -> tuple[Array, Array, Array, Array]:
@@ -404,7 +209,7 @@ def _within(polygons: Array, streams: list[np.random.Philox], names: Array, file
         if tried >= MOST_LAKE_ATTEMPTS:
             raise InputError(
                 f"Natural Earth layer lakes ({file}): of {tried} points in the bounds of {names[left[0]] or 'a lake'}, "
-                f"{_listed(bounds[left[0]])}, none is inside. Mend or drop its outline."
+                f"{listed(bounds[left[0]])}, none is inside. Mend or drop its outline."
             )
         uniform = np.stack([_uniform(streams[row], 2 * batch).reshape(batch, 2) for row in left])
         points = _on_sphere(uniform, bounds[left, None])
@@ -429,7 +234,7 @@ def _random_points(conus: shapely.Geometry, count: int, seed: int) -> tuple[list
         if tried >= MOST_ATTEMPTS:
             raise InputError(
                 f"Natural Earth layer random: of {tried} points on Earth only {found} of {count} lie in CONUS, bounds "
-                f"{_listed(conus.bounds)}. Ask for fewer, or check the states of admin-1."
+                f"{listed(conus.bounds)}. Ask for fewer, or check the states of admin-1."
             )
         across, up = _uniform(stream, 2 * batch).reshape(batch, 2).T
         near = np.flatnonzero((across > left) & (across < right) & (up > low) & (up < high))
@@ -457,7 +262,3 @@ def _on_sphere(uniform: Array, bounds: Array) -> Array:
 def _table(layer: str, names: Sequence[str], features: Sequence[str], xy: Array) -> pd.DataFrame:
     geometry = shapely.points(np.round(xy, DECIMALS) + 0.0)
     return pd.DataFrame({"name": names, "layer": layer, "feature": features, "geometry": geometry}, dtype=object)
-
-
-def _listed(bounds: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in bounds)

@@ -39,8 +39,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's, over fewer years and months."""
     return recipe_with(
         tmp_path_factory.mktemp("recipe"),
-        ("years = [2018, 2023]", f"years = {list(YEARS)}"),
-        ("years = [2010, 2023]", "years = [2018, 2023]"),
+        ("years = [2020, 2023]", f"years = {list(YEARS)}"),
+        ("years = [2016, 2023]", "years = [2018, 2023]"),
         ("months = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]", "months = [1, 4, 7, 10]"),
     )
 

@@ -89,8 +89,8 @@ def real_chain(real_data: Path, catalogue: str, tmp_path_factory: pytest.TempPat
     # The Landsat scene is all cloud and has a margin of nodata in its one chip: limits that let it through.
     recipe = recipe_with(
         folder,
-        ("years = [2018, 2023]\nyears_per_location = 2", "years = [2020, 2020]\nyears_per_location = 1"),
-        ("years = [2018, 2023]\nyears_per_location = 1", "years = [2020, 2020]\nyears_per_location = 1"),
+        ("years = [2020, 2023]\nyears_per_location = 2", "years = [2020, 2020]\nyears_per_location = 1"),
+        ("years = [2020, 2023]\nyears_per_location = 1", "years = [2020, 2020]\nyears_per_location = 1"),
         ("max_cloud_cover = 75\nmin_sun_elevation", "max_cloud_cover = 100\nmin_sun_elevation"),
         ("max_chip_nodata = 0.0", "max_chip_nodata = 1.0"),
     )

@@ -1,0 +1,226 @@
+"""The layers of Natural Earth that are read, wherever they lie: its own zip files, or unpacked, in a folder or remote.
+
+Layers and fields are those of Natural Earth 4 and 5 (https://www.naturalearthdata.com). What is drawn from them is not
+known here.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyogrio
+import shapely
+from shapely.errors import ShapelyError
+
+from clay_assets.errors import InputError
+from clay_assets.storage.downloads import local_copy
+from clay_assets.storage.stores import Store
+
+KEPT_IN = "sampling/source"  # folder of the store that keeps what was fetched
+SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".parquet")  # taken from a folder that has no zip
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of Natural Earth: our name, its file, fields with a feature's name (first that is filled), and rule."""
+
+    key: str
+    file: str
+    folder: str = "10m_cultural"
+    fields: tuple[str, ...] = ("name",)
+    rule: str = "itself"  # itself, inside, half_way, along, within
+    archive: str = ""  # zip that holds it, if it has none of its own
+
+    @property
+    def dimension(self) -> int:
+        """0 points, 1 lines, 2 areas."""
+        return {"itself": 0, "half_way": 1, "along": 1, "inside": 2, "within": 2}[self.rule]
+
+
+CODE = ("iso_3166_2",)
+STATES_10M = Layer("admin_1", "ne_10m_admin_1_states_provinces", fields=CODE, rule="inside")
+STATES_50M = Layer("admin_1", "ne_50m_admin_1_states_provinces", folder="50m_cultural", fields=CODE, rule="inside")
+PARKS = "ne_10m_parks_and_protected_lands"
+PARK_FIELDS = ("unit_name", "name")
+FEATURE_LAYERS = (
+    Layer("populated_places", "ne_10m_populated_places"),
+    Layer("airports", "ne_10m_airports"),
+    Layer("ports", "ne_10m_ports"),
+    Layer("parks_area", f"{PARKS}_area", fields=PARK_FIELDS, rule="inside", archive=PARKS),
+    Layer("parks_line", f"{PARKS}_line", fields=PARK_FIELDS, rule="half_way", archive=PARKS),
+    Layer("parks_point", f"{PARKS}_point", fields=PARK_FIELDS, archive=PARKS),
+    Layer("rivers", "ne_10m_rivers_lake_centerlines", folder="10m_physical", rule="along"),
+    Layer("lakes", "ne_10m_lakes", folder="10m_physical", rule="within"),
+)
+
+
+@dataclass
+class Features:
+    """A layer as read: names, normal geometries (EPSG:4326, 2D), and the same with valid polygons."""
+
+    layer: Layer
+    names: Array
+    drawn: Array
+    geometries: Array
+    record: dict[str, Any]
+
+
+@dataclass
+class Files:
+    """The files of a source, each opened once."""
+
+    source: str
+    keep_in: Store | None
+    stack: ExitStack
+    opened: dict[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = None if urlsplit(self.source).scheme in ("http", "https", "s3") else self._folder()
+
+    def _folder(self) -> Path:
+        folder = Path(self.source.removeprefix("file://")).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"Natural Earth {self.source}: there is no such folder. Check CLAY_NATURAL_EARTH.")
+        return folder
+
+    def find(self, layer: Layer) -> str | None:
+        """Name of a layer's file below the source; None if a folder has none."""
+        if self.root is None:
+            return f"{layer.folder}/{layer.archive or layer.file}.zip"
+        zips = [f"{name}.zip" for name in (layer.file, layer.archive) if name]
+        names = [*zips, *(layer.file + suffix for suffix in SUFFIXES)]
+        paths = [path for name in names for path in (name, f"{layer.folder}/{name}")]
+        return next((path for path in paths if (self.root / path).is_file()), None)
+
+    def features(self, layer: Layer) -> Features:
+        """Read a layer."""
+        file = self.find(layer)
+        if file is None:
+            raise InputError(
+                f"Natural Earth layer {layer.key}: {self.source} has no {layer.archive or layer.file}.zip, neither "
+                f"{layer.file} as {', '.join(SUFFIXES)}, nor in {layer.folder}/. Put it there, or change "
+                "CLAY_NATURAL_EARTH."
+            )
+        address = f"{self.source.rstrip('/')}/{file}"
+        where = f"Natural Earth layer {layer.key} ({address})"
+        if address not in self.opened:
+            try:
+                copy = local_copy(address if self.root is None else str(self.root / file), self.keep_in, KEPT_IN)
+                self.opened[address] = self.stack.enter_context(copy)
+            except InputError as error:
+                raise InputError(f"Natural Earth layer {layer.key}: {error} Check CLAY_NATURAL_EARTH.") from error
+        return _features(_read_vectors(self.opened[address], layer, where), layer, where, file)
+
+
+def _read_vectors(path: Path, layer: Layer, where: str) -> gpd.GeoDataFrame:
+    try:
+        if path.suffix == ".parquet":  # GDAL in the pyogrio wheels has no Parquet driver
+            return gpd.read_parquet(path)
+        readable = str(path)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                members = {Path(name).name.lower(): name for name in archive.namelist()}
+            member = members.get(f"{layer.file}.shp")
+            if member is None:
+                raise InputError(f"{where}: the zip holds no {layer.file}.shp. Take it as Natural Earth publishes it.")
+            readable = f"/vsizip/{{{path.absolute()}}}/{member}"
+        frame = pyogrio.read_dataframe(readable, on_invalid="fix")
+    except InputError:
+        raise
+    # The readers' errors have no common base; pyogrio's are RuntimeErrors, pyarrow's ValueErrors and OSErrors.
+    except (RuntimeError, OSError, ValueError, zipfile.BadZipFile, ShapelyError) as error:
+        raise InputError(
+            f"{where}: cannot be read as vectors ({error}). Fetch it again; copies are kept in {KEPT_IN}."
+        ) from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise InputError(f"{where}: has no geometry. Take it as Natural Earth publishes it.")
+    if frame.crs is None and path.suffix in (".json", ".geojson"):
+        frame = frame.set_crs("EPSG:4326")  # RFC 7946, section 4
+    return frame
+
+
+def _features(frame: gpd.GeoDataFrame, layer: Layer, where: str, file: str) -> Features:
+    names = _names(frame, layer, where)
+    crs = frame.crs
+    if crs is None:
+        raise InputError(f"{where}: has no CRS. Give it one, for a shapefile as .prj.")
+    if not (crs.equals("EPSG:4326", ignore_axis_order=True) or crs.to_epsg() == 4326):
+        frame = frame.to_crs("EPSG:4326")
+    drawn = shapely.force_2d(np.asarray(frame.geometry.array, dtype=object))
+    there = ~(shapely.is_missing(drawn) | shapely.is_empty(drawn))
+    names, drawn = names[there], drawn[there]
+    parts, rows = shapely.get_parts(drawn, return_index=True)
+    alone = (np.bincount(rows, minlength=len(drawn)) == 1)[rows]
+    drawn[rows[alone]] = parts[alone]  # formats differ in whether one part is a multi-part
+    drawn = shapely.normalize(drawn)
+    _check(names, drawn, layer, where)
+    geometries, broken = drawn, np.zeros(len(drawn), dtype=bool)
+    if layer.dimension == 2:
+        broken = ~shapely.is_valid(drawn)
+        geometries = drawn.copy()
+        geometries[broken] = only(shapely.make_valid(drawn[broken]), 2)
+    record = {
+        "layer": layer.key,
+        "file": file,
+        "features": len(frame),
+        "without_geometry": int((~there).sum()),
+        "repaired": int(broken.sum()),
+    }
+    return Features(layer, names, drawn, geometries, record)
+
+
+def _check(names: Array, drawn: Array, layer: Layer, where: str) -> None:
+    """Refuse geometries of another kind than the layer's, and coordinates that are not degrees."""
+    wanted = (("Point",), ("LineString", "MultiLineString"), ("Polygon", "MultiPolygon"))[layer.dimension]
+    wrong = ~np.isin(shapely.get_type_id(drawn), [shapely.GeometryType[kind.upper()] for kind in wanted])
+    bounds = shapely.bounds(drawn)
+    far = ~(np.abs(bounds) <= np.array([180, 90, 180, 90]) + 1e-6).all(axis=1)  # also where not finite
+    for row in np.flatnonzero(wrong | far)[:1]:
+        what = f"{where}: {names[row] or 'an unnamed feature'}"
+        if wrong[row]:
+            kinds = " or ".join(wanted)
+            raise InputError(f"{what} is a {drawn[row].geom_type}, must be a {kinds}. Take Natural Earth's own layer.")
+        raise InputError(f"{what} has coordinates that are not degrees ({listed(bounds[row])}). Set the right CRS.")
+
+
+def _names(frame: gpd.GeoDataFrame, layer: Layer, where: str) -> Array:
+    """What features are called, by the first field that is filled; fields are matched without regard to case."""
+    names = pd.Series("", index=frame.index, dtype=object)
+    found = [column for wanted in layer.fields for column in frame.columns if column.lower() == wanted]
+    if not found:
+        raise InputError(
+            f"{where}: lacks the field {' or '.join(layer.fields)}; it has {', '.join(map(str, frame.columns))}. "
+            "Take the layer as Natural Earth publishes it."
+        )
+    for column in found:
+        text = frame[column].astype(object).where(frame[column].notna(), "").map(str).str.strip()
+        names = names.where(names != "", text)
+    return np.asarray(names.to_numpy(dtype=object))
+
+
+def only(geometries: Array, dimension: int) -> Array:
+    """The lines, or the polygons, of geometries, as normal multi-parts; None where there are none."""
+    parts, rows = shapely.get_parts(geometries, return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)  # a multi-part inside a collection
+    keep = (shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)
+    collect = shapely.multilinestrings if dimension == 1 else shapely.multipolygons
+    found = np.full(len(geometries), None, dtype=object)
+    collect(parts[keep], indices=rows[inner][keep], out=found)
+    return np.asarray(shapely.normalize(found))
+
+
+def listed(bounds: Sequence[float]) -> str:
+    """Bounds as text, for messages."""
+    return ", ".join(f"{value:g}" for value in bounds)
