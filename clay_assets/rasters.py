@@ -35,6 +35,8 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
     "CPL_VSIL_CURL_USE_HEAD": "NO",
+    # Each file is opened once; but an answer that broke off would be remembered, and trying again be in vain.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
 }
 
 CURL = "/vsicurl/"  # before an address, for GDAL to read it by HTTP
@@ -161,6 +163,12 @@ def _explained(href: str, error: RasterioIOError, *, signed: bool = False) -> In
     return InputError(f"{href}: is damaged or not a raster ({cause}). Fetch the file again.")
 
 
+def has_mask(src: rasterio.DatasetReader) -> bool:
+    """Whether an open raster says anywhere which pixels are data: by an alpha band, a mask or a nodata tag."""
+    said = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)
+    return said or ColorInterp.alpha in src.colorinterp
+
+
 def read_mask(src: rasterio.DatasetReader, window: Window) -> NDArray[np.uint8]:
     """Where an open raster has data: 0 where it has none; shape of the window.
 
@@ -169,11 +177,11 @@ def read_mask(src: rasterio.DatasetReader, window: Window) -> NDArray[np.uint8]:
     two or four bands, and takes near infrared for one where there is a tag.
     """
     mask: NDArray[np.uint8]
+    if not has_mask(src):
+        return np.full((int(window.height), int(window.width)), 255, np.uint8)
     if ColorInterp.alpha in src.colorinterp:
         mask = src.read(src.colorinterp.index(ColorInterp.alpha) + 1, window=window)
         return mask
-    if all(MaskFlags.all_valid in flags for flags in src.mask_flag_enums):
-        return np.full((int(window.height), int(window.width)), 255, np.uint8)
     mask = src.read_masks(1, window=window)
     if MaskFlags.per_dataset not in src.mask_flag_enums[0]:
         for band in src.indexes[1:]:

@@ -462,16 +462,17 @@ def test_the_command_names_what_it_cannot_read(
     assert f"{done.folder}/{layout.MANIFEST}: cannot be understood" in said.err
 
 
-@pytest.mark.parametrize("start", [["clay-reconcile"], [sys.executable, "-m", "clay_assets.reconciliation"]])
-def test_the_command_runs_from_a_shell(done: Made, monkeypatch: pytest.MonkeyPatch, start: list[str]) -> None:
-    monkeypatch.setenv("CLAY_STORAGE", str(done.folder))
-    monkeypatch.setenv("CLAY_RECIPE", str(done.recipe_file))
-    program = [str(Path(sys.executable).parent / start[0]), *start[1:]]
-    result = subprocess.run([*program, "--json"], capture_output=True, text=True, timeout=60, check=False)
+def test_the_command_runs_from_a_shell(done: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*command: str, recipe: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("CLAY_STORAGE", str(done.folder))
+        monkeypatch.setenv("CLAY_RECIPE", recipe)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    installed = str(Path(sys.executable).parent / "clay-reconcile")
+    result = run(installed, "--json", recipe=str(done.recipe_file))
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["differing"] == []
-    monkeypatch.setenv("CLAY_RECIPE", "no/such/recipe.toml")
-    result = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    result = run(sys.executable, "-m", "clay_assets.reconciliation", recipe="no/such/recipe.toml")
     assert (result.returncode, result.stdout) == (1, "")
     assert "no/such/recipe.toml" in result.stderr
     assert "Traceback" not in result.stderr

@@ -23,12 +23,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import calculate_default_transform, reproject, transform
 from rasterio.windows import Window
 
 from clay_assets.errors import InputError, StorageError
+from clay_assets.rasters import has_mask, read_mask
 
 STRIP_PIXELS = 8_000_000  # of the source or of the new grid, whichever has more, held at a time
 EQUAL = 1e-6  # lengths that differ by less, relatively, are the same
@@ -267,10 +268,8 @@ def _read(source: rasterio.DatasetReader, bands: list[int], making: Making, firs
     part = np.full((len(bands) + 1, last - first, source.width), VALID, source.dtypes[0])
     source.read(bands, window=window, out=part[:-1])
     if making.masked:
-        if ColorInterp.alpha in source.colorinterp:
-            part[-1] = source.read(source.colorinterp.index(ColorInterp.alpha) + 1, window=window) != 0
-        elif not all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
-            part[-1] = source.dataset_mask(window=window) != 0
+        if has_mask(source):
+            part[-1] = read_mask(source, window) != 0
         elif len(bands) == source.count:
             part[-1] = part[:-1].any(axis=0)
         else:

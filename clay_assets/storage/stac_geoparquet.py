@@ -39,6 +39,7 @@ EMPTY_SCHEMA = pa.schema(
     ]
 )
 MEMBERS = (*EMPTY_SCHEMA.names[:-1], "properties")  # of an item; the table keeps all else with the properties
+BBOX_NUMBERS = 4
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 
 
@@ -51,7 +52,9 @@ def canonical(item: Item) -> Item:
     try:
         parsed = pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
         document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
-        shapely.geometry.shape(document["geometry"])
+        place = shapely.geometry.shape(document["geometry"])
+        if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind
+            document["bbox"] = list(place.bounds)
         if not isinstance(document["id"], str):
             raise TypeError("id is no text")
     except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError, ShapelyError) as error:

@@ -237,7 +237,7 @@ def test_one_read_per_tile(tmp_path: Path, web: FileServer, fault_proxy: Callabl
     assert {path for path, _ in asked} == {f"/{name_of(*tile)}-{THE_DAY}.tif" for tile in read}
 
 
-@pytest.mark.parametrize("fault", ["503", "reset"])
+@pytest.mark.parametrize("fault", ["503", "reset", "truncate"])
 def test_a_read_that_fails_is_made_again(
     tmp_path: Path, web: FileServer, fault_proxy: Callable[[str], FaultProxy], fault: str
 ) -> None:
