@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from clay_assets.platforms import PLATFORMS
 from clay_assets.catalogues.opening import open_catalogue
+from clay_assets.platforms import PLATFORMS
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
 from clay_assets.storage.stac_geoparquet import encode_items

@@ -10,7 +10,7 @@ GDAL options: https://gdal.org/en/stable/user/configoptions.html and .../user/vi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,11 +35,10 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
     "CPL_VSIL_CURL_USE_HEAD": "NO",
-    # Each file is opened once; but an answer that broke off would be remembered, and trying again be in vain.
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
 }
 
-CURL = "/vsicurl/"  # before an address, for GDAL to read it by HTTP
+CURL, S3 = "/vsicurl/", "/vsis3/"  # before an address, for GDAL to read it by HTTP, from S3
+REMOTE = (CURL, S3)
 
 _ABSENT = ("no such file", "does not exist", "response code: 404", "nosuchkey", "nosuchbucket")
 _DENIED = (
@@ -72,7 +71,7 @@ def gdal_path(href: str) -> str:
     """The name by which GDAL opens an href: `s3://` → `/vsis3/`, `https://` → `/vsicurl/`, else unchanged."""
     scheme = urlsplit(href).scheme
     if scheme == "s3":
-        return "/vsis3/" + href.removeprefix("s3://")
+        return S3 + href.removeprefix("s3://")
     if scheme in ("http", "https"):
         return CURL + href
     return href.removeprefix("file://")
@@ -106,6 +105,7 @@ def open_raster(
         try:
             src = _opened(href, access, options)
         except RasterioIOError as error:
+            _forget_answers(gdal_path(href))
             raise _explained(href, error, signed=access.signer is not None) from fit_to_show(error)
         with src, explaining(src, href, access):
             yield src
@@ -120,6 +120,7 @@ def explaining(src: rasterio.DatasetReader, href: str, access: Access) -> Iterat
     try:
         yield
     except RasterioIOError as error:
+        _forget_answers(src.name)
         if access.signer is None:
             raise _explained(href, error) from error
         # It may have expired meanwhile: GDAL does not say why pixels cannot be read.
@@ -139,6 +140,16 @@ def _opened(href: str, access: Access, options: dict[str, int]) -> rasterio.Data
             raise
     access.signer.forget(address)
     return rasterio.open(gdal_path(access.address(href)), **options)
+
+
+def _forget_answers(path: str) -> None:
+    """Let GDAL ask again for a remote file: it remembers an answer that broke off, and trying again would be in vain.
+
+    What it remembers of a file that is not to be cached goes when that is closed.
+    """
+    if path.startswith(REMOTE):
+        with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=":".join(REMOTE)), suppress(RasterioIOError):
+            rasterio.open(path).close()
 
 
 def _cause(error: RasterioIOError) -> str:

@@ -28,6 +28,7 @@ from clay_assets_tests.servers.s3 import S3Server
 from clay_assets_tests.servers.stac_api import StacApi
 
 REPOSITORY = Path(__file__).parents[1]
+COSTLIEST = "clay_assets_tests/orchestration/"  # the whole chain, built once
 NOT_RUN = "NOT RUN: "
 
 
@@ -37,6 +38,15 @@ def not_run(what: str, why: object) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module on one worker, and those of the folder with the costliest fixture too; that one first."""
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(COSTLIEST if COSTLIEST in module else module))
+    items.sort(key=lambda item: COSTLIEST not in item.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

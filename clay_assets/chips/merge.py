@@ -144,8 +144,8 @@ def check_chips(table: pa.Table, platform: str, item_id: str, name: str) -> None
     """Refuse a scene's chip index that cannot be valid.
 
     Raises:
-        InputError: other columns than the contract's, shares outside 0 to 1, nulls, rows of another platform or
-            scene, or chip ids that do not belong to the scene or repeat; `name` tells the file.
+        InputError: other columns than the contract's, shares outside 0 to 1, pixels without a size, nulls, rows of
+            another platform or scene, or chip ids that do not belong to the scene or repeat; `name` tells the file.
     """
     again = "Delete it and materialise chip_index again."
     if not table.schema.equals(CHIP_SCHEMA):
@@ -156,6 +156,8 @@ def check_chips(table: pa.Table, platform: str, item_id: str, name: str) -> None
         values = table[column].to_numpy()
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
             raise InputError(f"{name}: {column} has values outside 0 to 1. {again}")
+    if not (table["gsd"].to_numpy() > 0).all():
+        raise InputError(f"{name}: gsd has values that are not above 0. {again}")
     for column, expected in (("platform", platform), ("item_id", item_id)):
         if set(table[column].unique().to_pylist()) - {expected}:
             raise InputError(f"{name}: has rows whose {column} is not {expected}. {again}")

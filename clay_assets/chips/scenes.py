@@ -158,7 +158,7 @@ def index_scenes(
 
 def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     """Index one scene and write its file; returns its ledger row, and whether the file was there already."""
-    fingerprint = fingerprint_of(job.item, job.platform, job.recipe)
+    fingerprint = fingerprint_of(job.item, job.platform, job.recipe, job.store)
     kept = _row_of_file(job, fingerprint)
     if kept is not None:
         return kept, True
@@ -178,8 +178,11 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
 
 
-def fingerprint_of(item: Item, platform: str, recipe: Recipe) -> str:
-    """32 hexadecimal digits that change whenever the index of a scene would."""
+def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> str:
+    """32 hexadecimal digits that change whenever the index of a scene would.
+
+    Files in our own storage count by their keys, so that a storage may be moved.
+    """
     options = recipe.options(platform)
     basis = {
         "version": INDEX_VERSION,
@@ -187,7 +190,7 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe) -> str:
         "chip_size": recipe.chip_size,
         "max_chip_nodata": options.max_chip_nodata,
     }
-    text = json.dumps(basis, sort_keys=True, default=str)
+    text = json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"')
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

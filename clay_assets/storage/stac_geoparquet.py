@@ -135,6 +135,7 @@ def items_of(table: pa.Table) -> list[Item]:
         clean.setdefault("links", [])
         clean.setdefault("assets", {})
         clean["properties"].setdefault("datetime", None)  # the one field that STAC wants even when it is null
+        clean["properties"] = dict(sorted(clean["properties"].items()))  # the library's order follows the hash seed
         items.append(clean)
     return items
 

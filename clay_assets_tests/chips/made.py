@@ -129,6 +129,7 @@ def chip_table(
             pa.array(y, pa.uint16()),
             pa.array(shares[0]),
             pa.array(shares[1] / 2),
+            pa.array(np.full(count, 10, np.float32)),
             pa.array(shapely.to_wkb(boxes), pa.binary()),
             pa.StructArray.from_arrays(
                 [pa.array(side) for side in (left, bottom, left + step, bottom + step)],

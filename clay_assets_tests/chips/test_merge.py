@@ -280,6 +280,7 @@ def renamed(name):
         (replace("cloud_cover_percentage", 1.5), "cloud_cover_percentage has values outside 0 to 1"),
         (replace("nodata_percentage", -0.01), "nodata_percentage has values outside 0 to 1"),
         (replace("nodata_percentage", float("nan")), "nodata_percentage has values outside 0 to 1"),
+        (replace("gsd", 0.0), "gsd has values that are not above 0"),
         (replace("nodata_percentage", None), "has empty values"),
         (replace("geometry", None), "has empty values"),
         (replace("chipid", "S2A_OTHER-0-0"), "chip ids that are not of scene S2A_B"),

@@ -39,9 +39,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's, over fewer years and months."""
     return recipe_with(
         tmp_path_factory.mktemp("recipe"),
-        ("years = [2020, 2023]", f"years = {list(YEARS)}"),
-        ("years = [2016, 2023]", "years = [2018, 2023]"),
-        ("months = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]", "months = [1, 4, 7, 10]"),
+        ("years = [2021, 2023]", f"years = {list(YEARS)}"),
+        ("years = [2018, 2023]", "years = [2020, 2023]"),
     )
 
 
@@ -60,9 +59,9 @@ class Chain:
         assert isinstance(clay, ClayResource)
         return clay
 
-    def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
-        """Run one job, without raising."""
-        ((_, result),) = run_steps([Step(job, partition)], self.defs.resolve_job_def, self.instance, "CRITICAL")
+    def run(self, job: str, partition: str | None = None, asset: str | None = None) -> dg.ExecuteInProcessResult:
+        """Run one job, or of it one asset, without raising."""
+        ((_, result),) = run_steps([Step(job, partition, asset)], self.defs.resolve_job_def, self.instance, "CRITICAL")
         assert result is not None
         return result
 

@@ -43,7 +43,7 @@ def test_every_platform_has_the_years_that_it_should(built: Chain) -> None:
     cells = cells_of(built)
     assert set(CELLS) == {cell for cell in cells if cell[0] in BY_QUARTERS}
     years = {key: [year for platform, year in cells if platform == key] for key in ("naip", "linz", "modis")}
-    assert set(years["naip"]) <= set(range(2018, 2024))
+    assert set(years["naip"]) <= set(range(2020, 2024))
     assert len(years["naip"]) > 2
     assert years["modis"] == [2023]
     surveyed = built.clay.table("linz_sample")["start_datetime"].dt.year

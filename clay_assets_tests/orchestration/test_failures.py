@@ -26,7 +26,7 @@ CELL = f"{KEY}|{YEAR}"
 def tolerant(folder: Path, failed_scenes: float) -> Path:
     return recipe_with(
         folder,
-        ("years = [2020, 2023]", f"years = {list(YEARS)}"),
+        ("years = [2021, 2023]", f"years = {list(YEARS)}"),
         ("failed_scenes = 0.01", f"failed_scenes = {failed_scenes}"),
     )
 

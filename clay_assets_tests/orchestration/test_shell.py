@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clay_assets.chips.index import open_index
 from clay_assets.demo.planet import Planet
+from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.conftest import Bucket
@@ -19,6 +20,7 @@ from clay_assets_tests.orchestration.conftest import Chain, said
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 CELL = "sentinel-2-l2a|2020"
+THERE = ["linz", "naip", "sentinel-2-l2a"]  # built on S3: read where it lies, searched once, made anew
 MATERIALIZE = ("asset", "materialize", "-m", "clay_assets.definitions")
 
 
@@ -135,6 +137,12 @@ def test_a_chip_index_killed_midway_resumes_without_loss(
         assert (storage / key).read_bytes() == built.clay.store().read(key)
 
 
+def elsewhere(key: str) -> bool:
+    """Whether a key belongs to a platform that was not built on S3."""
+    others = [*(set(PLATFORMS) - set(THERE)), "modis_sample"]
+    return any(f"/{name}{end}" in key for name in others for end in "/.") or any(f"={name}/" in key for name in others)
+
+
 def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
     s3_bucket: Bucket, built: Chain, planet: Planet, recipe: Path, tmp_path: Path, shell: Shell
 ) -> None:
@@ -145,9 +153,8 @@ def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
         "import dagster as dg\n"
         "from clay_assets.definitions import defs\n"
         "from clay_assets.orchestration.everything import run_steps, steps\n"
-        "from clay_assets.platforms import PLATFORMS\n"
         "clay = defs.resources['clay']\n"
-        "for step, result in run_steps(steps(clay, list(PLATFORMS)), defs.resolve_job_def,\n"
+        f"for step, result in run_steps(steps(clay, {THERE}), defs.resolve_job_def,\n"
         "                              dg.DagsterInstance.ephemeral(), 'ERROR'):\n"
         "    assert result is not None and result.success, step\n"
     )
@@ -164,15 +171,15 @@ def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(empty.iterdir()) == []
     on_s3 = {key.removeprefix("clay/"): None for key in s3_bucket.keys("clay/")}
-    assert sorted(on_s3) == sorted(files(Path(built.storage)))
-    for key, content in files(Path(built.storage)).items():
+    expected = {key: content for key, content in files(Path(built.storage)).items() if not elsewhere(key)}
+    assert sorted(on_s3) == sorted(expected)
+    for key, content in expected.items():
         if key.startswith(("chips/", "sampling/")) and key.endswith(".parquet"):
             body = s3_bucket.client.get_object(Bucket=s3_bucket.name, Key=f"clay/{key}")["Body"].read()
             assert body == content, key
-    assert (
-        open_index(f"{location}/{layout.MERGED}").count_rows()
-        == open_index(f"{built.storage}/{layout.MERGED}").count_rows()
-    )
+    for platform in THERE:
+        count = open_index(f"{location}/{layout.MERGED}", platform).count_rows()
+        assert count == open_index(f"{built.storage}/{layout.MERGED}", platform).count_rows() > 0
     result = shell(*MATERIALIZE, "--select", "scene_picks", "--partition", CELL, CLAY_STORAGE=location)
     assert result.returncode == 0, said(result)
     assert not (tmp_path / "clay").exists()

@@ -89,8 +89,8 @@ def real_chain(real_data: Path, catalogue: str, tmp_path_factory: pytest.TempPat
     # The Landsat scene is all cloud and has a margin of nodata in its one chip: limits that let it through.
     recipe = recipe_with(
         folder,
-        ("years = [2020, 2023]\nyears_per_location = 2", "years = [2020, 2020]\nyears_per_location = 1"),
-        ("years = [2020, 2023]\nyears_per_location = 1", "years = [2020, 2020]\nyears_per_location = 1"),
+        ("years = [2021, 2023]\nyears_per_location = 2", "years = [2020, 2020]\nyears_per_location = 1"),
+        ("years = [2021, 2023]\nyears_per_location = 1", "years = [2020, 2020]\nyears_per_location = 1"),
         ("max_cloud_cover = 75\nmin_sun_elevation", "max_cloud_cover = 100\nmin_sun_elevation"),
         ("max_chip_nodata = 0.0", "max_chip_nodata = 1.0"),
     )
@@ -115,7 +115,7 @@ def take(chain: Chain, sample: gpd.GeoDataFrame) -> None:
     path = Path(chain.clay.settings.mgrs_sample or "")
     path.unlink(missing_ok=True)
     sample.to_file(path, driver="GPKG", engine="pyogrio")
-    result = chain.run("sampling")
+    result = chain.run("sampling", asset="mgrs_sample")
     assert result.success, why_it_failed(result)
 
 
