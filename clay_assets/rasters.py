@@ -105,8 +105,9 @@ def open_raster(
         try:
             src = _opened(href, access, options)
         except RasterioIOError as error:
-            _forget_answers(gdal_path(href))
-            raise _explained(href, error, signed=access.signer is not None) from fit_to_show(error)
+            told = _explained(href, error, signed=access.signer is not None)
+            _forget_answers(gdal_path(href), told)
+            raise told from fit_to_show(error)
         with src, explaining(src, href, access):
             yield src
 
@@ -120,9 +121,10 @@ def explaining(src: rasterio.DatasetReader, href: str, access: Access) -> Iterat
     try:
         yield
     except RasterioIOError as error:
-        _forget_answers(src.name)
         if access.signer is None:
-            raise _explained(href, error) from error
+            told = _explained(href, error)
+            _forget_answers(src.name, told)
+            raise told from error
         # It may have expired meanwhile: GDAL does not say why pixels cannot be read.
         access.signer.forget(src.name.removeprefix(CURL))
         raise SourceError(f"{href}: could not be read on ({_cause(error)}). Run again; it is signed anew.") from (
@@ -142,12 +144,12 @@ def _opened(href: str, access: Access, options: dict[str, int]) -> rasterio.Data
     return rasterio.open(gdal_path(access.address(href)), **options)
 
 
-def _forget_answers(path: str) -> None:
-    """Let GDAL ask again for a remote file: it remembers an answer that broke off, and trying again would be in vain.
+def _forget_answers(path: str, error: InputError | SourceError) -> None:
+    """Let GDAL ask again for a remote file, where that may help: it remembers even an answer that broke off.
 
     What it remembers of a file that is not to be cached goes when that is closed.
     """
-    if path.startswith(REMOTE):
+    if path.startswith(REMOTE) and isinstance(error, SourceError):
         with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=":".join(REMOTE)), suppress(RasterioIOError):
             rasterio.open(path).close()
 

@@ -40,12 +40,14 @@ def not_run(what: str, why: object) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of a module on one worker, and those of the folder with the costliest fixture too."""
+    module = item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(COSTLIEST if COSTLIEST in module else module))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module on one worker, and those of the folder with the costliest fixture too; that one first."""
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(COSTLIEST if COSTLIEST in module else module))
+    """Begin with the costliest."""
     items.sort(key=lambda item: COSTLIEST not in item.nodeid)
 
 
