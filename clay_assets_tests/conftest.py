@@ -7,6 +7,7 @@ error when `CI` is set. Fixtures of one stage belong in the conftest.py of its f
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import uuid
@@ -226,5 +227,10 @@ def stacchip() -> Stacchip:
 
 @pytest.fixture(scope="session")
 def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
-    """The miniature planet. Tests must leave its files as they are."""
-    return make_planet(tmp_path_factory.mktemp("demo") / "planet")
+    """The miniature planet, one for all workers. Tests must leave its files as they are."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "planet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one makes it, the others wait
+        return make_planet(folder / "planet")

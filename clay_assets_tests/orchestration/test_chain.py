@@ -12,7 +12,9 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pyproj
 import pytest
+import rasterio
 
 from clay_assets.chips.index import CHIP_SCHEMA, open_index
 from clay_assets.demo.planet import Planet
@@ -246,3 +248,53 @@ def test_a_published_sample_is_taken_without_any_land_cover(
 
 def test_index_has_the_columns_of_the_contract(built: Chain) -> None:
     assert open_index(built.clay.store().uri(layout.MERGED)).schema.equals(CHIP_SCHEMA)
+
+
+def test_chips_of_modis_are_what_lies_under_them_in_the_sinusoidal_source(built: Chain) -> None:
+    """Each pixel of a chip is carried back to the source with pyproj, and judged here by its bits."""
+    store = built.clay.store()
+    key = layout.table("scene_picks", "modis", 2023)
+    item = decode_items(store.read(key), key)[0]
+    source = {}
+    for name in ("sur_refl_state_500m", "sur_refl_qc_500m", "sur_refl_b01"):
+        with rasterio.open(item["assets"][name]["href"]) as raster:
+            source[name], transform, crs = raster.read(1), raster.transform, raster.crs
+    key = layout.table("scene_imagery", "modis", 2023)
+    derived = next(one for one in decode_items(store.read(key), key) if one["id"] == item["id"])
+    grid = rasterio.Affine(*derived["properties"]["proj:transform"][:6])
+    back = pyproj.Transformer.from_crs(3857, crs.to_wkt(), always_xy=True)
+    index = open_index(store.uri(layout.MERGED), "modis", 2023).to_table().to_pandas()
+    chips = index[index["item_id"] == item["id"]]
+    assert len(chips)
+    for chip in chips.itertuples():
+        column, row = np.meshgrid(
+            np.arange(256) + 256 * int(chip.chip_index_x) + 0.5, np.arange(256) + 256 * int(chip.chip_index_y) + 0.5
+        )
+        x, y = back.transform(grid.a * column + grid.c, grid.e * row + grid.f)
+        across = np.floor((x - transform.c) / transform.a).astype(int)
+        down = np.floor((y - transform.f) / transform.e).astype(int)
+        height, width = source["sur_refl_b01"].shape
+        inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
+        state, qc, red = (values[down.clip(0, height - 1), across.clip(0, width - 1)] for values in source.values())
+        nodata = ~inside | (qc & 3 == 3) | (red == -28672)
+        cloud = inside & np.where(state == 65535, qc & 3 == 2, np.isin(state & 3, (1, 2)))
+        assert chip.nodata_percentage == pytest.approx(nodata.mean(), abs=2e-3)  # GDAL places pixels to 1/8 of one
+        assert chip.cloud_cover_percentage == pytest.approx(cloud.mean(), abs=2e-3)
+        latitude = pyproj.Transformer.from_crs(3857, 4326, always_xy=True).transform(
+            0, grid.e * (256 * int(chip.chip_index_y) + 128) + grid.f
+        )[1]
+        assert chip.gsd == pytest.approx(grid.a * np.cos(np.radians(latitude)), rel=7e-3)  # the Earth is no sphere
+
+
+def test_chips_of_linz_are_of_0_3_m_or_of_their_coarser_source(built: Chain) -> None:
+    store = built.clay.store()
+    surveys = built.clay.table("linz_sample").set_index("id")["linz:survey"]
+    index = open_index(store.uri(layout.MERGED), "linz").to_table(columns=["item_id", "gsd"]).to_pandas()
+    by_survey = index.groupby(index["item_id"].astype(str).map(surveys))["gsd"].median()
+    assert set(by_survey.index) == set(surveys)
+    for survey, gsd in by_survey.items():
+        assert gsd == pytest.approx(
+            0.4 if survey == "southland_2016_0.4m" else 0.3, rel=3e-3
+        )  # NZTM is no equidistant grid
+    notes = built.metadata("scene_imagery", "linz|2016")["notes"]
+    assert "kept at 0.4 m, coarser than 0.3 m" in str(notes)

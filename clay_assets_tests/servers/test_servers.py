@@ -258,15 +258,14 @@ def test_gdal_meets_faults(
     gdal_s3: Bucket,
     big_raster: tuple[Path, np.ndarray[Any, Any]],
     fault_proxy: Callable[[str], FaultProxy],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, values = big_raster
     gdal_s3.client.upload_file(str(path), gdal_s3.name, "big.tif")
     proxy = fault_proxy(gdal_s3.server.endpoint_url)
-    monkeypatch.setenv("AWS_S3_ENDPOINT", proxy.url.removeprefix("http://"))
+    endpoint = proxy.url.removeprefix("http://")
     proxy.answer(503, times=2)
     with (
-        rasterio.Env(GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=0.05),
+        rasterio.Env(AWS_S3_ENDPOINT=endpoint, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=0.05),
         rasterio.open(f"/vsis3/{gdal_s3.name}/big.tif") as source,
     ):
         np.testing.assert_array_equal(source.read(1, window=Window(0, 0, 5, 5)), values[:5, :5])
