@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError
 
 from clay_assets.chips.merge import read_manifest
 from clay_assets.chips.scenes import INDEXED
@@ -25,7 +24,7 @@ from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.loader import Published
 from clay_assets.scenes.picks import FAILED
 from clay_assets.scenes.plan import plan
-from clay_assets.settings import Settings
+from clay_assets.settings import read_settings
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stores import Store, open_store
@@ -190,10 +189,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="exact numbers, for programs")
     arguments = parser.parse_args()
     try:
-        settings = Settings()
+        settings = read_settings()
         store, recipe = open_store(settings.storage), load_recipe(settings.recipe)
         accounts = reconcile(store, recipe)
-    except (ClayError, ValidationError) as error:  # the latter of settings, which it names
+    except ClayError as error:
         print(error, file=sys.stderr)
         return 1
     differing = disagreements(accounts, recipe.tolerance.published)

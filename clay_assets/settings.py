@@ -6,9 +6,12 @@ S3 endpoints and credentials are the AWS SDK's own variables (AWS_ENDPOINT_URL, 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from clay_assets.errors import InputError
 
 # ESA's own address of the Sentinel-2 tiling grid, as the Sentinel-2 product page gives it.
 OFFICIAL_GRID = (
@@ -55,3 +58,16 @@ class Settings(BaseSettings):
     dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
     requests_in_flight: int = Field(default=8, ge=1, le=64, description="requests at once per host, of one run")
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings of the environment, with some of them replaced.
+
+    Raises:
+        InputError: names each variable that is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = (f"CLAY_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}" for e in error.errors())
+        raise InputError("; ".join(wrong)) from error

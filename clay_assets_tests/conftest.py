@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -28,9 +28,13 @@ from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.s3 import S3Server
 from clay_assets_tests.servers.stac_api import StacApi
 
+if TYPE_CHECKING:
+    from clay_assets_tests.orchestration.conftest import Chain
+
 REPOSITORY = Path(__file__).parents[1]
-COSTLIEST = "clay_assets_tests/orchestration/"  # the whole chain, built once
+COSTLIEST = ("clay_assets_tests/orchestration/", "clay_assets_tests/browser/")  # `built`: the whole chain, run once
 NOT_RUN = "NOT RUN: "
+SCREENSHOT = "screenshot"  # property of a test: the path of one
 
 
 def not_run(what: str, why: object) -> NoReturn:
@@ -42,18 +46,28 @@ def not_run(what: str, why: object) -> NoReturn:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a module on one worker, and those of the folder with the costliest fixture too."""
+    """Keep the tests of a module on one worker, and those of the folders with the costliest fixture too."""
     module = item.nodeid.partition("::")[0]
-    item.add_marker(pytest.mark.xdist_group(COSTLIEST if COSTLIEST in module else module))
+    item.add_marker(pytest.mark.xdist_group("built" if _is_costliest(item) else module))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the costliest."""
-    items.sort(key=lambda item: COSTLIEST not in item.nodeid)
+    items.sort(key=lambda item: not _is_costliest(item))
+
+
+def _is_costliest(item: pytest.Item) -> bool:
+    return any(folder in item.nodeid for folder in COSTLIEST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List what was not run and why, once each."""
+    """List where the screenshots lie, and what was not run and why, once each."""
+    ended = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    taken = {str(value) for report in ended for name, value in report.user_properties if name == SCREENSHOT}
+    if taken:
+        terminalreporter.section("screenshots")
+        for path in sorted(taken):
+            terminalreporter.write_line(path)
     reports = terminalreporter.stats.get("skipped", [])
     reasons = [str(r.longrepr[2]) for r in reports if isinstance(r.longrepr, tuple)]
     found = [m.group(0) for reason in reasons if (m := re.search(rf"{NOT_RUN}.*", reason, re.DOTALL))]
@@ -72,7 +86,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in list(os.environ):
             if (
                 name.startswith(("AWS_", "CLAY_", "DAGSTER_", "GDAL_HTTP_", "CPL_VSIL_", "VSI_"))
-                and name != "CLAY_REAL_DATA"
+                and name not in ("CLAY_REAL_DATA", "CLAY_ARTIFACTS")
             ):
                 patch.delenv(name)
         # No ~/.aws, and no question to the metadata service of a cloud machine.
@@ -234,3 +248,31 @@ def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
     with (folder / "planet.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first one makes it, the others wait
         return make_planet(folder / "planet")
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's, over fewer years and months."""
+    from clay_assets_tests.orchestration.conftest import YEARS, recipe_with
+
+    return recipe_with(
+        tmp_path_factory.mktemp("recipe"),
+        ("years = [2021, 2023]", f"years = {list(YEARS)}"),
+        ("years = [2018, 2023]", "years = [2020, 2023]"),
+    )
+
+
+@pytest.fixture(scope="session")
+def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """The whole chain, run once; for the folders of `COSTLIEST`. Tests must leave it as it is."""
+    import dagster as dg
+
+    from clay_assets.definitions import build_definitions
+    from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain, overrides
+
+    folder = tmp_path_factory.mktemp("built")
+    storage = str(folder / "clay")
+    with dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY) as instance:
+        chain = Chain(build_definitions(**overrides(planet, recipe, storage)), instance, storage)
+        chain.run_all()
+        yield chain

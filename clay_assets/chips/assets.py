@@ -1,43 +1,49 @@
 """Stage 4 in Dagster: `chip_index` and `merged_index`."""
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from clay_assets.orchestration.checks import none_failed, none_failed_spec, tolerate
-from clay_assets.orchestration.metadata import described_by, picture, table, table_metadata
+from clay_assets.orchestration.automation import merge_when_chips_change
+from clay_assets.orchestration.checks.gates import none_failed, none_failed_spec, tolerate
+from clay_assets.orchestration.failures import outcomes
+from clay_assets.orchestration.metadata import picture, table, table_metadata
 from clay_assets.orchestration.partitions import cell_of, cells
 from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.stage import IMAGERY, stage
 from clay_assets.orchestration.values import Chips, Items
 
-GROUP = "chips"
+asset = stage(4, "chips")
+A_MONTH_OR_SO = timedelta(days=35)  # missing cells are asked for once a month
 
 
-@dg.asset(
-    group_name=GROUP,
+@asset(
+    "clay_assets.chips.index",
+    kinds={"gdal"},
     partitions_def=cells,
-    kinds={"python", "gdal", "geoparquet"},
-    tags={"stage": "4"},
-    code_version="1",
+    pool=IMAGERY,
     io_manager_key="chip_cells",
     check_specs=[none_failed_spec("chip_index", "scenes")],
-    description=described_by("clay_assets.chips.index"),
 )
-def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imagery: Items):  # type: ignore[no-untyped-def]  # see orchestration.checks
+def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imagery: Items):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
     from clay_assets.chips.scenes import FAILED, index_scenes
-    from clay_assets.orchestration.pictures import cell_map
+    from clay_assets.orchestration.pictures.chips import cell_map
+    from clay_assets.orchestration.pictures.contact_sheet import contact_sheet
 
     key, year = cell_of(context)
     recipe = clay.recipe()
-    with clay.executor() as (executor, in_flight), Progress(context, "scenes") as progress:
+    with clay.executor() as (executor, in_flight), Progress(context.log, "scenes") as progress:
         cell = index_scenes(key, year, scene_imagery, clay.store(), recipe, executor, in_flight, progress)
     ledger = cell.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["item_id", "error"]]
     tolerance = recipe.tolerance.failed_scenes
     tolerate("scenes", failures, len(ledger), tolerance, f"chip_index {key}|{year}")
     chips = int(ledger["chips"].sum())
+    title = f"{key} {year}: {chips:,} chips of {len(cell.scenes):,} scenes"
+    sheet = contact_sheet(cell, scene_imagery, recipe.seed, recipe.chip_size, f"{key} {year}: some of its chips")
     return dg.MaterializeResult(
         value=cell,
         metadata={
@@ -46,30 +52,31 @@ def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imag
             "chips": chips,
             "chips_in_grid": int(ledger["chips_in_grid"].sum()),
             "chips_above_nodata_limit": int(ledger["chips_above_nodata_limit"].sum()),
-            "map": picture(cell_map(cell, f"{key} {year}: {chips:,} chips of {len(cell.scenes):,} scenes")),
+            "outcomes": table(outcomes(ledger)),
+            "map": picture(cell_map(cell, title)),
+            "contact_sheet": picture(sheet),
         },
         check_results=[none_failed("chip_index", "scenes", failures, len(ledger), tolerance)],
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "duckdb", "geoparquet"},
-    tags={"stage": "4"},
-    code_version="1",
+@asset(
+    "clay_assets.chips.merge",
+    kinds={"duckdb"},
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=A_MONTH_OR_SO),
     ins={"chip_index": dg.AssetIn(key="chip_index", input_manager_key="chip_cells")},
-    description=described_by("clay_assets.chips.merge"),
+    automation_condition=merge_when_chips_change,
 )
 def merged_index(
     context: dg.AssetExecutionContext, clay: ClayResource, chip_index: list[Chips]
 ) -> dg.MaterializeResult[Any]:
     from clay_assets.chips.index import CHIP_SCHEMA
     from clay_assets.chips.merge import merge
-    from clay_assets.orchestration.pictures import rows_by_platform
+    from clay_assets.orchestration.pictures.chips import index_map, scene_places
     from clay_assets.storage import layout
 
     store, recipe = clay.store(), clay.recipe()
-    with clay.executor() as (executor, in_flight), Progress(context, "partitions") as progress:
+    with clay.executor() as (executor, in_flight), Progress(context.log, "partitions") as progress:
         merged = merge(chip_index, store, recipe, executor, in_flight, progress)
     parts = [asdict(part) for part in merged.parts]
     uri = store.uri(layout.MERGED)
@@ -84,24 +91,6 @@ def merged_index(
             or "none",
             "manifest": dg.MetadataValue.path(store.uri(layout.MANIFEST)),
             "parts": table([{k: part[k] for k in ("platform", "year", "rows", "scenes", "bytes")} for part in parts]),
-            "picture": picture(rows_by_platform(parts, f"{merged.rows:,} chips")),
+            "map": picture(index_map(scene_places(chip_index), parts, f"{merged.rows:,} chips")),
         }
-    )
-
-
-@dg.asset_check(asset="merged_index", description=described_by("clay_assets.reconciliation"))
-def reconciled(clay: ClayResource) -> dg.AssetCheckResult:
-    from clay_assets.reconciliation import disagreements, reconcile, records
-
-    recipe = clay.recipe()
-    accounts = reconcile(clay.store(), recipe)
-    differing = disagreements(accounts, recipe.tolerance.published)
-    return dg.AssetCheckResult(
-        passed=not differing,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "accounts": table(records(accounts)),
-            "differing": table([{"what": what} for what in differing]),
-            "planned": "scenes, chips and bytes at most: a scene of usual size per request, nothing compressed",
-        },
     )

@@ -87,7 +87,7 @@ def index_scene(
         )
     judged = [name for name in source.quality if name in document["assets"]]
     hrefs = {name: source.href(document["assets"][name]) for name in judged}
-    declared = _declared_grid(source, document)
+    declared = declared_grid(source, document)
     shape = (declared.height, declared.width) if declared else _finest_shape(source, document)
     grid, shares = read_shares(source, hrefs, chip_size, declared, shape)
     return _table(item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit)
@@ -129,14 +129,12 @@ def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
     return ds.dataset(list(keys), schema=CHIP_SCHEMA, filesystem=store.filesystem(), format="parquet")
 
 
-def counts_of(table: pa.Table) -> tuple[int, int, int]:
-    """Chips in the grid of an indexed scene, chips above the nodata limit, chips in the index."""
-    stamp = stamp_of(table.schema)
-    return int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"]), table.num_rows
+def declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
+    """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it.
 
-
-def _declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
-    """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it."""
+    Raises:
+        InputError: the fields cannot be understood; names the item.
+    """
     fields = {**item["properties"], **item["assets"].get(platform.grid_asset, {})}
     code = fields.get("proj:code") or fields.get("proj:epsg") or fields.get("proj:wkt2")
     shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
@@ -147,6 +145,12 @@ def _declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
         return Grid(CRS.from_user_input(code), Affine(*map(float, transform[:6])), height, width)
     except (CRSError, TypeError, ValueError) as error:
         raise InputError(f"{item['id']}: its proj: fields cannot be understood ({error}).") from error
+
+
+def counts_of(table: pa.Table) -> tuple[int, int, int]:
+    """Chips in the grid of an indexed scene, chips above the nodata limit, chips in the index."""
+    stamp = stamp_of(table.schema)
+    return int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"]), table.num_rows
 
 
 def _sides(item: dict[str, Any], shape: Any) -> tuple[int, int]:

@@ -16,14 +16,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.scenes import ChipCell
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
+from clay_assets.chips.validity import check_chips
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
 from clay_assets.recipes import Recipe
@@ -138,36 +136,6 @@ def inputs_of(cell: ChipCell) -> str:
     scenes = cell.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")
     text = json.dumps([MERGE_VERSION, scenes.to_numpy().tolist()])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def check_chips(table: pa.Table, platform: str, item_id: str, name: str) -> None:
-    """Refuse a scene's chip index that cannot be valid.
-
-    Raises:
-        InputError: other columns than the contract's, shares outside 0 to 1, pixels without a size, nulls, rows of
-            another platform or scene, or chip ids that do not belong to the scene or repeat; `name` tells the file.
-    """
-    again = "Delete it and materialise chip_index again."
-    if not table.schema.equals(CHIP_SCHEMA):
-        raise InputError(f"{name}: its columns are not those of a chip index. {again}")
-    if any(column.null_count for column in table.columns):
-        raise InputError(f"{name}: has empty values. {again}")
-    for column in ("cloud_cover_percentage", "nodata_percentage"):
-        values = table[column].to_numpy()
-        if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
-            raise InputError(f"{name}: {column} has values outside 0 to 1. {again}")
-    if not (table["gsd"].to_numpy() > 0).all():
-        raise InputError(f"{name}: gsd has values that are not above 0. {again}")
-    for column, expected in (("platform", platform), ("item_id", item_id)):
-        if set(table[column].unique().to_pylist()) - {expected}:
-            raise InputError(f"{name}: has rows whose {column} is not {expected}. {again}")
-    x, y = table["chip_index_x"].to_numpy(), table["chip_index_y"].to_numpy()
-    text = pa.string()
-    ids = pc.binary_join_element_wise(item_id, table["chip_index_x"].cast(text), table["chip_index_y"].cast(text), "-")
-    if not table["chipid"].equals(ids):
-        raise InputError(f"{name}: has chip ids that are not of scene {item_id}. {again}")
-    if len(np.unique(x.astype(np.uint32) << 16 | y)) != table.num_rows:
-        raise InputError(f"{name}: a chip id occurs twice. {again}")
 
 
 def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:

@@ -22,6 +22,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -31,17 +32,19 @@ import pystac
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.chips.index import counts_of, dataset_of, index_scene
+from clay_assets.chips.validity import check_chips, geometry_valid
 from clay_assets.errors import SourceError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Item
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
-from clay_assets.storage.geoparquet import encode_arrow, stamp_of
+from clay_assets.storage.geoparquet import decode, encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
 
 INDEX_VERSION = "2"  # raise it when the same scene would give another index
 INDEXED, FAILED = "indexed", "failed"
 ATTEMPTS = 3
+LOOK_AT_THE_ITEM = "Check the item's proj: fields and its files."
 LEDGER_TYPES = {
     "item_id": "string",
     "outcome": "string",
@@ -98,6 +101,29 @@ class ChipCell:
         stale = sorted(set(stored) - set(self.keys))
         self.store.delete(stale)
         return len(stale)
+
+
+def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
+    """A cell as its stored ledger tells it.
+
+    Raises:
+        FileNotFoundError: it was not made yet.
+        InputError: the ledger cannot be read; names it.
+    """
+    key = layout.chip_ledger(platform, year)
+    try:
+        content = store.read(key)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{store.uri(key)} does not exist: materialise chip_index") from error
+    ledger = decode(content, store.uri(key))
+    made_by = stamp_of(pq.read_schema(io.BytesIO(content))).get("recipe_hash", "")
+    return ChipCell(platform, year, store, ledger, recipe_hash=made_by)
+
+
+def stored_cells(store: Store) -> list[ChipCell]:
+    """All cells that were made, in the order of their ledgers' names."""
+    named = (PurePosixPath(key) for key in store.list(layout.CHIP_LEDGERS, ".parquet"))
+    return [stored_cell(store, path.parent.name, int(path.stem)) for path in named]
 
 
 @dataclass(frozen=True)
@@ -172,6 +198,8 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     ):
         with attempt:
             table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size)
+    check_chips(table, job.platform, item.id, item.id, LOOK_AT_THE_ITEM)
+    geometry_valid(table).demand(item.id, LOOK_AT_THE_ITEM)
     in_grid, above, count = counts_of(table)
     stamp = {**job.recipe.stamp(), **stamp_of(table.schema), "fingerprint": fingerprint}
     job.store.write(job.key, encode_arrow(table, stamp))

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from clay_assets.chips.merge import read_manifest
 from clay_assets.definitions import defs
 from clay_assets.demo.planet import GENERATOR
-from clay_assets.orchestration.everything import run_steps, steps, why_it_failed
+from clay_assets.orchestration.everything import run_steps, steps
+from clay_assets.orchestration.failures import why_it_failed
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout

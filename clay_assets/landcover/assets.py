@@ -2,25 +2,20 @@
 
 import dagster as dg
 
-from clay_assets.orchestration.metadata import described_by, picture
+from clay_assets.orchestration.checks.gates import demand
+from clay_assets.orchestration.metadata import picture
 from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.stage import WORLDCOVER, stage
 from clay_assets.orchestration.values import Tiles
 
-GROUP = "landcover"
+asset = stage(1, "landcover")
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "geoparquet"},
-    tags={"stage": "1"},
-    code_version="1",
-    io_manager_key="geo_tables",
-    description=described_by("clay_assets.landcover.grid"),
-)
+@asset("clay_assets.landcover.grid", io_manager_key="geo_tables")
 def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
     from clay_assets.landcover.grid import read_grid
-    from clay_assets.orchestration.pictures import tile_map
+    from clay_assets.orchestration.pictures.maps import tile_map
     from clay_assets.storage.downloads import local_copy
 
     source = clay.settings.mgrs_grid
@@ -31,24 +26,24 @@ def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "gdal", "geoparquet"},
-    tags={"stage": "1"},
-    code_version="1",
+@asset(
+    "clay_assets.landcover.worldcover",
+    kinds={"gdal"},
+    pool=WORLDCOVER,
     io_manager_key="geo_tables",
     metadata={"flatgeobuf": True},
-    description=described_by("clay_assets.landcover.worldcover"),
 )
 def worldcover_stats(
     context: dg.AssetExecutionContext, clay: ClayResource, mgrs_grid: Tiles
 ) -> dg.MaterializeResult[Tiles]:
+    from clay_assets.landcover.validity import shares_sum_to_one
     from clay_assets.landcover.worldcover import class_shares
-    from clay_assets.orchestration.pictures import land_cover_map
+    from clay_assets.orchestration.pictures.maps import land_cover_map
 
     source = clay.settings.worldcover
-    with clay.executor() as (executor, in_flight), Progress(context, "WorldCover files") as progress:
+    with clay.executor() as (executor, in_flight), Progress(context.log, "WorldCover files") as progress:
         stats = class_shares(mgrs_grid, source, executor=executor, in_flight=in_flight, progress=progress)
+    demand("worldcover_stats", shares_sum_to_one(stats))
     return dg.MaterializeResult(
         value=stats, metadata={"source": source, **stats.attrs, "map": picture(land_cover_map(stats))}
     )

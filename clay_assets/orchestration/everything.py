@@ -97,17 +97,3 @@ def run_steps(
         if result is None or not result.success:
             failed.add(str(step))
         yield step, result
-
-
-def why_it_failed(result: dg.ExecuteInProcessResult) -> str:
-    """What a failed run says first, in one line."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            error = data.error
-            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-                error = error.cause  # Dagster's own wrappings; what is below our errors says less than they do
-            text = data.user_failure_data.description if data.user_failure_data else None
-            said = text or (error.message if error else "") or "no message"
-            return f"{event.step_key}: {' '.join(said.split())}"
-    return "no step failed; see the run's log"

@@ -12,6 +12,8 @@ import dagster as dg
 from dagster import UPathIOManager
 from upath import UPath
 
+from clay_assets.errors import InputError
+from clay_assets.orchestration.failures import what_failed
 from clay_assets.orchestration.metadata import table_metadata
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.storage import layout
@@ -70,12 +72,20 @@ class _ClayIOManager(UPathIOManager):
         schema, rows = _described(content)
         context.add_output_metadata(table_metadata(schema, rows, self.store.uri(key), self.recipe))
 
+    def load_input(self, context: dg.InputContext) -> Any:
+        with what_failed():
+            return super().load_input(context)
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        with what_failed():
+            super().handle_output(context, obj)
+
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         key = path.as_posix()
         try:
             content = self.store.read(key)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
+            raise InputError(
                 f"{self.store.uri(key)} does not exist: materialise {context.asset_key.to_user_string()} first."
             ) from error
         return self.decode(content, self.store.uri(key))
@@ -130,7 +140,7 @@ class ChipCells(_ClayIOManager):
     """
 
     def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
-        return UPath("chips/ledger")
+        return UPath(layout.CHIP_LEDGERS)
 
     def encode(self, obj: "ChipCell") -> bytes:
         from clay_assets.storage.geoparquet import encode
@@ -154,20 +164,19 @@ class ChipCells(_ClayIOManager):
         context.add_output_metadata(table_metadata(CHIP_SCHEMA, chips, uri, self.recipe))
 
     def load_input(self, context: dg.InputContext) -> "list[ChipCell]":
-        from clay_assets.chips.scenes import ChipCell
-        from clay_assets.storage.geoparquet import stamp_of
+        with what_failed():
+            return self._cells(context)
 
-        cells = []
-        stored = self.store.list("chips/ledger", ".parquet")
-        for partition in sorted(context.asset_partition_keys):
-            platform, _, year = partition.partition("|")
-            key = layout.chip_ledger(platform, year)
-            if key in stored:
-                content = self.store.read(key)
-                ledger = self.decode(content, self.store.uri(key))
-                made_by = stamp_of(_described(content)[0]).get("recipe_hash", "")
-                cells.append(ChipCell(platform, int(year), self.store, ledger, recipe_hash=made_by))
-        return cells
+    def _cells(self, context: dg.InputContext) -> "list[ChipCell]":
+        from clay_assets.chips.scenes import stored_cell
+
+        stored = self.store.list(layout.CHIP_LEDGERS, ".parquet")
+        wanted = (partition.split("|") for partition in sorted(context.asset_partition_keys))
+        return [
+            stored_cell(self.store, platform, int(year))
+            for platform, year in wanted
+            if layout.chip_ledger(platform, year) in stored
+        ]
 
 
 def _described(content: bytes) -> "tuple[pa.Schema, int]":

@@ -1,4 +1,4 @@
-"""The jobs: one for each group of assets, and one for all.
+"""The jobs: one for each group of assets, one for all, the daily checks, and those of all that is stored.
 
 The assets of a job share their partitions, so `scene_requests` (per platform) and `merged_index` (of everything) have
 jobs of their own beside the rest of their groups.
@@ -8,9 +8,29 @@ from typing import Any
 
 import dagster as dg
 
+from clay_assets.orchestration.checks import chips as chip_checks
+from clay_assets.orchestration.checks import landcover as landcover_checks
+from clay_assets.orchestration.checks import sampling as sampling_checks
+from clay_assets.orchestration.checks import scenes as scene_checks
+from clay_assets.orchestration.checks.partitions import NO_PARTITION_FAILED, PARTITIONED
 from clay_assets.orchestration.everything import run_steps, steps
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
+
+# Of all partitions together: not the business of one partition's run.
+NO_FAILED = dg.AssetSelection.checks(
+    *(dg.AssetCheckKey(dg.AssetKey(asset), NO_PARTITION_FAILED) for asset in PARTITIONED)
+)
+
+STORED = [
+    landcover_checks.worldcover_stats,
+    sampling_checks.mgrs_sample,
+    scene_checks.scene_picks,
+    scene_checks.scene_imagery,
+    chip_checks.chip_index,
+    chip_checks.merged_index,
+    chip_checks.merged_index_age,
+]
 
 landcover = dg.define_asset_job(
     "landcover",
@@ -21,25 +41,38 @@ sampling = dg.define_asset_job(
     "sampling", dg.AssetSelection.groups("sampling"), description="Which places are sampled."
 )
 requests = dg.define_asset_job(
-    "requests", dg.AssetSelection.assets("scene_requests"), description="The searches of one platform."
+    "requests", dg.AssetSelection.assets("scene_requests") - NO_FAILED, description="The searches of one platform."
 )
 scenes = dg.define_asset_job(
     "scenes",
-    dg.AssetSelection.groups("scenes") - dg.AssetSelection.assets("scene_requests"),
+    dg.AssetSelection.assets("scene_picks", "scene_imagery") - NO_FAILED,
     description="Scenes of one platform and year: searched, picked, and copied where the recipe says so.",
 )
 chips = dg.define_asset_job(
     "chips",
-    dg.AssetSelection.groups("chips") - dg.AssetSelection.assets("merged_index"),
+    dg.AssetSelection.assets("chip_index") - NO_FAILED,
     description="Chip index of one platform and year.",
 )
 cell = dg.define_asset_job(
     "cell",
-    dg.AssetSelection.assets("scene_picks", "scene_imagery", "chip_index"),
+    dg.AssetSelection.assets("scene_picks", "scene_imagery", "chip_index") - NO_FAILED,
     description="One platform and year in one run, from the search to the chip index.",
 )
 merge = dg.define_asset_job(
     "merge", dg.AssetSelection.assets("merged_index"), description="All chip indexes as one dataset."
+)
+daily_checks = dg.define_asset_job(
+    "daily_checks",
+    NO_FAILED
+    | dg.AssetSelection.checks(
+        *(dg.AssetCheckKey(dg.AssetKey("merged_index"), name) for name in ("reconciled", "up_to_date"))
+    ),
+    description="Whether a partition is left failed, and whether the merged index is up to date.",
+)
+recheck = dg.define_asset_job(
+    "recheck",
+    dg.AssetSelection.checks(*STORED),
+    description="Everything that is stored is read and checked again, every cell of it.",
 )
 
 
@@ -71,4 +104,4 @@ def everything() -> None:
     build_everything()
 
 
-ALL: list[Any] = [landcover, sampling, requests, scenes, chips, cell, merge, everything]
+ALL: list[Any] = [landcover, sampling, requests, scenes, chips, cell, merge, daily_checks, recheck, everything]

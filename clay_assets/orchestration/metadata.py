@@ -1,4 +1,4 @@
-"""What Dagster shows of a materialisation: counts, columns, address, recipe, a table or two, and one picture."""
+"""What Dagster shows of a materialisation: counts, columns, address, recipe, a table or two, and pictures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clay_assets.recipes import Recipe
 
 PICTURE_BYTES = 50_000  # the event log holds the picture itself, so it has to be small
+JPEG = b"\xff\xd8"  # how one begins
 
 
 def described_by(module: str) -> str:
@@ -51,11 +52,12 @@ def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def picture(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG as metadata that the UI shows. A picture too large is left out: no run is lost for it."""
-    if len(png) > PICTURE_BYTES:
-        return dg.MetadataValue.md(f"*the picture has {len(png):,} bytes, too many for the event log*")
-    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
+def picture(image: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG or JPEG as metadata that the UI shows. A picture too large is left out: no run is lost for it."""
+    if len(image) > PICTURE_BYTES:
+        return dg.MetadataValue.md(f"*the picture has {len(image):,} bytes, too many for the event log*")
+    kind = "jpeg" if image.startswith(JPEG) else "png"
+    return dg.MetadataValue.md(f"![picture](data:image/{kind};base64,{base64.b64encode(image).decode()})")
 
 
 def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMetadataValue:

@@ -1,29 +1,43 @@
-"""How far a long asset is: a line in the event log now and then, and a bar in a terminal. Never a line per scene."""
+"""How far a long asset is, how fast, and when it will be done: a line in the event log now and then, a bar in a
+terminal. Never a line per scene.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
+from typing import Protocol
 
-import dagster as dg
 from tqdm import tqdm
 
-LOG_EVERY = 20.0  # seconds
+FIRST_LINE = 20.0  # seconds; the pause doubles with each line,
+LONGEST_PAUSE = 320.0  # up to this: an hour has about a dozen lines
+
+
+class Log(Protocol):
+    """Where lines go, such as `context.log`."""
+
+    def info(self, message: str, /) -> None:
+        """Log a line."""
 
 
 class Progress:
-    """Callable with (done, total); used as a context manager so that the bar is closed.
+    """Callable with (done, total); used as a context manager, so that the bar is closed.
 
     Args:
-        context: whose log is written to.
+        log: of the run.
         unit: what is counted, in the plural.
+        clock: seconds, from any beginning.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, unit: str) -> None:
-        self._log = context.log
-        self._unit = unit
-        self._begun = self._logged = time.monotonic()
+    def __init__(self, log: Log, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._unit, self._clock = log, unit, clock
+        self._begun = self._logged = clock()
+        self._pause = FIRST_LINE
+        self._done = self._done_at_line = 0
         self._bar = tqdm(unit=f" {unit}", leave=False, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> Progress:
@@ -33,14 +47,25 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+        if self._done_at_line:  # it was long enough to be asked about
+            spent = tqdm.format_interval(self._clock() - self._begun)
+            self._log.info(f"{'ended' if error is None else 'stopped'} after {self._done:,} {self._unit} in {spent}")
 
     def __call__(self, done: int, total: int) -> None:
-        self._bar.total = total
+        self._bar.total, self._done = total, done
         self._bar.update(done - self._bar.n)
-        now = time.monotonic()
-        if now - self._logged < LOG_EVERY:
+        now = self._clock()
+        if now - self._logged < self._pause:
             return
-        self._logged = now
-        rate = done / (now - self._begun)
+        # Since the last line, not since the beginning: scenes kept from an earlier run go by at once.
+        rate = (done - self._done_at_line) / (now - self._logged)
+        self._logged, self._done_at_line = now, done
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         left = (total - done) / rate
-        self._log.info(f"{done:,} of {total:,} {self._unit}, {rate:,.1f} a second, about {left:,.0f} s left")
+        until = datetime.now(UTC) + timedelta(seconds=left)
+        speed = f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
+        with tqdm.external_write_mode(sys.stderr):  # the bar makes way for the line
+            self._log.info(
+                f"{done:,} of {total:,} {self._unit} ({done / total:.0%}), {speed}, "
+                f"done in about {tqdm.format_interval(left)}, at {until:%Y-%m-%d %H:%M} UTC"
+            )

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
-from clay_assets.settings import Settings
+from clay_assets.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -30,13 +29,16 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One deployment: what its settings name, opened when asked for."""
 
     overrides: dict[str, Any] = Field({}, description="setting → value, over the environment's")
-    s3: dg.ResourceDependency[S3Resource]
     _store: Any = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
-        """The settings, read from the environment now."""
-        return Settings(**self.overrides)
+        """The settings, read from the environment now.
+
+        Raises:
+            InputError: names each variable that is wrong.
+        """
+        return read_settings(**self.overrides)
 
     def recipe(self) -> "Recipe":
         """The recipe that the settings name."""
@@ -49,12 +51,12 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from clay_assets.storage.stores import open_store
 
         if self._store is None:
-            self._store = open_store(self.settings.storage, self.s3.get_client)
+            self._store = open_store(self.settings.storage)
         store: Store = self._store
         return store
 
-    def table(self, asset: str) -> "gpd.GeoDataFrame":
-        """The table of an unpartitioned asset.
+    def table(self, asset: str, *partition: str) -> "gpd.GeoDataFrame":
+        """The table of an asset, or of one of its partitions.
 
         Raises:
             InputError: it was not materialised yet.
@@ -63,7 +65,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from clay_assets.storage import layout
         from clay_assets.storage.geoparquet import decode
 
-        store, key = self.store(), layout.table(asset)
+        store, key = self.store(), layout.table(asset, *partition)
         try:
             content = store.read(key)
         except FileNotFoundError as error:

@@ -157,6 +157,8 @@ class Platform:
         rewrite: (href, options) → href that the recipe wants read; None: as it is.
         access: how its files are reached, by where they lie.
         derivation: how its images are made anew, where the recipe says `derived`.
+        shown: what a picture of its chips is made of, on the finest grid: (asset, band from 1) of red, green and blue,
+            or of one in grey; none: the first band of `grid_asset`. See `view`.
         sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
             platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
@@ -185,6 +187,7 @@ class Platform:
     rewrite: Callable[[str, Any], str] | None = None
     access: tuple[Access, ...] = ()
     derivation: Derivation | None = None
+    shown: tuple[tuple[str, int], ...] = ()
     sample_has_items: bool = False
     resolve: Callable[[Request, Sequence[Item], Any, int], list[Request]] | None = None
 
@@ -192,6 +195,11 @@ class Platform:
     def assets(self) -> tuple[str, ...]:
         """Every asset that the pipeline keeps: bands and quality, without repeats."""
         return tuple(dict.fromkeys((*self.bands, *self.quality)))
+
+    @property
+    def view(self) -> tuple[tuple[str, int], ...]:
+        """(asset, band from 1) that a picture of its chips is made of: three of them, or one."""
+        return self.shown or ((self.grid_asset, 1),)
 
     def missing(self, item: Item, among: Sequence[str]) -> list[str]:
         """Those of some assets that an item should have and has not."""

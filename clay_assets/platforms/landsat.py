@@ -97,4 +97,5 @@ def landsat(key: str, title: str) -> Platform:
         aliases=ALIASES,
         alternate="s3",
         access=(Access(requester_pays=True),),
+        shown=(("red", 1), ("green", 1), ("blue", 1)),
     )

@@ -107,4 +107,5 @@ PLATFORM = Platform(
     typical=Typical(2400, 1600, quality_bytes=1 / 8, image_bytes=36, derived_bytes=3),
     access=(Access(unsigned=True, places=("nz-imagery",)),),
     derivation=Derivation(gsd=lambda options: float(options.gsd), resampling="bilinear", bands=3, masked=True),
+    shown=(("visual", 1), ("visual", 2), ("visual", 3)),
 )

@@ -154,4 +154,5 @@ PLATFORM = Platform(
     typical=Typical(2400, 2400, quality_bytes=8, image_bytes=20, derived_bytes=20),
     access=(signed("modiseuwest"),),
     derivation=Derivation(crs="EPSG:3857", fill={**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}),
+    shown=((BANDS[0], 1), (BANDS[3], 1), (BANDS[2], 1)),  # red, green, blue
 )

@@ -132,4 +132,5 @@ PLATFORM = Platform(
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
     rewrite=rewrite,
     access=(signed("naipeuwest"), Access(requester_pays=True, places=tuple(BUCKETS))),
+    shown=(("image", 1), ("image", 2), ("image", 3)),
 )

@@ -90,4 +90,5 @@ PLATFORM = Platform(
     properties=("sar:instrument_mode", "sar:polarizations"),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
     access=(signed("sentinel1euwestrtc"),),
+    shown=(("vv", 1),),
 )

@@ -112,4 +112,5 @@ PLATFORM = Platform(
     # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
     access=(Access(unsigned=True, places=("sentinel-cogs",)),),
+    shown=(("red", 1), ("green", 1), ("blue", 1)),
 )

@@ -2,38 +2,37 @@
 
 import dagster as dg
 
-from clay_assets.orchestration.checks import agreement, agreement_spec, none_failed, none_failed_spec, tolerate
-from clay_assets.orchestration.metadata import described_by, picture, table
+from clay_assets.orchestration.checks.gates import agreement, agreement_spec, none_failed, none_failed_spec, tolerate
+from clay_assets.orchestration.metadata import picture, table
 from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.stage import LINZ_CATALOG, STAC_API, stage
 from clay_assets.orchestration.values import Tiles
 from clay_assets.platforms import platform as platform_of
 
-GROUP = "sampling"
+asset = stage(2, "sampling")
 
 
-@dg.asset(
-    group_name=GROUP,
+@asset(
+    "clay_assets.sampling.tiles",
     # Loaded in the body: a published sample needs the grid alone, and no land cover at all.
     deps=["mgrs_grid", "worldcover_stats"],
-    kinds={"python", "geoparquet"},
-    tags={"stage": "2"},
-    code_version="1",
     io_manager_key="geo_tables",
     metadata={"flatgeobuf": True},
-    description=described_by("clay_assets.sampling.tiles"),
 )
 def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
-    from clay_assets.orchestration.pictures import sample_map
+    from clay_assets.orchestration.pictures.bars import composition_bars
+    from clay_assets.orchestration.pictures.maps import sample_map
     from clay_assets.sampling.tiles import sample_tiles, take_sample
     from clay_assets.storage.downloads import local_copy
 
     published = clay.settings.mgrs_sample
+    stats = None if published else clay.table("worldcover_stats")
     if published:
         with local_copy(published, keep_in=clay.store(), folder="sampling/source") as path:
             sample = take_sample(path, clay.table("mgrs_grid"))
     else:
-        sample = sample_tiles(clay.table("worldcover_stats"), clay.recipe())
+        sample = sample_tiles(stats, clay.recipe())
     rules = sample.attrs["rules"]
     short = [rule["rule"] for rule in rules if rule["drawn"] < rule["tiles"]]
     return dg.MaterializeResult(
@@ -43,20 +42,14 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
             "rules": table(rules),
             "rules_with_too_few_candidates": ", ".join(short) or "none",
             "map": picture(sample_map(sample)),
+            "land_cover": picture(composition_bars(sample, stats)),
         },
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "geoparquet"},
-    tags={"stage": "2"},
-    code_version="1",
-    io_manager_key="geo_tables",
-    description=described_by("clay_assets.sampling.natural_earth"),
-)
+@asset("clay_assets.sampling.natural_earth", io_manager_key="geo_tables")
 def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
-    from clay_assets.orchestration.pictures import places_map
+    from clay_assets.orchestration.pictures.maps import places_map
     from clay_assets.sampling.natural_earth import sample_locations
 
     recipe = clay.recipe()
@@ -72,26 +65,24 @@ def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "stac", "geoparquet"},
-    tags={"stage": "2"},
-    code_version="1",
+@asset(
+    "clay_assets.sampling.linz",
+    kinds={"stac"},
+    pool=LINZ_CATALOG,
     io_manager_key="stac_items",
     check_specs=[
         none_failed_spec("linz_sample", "sheets"),
         agreement_spec("linz_sample", "surveys_found", "The catalogue has every survey of the recipe."),
     ],
-    description=described_by("clay_assets.sampling.linz"),
 )
-def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks
+def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
     import pandas as pd
 
-    from clay_assets.orchestration.pictures import scene_map
+    from clay_assets.orchestration.pictures.maps import scene_map
     from clay_assets.sampling.linz import draw_sheets
 
     recipe, settings = clay.recipe(), clay.settings
-    with Progress(context, "sheets") as progress:
+    with Progress(context.log, "sheets") as progress:
         drawn = draw_sheets(
             platform_of("linz"),
             settings.linz_catalog,
@@ -119,25 +110,23 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type:
     )
 
 
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "stac", "geoparquet"},
-    tags={"stage": "2"},
-    code_version="1",
+@asset(
+    "clay_assets.sampling.modis_grid",
+    kinds={"stac"},
+    pool=STAC_API,
     io_manager_key="geo_tables",
     check_specs=[
         none_failed_spec("modis_sample", "tiles"),
         agreement_spec("modis_sample", "published_tiles", "The sampled tiles are those of the published set."),
     ],
-    description=described_by("clay_assets.sampling.modis_grid"),
 )
-def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks
-    from clay_assets.orchestration.pictures import places_map
+def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
+    from clay_assets.orchestration.pictures.maps import places_map
     from clay_assets.sampling.modis_grid import differences, sample_of, tile_states
 
     platform, recipe = platform_of("modis"), clay.recipe()
     options = recipe.options("modis")
-    with clay.executor() as (executor, in_flight), Progress(context, "tiles") as progress:
+    with clay.executor() as (executor, in_flight), Progress(context.log, "tiles") as progress:
         tiles = tile_states(platform, lambda: clay.catalogue(platform), options, executor, in_flight, progress)
     failures = tiles.loc[tiles["error"].notna(), ["name", "error"]]
     tolerance = recipe.tolerance.failed_requests

@@ -114,8 +114,17 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return sample
 
 
+def candidates_of(stats: pd.DataFrame, rule: TileRule) -> int:
+    """Number of tiles that a rule's pool may be made of: those where its class is present."""
+    return int((stats[_value(rule)] > 0).sum())
+
+
+def _value(rule: TileRule) -> str:
+    return "count" if rule.land_cover == DIVERSITY else rule.land_cover
+
+
 def _pool(stats: gpd.GeoDataFrame, rule: TileRule) -> tuple[list[str], int]:
-    value = "count" if rule.land_cover == DIVERSITY else rule.land_cover
+    value = _value(rule)
     present = stats.loc[stats[value] > 0, ["name", value, "diversity"]]
     ordered = present.sort_values([value, "diversity", "name"], ascending=[False, False, True])
     return ordered["name"].head(rule.from_highest).tolist(), len(present)

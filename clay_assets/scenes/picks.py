@@ -17,6 +17,7 @@ The decision is the same whichever end of a catalogue answered. The ledger has o
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,23 @@ def pick_scenes(
         if row["item_id"] in invalid:
             row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
     return Picks(items, _ledger(platform, year, requests, rows))
+
+
+def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+    """Reason → candidates refused for it and requests that got nothing, most first."""
+    refused: Counter[str] = Counter()
+    for text in ledger["rejected"]:
+        refused.update(json.loads(text))
+    nothing = Counter(ledger.loc[ledger["outcome"] != PICKED, "reason"])
+    rows = [
+        {"reason": reason, "candidates refused": count, "requests without a scene": 0}
+        for reason, count in refused.items()
+    ]
+    rows += [
+        {"reason": reason, "candidates refused": 0, "requests without a scene": count}
+        for reason, count in nothing.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["requests without a scene"], -row["candidates refused"], row["reason"]))
 
 
 def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item | None, dict[str, Any]]:

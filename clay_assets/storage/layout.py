@@ -16,6 +16,7 @@ FOLDERS = {
     "merged_index": "chips",
 }
 
+CHIP_LEDGERS = "chips/ledger"
 MERGED = "chips/merged_index"
 MANIFEST = f"{MERGED}/_manifest.json"
 
@@ -52,7 +53,7 @@ def imagery_ledger(platform: str, year: int | str) -> str:
 
 def chip_ledger(platform: str, year: int | str) -> str:
     """Key of the ledger of one cell's chip index: one row per scene."""
-    return f"chips/ledger/{platform}/{year}.parquet"
+    return f"{CHIP_LEDGERS}/{platform}/{year}.parquet"
 
 
 def imagery(platform: str, item_id: str, name: str) -> str:

@@ -284,12 +284,11 @@ def s3_client() -> Any:
     return boto3.Session().client("s3", config=config)
 
 
-def open_store(location: str | Path, client: Callable[[], Any] = s3_client) -> Store:
+def open_store(location: str | Path) -> Store:
     """The store that a location names.
 
     Args:
         location: a folder, or `s3://bucket/prefix`.
-        client: makes the boto3 client, where the location is on S3.
 
     Raises:
         InputError: the location has another scheme, or no bucket.
@@ -299,7 +298,7 @@ def open_store(location: str | Path, client: Callable[[], Any] = s3_client) -> S
         bucket, _, prefix = text.removeprefix("s3://").partition("/")
         if not bucket:
             raise InputError(f"CLAY_STORAGE={text!r} names no bucket; write s3://bucket/prefix.")
-        return S3Store(bucket, prefix, client)
+        return S3Store(bucket, prefix, s3_client)
     if "://" in text:
         raise InputError(f"CLAY_STORAGE={text!r}: only a folder or s3://bucket/prefix can be written to.")
     return LocalStore(text)

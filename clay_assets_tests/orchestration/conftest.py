@@ -1,4 +1,4 @@
-"""A whole chain on the miniature planet, over two years, and the ways to run one."""
+"""A chain on the miniature planet, over two years, and the ways to run one. The one that was run is `built`, above."""
 
 from __future__ import annotations
 
@@ -32,16 +32,6 @@ def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
     path = folder / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's, over fewer years and months."""
-    return recipe_with(
-        tmp_path_factory.mktemp("recipe"),
-        ("years = [2021, 2023]", f"years = {list(YEARS)}"),
-        ("years = [2018, 2023]", "years = [2020, 2023]"),
-    )
 
 
 @dataclass
@@ -102,17 +92,6 @@ def new_chain(planet: Planet, recipe: Path, tmp_path: Path) -> Iterator[Callable
     yield make
     for instance in instances:
         instance.dispose()
-
-
-@pytest.fixture(scope="session")
-def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """The whole chain, run once. Tests must leave it as it is."""
-    folder = tmp_path_factory.mktemp("built")
-    storage = str(folder / "clay")
-    with dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY) as instance:
-        chain = Chain(build_definitions(**overrides(planet, recipe, storage)), instance, storage)
-        chain.run_all()
-        yield chain
 
 
 @pytest.fixture

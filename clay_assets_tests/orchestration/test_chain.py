@@ -188,8 +188,8 @@ def check_metadata(chain: Chain, asset: str, partition: str | None) -> None:
     assert str(metadata["dagster/uri"]).startswith(chain.storage)
     assert metadata["recipe_hash"] == chain.clay.recipe().hash
     pictures = [value for value in metadata.values() if str(value).startswith("![picture](data:image/png;base64,")]
-    assert len(pictures) == 1
-    assert len(str(pictures[0])) < 50_000 * 4 / 3 + 100
+    assert pictures
+    assert max(len(str(shown)) for shown in pictures) < 50_000 * 4 / 3 + 100
 
 
 def test_a_cell_without_anything_to_do_succeeds_with_empty_valid_tables(

@@ -11,8 +11,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from clay_assets.orchestration.checks import tolerate
-from clay_assets.orchestration.everything import why_it_failed
+from clay_assets.orchestration.checks.gates import tolerate
+from clay_assets.orchestration.failures import outcomes, why_it_failed
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.conftest import Bucket
@@ -56,23 +56,31 @@ def test_a_truncated_scene_is_set_aside_and_the_others_are_indexed(
     assert "damaged.tif" in ledger.loc[bad, "error"]
     assert (ledger.drop(bad)["outcome"] == "indexed").all()
     assert len(store.list(layout.chip_folder(KEY, YEAR))) == len(ledger) - 1
-    (check,) = result.get_asset_check_evaluations()
-    assert not check.passed
+    (check,) = [one for one in result.get_asset_check_evaluations() if not one.passed]
+    assert check.check_name == "no_failed_scenes"
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert check.metadata["failed"].value == 1
     assert bad in str(check.metadata["failures"].value)
+    told = str(chain.metadata("chip_index", CELL)["outcomes"])
+    assert f"| indexed |  | {len(ledger) - 1} | " in told
+    assert f"| 1 | {bad} |" in told
 
 
 def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothing(
     built: Chain, new_chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
     chain = new_chain(recipe=str(tolerant(tmp_path, failed_scenes=0)))
-    with_a_truncated_scene(built, chain, tmp_path)
+    bad = with_a_truncated_scene(built, chain, tmp_path)
     result = chain.run("chips", CELL)
     assert not result.success
     message = why_it_failed(result)
-    assert f"chip_index {CELL}: 1 scenes failed" in message
+    assert message.startswith(f"chip_index: chip_index {CELL}: 1 scenes failed")
     assert "damaged.tif" in message
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    failure = event.step_failure_data
+    assert failure.user_failure_data is not None
+    assert f"First: {bad}: " in (failure.user_failure_data.description or "")
+    assert bad in str(failure.user_failure_data.metadata["failures"].value)
     store = chain.clay.store()
     assert not store.exists(layout.chip_ledger(KEY, YEAR))
     done = store.list(layout.chip_folder(KEY, YEAR))
@@ -120,7 +128,7 @@ def test_a_failing_search_is_a_row_of_the_ledger(
 )
 def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, tolerance: float, stops: bool) -> None:
     failures = pd.DataFrame({"item_id": [f"S{n}" for n in range(failed)], "error": ["truncated"] * failed})
-    with pytest.raises(dg.Failure, match="First: truncated") if stops else nullcontext():
+    with pytest.raises(dg.Failure, match="First: S0: truncated") if stops else nullcontext():
         tolerate("scenes", failures, of, tolerance, "chip_index sentinel-2-l2a|2020")
 
 
@@ -161,3 +169,27 @@ def test_a_sample_that_was_not_made_is_named(new_chain: Callable[..., Chain]) ->
     result = new_chain().run("requests", KEY)
     assert not result.success
     assert "sampling/mgrs_sample.parquet does not exist: materialise mgrs_sample first" in why_it_failed(result)
+
+
+def test_a_wrong_setting_is_what_a_failed_run_says_first(new_chain: Callable[..., Chain]) -> None:
+    result = new_chain(workers="many").run("scenes", CELL)
+    assert not result.success
+    assert why_it_failed(result).startswith("scene_picks: CLAY_WORKERS='many': Input should be a valid integer")
+
+
+def test_errors_that_differ_by_their_scene_are_one_reason() -> None:
+    ledger = pd.DataFrame(
+        [
+            ("S1", "indexed", None),
+            ("S2", "failed", "s3://bucket/S2.tif: truncated"),
+            ("S3", "failed", "s3://bucket/S3.tif: truncated"),
+            ("S4", "failed", "S4 has no asset 'scl'"),
+            ("S5", "failed", "s3://bucket/S5.tif: truncated"),
+        ],
+        columns=["item_id", "outcome", "error"],
+    )
+    assert outcomes(ledger) == [
+        {"outcome": "failed", "reason": "… truncated", "scenes": 3, "such as": "S2"},
+        {"outcome": "failed", "reason": "… has no asset 'scl'", "scenes": 1, "such as": "S4"},
+        {"outcome": "indexed", "reason": "", "scenes": 1, "such as": "S1"},
+    ]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.assets import reconciled
+from clay_assets.orchestration.checks.chips import reconciled
 from clay_assets.platforms import PLATFORMS
 from clay_assets.reconciliation import Account, disagreements, reconcile, records
 from clay_assets.storage import layout
@@ -72,7 +72,7 @@ def test_the_check_passes_where_all_is_done(built: Chain, new_chain: Callable[..
     chain = new_chain(storage=built.storage)
     result = chain.run("merge")
     assert result.success
-    (check,) = result.get_asset_check_evaluations()
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "reconciled"]
     assert (check.check_name, check.asset_key) == ("reconciled", dg.AssetKey("merged_index"))
     assert check.passed
     assert check.metadata["differing"].value == "*nothing*"
@@ -92,7 +92,7 @@ def test_the_check_warns_of_what_is_not_done(built: Chain, new_chain: Callable[.
     chain.clay.store().write(key, built.clay.store().read(key))
     result = chain.run("merge")
     assert result.success
-    (check,) = result.get_asset_check_evaluations()
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "reconciled"]
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
     planned = len(pd.read_parquet(io.BytesIO(built.clay.store().read(key))))

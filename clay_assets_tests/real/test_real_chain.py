@@ -21,7 +21,7 @@ import rasterio
 
 from clay_assets.chips.index import open_index
 from clay_assets.definitions import build_definitions
-from clay_assets.orchestration.everything import why_it_failed
+from clay_assets.orchestration.failures import why_it_failed
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain, recipe_with
@@ -36,7 +36,7 @@ LANDSAT_TILE = "20MKC"  # a tile whose middle lies in path 1, row 62
 
 
 def sentinel_item(real_data: Path) -> dict[str, Any]:
-    """The item of the real Sentinel-2 scene, its hrefs local, `proj:shape` that of the reduced files."""
+    """The item of the real Sentinel-2 scene, its hrefs local, its grids those of the reduced files."""
     folder = real_data / "rasters" / "sentinel2_29RKH"
     item = json.loads((folder / f"{SENTINEL}.json").read_text())
     item["assets"] = {name: item["assets"][name] for name in S2_FILES}
@@ -44,6 +44,7 @@ def sentinel_item(real_data: Path) -> dict[str, Any]:
         asset["href"] = str(folder / f"{S2_FILES[name]}.tif")
         with rasterio.open(asset["href"]) as source:
             asset["proj:shape"] = [source.height, source.width]
+            asset["proj:transform"] = list(source.transform)[:6]
     return item
 
 
@@ -177,6 +178,7 @@ def test_two_real_scenes_from_sample_to_merged_index(real_chain: Chain, real_dat
         for job, partition in (("requests", platform), ("cell", f"{platform}|2020")):
             result = real_chain.run(job, partition)
             assert result.success, why_it_failed(result)
+            assert all(check.passed for check in result.get_asset_check_evaluations())
     sentinel, landsat = ledger(real_chain, "sentinel-2-l2a", 2020), ledger(real_chain, "landsat-c2l2-sr", 2020)
     assert sentinel["item_id"].dropna().to_dict() == {"29RKH-2020-Q1": SENTINEL}
     assert landsat["item_id"].dropna().to_dict() == {f"{LANDSAT_TILE}-2020-Q4": LANDSAT}

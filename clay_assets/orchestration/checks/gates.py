@@ -1,7 +1,8 @@
-"""Gates and checks. A gate stands in the asset's body, before anything is published; a check tells afterwards.
+"""Gates, and the checks that an asset returns itself. A gate stands in the asset's body, before anything is published.
 
-Checks come back with the materialisation they speak of. An asset that returns both a value and checks has no return
-annotation: Dagster 1.13 reads `MaterializeResult` there as "no value", and skips the IO manager.
+The checks of here speak of what only the run knows, such as what failed and was set aside; they come back with the
+materialisation. An asset that returns both a value and checks has no return annotation: Dagster 1.13 reads
+`MaterializeResult` there as "no value", and skips the IO manager. Checks of what is stored are beside this module.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from clay_assets.orchestration.checks.reports import violations_table
 from clay_assets.orchestration.metadata import table
+from clay_assets.validity import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +67,28 @@ def tolerate(what: str, failures: pd.DataFrame, of: int, tolerance: float, where
     if len(failures) <= allowed:
         return
     share = len(failures) / of
+    name, *_, error = failures.iloc[0]
     metadata: dict[str, Any] = {"failed": len(failures), "share": share, "tolerance": tolerance}
     raise dg.Failure(
         f"{where}: {len(failures)} {what} failed, {share:.1%}, more than the recipe's tolerance of {tolerance:.1%}. "
-        f"First: {failures.iloc[0].iloc[-1]} Nothing was published; see to the cause and run the partition again.",
+        f"First: {name}: {error} Nothing was published; see to the cause and run the partition again.",
         metadata={**metadata, "failures": _failures(failures)},
+    )
+
+
+def demand(where: str, *findings: Finding) -> None:
+    """Stop before publishing, where a rule is broken.
+
+    Raises:
+        dagster.Failure: names the place and the first violations; its metadata has the numbers.
+    """
+    broken = [one for one in findings if not one.holds]
+    if not broken:
+        return
+    first = broken[0]
+    raise dg.Failure(
+        f"{where}: {first.told}. Nothing was published; see to the cause and run it again.",
+        metadata={**first.numbers, "violations": violations_table(first)},
     )
 
 

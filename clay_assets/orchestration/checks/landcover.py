@@ -1,0 +1,23 @@
+"""The check of `worldcover_stats`."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from clay_assets.orchestration.checks.reports import Check, checks_of, stored_table
+from clay_assets.orchestration.resources import ClayResource
+from clay_assets.storage import layout
+from clay_assets.validity import Finding
+
+
+@checks_of(
+    "worldcover_stats",
+    [Check("class_shares_sum_to_1", "The class shares of every tile lie in 0 to 1 and sum to 1.")],
+)
+def worldcover_stats(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
+    """Look at the shares."""
+    from clay_assets.landcover.validity import CLASS_COLUMNS, shares_sum_to_one
+
+    key = layout.table("worldcover_stats")
+    stats = stored_table(clay.store(), key, "worldcover_stats", ["name", *CLASS_COLUMNS])
+    return {"class_shares_sum_to_1": shares_sum_to_one(stats.to_pandas())}

@@ -1,0 +1,42 @@
+"""The check of `mgrs_sample`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from clay_assets.orchestration.checks.reports import WARN, Check, checks_of, stored_table
+from clay_assets.orchestration.resources import ClayResource
+from clay_assets.storage import layout
+from clay_assets.validity import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@checks_of(
+    "mgrs_sample",
+    [
+        Check(
+            "rules_have_their_count",
+            "Every rule of the recipe chose as many tiles as it asks for, or as many as there are candidates.",
+            WARN,
+        )
+    ],
+)
+def mgrs_sample(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
+    """Look at the sample, and at the land cover that it was drawn from."""
+    from clay_assets.sampling.tiles import CLASS_COLUMNS
+    from clay_assets.sampling.validity import rules_have_their_count
+
+    store = clay.store()
+
+    def land_cover() -> "pd.DataFrame":
+        key = layout.table("worldcover_stats")
+        stats: pd.DataFrame = stored_table(
+            store, key, "worldcover_stats", ["name", "count", *CLASS_COLUMNS]
+        ).to_pandas()
+        return stats
+
+    sample = stored_table(store, layout.table("mgrs_sample"), "mgrs_sample", ["name", "rules"]).to_pandas()
+    return {"rules_have_their_count": rules_have_their_count(sample, clay.recipe(), land_cover)}

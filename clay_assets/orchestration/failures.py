@@ -1,0 +1,67 @@
+"""How failures are told: what failed comes first, in the UI, in a terminal and in tables.
+
+What is tolerated, and what stops a run, is in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from clay_assets.errors import ClayError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def what_failed() -> Iterator[None]:
+    """Let an error of ours be the first thing that the UI shows of a step, not the last of a chain of causes.
+
+    Raises:
+        dagster.Failure: with the error's own message, in place of a `ClayError`.
+    """
+    try:
+        yield
+    except ClayError as error:
+        raise dg.Failure(str(error), metadata={"error": type(error).__name__}) from error
+
+
+def why_it_failed(result: dg.ExecuteInProcessResult) -> str:
+    """What a failed run says first, in one line."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            return f"{event.step_key}: {why_step_failed(event)}"
+    return "no step failed; see the run's log"
+
+
+def why_step_failed(event: dg.DagsterEvent) -> str:
+    """What a failed step says first, in one line: our own message where there is one."""
+    data = event.step_failure_data
+    text = data.user_failure_data.description if data.user_failure_data else None
+    error = data.error
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause  # Dagster's own wrappings; what is below our errors says less than they do
+    return " ".join((text or (error.message if error else "") or "no message").split())
+
+
+def outcomes(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+    """What became of scenes and why, as the rows of a small table, most first.
+
+    Errors that differ only in the words that hold the scene's id, such as file names, are one.
+
+    Args:
+        ledger: `item_id`, `outcome`, `error` (None where there is none), a row per scene.
+    """
+    counts: dict[tuple[str, str], list[str]] = {}
+    for item, outcome, error in zip(ledger["item_id"], ledger["outcome"], ledger["error"].fillna(""), strict=True):
+        reason = " ".join("…" if item in word else word for word in error.split())
+        counts.setdefault((outcome, reason), []).append(item)
+    rows = [
+        {"outcome": outcome, "reason": reason, "scenes": len(items), "such as": items[0]}
+        for (outcome, reason), items in counts.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["scenes"], row["outcome"], row["reason"]))

@@ -1,0 +1,144 @@
+"""The Dagster UI on a finished chain, and a browser that looks at it and keeps what it saw."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from clay_assets.demo.planet import Planet
+from clay_assets_tests.conftest import REPOSITORY, SCREENSHOT, not_run
+from clay_assets_tests.orchestration.conftest import Chain
+from clay_assets_tests.servers.dagster import DagsterServers
+
+PATIENCE = 60_000  # milliseconds for anything to appear; the machine has other things to do
+A_RUN = 180_000  # for a run, its start and the daemon's turn included
+WINDOW = {"width": 1280, "height": 860}
+FLAGS = [
+    "--no-sandbox",  # Chromium's own does not work as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no page waits for another host
+]
+# Without them, a dialogue covers the page.
+DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+expect.set_options(timeout=PATIENCE)
+
+
+@dataclass
+class Ui:
+    """A page of the UI.
+
+    Attributes:
+        page: of the browser.
+        chain: what the UI shows a copy of.
+        keep: takes a screenshot with this name, of the page or of a part of it.
+    """
+
+    page: Page
+    chain: Chain
+    keep: Callable[..., None]
+
+    def asset(self, name: str, view: str = "Overview") -> None:
+        """Go to an asset, and there to a tab."""
+        self.page.goto(f"/assets/{name}")
+        self.tab(view)
+
+    def tab(self, view: str) -> None:
+        """Choose a tab of an asset's page."""
+        self.page.get_by_role("tab", name=view, exact=True).click()
+
+    def text(self, text: str) -> Locator:
+        """Where exactly this is written. The UI has hidden copies of some words, to measure them."""
+        return self.page.get_by_text(text, exact=True).filter(visible=True)
+
+    def value(self, key: str) -> Locator:
+        """The value of a metadata key: what stands beside it, or the dialogue that it is behind."""
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=key, exact=True)).first
+        row.scroll_into_view_if_needed()
+        behind = row.get_by_text(re.compile(r"^\[Show .*\]$"))
+        if not behind.count():
+            return row
+        behind.click()
+        return self.page.get_by_role("dialog")
+
+    def close(self) -> None:
+        """Close the dialogue."""
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_role("button", name="Close").click()
+        expect(dialog).to_have_count(0)
+
+    def launched(self) -> str:
+        """Follow a run that was just launched to its page, and tell its id."""
+        self.page.get_by_text(re.compile("Launched run")).wait_for()
+        self.page.get_by_role("button", name="View", exact=True).click()
+        self.page.wait_for_url("**/runs/*")
+        return self.page.url.rpartition("/")[2].partition("?")[0]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, for one module: while Playwright runs, nothing else can run an event loop in this thread."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        not_run("the UI in a browser", "there is no chromium (scripts/install_test_servers.sh installs it as root)")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def servers(
+    browser: Browser, built: Chain, planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DagsterServers]:
+    """Dagster on a copy of `built`: what is clicked here changes nothing there."""
+    home = tmp_path_factory.mktemp("ui") / "dagster_home"
+    shutil.copytree(Path(built.storage).parent, home)
+    (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    storage = str(home / Path(built.storage).name)
+    running = DagsterServers(home, {**planet.environment(), "CLAY_RECIPE": str(recipe), "CLAY_STORAGE": storage})
+    yield running
+    running.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what the browser showed when a test failed."""
+    report = yield
+    ui = getattr(item, "funcargs", {}).get("ui")
+    if report.when == "call" and report.failed and isinstance(ui, Ui):
+        ui.keep(f"failed_{item.name}")
+        report.user_properties = item.user_properties
+    return report
+
+
+@pytest.fixture
+def ui(
+    browser: Browser, servers: DagsterServers, built: Chain, record_property: Callable[[str, object], None]
+) -> Iterator[Ui]:
+    """The UI in a browser that was never there before."""
+    folder = Path(os.environ.get("CLAY_ARTIFACTS", REPOSITORY / "artifacts")) / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = browser.new_context(base_url=servers.url, viewport=WINDOW, device_scale_factor=2)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+
+    def keep(name: str, part: dict[str, float] | None = None) -> None:
+        path = folder / f"{name}.png"
+        page.screenshot(path=path, clip=part, animations="disabled")
+        record_property(SCREENSHOT, path)
+
+    yield Ui(page, built, keep)
+    context.close()

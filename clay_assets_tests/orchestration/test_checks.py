@@ -1,0 +1,317 @@
+"""Asset checks on the whole chain: run with each cell, run again at any time, failing where a file was damaged.
+
+What the rules find is tested beside the rules, in each stage's `test_validity`; here, that Dagster is told.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+
+from clay_assets.landcover.validity import shares_sum_to_one
+from clay_assets.orchestration.checks.gates import demand
+from clay_assets.orchestration.failures import why_it_failed
+from clay_assets.platforms import PLATFORMS
+from clay_assets.storage import layout
+from clay_assets_tests.orchestration.conftest import Chain
+
+KEY, YEAR = "sentinel-2-l2a", 2020
+CELL = f"{KEY}|{YEAR}"
+# Asset → checks of what it stored; the second are warnings.
+HARD = {
+    "worldcover_stats": {"class_shares_sum_to_1"},
+    "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested"},
+    "chip_index": {"chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"},
+    "merged_index": {"rows_of_chip_indexes", "chip_ids_unique"},
+}
+SOFT = {
+    "mgrs_sample": {"rules_have_their_count"},
+    "scene_imagery": {"imagery_of_picks"},
+    "merged_index": {"up_to_date"},
+}
+OF_CELLS = {"scene_picks", "scene_imagery", "chip_index"}
+Evaluations = dict[str, AssetCheckEvaluation]
+
+
+def names_of(asset: str) -> set[str]:
+    return HARD.get(asset, set()) | SOFT.get(asset, set())
+
+
+def run_checks(chain: Chain, asset: str, partition: str | None = None) -> Evaluations:
+    """Run an asset's checks by themselves, as the UI does."""
+    job = chain.defs.resolve_implicit_global_asset_job_def()
+    keys = {dg.AssetCheckKey(dg.AssetKey(asset), name) for name in names_of(asset)}
+    result = job.get_subset(asset_selection=set(), asset_check_selection=keys).execute_in_process(
+        instance=chain.instance,
+        tags={"dagster/partition": partition} if partition else None,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert result.success
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+
+def numbers(evaluation: AssetCheckEvaluation) -> dict[str, Any]:
+    return {name: value.value for name, value in evaluation.metadata.items()}
+
+
+def failed(evaluations: Evaluations) -> dict[str, str]:
+    """The checks that failed, and what they say first."""
+    return {name: one.description or "" for name, one in evaluations.items() if not one.passed}
+
+
+@pytest.fixture(scope="module")
+def copy(built: Chain, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The built chain on a storage of its own. Tests must leave it as it was: use `damaged`."""
+    storage = tmp_path_factory.mktemp("checked") / "clay"
+    shutil.copytree(built.storage, storage)
+    from clay_assets.definitions import build_definitions
+
+    settings = {**built.clay.overrides, "storage": str(storage)}
+    return Chain(build_definitions(**settings), built.instance, str(storage))
+
+
+@pytest.fixture
+def damaged(copy: Chain) -> Iterator[Callable[..., Path]]:
+    """Changes one table of the copy, or deletes it, and puts it back after the test."""
+    before: dict[Path, bytes] = {}
+
+    def damage(key: str, change: Callable[[pa.Table], pa.Table] | None) -> Path:
+        path = Path(copy.storage) / key
+        before.setdefault(path, path.read_bytes())
+        path.unlink()
+        if change is not None:
+            table = pq.read_table(io.BytesIO(before[path]))
+            pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+        return path
+
+    yield damage
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def with_value(table: pa.Table, name: str, value: object, row: int = 0) -> pa.Table:
+    """The table with one value replaced."""
+    position = table.schema.get_field_index(name)
+    values = table[name].to_pylist()
+    values[row] = value
+    return table.set_column(position, table.schema.field(position), pa.array(values, table.schema.field(position).type))
+
+
+def test_every_run_has_checked_what_it_published(built: Chain) -> None:
+    cells = [f"{platform}|{year}" for platform in PLATFORMS for year in built.clay.years_asked(platform)]
+    for severity, declared in ((dg.AssetCheckSeverity.ERROR, HARD), (dg.AssetCheckSeverity.WARN, SOFT)):
+        for asset, checks in declared.items():
+            for name in checks:
+                found = evaluations_of(built.instance, asset, name)
+                assert set(found) == (set(cells) if asset in OF_CELLS else {None}), (asset, name)
+                assert all(one.passed for one in found.values()), (asset, name, found)
+                assert {one.severity for one in found.values()} == {severity}
+                assert all(one.target_materialization_data for one in found.values())
+                assert all(numbers(one)["violated"] == 0 for one in found.values())
+    store = built.clay.store()
+    requests = pd.read_parquet(io.BytesIO(store.read(layout.table("scene_requests", KEY))))
+    once = evaluations_of(built.instance, "scene_picks", "requests_in_ledger_once")[CELL]
+    assert numbers(once)["requests"] == numbers(once)["ledger_rows"] == (requests["year"] == YEAR).sum() > 0
+    ledger = pd.read_parquet(io.BytesIO(store.read(layout.chip_ledger(KEY, YEAR))))
+    for name in HARD["chip_index"]:
+        told = numbers(evaluations_of(built.instance, "chip_index", name)[CELL])
+        assert told["chips"] == ledger["chips"].sum() > 0
+        assert told.get("scenes_without_grid", 0) == 0
+    merged = numbers(evaluations_of(built.instance, "merged_index", "rows_of_chip_indexes")[None])
+    assert merged["chips"] == merged["chips_of_cells"] == merged["chips_of_manifest"] > 0
+    sample = numbers(evaluations_of(built.instance, "mgrs_sample", "rules_have_their_count")[None])
+    assert "only 7 tiles have any" in sample["rows"]  # the planet has few, and the recipe asks for many
+
+
+def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str | None, AssetCheckEvaluation]:
+    """Cell → the oldest evaluation of a check, which is that of the run that built the chain."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), name)
+    found = {}
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1000):
+        assert record.event is not None
+        evaluation = record.event.get_dagster_event().event_specific_data
+        assert isinstance(evaluation, AssetCheckEvaluation)
+        if "cells" not in evaluation.metadata:
+            found[numbers(evaluation).get("cell")] = evaluation
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asset", "key", "change", "expected"),
+    [
+        (
+            "worldcover_stats",
+            layout.table("worldcover_stats"),
+            lambda table: with_value(table, "Cropland", 3.0),
+            {"class_shares_sum_to_1": "shares sum to 3"},
+        ),
+        (
+            "mgrs_sample",
+            layout.table("mgrs_sample"),
+            lambda table: table.slice(1),
+            {"rules_have_their_count": "rule diversity has 9 tiles, asks for 400, of 10 candidates"},
+        ),
+        (
+            "scene_picks",
+            layout.request_ledger(KEY, YEAR),
+            lambda table: table.slice(1),
+            {"requests_in_ledger_once": "-Q1 is not in the ledger", "items_of_ledger": "was picked for no request"},
+        ),
+        (
+            "scene_picks",
+            layout.table("scene_picks", KEY, YEAR),
+            lambda table: with_value(table, "eo:cloud_cover", 99.0),
+            {"picks_as_requested": "is refused: cloud cover above 75 %"},
+        ),
+        (
+            "scene_imagery",
+            layout.table("scene_imagery", KEY, YEAR),
+            lambda table: table.slice(1),
+            {"imagery_of_picks": "was picked and has no imagery"},
+        ),
+        (
+            "chip_index",
+            layout.chip_ledger(KEY, YEAR),
+            lambda table: with_value(table, "chips", 99),
+            {"rows_of_ledger": "the ledger says 99"},
+        ),
+        ("chip_index", layout.chip_ledger(KEY, YEAR), None, dict.fromkeys(HARD["chip_index"], "does not exist")),
+        (
+            "merged_index",
+            layout.merged_part(KEY, YEAR),
+            lambda table: pa.concat_tables([table, table.slice(3, 1)]),
+            {"rows_of_chip_indexes": f"{CELL}: the file of", "chip_ids_unique": "1 chip ids repeat, first S2"},
+        ),
+        (
+            "merged_index",
+            layout.chip_ledger(KEY, YEAR),
+            lambda table: table.slice(1),
+            {"up_to_date": f"{CELL}: its chip index is not in the merged index as it is now"},
+        ),
+    ],
+)
+def test_what_was_damaged_is_found_by_running_the_checks_again(
+    copy: Chain,
+    damaged: Callable[..., Path],
+    asset: str,
+    key: str,
+    change: Callable[[pa.Table], pa.Table] | None,
+    expected: dict[str, str],
+) -> None:
+    partition = CELL if asset in OF_CELLS else None
+    damaged(key, change)
+    evaluations = run_checks(copy, asset, partition)
+    assert set(evaluations) == names_of(asset)
+    said = failed(evaluations)
+    assert set(said) == set(expected)
+    for name, words in expected.items():
+        assert words in said[name]
+        assert words.replace("|", "\\|") in str(numbers(evaluations[name])["violations"])
+        assert numbers(evaluations[name])["violated"] > 0
+        assert numbers(evaluations[name]).get("cell") == partition
+
+
+def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Callable[..., Path]) -> None:
+    """As *Execute* in the UI and the job `recheck` run them."""
+    store = copy.clay.store()
+    file = min(store.list(layout.chip_folder(KEY, YEAR)))
+    scene = file.rpartition("/")[2].removesuffix(".parquet")
+    damaged(file, lambda table: with_value(with_value(table, "cloud_cover_percentage", 1.5), "geometry", b"none", 1))
+    damaged(layout.table("mgrs_sample"), None)
+    result = copy.run("recheck")
+    found = {(one.asset_key.path[0], one.check_name): one for one in result.get_asset_check_evaluations()}
+    assert set(found) == {(asset, name) for checks in (HARD, SOFT) for asset in checks for name in checks[asset]}
+    assert {key for key, one in found.items() if not one.passed} == {
+        ("chip_index", "shares_in_range"),
+        ("chip_index", "geometry_in_scene"),
+        ("mgrs_sample", "rules_have_their_count"),
+    }
+    evaluations = {name: one for (asset, name), one in found.items() if asset == "chip_index"}
+    said = failed(evaluations)
+    assert all(text.startswith(f"{CELL}: {scene}: ") for text in said.values())
+    told = numbers(evaluations["shares_in_range"])
+    assert (told["violated"], told["outside"], told["highest_share"]) == (1, 1, 1.5)
+    cells = store.list(layout.CHIP_LEDGERS, ".parquet")
+    assert told["cells"] == len(cells)
+    assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in cells)
+    assert "mgrs_sample.parquet does not exist" in str(found["mgrs_sample", "rules_have_their_count"].description)
+
+
+def test_what_was_never_made_is_not_missed(new_chain: Callable[..., Chain]) -> None:
+    """A platform that needs no land cover is run without any."""
+    result = new_chain().run("recheck")
+    assert result.success
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == sum(map(len, (*HARD.values(), *SOFT.values())))
+    assert all(one.passed for one in evaluations)
+
+
+def test_a_cell_that_is_made_anew_is_told_with_its_age(copy: Chain, damaged: Callable[..., Path]) -> None:
+    made = {
+        asset: copy.instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=partitions), limit=1
+        ).records[0]
+        for asset, partitions in (("chip_index", [CELL]), ("merged_index", None))
+    }
+    damaged(layout.chip_ledger(KEY, YEAR), lambda table: with_value(table, "fingerprint", "0" * 32))
+    evaluation = run_checks(copy, "merged_index")["up_to_date"]
+    hours = round((made["chip_index"].timestamp - made["merged_index"].timestamp) / 3600, 1)
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    assert evaluation.description == (
+        f"{CELL}: its chip index is not in the merged index as it is now, made {hours:g} h after it"
+    )
+    assert numbers(evaluation)["cells_behind"] == 1
+
+
+def test_what_breaks_a_hard_rule_is_never_published(copy: Chain, damaged: Callable[..., Path]) -> None:
+    """A request table whose rows are in the wrong year, and one that has a request twice."""
+    store = copy.clay.store()
+    keys = [layout.table("scene_picks", KEY, YEAR), layout.request_ledger(KEY, YEAR)]
+    before = [store.read(key) for key in keys]
+    table = layout.table("scene_requests", KEY)
+    others = pq.read_table(Path(copy.storage) / table)["year"].to_pylist().index(YEAR + 1)
+    for change, words in (
+        (lambda rows: with_value(rows, "year", YEAR, others), f"is of {YEAR + 1}, not of {YEAR}. Nothing was publi"),
+        (lambda rows: pa.concat_tables([rows, rows.filter(pa.compute.equal(rows["year"], YEAR)).slice(2, 1)]),
+         "is in the ledger more than once. Nothing was published"),
+    ):  # fmt: skip
+        damaged(table, change)
+        result = copy.run("scenes", CELL)
+        assert not result.success
+        assert why_it_failed(result).startswith(f"scene_picks: scene_picks {CELL}: request ")
+        assert words in why_it_failed(result)
+        assert [store.read(key) for key in keys] == before
+
+
+def test_a_gate_raises_with_the_numbers() -> None:
+    stats = pd.DataFrame({column: [0.0, 0.0] for column in ("name", *_classes())}).assign(name=["31UFU", "33UUU"])
+    stats["Cropland"] = [1.0, 0.75]
+    with pytest.raises(dg.Failure) as caught:
+        demand("worldcover_stats", shares_sum_to_one(stats.head(1)), shares_sum_to_one(stats))
+    assert str(caught.value.description).startswith(
+        "worldcover_stats: 33UUU: shares sum to 0.75. Nothing was published"
+    )
+    assert caught.value.metadata["tiles_off"].value == 1
+    demand("worldcover_stats", shares_sum_to_one(stats.head(1)))
+
+
+def _classes() -> list[str]:
+    from clay_assets.landcover.validity import CLASS_COLUMNS
+
+    return CLASS_COLUMNS
+
+
+def test_the_merged_index_has_to_be_fresh(built: Chain) -> None:
+    policy = built.defs.resolve_asset_graph().get(dg.AssetKey("merged_index")).freshness_policy
+    assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35))
