@@ -25,8 +25,14 @@ RETRY_INTERVAL = 600  # seconds; what made a run fail may have passed by then
 MERGE_INTERVAL = 300  # seconds
 
 # `eager()` would never fire: most cells of the grid of platforms and years are never asked for, so always missing.
+_chips_changed = dg.AutomationCondition.any_deps_updated()
+_never_merged = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
+    ~dg.AutomationCondition.missing()
+)
 merge_when_chips_change = (
-    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    (_chips_changed | _never_merged.newly_true()).since(
+        dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    )
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 ).with_label("chip indexes changed, and nothing is in progress")

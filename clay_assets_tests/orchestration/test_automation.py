@@ -219,10 +219,13 @@ def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
     requested = evaluator()
     assert requested() == 0  # nothing happened yet
     made(instance, "chip_index", cell("modis", 2022))
+    assert evaluator()() == 1  # turned on only now: there are chips, and they were never merged
     assert requested() == 1  # though all other cells are missing
     assert requested() == 0
+    assert requested() == 0  # also if that failed: not for ever
     instance.report_runless_asset_event(dg.AssetMaterialization("merged_index"))
     assert requested() == 0
+    assert evaluator()() == 0  # turned on only now: nothing to do
     run = run_of(instance, "modis|2021", ["chip_index"], dg.DagsterRunStatus.STARTED)
     made(instance, "chip_index", cell("naip", 2021))
     assert requested() == 0  # a cell is in progress
