@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clay_assets_tests.orchestration.conftest import Chain
 
 REPOSITORY = Path(__file__).parents[1]
-COSTLIEST = ("clay_assets_tests/orchestration/", "clay_assets_tests/browser/")  # `built`: the whole chain, run once
+COSTLIEST = ("built", "deployment")  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
 
@@ -46,18 +46,21 @@ def not_run(what: str, why: object) -> NoReturn:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a module on one worker, and those of the folders with the costliest fixture too."""
-    module = item.nodeid.partition("::")[0]
-    item.add_marker(pytest.mark.xdist_group("built" if _is_costliest(item) else module))
+    """Keep the tests of a costly fixture on one worker, and otherwise those of a module."""
+    place = _place(item)
+    group = COSTLIEST[place] if place < len(COSTLIEST) else item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the costliest."""
-    items.sort(key=lambda item: not _is_costliest(item))
+    items.sort(key=_place)
 
 
-def _is_costliest(item: pytest.Item) -> bool:
-    return any(folder in item.nodeid for folder in COSTLIEST)
+def _place(item: pytest.Item) -> int:
+    """Place of a test's fixture in COSTLIEST; after all of them if it has none."""
+    fixtures = getattr(item, "fixturenames", ())
+    return next((place for place, name in enumerate(COSTLIEST) if name in fixtures), len(COSTLIEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -84,9 +87,9 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if (
-                name.startswith(("AWS_", "CLAY_", "DAGSTER_", "GDAL_HTTP_", "CPL_VSIL_", "VSI_"))
-                and name not in ("CLAY_REAL_DATA", "CLAY_ARTIFACTS")
+            if name.startswith(("AWS_", "CLAY_", "DAGSTER_", "GDAL_HTTP_", "CPL_VSIL_", "VSI_")) and name not in (
+                "CLAY_REAL_DATA",
+                "CLAY_ARTIFACTS",
             ):
                 patch.delenv(name)
         # No ~/.aws, and no question to the metadata service of a cloud machine.
@@ -264,7 +267,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """The whole chain, run once; for the folders of `COSTLIEST`. Tests must leave it as it is."""
+    """The whole chain, run once. Tests must leave it as it is."""
     import dagster as dg
 
     from clay_assets.definitions import build_definitions

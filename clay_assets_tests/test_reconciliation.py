@@ -440,7 +440,7 @@ def test_the_command_for_programs(done: Made, command: Command, capsys: pytest.C
     [
         ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),
         ("storage", "gs://bucket", "only a folder or s3://bucket/prefix can be written to"),
-        ("workers", "none", "workers\n"),
+        ("workers", "none", "CLAY_WORKERS='none'"),
     ],
 )
 def test_the_command_names_a_wrong_setting(

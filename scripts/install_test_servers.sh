@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the servers that the tests talk to, from Debian's packages, where that is allowed.
+# Install the servers that the tests talk to, and the browser that they look with, from Debian's packages, where that is allowed.
 # Ends with 0 in any case: without them those tests are skipped, and pytest lists them under "not run".
 set -u
 
@@ -10,6 +10,7 @@ without() {
     say "not installed:$missing"
     case "$missing" in *postgresql*) say "NOT RUN will be: tests on a STAC API (PostgreSQL with PostGIS)" ;; esac
     case "$missing" in *radosgw* | *ceph*) say "NOT RUN will be: tests on S3 (Ceph RGW)" ;; esac
+    case "$missing" in *chromium*) say "NOT RUN will be: tests of the UI in a browser (Chromium)" ;; esac
     exit 0
 }
 
@@ -23,6 +24,8 @@ look() {
         state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=absent
         [ "$state" = installed ] || missing="$missing $package"
     done
+    # The tests look for the program, which need not be Debian's.
+    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 }
 
 look

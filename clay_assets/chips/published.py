@@ -116,7 +116,8 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
     except StorageError:
         raise
     except UNREADABLE as error:
-        said.append(f"{store.uri(file.key)} cannot be read ({error or type(error).__name__})")
+        gone = isinstance(error, FileNotFoundError)
+        said.append(f"{store.uri(file.key)} {'does not exist' if gone else f'cannot be read ({error})'}")
         return {ROWS: finding(said, **{**numbers, "files_missing": 1})}
     if table.num_rows != file.chips:
         said.append(f"the file holds {table.num_rows:,} chips, the ledger says {file.chips:,}")
@@ -154,9 +155,11 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
             said.append(f"{name}: {store.uri(key)} cannot be read ({error})")
             continue
         chips += rows
-        if (rows, made_from, store.size(key)) != (part.rows, part.inputs, part.bytes):
+        size = store.size(key) or 0
+        if (rows, size, made_from) != (part.rows, part.bytes, part.inputs):
             said.append(
-                f"{name}: the file of {rows:,} chips is not the one of {part.rows:,} that the manifest tells of"
+                f"{name}: the file, {rows:,} chips in {size:,} bytes, is not the one of {part.rows:,} in "
+                f"{part.bytes:,} that the manifest tells of"
             )
         cell = now.get((part.platform, part.year))
         if cell is None or inputs_of(cell) != part.inputs:

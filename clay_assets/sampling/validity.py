@@ -41,7 +41,7 @@ def rules_have_their_count(sample: pd.DataFrame, recipe: Recipe, land_cover: Cal
     rows, short = [], 0
     for rule in recipe.tile_rules:
         candidates = candidates_of(stats, rule)
-        expected = min(rule.tiles, rule.from_highest, candidates)
+        expected = min(rule.tiles, candidates)  # a recipe's pools are no smaller than its draws
         short += expected < rule.tiles
         why = f"only {candidates} tiles have any" if expected < rule.tiles else ""
         if drawn[rule.rule] != expected:

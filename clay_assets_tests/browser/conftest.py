@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 
 from clay_assets.demo.planet import Planet
 from clay_assets_tests.conftest import REPOSITORY, SCREENSHOT, not_run
@@ -19,7 +19,7 @@ from clay_assets_tests.servers.dagster import DagsterServers
 
 PATIENCE = 60_000  # milliseconds for anything to appear; the machine has other things to do
 A_RUN = 180_000  # for a run, its start and the daemon's turn included
-WINDOW = {"width": 1280, "height": 860}
+WINDOW: ViewportSize = {"width": 1080, "height": 900}  # a picture of it can be read in the README too
 FLAGS = [
     "--no-sandbox",  # Chromium's own does not work as root
     "--disable-gpu",
@@ -65,7 +65,7 @@ class Ui:
 
     def value(self, key: str) -> Locator:
         """The value of a metadata key: what stands beside it, or the dialogue that it is behind."""
-        row = self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=key, exact=True)).first
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=key, exact=True)).last
         row.scroll_into_view_if_needed()
         behind = row.get_by_text(re.compile(r"^\[Show .*\]$"))
         if not behind.count():
@@ -80,19 +80,24 @@ class Ui:
         expect(dialog).to_have_count(0)
 
     def launched(self) -> str:
-        """Follow a run that was just launched to its page, and tell its id."""
-        self.page.get_by_text(re.compile("Launched run")).wait_for()
-        self.page.get_by_role("button", name="View", exact=True).click()
+        """Follow a run that was just launched to its page, and tell where that is."""
+        self.page.get_by_role("link", name="View", exact=True).click()
         self.page.wait_for_url("**/runs/*")
-        return self.page.url.rpartition("/")[2].partition("?")[0]
+        return self.page.url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chromium() -> str:
+    """Path of Debian's Chromium; looked for before anything is built for it to look at."""
+    path = shutil.which("chromium")
+    if path is None:
+        not_run("the UI in a browser", "there is no chromium (scripts/install_test_servers.sh installs it as root)")
+    return path
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, for one module: while Playwright runs, nothing else can run an event loop in this thread."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        not_run("the UI in a browser", "there is no chromium (scripts/install_test_servers.sh installs it as root)")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A running browser, for one module: while Playwright runs, this thread can run no other event loop."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
@@ -101,7 +106,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def servers(
-    browser: Browser, built: Chain, planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+    built: Chain, planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DagsterServers]:
     """Dagster on a copy of `built`: what is clicked here changes nothing there."""
     home = tmp_path_factory.mktemp("ui") / "dagster_home"
@@ -124,21 +129,29 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser, servers: DagsterServers) -> Iterator[BrowserContext]:
+    """One browser profile, in which the navigation is hidden, as the pages need its room."""
+    with browser.new_context(base_url=servers.url, viewport=WINDOW, device_scale_factor=2) as context:
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.goto("/automation")
+        page.get_by_role("button", name="Hide navigation").click()
+        page.close()
+        yield context
+
+
 @pytest.fixture
-def ui(
-    browser: Browser, servers: DagsterServers, built: Chain, record_property: Callable[[str, object], None]
-) -> Iterator[Ui]:
-    """The UI in a browser that was never there before."""
+def ui(context: BrowserContext, built: Chain, record_property: Callable[[str, object], None]) -> Iterator[Ui]:
+    """A page in it."""
     folder = Path(os.environ.get("CLAY_ARTIFACTS", REPOSITORY / "artifacts")) / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
-    context = browser.new_context(base_url=servers.url, viewport=WINDOW, device_scale_factor=2)
-    context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
-    def keep(name: str, part: dict[str, float] | None = None) -> None:
+    def keep(name: str, part: FloatRect | None = None) -> None:
         path = folder / f"{name}.png"
         page.screenshot(path=path, clip=part, animations="disabled")
-        record_property(SCREENSHOT, path)
+        record_property(SCREENSHOT, str(path))
 
     yield Ui(page, built, keep)
-    context.close()
+    page.close()

@@ -74,7 +74,7 @@ def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) ->
     assert found.numbers["files_of_another_run"] == 1
     assert (found.numbers["chips"], found.numbers["chips_of_ledger"]) == (60, 192)
     missing, rows, run, damaged = found.violations
-    assert missing.startswith(f"S2A_A: {paths['S2A_A']} cannot be read")
+    assert missing == f"S2A_A: {paths['S2A_A']} does not exist"
     assert rows == "S2A_B: the file holds 60 chips, the ledger says 64"
     assert run == "S2A_B: the file is not the one that the ledger tells of"
     assert damaged.startswith(f"S2A_C: {paths['S2A_C']} cannot be read")
@@ -167,11 +167,22 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells) -> None:
     found = rows_of_chip_indexes(store, cells)
     lost, other, fewer, extra = found.violations
     assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)} cannot be read")
-    assert other == f"{S2}|2020: the file of 190 chips is not the one of 192 that the manifest tells of"
+    assert other.startswith(f"{S2}|2020: the file, 190 chips in ")
     assert fewer == f"{S2}|2020: 190 chips, its chip index has 192"
     assert extra == f"{part(store, L1, 2019)} is not in the manifest"
     assert found.numbers["chips"] == 190 + 64
     assert found.numbers["files_not_in_manifest"] == 1
+
+
+def test_a_part_that_was_replaced_is_named(store, cells) -> None:
+    path = part(store, S2, 2021)
+    size = path.stat().st_size
+    pq.write_table(pq.read_table(path), path, compression="none")
+    (said,) = rows_of_chip_indexes(store, cells).violations
+    assert said == (
+        f"{S2}|2021: the file, 64 chips in {path.stat().st_size:,} bytes, is not the one of 64 in {size:,} "
+        "that the manifest tells of"
+    )
 
 
 def test_a_manifest_that_does_not_add_up_is_named(store, cells) -> None:

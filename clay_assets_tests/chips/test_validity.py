@@ -71,6 +71,7 @@ def test_chip_ids_that_repeat_or_are_foreign_are_named() -> None:
     table = scene()
     twice = ids_unique(pa.concat_tables([table, table.slice(7, 2)]), SCENE)
     assert twice.numbers == {"chips": 22, "foreign_ids": 0, "repeated": 2}
+    assert twice.violated == 2
     assert twice.violations == ("a chip id occurs twice: 2 chips, first S2A_B-2-1",)
     foreign = ids_unique(changed(table, "chipid", 6, "S2A_C-1-1"), SCENE)
     assert foreign.numbers == {"chips": 20, "foreign_ids": 1, "repeated": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.operating.conftest import PASSWORD, PLATFORMS, YEARS, Deployment
 from clay_assets_tests.orchestration.conftest import Chain, said
+from clay_assets_tests.servers.dagster import DagsterServers
 
 KILLED = f"{PLATFORMS[1]}|{YEARS[0]}"
 CELLS = [*(f"{PLATFORMS[0]}|{year}" for year in YEARS), KILLED]
@@ -43,14 +45,6 @@ query ($id: String!) {
       ... on AssetPartitionsStatusCounts { numPartitionsMaterialized numPartitionsFailed } } } }
   }
 }"""
-LAUNCH_RUN = """
-mutation ($execution: ExecutionParams!) {
-  launchRun(executionParams: $execution) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}"""
 FAILURES = """
 query ($id: ID!) {
   logsForRun(runId: $id) { ... on EventConnection { events { ... on ExecutionStepFailureEvent {
@@ -65,10 +59,31 @@ def runs_of(chain: Chain, **tags: str) -> list[dg.RunRecord]:
     return list(reversed(chain.instance.get_run_records(dg.RunsFilter(tags=wanted))))
 
 
+def written(deployment: Deployment, folder: str) -> dict[str, object]:
+    """Keys below a folder of the bucket, and when they were written."""
+    pages = deployment.bucket.client.get_paginator("list_objects_v2").paginate(
+        Bucket=deployment.bucket.name, Prefix=folder
+    )
+    return {row["Key"]: row["LastModified"] for page in pages for row in page.get("Contents", [])}
+
+
 def pid_of(chain: Chain, run_id: str) -> int:
     """The process that works on a run, as it has said itself."""
     said_so = (re.search(r"in process \(pid: (\d+)\)", event.user_message) for event in chain.instance.all_logs(run_id))
     return next(int(found[1]) for found in said_so if found)
+
+
+def dagster(servers: DagsterServers, *arguments: str) -> None:
+    """Run `dagster …` in a shell beside the deployment; it has to succeed."""
+    result = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), *arguments, *servers.location],
+        env=servers.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 0, said(result)
 
 
 def overlap(spans: Iterable[tuple[float, float]]) -> bool:
@@ -89,8 +104,9 @@ def test_a_backfill_with_a_killed_run_loses_nothing_and_doubles_nothing(deployme
     platform, year = KILLED.split("|")
     folder = f"clay/{layout.chip_folder(platform, int(year))}"
     first = servers.wait_for("run to kill", lambda: runs_of(chain, dagster__partition=KILLED))[0].dagster_run
-    indexed = servers.wait_for("indexed scene", lambda: deployment.bucket.keys(folder), every=0.02)
+    servers.wait_for("indexed scene", lambda: deployment.bucket.keys(folder), every=0.02)
     os.kill(pid_of(chain, first.run_id), signal.SIGKILL)
+    indexed = written(deployment, folder)
 
     def ended() -> dict[str, object] | None:
         found = servers.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]
@@ -104,7 +120,12 @@ def test_a_backfill_with_a_killed_run_loses_nothing_and_doubles_nothing(deployme
     (retry,) = runs_of(chain, dagster__retry_number="1")
     assert retry.dagster_run.parent_run_id == first.run_id
     store = chain.clay.store()
-    assert len(indexed) < len(store.list(layout.chip_folder(platform, int(year)))), "killed too late to mean anything"
+    # It went on from the scenes that were done.
+    whole = written(deployment, folder)
+    assert 0 < len(indexed) < len(whole), "killed too late to mean anything"
+    assert {key: whole[key] for key in indexed} == indexed
+    kept = chain.metadata("chip_index", KILLED)["scenes_indexed_before"]
+    assert kept in (len(indexed), len(indexed) + 1)  # what the server had received of one more came in afterwards
 
     # Every chip of every picked scene, once.
     assert chain.run("merge").success
@@ -115,16 +136,16 @@ def test_a_backfill_with_a_killed_run_loses_nothing_and_doubles_nothing(deployme
         key = layout.table("scene_picks", platform, int(year))
         limit = chain.clay.recipe().options(platform).max_chip_nodata
         for item in decode_items(store.read(key), key):
-            truth = planet.chip_truth(item["id"])
-            chips = truth[truth["nodata_percentage"] <= limit]
+            drawn = planet.chip_truth(item["id"])
+            chips = drawn[drawn["nodata_percentage"] <= limit]
             names = [f"{item['id']}-{x}-{y}" for x, y in zip(chips.chip_index_x, chips.chip_index_y, strict=True)]
             expected.append(chips.assign(chipid=names).set_index("chipid"))
-    whole = pd.concat(expected)
+    truth = pd.concat(expected)
     assert merged.index.is_unique
-    assert set(merged.index) == set(whole.index)
+    assert set(merged.index) == set(truth.index)
     assert len(merged) > 100
     np.testing.assert_array_equal(
-        merged.loc[whole.index, "cloud_cover_percentage"], whole["cloud_cover_percentage"].astype(np.float32)
+        merged.loc[truth.index, "cloud_cover_percentage"], truth["cloud_cover_percentage"].astype(np.float32)
     )
 
     # The limits held: one run of a platform at once (tag), one search at once of all runs (pool).
@@ -142,94 +163,45 @@ def test_a_backfill_with_a_killed_run_loses_nothing_and_doubles_nothing(deployme
     assert not overlap(spans)
 
 
-def test_a_backfill_from_a_shell(deployment: Deployment) -> None:
-    cells = [f"{PLATFORMS[0]}|2012", f"{PLATFORMS[1]}|2013"]  # nothing to do in these
-    command = ["dagster", "job", "backfill", "-j", "cell", "--partitions", ",".join(cells), "--noprompt"]
-    program, *arguments = [*command, *deployment.servers.location]
-    result = subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments],
-        env=deployment.servers.environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.returncode == 0, said(result)
-    names = {record.split()[-1] for record in result.stdout.splitlines() if "backfill" in record.lower()}
-    assert names, result.stdout
-
-    def done() -> list[dg.RunRecord] | None:
-        runs = [run for cell in cells for run in runs_of(deployment.chain, dagster__partition=cell)]
-        return runs if len(runs) == len(cells) and all(run.dagster_run.is_finished for run in runs) else None
-
-    runs = deployment.servers.wait_for("end of the backfill", done)
-    assert {run.dagster_run.status.value for run in runs} == {"SUCCESS"}
-    assert len({run.dagster_run.tags["dagster/backfill"] for run in runs}) == 1
-
-
-def test_what_failed_is_said_first_and_retried_once(deployment: Deployment) -> None:
+def test_a_backfill_from_a_shell_and_its_failed_partition_retried_once(deployment: Deployment) -> None:
     chain, servers = deployment.chain, deployment.servers
-    partition = "naip|2021"  # its searches were never made
-    location = chain.defs.get_repository_def().name
-    answer = servers.graphql(
-        LAUNCH_RUN,
-        execution={
-            "selector": {
-                "repositoryLocationName": _location(servers),
-                "repositoryName": location,
-                "jobName": "cell",
-                "assetSelection": [{"path": [asset]} for asset in ASSETS],
-            },
-            "executionMetadata": {
-                "tags": [
-                    {"key": "dagster/partition", "value": partition},
-                    {"key": "dagster/max_retries", "value": "0"},  # so that it is the sensor that retries
-                ]
-            },
-        },
-    )["launchRun"]
-    assert answer["__typename"] == "LaunchRunSuccess", answer
-    run_id = answer["run"]["runId"]
+    nothing_to_do, failing = f"{PLATFORMS[0]}|2012", "naip|2021"  # the searches of naip were never made
+    dagster(
+        servers, "job", "backfill", "-j", "cell", "--partitions", f"{nothing_to_do},{failing}", "--noprompt",
+        "--tags", json.dumps({"dagster/max_retries": "0"}),  # so that it is the sensor that retries
+    )  # fmt: skip
 
-    def ended() -> bool:
-        run = chain.instance.get_run_by_id(run_id)
-        return run is not None and run.is_finished
+    def ended(partition: str) -> list[dg.RunRecord] | None:
+        runs = runs_of(chain, dagster__partition=partition)
+        return runs if runs and all(run.dagster_run.is_finished for run in runs) else None
 
-    servers.wait_for("end of the run", ended)
-    (failure,) = [event for event in servers.graphql(FAILURES, id=run_id)["logsForRun"]["events"] if event]
+    (good,) = servers.wait_for("end of a run", lambda: ended(nothing_to_do))
+    (bad,) = servers.wait_for("end of a run", lambda: ended(failing))
+    assert good.dagster_run.status is dg.DagsterRunStatus.SUCCESS
+    assert bad.dagster_run.tags["dagster/backfill"] == good.dagster_run.tags["dagster/backfill"]
+
+    # What the UI shows of it first: what is missing, and what to do.
+    events = servers.graphql(FAILURES, id=bad.dagster_run.run_id)["logsForRun"]["events"]
+    (failure,) = [event for event in events if event]
     assert failure["stepKey"] == "scene_picks"
     message = "scenes/scene_requests/naip.parquet does not exist: materialise scene_requests first."
     assert failure["failureMetadata"]["description"].endswith(message)
     assert failure["error"]["message"].split("\n")[0].endswith(message)
 
-    result = subprocess.run(
-        [
-            Path(sys.executable).with_name("dagster"),
-            "sensor",
-            "start",
-            "retry_failed_cells",
-            *servers.location,
-        ],
-        env=servers.environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert result.returncode == 0, said(result)
+    dagster(servers, "sensor", "start", "retry_failed_cells")
 
     def retried() -> list[dg.RunRecord] | None:
-        runs = runs_of(chain, **{RETRY_OF.replace("/", "__"): run_id})
+        runs = runs_of(chain, **{RETRY_OF.replace("/", "__"): bad.dagster_run.run_id})
         return runs if runs and runs[0].dagster_run.is_finished else None
 
     (retry,) = servers.wait_for("retry by the sensor", retried)
-    assert retry.dagster_run.tags["dagster/partition"] == partition
+    assert retry.dagster_run.tags["dagster/partition"] == failing
     assert retry.dagster_run.status is dg.DagsterRunStatus.FAILURE
-    sensor = chain.defs.get_repository_def().get_sensor_def("retry_failed_cells")
-    context = dg.build_sensor_context(instance=chain.instance, repository_def=chain.defs.get_repository_def())
-    again = sensor.evaluate_tick(context)
+    repository = chain.defs.get_repository_def()
+    context = dg.build_sensor_context(instance=chain.instance, repository_def=repository)
+    again = repository.get_sensor_def("retry_failed_cells").evaluate_tick(context)
     assert again.run_requests == []
-    assert partition in (again.skip_message or "")
+    assert failing in (again.skip_message or "")
 
 
 def test_logs_are_in_the_bucket_and_secrets_nowhere(deployment: Deployment) -> None:
@@ -248,10 +220,3 @@ def test_logs_are_in_the_bucket_and_secrets_nowhere(deployment: Deployment) -> N
     assert any(KILLED in text for text in told)
     for secret in secrets:
         assert not [text for text in told if secret in text]
-
-
-def _location(servers: object) -> str:
-    (location,) = servers.graphql("{ workspaceOrError { ... on Workspace { locationEntries { name } } } }")[  # type: ignore[attr-defined]
-        "workspaceOrError"
-    ]["locationEntries"]
-    return str(location["name"])

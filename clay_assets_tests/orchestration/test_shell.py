@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from clay_assets_tests.orchestration.conftest import Chain, said
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 CELL = "sentinel-2-l2a|2020"
-THERE = ["linz", "naip"]  # built on S3: searched once and read where it lies; made anew
+THERE = ["naip"]  # built on S3: searched once, and read where it lies
 MATERIALIZE = ("asset", "materialize", "-m", "clay_assets.definitions")
 
 
@@ -28,21 +26,6 @@ def test_definitions_validate(shell: Shell) -> None:
     result = shell("definitions", "validate", "-m", "clay_assets.definitions")
     assert result.returncode == 0, said(result)
     assert "All code locations passed validation" in said(result)
-
-
-def test_a_partition_is_materialised_from_a_shell(shell: Shell, built: Chain, tmp_path: Path) -> None:
-    source, store = built.clay.store(), LocalStore(tmp_path / "clay")
-    store.write(
-        "scenes/scene_requests/sentinel-2-l2a.parquet", source.read(layout.table("scene_requests", "sentinel-2-l2a"))
-    )
-    # The module by its environment variable here, by `-m` elsewhere: Dagster reads both.
-    result = shell(
-        "asset", "materialize", "--select", "scene_picks,scene_imagery,chip_index", "--partition", CELL,
-        DAGSTER_MODULE_NAME="clay_assets.definitions",
-    )  # fmt: skip
-    assert result.returncode == 0, said(result)
-    for key in (layout.table("scene_picks", "sentinel-2-l2a", 2020), layout.chip_ledger("sentinel-2-l2a", 2020)):
-        assert store.read(key) == source.read(key)
 
 
 def test_a_partition_key_that_does_not_exist_is_named(shell: Shell) -> None:
@@ -96,45 +79,23 @@ def inputs(built: Chain, storage: Path, *prefixes: str) -> None:
 def test_two_runs_of_one_partition_at_once_agree(built: Chain, planet: Planet, recipe: Path, tmp_path: Path) -> None:
     storage = tmp_path / "clay"
     inputs(built, storage, "scenes/scene_requests/")
+    # The module by its environment variable for one, by `-m` for the other: Dagster reads both.
+    ways: list[tuple[tuple[str, ...], dict[str, str]]] = [
+        (MATERIALIZE, {}),
+        (("asset", "materialize"), {"DAGSTER_MODULE_NAME": "clay_assets.definitions"}),
+    ]
     runs = [
         start(
-            planet, str(storage), tmp_path / f"home{number}", *MATERIALIZE,
-            "--select", "scene_picks,scene_imagery,chip_index", "--partition", CELL, CLAY_RECIPE=str(recipe),
+            planet, str(storage), tmp_path / f"home{number}", *command,
+            "--select", "scene_picks,scene_imagery,chip_index", "--partition", CELL, CLAY_RECIPE=str(recipe), **module,
         )
-        for number in (1, 2)
+        for number, (command, module) in enumerate(ways)
     ]  # fmt: skip
     assert [run.wait(timeout=240) for run in runs] == [0, 0]
     mine = files(storage)
     theirs = {key: content for key, content in files(Path(built.storage)).items() if "sentinel-2-l2a" in key}
     assert {key for key in mine if "2020" in key} == {key for key in theirs if "2020" in key and "merged" not in key}
     assert [key for key, content in mine.items() if "sentinel-2-l2a" in key and theirs[key] != content] == []
-
-
-def test_a_chip_index_killed_midway_resumes_without_loss(
-    built: Chain, planet: Planet, recipe: Path, shell: Shell, tmp_path: Path
-) -> None:
-    storage = tmp_path / "clay"
-    inputs(built, storage, "scenes/scene_imagery/")
-    folder = storage / layout.chip_folder("sentinel-2-l2a", 2020)
-    arguments = (*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
-    run = start(planet, str(storage), tmp_path / "home", *arguments, CLAY_RECIPE=str(recipe), CLAY_WORKERS="1")
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("*.parquet"))) < 3:
-        assert time.monotonic() < deadline, "the run indexed nothing in two minutes"
-        assert run.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait(timeout=30)
-    half = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    whole = {Path(key).name for key in built.clay.store().list(layout.chip_folder("sentinel-2-l2a", 2020))}
-    assert 3 <= len(half) < len(whole), "killed too late for this test to mean anything"
-    assert not (storage / layout.chip_ledger("sentinel-2-l2a", 2020)).exists()
-    result = shell(*arguments)
-    assert result.returncode == 0, said(result)
-    assert {path.name for path in folder.glob("*.parquet")} == whole
-    assert all((folder / name).stat().st_mtime_ns == time_ for name, time_ in half.items())
-    for key in built.clay.store().list(layout.chip_folder("sentinel-2-l2a", 2020)):
-        assert (storage / key).read_bytes() == built.clay.store().read(key)
 
 
 def elsewhere(key: str) -> bool:
