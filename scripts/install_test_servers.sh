@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the servers that the tests talk to, and the browser that they look with, from Debian's packages, where that is allowed.
+# Install the servers that the tests talk to, and the browser that they look with, from Debian's packages, where that is
+# allowed.
 # Ends with 0 in any case: without them those tests are skipped, and pytest lists them under "not run".
 set -u
 

@@ -28,7 +28,6 @@ from typing import Any
 import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-import pystac
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.chips.index import counts_of, dataset_of, index_scene
@@ -39,6 +38,7 @@ from clay_assets.platforms.base import Item
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode, encode_arrow, stamp_of
+from clay_assets.storage.stac_geoparquet import parse_item
 from clay_assets.storage.stores import Store
 
 INDEX_VERSION = "2"  # raise it when the same scene would give another index
@@ -188,7 +188,7 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     kept = _row_of_file(job, fingerprint)
     if kept is not None:
         return kept, True
-    item = pystac.Item.from_dict(job.item)
+    item = parse_item(job.item)
     options = job.recipe.options(job.platform)
     for attempt in Retrying(
         retry=retry_if_exception_type(SourceError),

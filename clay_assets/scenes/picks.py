@@ -87,18 +87,20 @@ def pick_scenes(
 
 
 def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """Reason → candidates refused for it and requests that got nothing, most first."""
+    """Reason → candidates refused for it, and requests that got nothing with such candidates, most first.
+
+    A request whose candidates were refused for several reasons counts under each.
+    """
     refused: Counter[str] = Counter()
-    for text in ledger["rejected"]:
-        refused.update(json.loads(text))
-    nothing = Counter(ledger.loc[ledger["outcome"] != PICKED, "reason"])
+    without: Counter[str] = Counter()
+    for text, outcome, reason in zip(ledger["rejected"], ledger["outcome"], ledger["reason"], strict=True):
+        counts = json.loads(text)
+        refused.update(counts)
+        if outcome != PICKED:
+            without.update(list(counts) or [reason])
     rows = [
-        {"reason": reason, "candidates refused": count, "requests without a scene": 0}
-        for reason, count in refused.items()
-    ]
-    rows += [
-        {"reason": reason, "candidates refused": 0, "requests without a scene": count}
-        for reason, count in nothing.items()
+        {"reason": reason, "candidates refused": refused[reason], "requests without a scene": without[reason]}
+        for reason in {*refused, *without}
     ]
     return sorted(rows, key=lambda row: (-row["requests without a scene"], -row["candidates refused"], row["reason"]))
 

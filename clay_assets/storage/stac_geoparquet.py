@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,21 @@ BBOX_NUMBERS = 4
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 
 
+# pystac looks for its extensions when the first item is parsed, and leaves them unfinished to whoever comes meanwhile:
+# items parsed at that moment fail, or keep fields of older versions.
+_PARSING = threading.Lock()
+
+
+def parse_item(item: Item) -> pystac.Item:
+    """An item as pystac knows it, in STAC 1.1; safe to call from several threads.
+
+    Raises:
+        pystac.STACError, KeyError, ValueError, TypeError, AttributeError: it is no valid STAC item.
+    """
+    with _PARSING:
+        return pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
+
+
 def canonical(item: Item) -> Item:
     """An item as STAC 1.1 says it, whatever version the catalogue answered in, so that a table has one schema.
 
@@ -50,7 +66,7 @@ def canonical(item: Item) -> Item:
         InputError: it is no valid STAC item; names the item.
     """
     try:
-        parsed = pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
+        parsed = parse_item(item)
         document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
         place = shapely.geometry.shape(document["geometry"])
         if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind

@@ -19,7 +19,7 @@ from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
-from clay_assets.scenes.picks import Picks, pick_scenes
+from clay_assets.scenes.picks import Picks, pick_scenes, rejections
 from clay_assets.scenes.requests import requests_of
 from clay_assets.storage.stac_geoparquet import canonical
 from clay_assets_tests.scenes.brute_force import expected, plain
@@ -292,3 +292,20 @@ def test_real_landsat_picks_at_both_ends(
         assert_both_pick_the_same(
             pick_all(collection, landsat_sample, open_catalogue(real_api.url, 8), (2013, 2023)), found
         )
+
+
+def test_reasons_are_one_row_each_for_candidates_and_requests() -> None:
+    ledger = pd.DataFrame(
+        [
+            ("picked", None, '{"cloud cover above 75 %": 3}'),
+            ("none", "2 × cloud cover above 75 %; 1 × night", '{"cloud cover above 75 %": 2, "night": 1}'),
+            ("none", "no item in the catalogue", "{}"),
+            ("none", "1 × cloud cover above 75 %", '{"cloud cover above 75 %": 1}'),
+        ],
+        columns=["outcome", "reason", "rejected"],
+    )
+    assert rejections(ledger) == [
+        {"reason": "cloud cover above 75 %", "candidates refused": 6, "requests without a scene": 2},
+        {"reason": "night", "candidates refused": 1, "requests without a scene": 1},
+        {"reason": "no item in the catalogue", "candidates refused": 0, "requests without a scene": 1},
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +221,26 @@ def test_the_order_of_properties_does_not_reach_the_file(planet: Planet) -> None
     (item, *_) = planet.items(SENTINEL_2)
     turned = {**item, "properties": dict(reversed(item["properties"].items()))}
     assert encode_items([canonical(turned)], {}) == encode_items([canonical(item)], {})
+
+
+PARSING = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from clay_assets.storage.stac_geoparquet import parse_item
+item = {"type": "Feature", "stac_version": "1.0.0", "stac_extensions": [], "id": "a", "geometry": None, "links": [],
+        "assets": {}, "properties": {"datetime": "2020-01-01T00:00:00Z"}}
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def parse(_):
+    start.wait()
+    for _ in range(50):
+        parse_item(item)
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(parse, range(8)))
+"""
+
+
+@pytest.mark.parametrize("process", range(3))  # pystac is unfinished only while a process parses its first items
+def test_the_first_items_of_a_process_may_be_parsed_by_several_threads(process: int) -> None:
+    parsing = subprocess.run([sys.executable, "-c", PARSING], capture_output=True, text=True, timeout=120, check=False)
+    assert parsing.returncode == 0, parsing.stderr

@@ -75,7 +75,9 @@ def checks_of(
 
 def report(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     """A finding as the result of a check: its numbers, what breaks the rule, and its rows if it has any."""
-    metadata: dict[str, Any] = {**found.numbers, "violated": found.violated, "violations": violations_table(found)}
+    metadata: dict[str, Any] = {**found.numbers, "violated": found.violated}
+    if not found.holds:
+        metadata["violations"] = violations_table(found)
     if found.rows:
         metadata["rows"] = table(found.rows)
     return dg.AssetCheckResult(
