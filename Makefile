@@ -33,7 +33,7 @@ dev: setup  ## open the Dagster UI, on the demo's result if there is one
 
 test: .venv/.dev  ## run every test; installs the servers that tests talk to, where it may
 	sh scripts/install_test_servers.sh
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 lint: .venv/.dev  ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check .

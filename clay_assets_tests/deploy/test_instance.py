@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from importlib.metadata import requires
@@ -26,6 +28,16 @@ from clay_assets_tests.conftest import Bucket, not_run
 from clay_assets_tests.deploy.conftest import DEPLOY, PASSWORD, names_asked_for, read_yaml, secrets_among
 from clay_assets_tests.servers.daemon import ServerUnavailableError
 from clay_assets_tests.servers.postgres import Postgres
+
+# By a process of its own, as runs are: Dagster ends its `tail` by a signal that a process of tests may hold back.
+CAPTURING = """
+import signal, sys
+import dagster as dg
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+with dg.DagsterInstance.get() as instance, instance.compute_log_manager.capture_logs(sys.argv[1:]):
+    print("printed by a step")
+"""
 
 
 @pytest.fixture
@@ -95,8 +107,7 @@ def test_the_instance_keeps_its_limits_on_postgresql_and_its_logs_on_s3(
 
     # What a run prints is in the bucket, below the prefix, and the UI reads it there.
     logs, log = opened.compute_log_manager, [uuid.uuid4().hex, "compute_logs", "a-step"]
-    with logs.capture_logs(log):
-        print("printed by a step")
+    subprocess.run([sys.executable, "-c", CAPTURING, *log], check=True, timeout=120)
     kept = s3_bucket.keys(f"dagster-logs/storage/{log[0]}/")
     assert [Path(key).name for key in kept] == ["a-step.err", "a-step.out"]
     assert logs.get_log_data_for_type(log, ComputeIOType.STDOUT, 0, None)[0] == b"printed by a step\n"
