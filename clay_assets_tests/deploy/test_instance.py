@@ -58,10 +58,12 @@ def instance(
         environment.setenv("DAGSTER_POSTGRES_PORT", str(postgres.port))
         environment.setenv("DAGSTER_POSTGRES_USER", "postgres")
         environment.setenv("DAGSTER_LOGS_BUCKET", s3_bucket.name)
-        for name, value in s3_bucket.server.env.items():  # over those of a task on AWS
-            environment.setenv(name, value)
-        with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
-            yield opened, address
+        # Over those of a task on AWS; taken back before the bucket's own are, or they would outlive both.
+        with pytest.MonkeyPatch.context() as over:
+            for name, value in s3_bucket.server.env.items():
+                over.setenv(name, value)
+            with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+                yield opened, address
     finally:
         postgres.stop()
 
