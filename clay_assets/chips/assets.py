@@ -15,6 +15,7 @@ from clay_assets.orchestration.progress import Progress
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.stage import IMAGERY, stage
 from clay_assets.orchestration.values import Chips, Items
+from clay_assets.platforms import platform as platform_of
 
 asset = stage(4, "chips")
 A_MONTH_OR_SO = timedelta(days=35)  # missing cells are asked for once a month
@@ -42,8 +43,8 @@ def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imag
     tolerance = recipe.tolerance.failed_scenes
     tolerate("scenes", failures, len(ledger), tolerance, f"chip_index {key}|{year}")
     chips = int(ledger["chips"].sum())
-    title = f"{key} {year}: {chips:,} chips of {len(cell.scenes):,} scenes"
-    sheet = contact_sheet(cell, scene_imagery, recipe.seed, recipe.chip_size, f"{key} {year}: some of its chips")
+    name = f"{platform_of(key).title} {year}"
+    sheet = contact_sheet(cell, scene_imagery, recipe.seed, recipe.chip_size, f"{name}: some of its chips")
     return dg.MaterializeResult(
         value=cell,
         metadata={
@@ -51,9 +52,9 @@ def chip_index(context: dg.AssetExecutionContext, clay: ClayResource, scene_imag
             "scenes_indexed_before": cell.kept,
             "chips": chips,
             "chips_in_grid": int(ledger["chips_in_grid"].sum()),
-            "chips_above_nodata_limit": int(ledger["chips_above_nodata_limit"].sum()),
+            "above_nodata_limit": int(ledger["chips_above_nodata_limit"].sum()),
             "outcomes": table(outcomes(ledger)),
-            "map": picture(cell_map(cell, title)),
+            "map": picture(cell_map(cell, f"{name}: {chips:,} chips of {len(cell.scenes):,} scenes")),
             "contact_sheet": picture(sheet),
         },
         check_results=[none_failed("chip_index", "scenes", failures, len(ledger), tolerance)],
@@ -82,15 +83,15 @@ def merged_index(
     uri = store.uri(layout.MERGED)
     return dg.MaterializeResult(
         metadata={
+            "map": picture(index_map(scene_places(chip_index), parts, f"{merged.rows:,} chips")),
             **table_metadata(CHIP_SCHEMA, merged.rows, uri, recipe),
             "partitions": len(parts),
             "partitions_written_now": merged.written,
-            "partitions_of_another_recipe": ", ".join(
+            "of_another_recipe": ", ".join(
                 f"{cell.platform}|{cell.year}" for cell in chip_index if cell.recipe_hash != recipe.hash
             )
             or "none",
             "manifest": dg.MetadataValue.path(store.uri(layout.MANIFEST)),
             "parts": table([{k: part[k] for k in ("platform", "year", "rows", "scenes", "bytes")} for part in parts]),
-            "map": picture(index_map(scene_places(chip_index), parts, f"{merged.rows:,} chips")),
         }
     )

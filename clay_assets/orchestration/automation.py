@@ -10,17 +10,14 @@ import dagster as dg
 from dagster import AssetPartitionStatus
 
 from clay_assets.orchestration import jobs
-from clay_assets.orchestration.partitions import cells, key_of_cell, platforms
+from clay_assets.orchestration.partitions import PARTITION_TAG, PARTITIONED, key_of_cell, status_of
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import Recipe
 
-CELL_ASSETS = ("scene_picks", "scene_imagery", "chip_index")  # in the order of the chain
 RETRY_OF = "clay/retry_of"  # tag: the run that failed
 # Dagster's own tags, of runs that it tried again (`run_retries` in dagster.yaml).
-PARTITION, RETRY_NUMBER, WILL_RETRY, MAX_RETRIES = (
-    f"dagster/{name}" for name in ("partition", "retry_number", "will_retry", "max_retries")
-)
+RETRY_NUMBER, WILL_RETRY, MAX_RETRIES = (f"dagster/{name}" for name in ("retry_number", "will_retry", "max_retries"))
 RETRY_INTERVAL = 600  # seconds; what made a run fail may have passed by then
 MERGE_INTERVAL = 300  # seconds
 
@@ -57,7 +54,7 @@ def fill_missing_cells(
     day = context.scheduled_execution_time
     recipe = clay.recipe()
     instance = context.instance
-    there = _status(instance, "chip_index") | dict.fromkeys(
+    there = status_of(instance, "chip_index") | dict.fromkeys(
         instance.get_materialized_partitions(dg.AssetKey("chip_index")), AssetPartitionStatus.MATERIALIZED
     )
     waiting = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.IN_PROGRESS)
@@ -106,13 +103,13 @@ def new_year(context: dg.ScheduleEvaluationContext, clay: ClayResource) -> Itera
 def retry_failed_cells(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Failed partitions, each once."""
     failed: dict[str, list[str]] = {}
-    for asset in ("scene_requests", *CELL_ASSETS):
-        for partition, status in _status(context.instance, asset).items():
+    for asset in PARTITIONED:
+        for partition, status in status_of(context.instance, asset).items():
             if status is AssetPartitionStatus.FAILED:
                 failed.setdefault(partition, []).append(asset)
     left = []
     for partition, assets in sorted(failed.items()):
-        latest = next(iter(context.instance.get_runs(dg.RunsFilter(tags={PARTITION: partition}), limit=1)), None)
+        latest = next(iter(context.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: partition}), limit=1)), None)
         if latest is None or latest.status is not dg.DagsterRunStatus.FAILURE or _was_retried(latest.tags):
             left.append(partition)
             continue
@@ -166,12 +163,6 @@ def _requests_made_by(instance: dg.DagsterInstance, platform: str) -> object:
         if made is not None and "recipe_hash" in made.metadata:
             return made.metadata["recipe_hash"].value
     return None
-
-
-def _status(instance: dg.DagsterInstance, asset: str) -> dict[str, AssetPartitionStatus | None]:
-    definition = platforms if asset == "scene_requests" else cells
-    found = instance.get_status_by_partition(dg.AssetKey(asset), definition.get_partition_keys(), definition)
-    return dict(found or {})
 
 
 def _was_retried(tags: Mapping[str, str]) -> bool:

@@ -12,8 +12,9 @@ from clay_assets.orchestration.checks import chips as chip_checks
 from clay_assets.orchestration.checks import landcover as landcover_checks
 from clay_assets.orchestration.checks import sampling as sampling_checks
 from clay_assets.orchestration.checks import scenes as scene_checks
-from clay_assets.orchestration.checks.partitions import NO_PARTITION_FAILED, PARTITIONED
+from clay_assets.orchestration.checks.partitions import NO_PARTITION_FAILED
 from clay_assets.orchestration.everything import run_steps, steps
+from clay_assets.orchestration.partitions import CELL_ASSETS, PARTITIONED
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 
@@ -55,7 +56,7 @@ chips = dg.define_asset_job(
 )
 cell = dg.define_asset_job(
     "cell",
-    dg.AssetSelection.assets("scene_picks", "scene_imagery", "chip_index") - NO_FAILED,
+    dg.AssetSelection.assets(*CELL_ASSETS) - NO_FAILED,
     description="One platform and year in one run, from the search to the chip index.",
 )
 merge = dg.define_asset_job(

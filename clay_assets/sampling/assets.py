@@ -39,10 +39,11 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
         value=sample,
         metadata={
             "taken_from": published or "drawn by the recipe",
-            "rules": table(rules),
-            "rules_with_too_few_candidates": ", ".join(short) or "none",
             "map": picture(sample_map(sample)),
             "land_cover": picture(composition_bars(sample, stats)),
+            # A rule's class and pool are in the recipe; the column of values is narrow.
+            "rules": table([{k: v for k, v in rule.items() if k not in ("class", "from_highest")} for rule in rules]),
+            "rules_short": ", ".join(short) or "none",
         },
     )
 

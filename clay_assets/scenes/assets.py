@@ -54,7 +54,7 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # ty
             "years": ", ".join(map(str, sorted(requests["year"].unique()))) or "none",
             "searches_made_now": searches,
             "planned_at_most": table([asdict(plan(platform, len(requests), recipe))]),
-            "picture": picture(requests_by_period(requests, title)),
+            "requests_by_period": picture(requests_by_period(requests, title)),
         },
         check_results=[none_failed("scene_requests", "searches", failures, searches, tolerance)],
     )
@@ -81,6 +81,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
     with Progress(context.log, "requests") as progress:
         picks = pick_scenes(platform, year, requests, clay.scenes_of(platform), recipe.options(key), progress)
     ledger = picks.ledger
+    title = f"{platform.title} {year}: {len(picks.items):,} scenes"
     failures = ledger.loc[ledger["outcome"] == FAILED, ["request_id", "reason"]]
     tolerance = recipe.tolerance.failed_requests
     tolerate("requests", failures, len(requests), tolerance, f"scene_picks {key}|{year}")
@@ -100,7 +101,7 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
             "nothing_to_do": not requests,
             "ledger": dg.MetadataValue.path(clay.store().uri(layout.request_ledger(key, year))),
             "reasons": table(rejections(ledger)),
-            "picture": picture(picks_by_period(ledger, f"{platform.title} {year}: {len(picks.items):,} scenes")),
+            "picks_by_period": picture(picks_by_period(ledger, title)),
         },
         check_results=[none_failed("scene_picks", "requests", failures, len(requests), tolerance)],
     )
@@ -120,10 +121,10 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
     from clay_assets.storage import layout
 
     key, year = cell_of(context)
-    recipe = clay.recipe()
+    platform, recipe = platform_of(key), clay.recipe()
     options = recipe.options(key)
     with clay.executor() as (executor, in_flight), Progress(context.log, "scenes") as progress:
-        imagery = readable_items(platform_of(key), scene_picks, options, clay.store(), executor, in_flight, progress)
+        imagery = readable_items(platform, scene_picks, options, clay.store(), executor, in_flight, progress)
     ledger = imagery.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["item_id", "error"]]
     tolerance = recipe.tolerance.failed_scenes
@@ -138,7 +139,7 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
             "bytes_in_our_storage": int(ledger["bytes"].sum()),
             "outcomes": table(outcomes(ledger)),
             "notes": table(noted(ledger)),
-            "map": picture(scene_map(imagery.items, f"{key} {year}: {len(imagery.items):,} scenes, {options.imagery}")),
+            "map": picture(scene_map(imagery.items, f"{platform.title} {year}: {len(imagery.items):,} scenes")),
             "ledger": dg.MetadataValue.path(clay.store().uri(layout.imagery_ledger(key, year))),
         },
         check_results=[none_failed("scene_imagery", "copies", failures, len(ledger), tolerance)],

@@ -21,7 +21,6 @@ PATIENCE = 60_000  # milliseconds for anything to appear; the machine has other 
 A_RUN = 180_000  # for a run, its start and the daemon's turn included
 WINDOW: ViewportSize = {"width": 1080, "height": 900}  # a picture of it can be read in the README too
 FLAGS = [
-    "--no-sandbox",  # Chromium's own does not work as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",

@@ -5,22 +5,19 @@ from dagster import AssetPartitionStatus
 
 from clay_assets.orchestration.failures import why_step_failed
 from clay_assets.orchestration.metadata import table
-from clay_assets.orchestration.partitions import cells, platforms
+from clay_assets.orchestration.partitions import PARTITION_TAG, PARTITIONED, status_of
 
 NO_PARTITION_FAILED = "no_partition_failed"
-PARTITIONED = {"scene_requests": platforms, "scene_picks": cells, "scene_imagery": cells, "chip_index": cells}
 SHOWN = 20  # failed partitions whose error is looked up
 
 
-def _check_of(asset: str, definition: dg.PartitionsDefinition[str]) -> dg.AssetChecksDefinition:
+def _check_of(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset, name=NO_PARTITION_FAILED, description="No partition's latest run failed; those that did, and why."
     )
     def no_partition_failed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        status = context.instance.get_status_by_partition(
-            dg.AssetKey(asset), definition.get_partition_keys(), definition
-        )
-        by_status = {wanted: [key for key, found in (status or {}).items() if found is wanted] for wanted in _STATUSES}
+        status = status_of(context.instance, asset)
+        by_status = {wanted: [key for key, found in status.items() if found is wanted] for wanted in _STATUSES}
         failed = by_status[AssetPartitionStatus.FAILED]
         return dg.AssetCheckResult(
             passed=not failed,
@@ -39,13 +36,13 @@ def _check_of(asset: str, definition: dg.PartitionsDefinition[str]) -> dg.AssetC
 
 
 _STATUSES = tuple(AssetPartitionStatus)
-CHECKS = [_check_of(asset, definition) for asset, definition in PARTITIONED.items()]
+CHECKS = [_check_of(asset) for asset in PARTITIONED]
 
 
 def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
     """A failed partition as a row: when, in which run, and what that run said first."""
     runs = instance.get_run_records(
-        dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
+        dg.RunsFilter(tags={PARTITION_TAG: partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
     )
     if not runs:
         return {"partition": partition, "run": "", "when": "", "error": "its run is no longer known"}
