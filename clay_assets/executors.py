@@ -16,7 +16,7 @@ from clay_assets.errors import ClayError, InputError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-WAITING = 2  # jobs per worker: one that runs, one that waits
+JOBS_PER_WORKER = 2  # jobs per worker: one that runs, one that waits
 DASK_TIMEOUT = 20  # seconds to wait for a scheduler that was named
 
 
@@ -33,7 +33,7 @@ def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[t
     """
     if not dask_scheduler:
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clay") as pool:
-            yield pool, WAITING * workers
+            yield pool, JOBS_PER_WORKER * workers
         return
     try:
         from distributed import Client  # an extra: most users have no cluster
@@ -44,7 +44,7 @@ def open_executor(workers: int, dask_scheduler: str | None = None) -> Iterator[t
     except (OSError, ValueError) as error:
         raise InputError(f"CLAY_DASK_SCHEDULER={dask_scheduler!r}: no scheduler answers ({error}).") from error
     with client, client.get_executor(pure=False) as executor:
-        yield executor, WAITING * max(workers, sum(client.nthreads().values()))
+        yield executor, JOBS_PER_WORKER * max(workers, sum(client.nthreads().values()))
 
 
 def run_bounded(
@@ -55,7 +55,7 @@ def run_bounded(
     Memory is bounded by `in_flight`, not by the number of jobs. When the caller stops early (an error), what
     has not started is cancelled.
     """
-    guarded = _Guarded(function)
+    guarded = _PicklableErrors(function)
     waiting: dict[Future[Any], Job] = {}
     source = iter(jobs)
     exhausted = False
@@ -77,11 +77,11 @@ def run_bounded(
             future.cancel()
 
 
-class _Guarded:
+class _PicklableErrors:
     """A function whose `ClayError`s carry no cause.
 
     An error that crosses a process is pickled, where Dask is imported with all its causes, and GDAL's exceptions
-    do not survive that: the pool would break instead of telling which file is bad.
+    do not survive that: the pool would break instead of naming the bad file.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from clay_assets.demo.planet import Planet, make_planet
 from clay_assets_tests.oracle.environment import OracleUnavailableError, Stacchip
-from clay_assets_tests.servers.apart import ServersApart
+from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.daemon import ServerUnavailableError
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clay_assets_tests.orchestration.conftest import Chain
 
 REPOSITORY = Path(__file__).parents[1]
-COSTLIEST = ("built", "deployment")  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
+EXPENSIVE_FIXTURES = ("built", "deployment")  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
 
@@ -48,7 +48,7 @@ def not_run(what: str, why: object) -> NoReturn:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep the tests of a costly fixture on one worker, and otherwise those of a module."""
     place = _place(item)
-    group = COSTLIEST[place] if place < len(COSTLIEST) else item.nodeid.partition("::")[0]
+    group = EXPENSIVE_FIXTURES[place] if place < len(EXPENSIVE_FIXTURES) else item.nodeid.partition("::")[0]
     item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _place(item: pytest.Item) -> int:
     """Place of a test's fixture in COSTLIEST; after all of them if it has none."""
     fixtures = getattr(item, "fixturenames", ())
-    return next((place for place, name in enumerate(COSTLIEST) if name in fixtures), len(COSTLIEST))
+    return next((place for place, name in enumerate(EXPENSIVE_FIXTURES) if name in fixtures), len(EXPENSIVE_FIXTURES))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -200,15 +200,15 @@ def gdal_s3(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 @pytest.fixture(scope="session")
-def servers_apart() -> Iterator[ServersApart]:
+def servers_apart() -> Iterator[ServerProcess]:
     """The process in which proxies and file servers run."""
-    servers = ServersApart()
+    servers = ServerProcess()
     yield servers
     servers.stop()
 
 
 @pytest.fixture
-def fault_proxy(servers_apart: ServersApart) -> Iterator[Callable[[str], FaultProxy]]:
+def fault_proxy(servers_apart: ServerProcess) -> Iterator[Callable[[str], FaultProxy]]:
     """Return a function that puts a `FaultProxy` in front of a URL; all are stopped after the test."""
     with ExitStack() as stack:
 
@@ -221,7 +221,7 @@ def fault_proxy(servers_apart: ServersApart) -> Iterator[Callable[[str], FaultPr
 
 
 @pytest.fixture
-def file_server(servers_apart: ServersApart) -> Iterator[Callable[[Path], FileServer]]:
+def file_server(servers_apart: ServerProcess) -> Iterator[Callable[[Path], FileServer]]:
     """Return a function that serves a folder over HTTP; all are stopped after the test."""
     with ExitStack() as stack:
 

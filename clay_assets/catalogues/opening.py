@@ -1,8 +1,8 @@
-"""Which end of a catalogue answers: a STAC API or a STAC-GeoParquet snapshot, by the address in the settings."""
+"""Open a STAC API or a STAC-GeoParquet snapshot, depending on the address."""
 
 from __future__ import annotations
 
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.catalogues.stac_api import ApiCatalogue
 

@@ -1,4 +1,4 @@
-"""The snapshot end of a catalogue: STAC-GeoParquet, as a file, a folder or below `s3://`.
+"""A STAC-GeoParquet snapshot as a catalogue: a file, a folder or a prefix below `s3://`.
 
 Thousands of requests are answered in one pass: Parquet filters on collection, time and bounding box, then exact
 geometry and the requests' property filters on what is left. Needs no server.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import shapely
 from numpy.typing import NDArray
+from pyarrow import fs
 
-from clay_assets.catalogues.search import Answer
+from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.errors import ClayError, InputError, SourceError
-from clay_assets.platforms.base import Item, Platform, Request
+from clay_assets.platforms.base import Platform, Request
+from clay_assets.sources.downloads import names_in
+from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import items_of
-from clay_assets.storage.stores import open_store
+from clay_assets.transport.access import Access
+from clay_assets.transport.locations import is_s3, join, local_path, split_s3
 
 NEEDED = {  # column → whether its type can be searched
     "id": lambda kind: True,
@@ -38,27 +41,26 @@ class SnapshotCatalogue:
 
     Args:
         location: a Parquet file, a folder of them, or `s3://bucket/key-or-prefix`.
+        access: how it is accessed.
 
     Raises:
         InputError: there is no such snapshot, or it is no STAC-GeoParquet.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, access: Access | None = None) -> None:
         self.location = location
         # A file without rows need not have the columns of the others.
-        self.files = [_SnapshotFile(dataset) for dataset in _open_files(location) if dataset.count_rows()]
+        datasets = _open_files(location, access or Access())
+        self.files = [_SnapshotFile(dataset) for dataset in datasets if dataset.count_rows()]
         for file in self.files:
+            where = f"{location}: {file.dataset.files[0]} is not STAC-GeoParquet"
+            remedy = "Write it with stac-geoparquet or rustac."
             missing = [name for name in NEEDED if name not in file.names]
             if missing:
-                raise InputError(
-                    f"{location}: {file.dataset.files[0]} is no STAC-GeoParquet, it has no column {', '.join(missing)}."
-                )
+                raise InputError(f"{where} (no column {', '.join(missing)}). {remedy}")
             odd = [name for name, fits in NEEDED.items() if not fits(file.dataset.schema.field(name).type)]
             if odd:
-                raise InputError(
-                    f"{location}: {file.dataset.files[0]} is no STAC-GeoParquet, its column {', '.join(odd)} has "
-                    "another type. Write it with stac-geoparquet or rustac."
-                )
+                raise InputError(f"{where} (type of column {', '.join(odd)}). {remedy}")
 
     def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
@@ -69,7 +71,7 @@ class SnapshotCatalogue:
         starts = np.array([_milliseconds(request.start) for request in requests])
         ends = np.array([_milliseconds(request.end) for request in requests])
         alternatives = _Alternatives(requests)
-        found: dict[int, dict[str, Item]] = {number: {} for number in range(len(requests))}
+        found: dict[int, dict[str, Item | str]] = {number: {} for number in range(len(requests))}
         bounds = shapely.total_bounds(geometries)
         for file in self.files:
             for batch in file.scan(platform, int(starts.min()), int(ends.max()), bounds):
@@ -80,11 +82,12 @@ class SnapshotCatalogue:
                 inside &= alternatives.match(batch, rows, numbers)
                 rows, numbers = rows[inside], numbers[inside]
                 wanted = np.unique(rows)
-                items = dict(zip(wanted.tolist(), _candidates(platform, batch, shapes, wanted), strict=True))
+                documents = dict(zip(wanted.tolist(), _documents(platform, batch, shapes, wanted), strict=True))
+                candidates = {row: read_candidate(platform, document) for row, document in documents.items()}
                 for row, number in zip(rows.tolist(), numbers.tolist(), strict=True):
-                    found[number].setdefault(items[row]["id"], items[row])
+                    found[number].setdefault(documents[row]["id"], candidates[row])
         for number, request in enumerate(requests):
-            yield Answer(request, list(found.pop(number).values()))
+            yield answer_of(request, found.pop(number).values())
 
     def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
@@ -94,7 +97,7 @@ class SnapshotCatalogue:
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                whole.setdefault(item["id"], item)  # of two with one id the first, as in `search`
+                whole.setdefault(item["id"], platform.read_item(item))  # of two with one id the first, as in `search`
         return list(whole.values())
 
 
@@ -160,7 +163,7 @@ class _SnapshotFile:
         return condition & overlapping & (pc.field("bbox", "ymin") <= north) & (pc.field("bbox", "ymax") >= south)
 
 
-def _candidates(platform: Platform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]) -> list[Item]:
+def _documents(platform: Platform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]) -> list[Item]:
     table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
     properties, assets = _named(table, "property "), _named(table, "asset ")
     return [
@@ -217,20 +220,24 @@ def _milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _open_files(location: str) -> list[ds.Dataset]:
+def _open_files(location: str, access: Access) -> list[ds.Dataset]:
+    single = location.endswith(".parquet")
+    if is_s3(location):
+        bucket, key = split_s3(location)
+        filesystem, root = access.s3().filesystem(), f"{bucket}/"
+    else:
+        path = local_path(location)
+        single = single or path.is_file()
+        filesystem, root, key = fs.LocalFileSystem(), "", str(path)
     try:
-        if location.startswith("s3://"):
-            bucket, _, key = location.removeprefix("s3://").partition("/")
-            store = open_store(f"s3://{bucket}")
-            keys = [key] if key.endswith(".parquet") else list(store.list(key, ".parquet"))
-        else:
-            path = Path(location).expanduser().absolute()
-            store = open_store(path if path.is_dir() else path.parent)
-            keys = list(store.list("", ".parquet")) if path.is_dir() else [path.name]
-        if not keys:
-            raise InputError(f"{location}: holds no .parquet file; a snapshot is STAC-GeoParquet.")
-        return [ds.dataset(key, filesystem=store.filesystem(), format="parquet") for key in keys]
+        names = [key] if single else names_in(location, access, suffix=".parquet", recursive=True)
+        if not names:
+            raise InputError(f"{location}: no .parquet file here. Give a STAC-GeoParquet file, or a folder of them.")
+        paths = [root + key] if single else [f"{root}{join(key, name) if key else name}" for name in names]
+        return [ds.dataset(path, filesystem=filesystem, format="parquet") for path in paths]
+    except FileNotFoundError as error:
+        raise InputError(f"{location}: file not found. Check the address of the snapshot.") from error
     except ClayError:
         raise
     except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{location}: cannot be read as STAC-GeoParquet ({error}).") from error
+        raise InputError(f"{location}: cannot be read as STAC-GeoParquet ({error}). Check the address.") from error

@@ -1,4 +1,4 @@
-"""The API end of a catalogue: item search through pystac-client.
+"""A STAC API as a catalogue: item search through pystac-client.
 
 A server is asked only what all of the catalogues answer: `intersects`, `datetime`, `query` with eq, and `fields`
 where it says that it knows them. No `sortby`: every candidate is fetched and ranked here, and a sorted search can
@@ -23,18 +23,17 @@ from pystac_client.conformance import ConformanceClasses
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-from urllib3 import Retry
+from tenacity import Retrying
 
-from clay_assets.catalogues.search import Answer
+from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Item, Platform, Request
+from clay_assets.platforms.base import Platform, Request
+from clay_assets.stac import Item
+from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, WORK_ATTEMPTS, retrying, urllib3_retry
 
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
-PASSING = (429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
-RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is asked again after these
 GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
@@ -68,9 +67,9 @@ class ApiCatalogue:
         url: str,
         *,
         requests_in_flight: int = 8,
-        attempts: int = 4,
-        back_off: float = 0.5,
-        timeout: tuple[float, float] = (10, 30),
+        attempts: int = ATTEMPTS,
+        back_off: float = BACK_OFF,
+        timeout: tuple[float, float] = (CONNECT_TIMEOUT, 30),
     ) -> None:
         self.url = url
         self.requests_in_flight = requests_in_flight
@@ -117,7 +116,7 @@ class ApiCatalogue:
             for page in self._pages(platform, request, wanted):
                 for item in page["features"]:
                     found.setdefault(item["id"], item)
-        return Answer(request, list(found.values()))
+        return answer_of(request, (read_candidate(platform, document) for document in found.values()))
 
     def _pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         for attempt in self._retrying():
@@ -134,7 +133,7 @@ class ApiCatalogue:
                     AttributeError,
                     STACError,
                 ) as error:
-                    raise SourceError(self._failed(request, error)) from error
+                    raise _BrokenAnswerError(self._failed(request, error)) from error
         raise AssertionError("tenacity either returns or raises")
 
     def _read_pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -175,15 +174,7 @@ class ApiCatalogue:
             return self._opened
 
     def _open(self) -> Client:
-        retries = Retry(
-            total=self.attempts - 1,
-            backoff_factor=self.back_off,
-            backoff_jitter=self.back_off,
-            status_forcelist=PASSING,
-            allowed_methods=None,  # a search by POST changes nothing, so it may be repeated
-            respect_retry_after_header=True,
-            retry_after_max=RETRY_AFTER_MAX,
-        )
+        retries = urllib3_retry(self.attempts, self.back_off)
         for attempt in self._retrying():
             with attempt:
                 try:
@@ -200,7 +191,7 @@ class ApiCatalogue:
                     ClientTypeError,
                 ) as error:
                     raise _kind(error)(
-                        f"{self.url}: is no STAC API that answers ({_brief(error)}). "
+                        f"{self.url}: did not answer as a STAC API ({_brief(error)}). "
                         "Check the address in the CLAY_STAC_… setting, and the network."
                     ) from error
                 if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
@@ -212,13 +203,8 @@ class ApiCatalogue:
         raise AssertionError("tenacity either returns or raises")
 
     def _retrying(self) -> Retrying:
-        # Above urllib3's retries, which see statuses and connections: for answers that break off or are no JSON.
-        return Retrying(
-            retry=retry_if_exception(lambda error: type(error) is SourceError),
-            stop=stop_after_attempt(3),
-            wait=wait_random_exponential(multiplier=self.back_off, max=20),
-            reraise=True,
-        )
+        # Above urllib3's retries, which see statuses and connections: for answers that break off or are not JSON.
+        return retrying(WORK_ATTEMPTS, back_off=self.back_off, on=_BrokenAnswerError)
 
     def _failed(self, request: Request, error: Exception) -> str:
         return f"{self.url}: search {request.id} failed ({_brief(error)})"
@@ -238,10 +224,14 @@ class _RefusedError(SourceError):
     """The server refused, or was silent, through all the retries that urllib3 makes; more would not help now."""
 
 
+class _BrokenAnswerError(SourceError):
+    """The answer broke off, or was not what was asked for; another attempt may help."""
+
+
 def _kind(error: Exception) -> type[SourceError]:
     # pystac-client tells the cause of an APIError by the exception that it was raised in.
     tried = isinstance(error, APIError) and not isinstance(error.__context__, BROKEN_OFF)
-    return _RefusedError if tried else SourceError
+    return _RefusedError if tried else _BrokenAnswerError
 
 
 def _brief(error: Exception) -> str:

@@ -23,15 +23,17 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from clay_assets.chips.grid import Grid
+from clay_assets.chips.grid import chip_polygons, ground_sample_distance
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
-from clay_assets.platforms import platform as platform_of
+from clay_assets.grids import Grid
+from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import Options, Platform
-from clay_assets.rasters import open_raster
+from clay_assets.sources.rasters import open_raster
+from clay_assets.stac import item_datetime
 from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
-from clay_assets.storage.stac_geoparquet import item_datetime
 from clay_assets.storage.stores import Store, open_store
+from clay_assets.transport.access import Access
 
 CHIP_SIZE = 256  # pixels, the chip of Clay v1
 GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
@@ -55,7 +57,12 @@ CHIP_SCHEMA = pa.schema(
 
 
 def index_scene(
-    item: pystac.Item, platform: str, *, options: Options | None = None, chip_size: int = CHIP_SIZE
+    item: pystac.Item,
+    platform: str,
+    *,
+    options: Options | None = None,
+    chip_size: int = CHIP_SIZE,
+    access: Sequence[Access] = (),
 ) -> pa.Table:
     """Index the chips of one scene.
 
@@ -66,6 +73,7 @@ def index_scene(
         platform: platform key.
         options: the platform's recipe fields; those of clay_v1 if None.
         chip_size: pixels of a chip's side on the finest grid.
+        access: ways to reach files besides the platform's own, such as a store's.
 
     Returns:
         A table of `CHIP_SCHEMA`, ordered by row and column of the chip, with `geo` metadata and the counts
@@ -76,9 +84,9 @@ def index_scene(
             the item.
         SourceError: a remote file could not be read now.
     """
-    source = platform_of(platform)
+    source = platform_of(platform).with_access(*access)
     limit = (options or source.options()).max_chip_nodata
-    document = source.renamed(item.to_dict(include_self_link=False, transform_hrefs=False))
+    document = source.read_item(item.to_dict(include_self_link=False, transform_hrefs=False))
     missing = source.missing(document, source.quality)
     if missing:
         raise InputError(
@@ -179,7 +187,7 @@ def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] |
         )
     href = platform.href(asset)
     with open_raster(href, platform.access_to(href)) as source:
-        return source.height, source.width
+        return source.shape
 
 
 def _table(
@@ -194,8 +202,8 @@ def _table(
 ) -> pa.Table:
     kept = nodata.ravel() <= np.float32(limit)
     rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
-    polygons = grid.polygons(size)[kept]
-    gsd = grid.ground_sample_distance(size).astype(np.float32)[kept]
+    polygons = chip_polygons(grid, size)[kept]
+    gsd = ground_sample_distance(grid, size).astype(np.float32)[kept]
     count = int(kept.sum())
     x, y = pa.array(columns, pa.uint16()), pa.array(rows, pa.uint16())
     text = pa.string()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,11 +19,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.chips.scenes import ChipCell
+from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.rules import check_chips
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
-from clay_assets.chips.validity import check_chips
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
+from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of, stamped
@@ -77,7 +78,7 @@ def merge(
     recipe: Recipe,
     executor: Executor,
     in_flight: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> Merged:
     """Bring the merged index up to the state of its cells.
 

@@ -15,16 +15,15 @@ from math import lcm
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from clay_assets.access import Access
-from clay_assets.chips.grid import Grid
+from clay_assets.chips.grid import chips_in
 from clay_assets.errors import InputError
+from clay_assets.grids import Grid
 from clay_assets.platforms.base import Platform
-from clay_assets.rasters import explaining, open_raster, read_mask
+from clay_assets.sources.rasters import Raster, open_raster
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
 
@@ -35,26 +34,6 @@ class Shares:
 
     cloud: NDArray[np.float32]
     nodata: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A quality asset, open."""
-
-    href: str
-    access: Access
-    raster: rasterio.DatasetReader
-
-    @classmethod
-    def opened(cls, stack: ExitStack, href: str, platform: Platform) -> _Source:
-        access = platform.access_to(href)
-        return cls(href, access, stack.enter_context(open_raster(href, access)))
-
-    def read(self, window: Window, *, mask: bool) -> NDArray[Any]:
-        """The first band, or the file's mask: 0 where a pixel has no data."""
-        with explaining(self.raster, self.href, self.access):
-            pixels: NDArray[Any] = read_mask(self.raster, window) if mask else self.raster.read(1, window=window)
-        return pixels
 
 
 def read_shares(
@@ -77,12 +56,14 @@ def read_shares(
         SourceError: a remote file could not be read.
     """
     with ExitStack() as stack:
-        sources = {name: _Source.opened(stack, href, platform) for name, href in hrefs.items()}
+        sources = {
+            name: stack.enter_context(open_raster(href, platform.access_to(href))) for name, href in hrefs.items()
+        }
         first = next(iter(sources.values()))
         found = _finest_grid(first, shape)
         if grid is not None:
             _check_same_place(grid, found, first.href)
-        columns, rows = found.chips(size)
+        columns, rows = chips_in(found, size)
         if not columns or not rows:
             raise InputError(
                 f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
@@ -98,15 +79,15 @@ def read_shares(
     return found, Shares(cloud, nodata)
 
 
-def _strip(sources: Mapping[str, _Source], side: int, columns: int) -> int:
+def _strip(sources: Mapping[str, Raster], side: int, columns: int) -> int:
     """Rows of chips read at once: whole rows of the files' blocks where there is room, so that none is read twice."""
     most = max(1, STRIP_PIXELS // (side * side * columns))
-    block = lcm(side, *(source.raster.block_shapes[0][0] for source in sources.values())) // side
+    block = lcm(side, *(source.dataset.block_shapes[0][0] for source in sources.values())) // side
     return most // block * block or most
 
 
-def _finest_grid(source: _Source, shape: tuple[int, int] | None) -> Grid:
-    raster, href = source.raster, source.href
+def _finest_grid(source: Raster, shape: tuple[int, int] | None) -> Grid:
+    raster, href = source.dataset, source.href
     if raster.crs is None:
         raise InputError(f"{href}: has no CRS; fetch the file again.")
     if not raster.crs.is_projected or raster.crs.linear_units_factor[1] != 1.0:
@@ -130,8 +111,8 @@ def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
         )
 
 
-def _factor(grid: Grid, source: _Source, size: int) -> int:
-    raster = source.raster
+def _factor(grid: Grid, source: Raster, size: int) -> int:
+    raster = source.dataset
     down, across = grid.height / raster.height, grid.width / raster.width
     factor: int = round(down)
     if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
@@ -144,7 +125,7 @@ def _factor(grid: Grid, source: _Source, size: int) -> int:
 
 def _strip_shares(
     platform: Platform,
-    sources: Mapping[str, _Source],
+    sources: Mapping[str, Raster],
     factors: Mapping[str, int],
     size: int,
     columns: int,
@@ -156,13 +137,13 @@ def _strip_shares(
     for name, source in sources.items():
         side = size // factors[name]
         window = Window(0, top * side, columns * side, (bottom - top) * side)
-        band = source.read(window, mask=platform.reads == "mask")
+        band = source.read_mask(window) if platform.reads == "mask" else source.read(1, window)
         repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
         pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
     try:
         cloud, nodata = platform.judge(pixels)
     except (IndexError, TypeError) as error:
-        names = ", ".join(f"{source.href} ({source.raster.dtypes[0]})" for source in sources.values())
+        names = ", ".join(f"{source.href} ({source.dataset.dtypes[0]})" for source in sources.values())
         raise InputError(
             f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs."
         ) from error

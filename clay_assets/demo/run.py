@@ -19,10 +19,10 @@ from tqdm import tqdm
 from clay_assets.chips.merge import read_manifest
 from clay_assets.definitions import defs
 from clay_assets.demo.planet import GENERATOR
-from clay_assets.orchestration.everything import run_steps, steps
-from clay_assets.orchestration.failures import why_it_failed
+from clay_assets.orchestration.failures import run_error
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
+from clay_assets.runs.whole_chain import run_steps, steps
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stores import Store
@@ -51,7 +51,7 @@ def run_chain() -> list[str]:
                 raise KeyboardInterrupt
             if result is None or not result.success:
                 unbuilt.append(str(step))
-                bar.write(f"{step}: {why_it_failed(result) if result else 'not run, as what it builds on failed'}")
+                bar.write(f"{step}: {run_error(result) if result else 'not run, as what it builds on failed'}")
     return unbuilt
 
 
@@ -99,7 +99,7 @@ def _state(store: Store, seed: int) -> dict[str, Any]:
     return {
         "planet": [GENERATOR, seed],
         "recipe": recipe["recipe_hash"],
-        "code": recipe["code_version"],
+        "code": recipe["software_version"],
         "storage": store.uri(),
         "manifest": manifest,
     }

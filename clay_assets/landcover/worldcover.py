@@ -1,7 +1,7 @@
 """Land cover of each tile: area shares of the ESA WorldCover classes inside its polygon.
 
 Here belong the statistics. How the files are named and which of them exist is in `worldcover_files`, which tiles
-are then sampled is sampling's business, and how a remote raster is opened that of `clay_assets.rasters`. The
+are then sampled is sampling's business, and how a remote raster is opened that of `clay_assets.sources.rasters`. The
 document followed is the WorldCover Product User Manual v2.0 (https://esa-worldcover.org, 10 m, 2021, v200).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,10 @@ from rasterio.windows import Window
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
 from clay_assets.landcover.worldcover_files import TILE_DEGREES, cells_touched, corner, href_of, present_cells
-from clay_assets.rasters import Access, open_raster
+from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
-
-# `geometry_mask` is given its transform; rasterio warns all the same that its in-memory raster has none.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
+from clay_assets.sources.rasters import open_raster
+from clay_assets.transport.access import Access
 
 CLASSES = WORLDCOVER_CLASSES
 NODATA = 0
@@ -62,7 +60,7 @@ def class_shares(
     *,
     decimation: int = 8,
     executor: Executor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress = no_progress,
     access: Access | None = None,
     in_flight: int | None = None,
 ) -> gpd.GeoDataFrame:
@@ -212,15 +210,14 @@ def _run(
     jobs: list[_Job],
     executor: Executor | None,
     in_flight: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: OnProgress,
 ) -> list[_FLOATS]:
     """The result of each job, in the order of the jobs, with at most `in_flight` of them submitted."""
     results: list[_FLOATS] = [np.empty(0)] * len(jobs)
 
     def keep(number: int, result: _FLOATS, done: int) -> None:
         results[number] = result
-        if progress:
-            progress(done, len(jobs))
+        progress(done, len(jobs))
 
     if executor is None:
         for number, job in enumerate(jobs):
@@ -244,12 +241,12 @@ def _histograms(job: _Job) -> _FLOATS:
     polygons = shapely.from_wkb(np.array(job.polygons, dtype=object))
     level = _overview_level(job)
     with open_raster(job.href, job.access, overview_level=level) as src:
-        _check_tiling(job, src)
-        rows, columns = _pixel_ranges(shapely.bounds(polygons), src)
+        _check_tiling(job, src.dataset)
+        rows, columns = _pixel_ranges(shapely.bounds(polygons), src.dataset)
         top, left = int(rows[:, 0].min()), int(columns[:, 0].min())
         window = Window(left, top, int(columns[:, 1].max()) - left, int(rows[:, 1].max()) - top)
-        values = src.read(1, window=window)
-        transform = src.transform
+        values = src.read(1, window)
+        transform = src.dataset.transform
     histograms = np.zeros((len(polygons), _COLUMNS))
     for number, polygon in enumerate(polygons):
         (row, row_end), (column, column_end) = rows[number], columns[number]
@@ -263,7 +260,10 @@ def _histograms(job: _Job) -> _FLOATS:
 def _histogram(href: str, values: npt.NDArray[np.uint8], transform: rasterio.Affine, polygon: Any) -> _FLOATS:
     """Area of nodata and of each class under one polygon, shape (12,), of pixels on a grid in degrees."""
     height, width = values.shape
-    inside = geometry_mask([polygon], (height, width), transform, invert=True)
+    with warnings.catch_warnings():
+        # It is given the transform; rasterio warns all the same that its in-memory raster has none.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        inside = geometry_mask([polygon], (height, width), transform, invert=True)
     binned = _LOOKUP[values]
     # One bin per row and class, since all pixels of a row have the same area.
     bins = _UNKNOWN + 1
@@ -285,7 +285,7 @@ def _overview_level(job: _Job) -> int | None:
     if job.decimation == 1:
         return None
     with open_raster(job.href, job.access) as src:
-        factors = src.overviews(1)
+        factors = src.dataset.overviews(1)
     if job.decimation not in factors:
         raise InputError(
             f"{job.href}: has no overview of decimation {job.decimation}, only {factors or 'none'}. "

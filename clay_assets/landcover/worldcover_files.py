@@ -6,18 +6,17 @@ A file is named by its cell's south-west corner; cells of open ocean have none. 
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from clay_assets.access import Access
-from clay_assets.errors import InputError, SourceError
+from clay_assets.errors import InputError
+from clay_assets.sources.downloads import exists_on_web, names_in
+from clay_assets.transport.access import Access
+from clay_assets.transport.locations import is_http, join
 
 TILE_DEGREES = 3
 
@@ -50,91 +49,36 @@ def corner(cell: str) -> tuple[int, int]:
 
 def href_of(worldcover: str, cell: str) -> str:
     """Address of a cell's file."""
-    return f"{worldcover.rstrip('/')}/{_FILE.format(cell)}"
+    return join(worldcover, _FILE.format(cell))
 
 
 def present_cells(worldcover: str, needed: list[str], access: Access) -> set[str]:
-    """Cells that have a file, learnt in one listing, or by asking for each where a server cannot list."""
-    scheme = urlsplit(worldcover).scheme
-    if scheme in ("http", "https"):
-        present = _present_https(worldcover, needed)
-        asked = f"any of the {len(needed)} files that the tiles need"
-        if not needed:
-            return present
-    else:
-        names = _listed_s3(worldcover, access) if scheme == "s3" else _listed_folder(worldcover)
-        present = {match[1] for name in names if (match := _FILE_PATTERN.fullmatch(name))}
-        asked = f"any file named {_FILE.format('{tile}')}"
+    """Cells that have a file, from one listing, or by asking for each where a server cannot list.
+
+    Raises:
+        InputError: there is none, or the folder cannot be listed.
+        SourceError: the source did not answer.
+    """
+    try:
+        if is_http(worldcover):
+            present = _present_on_web(worldcover, needed, access)
+            asked = f"any of the {len(needed)} files that the tiles need"
+            if not needed:
+                return present
+        else:
+            names = names_in(worldcover, access)
+            present = {match[1] for name in names if (match := _FILE_PATTERN.fullmatch(name))}
+            asked = f"any file named {_FILE.format('{tile}')}"
+    except InputError as error:
+        raise InputError(f"WorldCover {error} Check CLAY_WORLDCOVER.") from error
     if not present:
         raise InputError(f"WorldCover {worldcover}: does not hold {asked}. Check CLAY_WORLDCOVER.")
     return present
 
 
-def _listed_folder(worldcover: str) -> list[str]:
-    try:
-        return os.listdir(worldcover)
-    except OSError as error:
-        raise InputError(f"WorldCover {worldcover}: cannot be listed ({error}). Check CLAY_WORLDCOVER.") from error
-
-
-def _listed_s3(worldcover: str, access: Access) -> list[str]:
-    """Names below `s3://bucket/prefix/`, not deeper; boto3 itself honours AWS_ENDPOINT_URL."""
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = worldcover.removeprefix("s3://").rstrip("/").partition("/")
-    prefix = f"{prefix}/" if prefix else ""
-    settings: dict[str, Any] = {"retries": {"max_attempts": 6, "mode": "standard"}, "connect_timeout": 10}
-    if access.unsigned:
-        settings["signature_version"] = UNSIGNED
-    payer = {"RequestPayer": "requester"} if access.requester_pays else {}
-    try:
-        client = boto3.client("s3", config=Config(**settings))
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/", **payer)
-        return [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if status in (400, 401, 403, 404):
-            raise InputError(
-                f"WorldCover {worldcover}: the bucket cannot be listed ({code or status}). "
-                "Check CLAY_WORLDCOVER, and AWS_ENDPOINT_URL if it is set."
-            ) from error
-        raise SourceError(f"WorldCover {worldcover}: listing failed ({error}). Run again.") from error
-    except BotoCoreError as error:
-        raise SourceError(f"WorldCover {worldcover}: listing failed ({error}). Run again.") from error
-
-
-def _present_https(worldcover: str, needed: list[str]) -> set[str]:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    retry = Retry(
-        total=5,
-        backoff_factor=0.5,
-        backoff_jitter=0.5,
-        status_forcelist=(429, 500, 502, 503, 504),
-        allowed_methods={"HEAD"},
-        raise_on_status=False,  # the last answer is reported below
-    )
-    with requests.Session() as session, ThreadPoolExecutor(_HEAD_AT_ONCE) as threads:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=_HEAD_AT_ONCE, max_retries=retry))
-
-        def exists(cell: str) -> bool:
-            href = href_of(worldcover, cell)
-            try:
-                status = session.head(href, timeout=(10, 60), allow_redirects=True).status_code
-            except requests.RequestException as error:
-                raise SourceError(f"{href}: no answer ({error}). Run again, or check CLAY_WORLDCOVER.") from error
-            if status not in (200, 404):
-                raise SourceError(f"{href}: the server answers {status} after retries. Run again later.")
-            return status == 200
-
-        answers = [threads.submit(exists, cell) for cell in needed]
+def _present_on_web(worldcover: str, needed: list[str], access: Access) -> set[str]:
+    with ThreadPoolExecutor(_HEAD_AT_ONCE, thread_name_prefix="clay-head") as threads:
+        answers = [threads.submit(exists_on_web, href_of(worldcover, cell), access) for cell in needed]
         try:
             return {cell for cell, answer in zip(needed, answers, strict=True) if answer.result()}
         finally:

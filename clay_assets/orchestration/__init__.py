@@ -1,3 +1,4 @@
-"""How Dagster sees the pipeline: partitions, resources, IO managers, checks, metadata and jobs. No stage's work is
-done here; a stage's `assets.py` takes what it needs from here.
+"""What assets are declared with: partitions, resources, IO managers, gates, checks, metadata.
+
+Stages import from here; nothing here imports a stage. Jobs, schedules and sensors are in `runs`.
 """

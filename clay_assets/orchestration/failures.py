@@ -1,6 +1,6 @@
-"""How failures are told: what failed comes first, in the UI, in a terminal and in tables.
+"""How failures are reported: what failed comes first, in the UI, in a terminal and in tables.
 
-What is tolerated, and what stops a run, is in `checks`.
+What is tolerated, and what stops a run, is in `gates`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def what_failed() -> Iterator[None]:
-    """Let an error of ours be the first thing that the UI shows of a step, not the last of a chain of causes.
+def clay_errors_as_failures() -> Iterator[None]:
+    """Re-raise a ClayError as a `dagster.Failure`, so that the UI shows its message first.
 
     Raises:
         dagster.Failure: with the error's own message, in place of a `ClayError`.
@@ -30,28 +30,28 @@ def what_failed() -> Iterator[None]:
         raise dg.Failure(str(error), metadata={"error": type(error).__name__}) from error
 
 
-def why_it_failed(result: dg.ExecuteInProcessResult) -> str:
-    """What a failed run says first, in one line."""
+def run_error(result: dg.ExecuteInProcessResult) -> str:
+    """The first error of a failed run, in one line."""
     for event in result.all_events:
         if event.is_step_failure:
-            return f"{event.step_key}: {why_step_failed(event)}"
+            return f"{event.step_key}: {step_error(event)}"
     return "no step failed; see the run's log"
 
 
-def why_step_failed(event: dg.DagsterEvent) -> str:
-    """What a failed step says first, in one line: our own message where there is one."""
+def step_error(event: dg.DagsterEvent) -> str:
+    """The error of a failed step in one line: our own message where there is one."""
     data = event.step_failure_data
     text = data.user_failure_data.description if data.user_failure_data else None
     error = data.error
     while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-        error = error.cause  # Dagster's own wrappings; what is below our errors says less than they do
+        error = error.cause  # Dagster wraps the error that matters
     return " ".join((text or (error.message if error else "") or "no message").split())
 
 
 def outcomes(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """What became of scenes and why, as the rows of a small table, most first.
+    """Scenes per outcome and error as the rows of a small table, most first.
 
-    Errors that differ only in the words that hold the scene's id, such as file names, are one.
+    Errors that differ only in the words that contain the scene's id, such as file names, are counted as one.
 
     Args:
         ledger: `item_id`, `outcome`, `error` (None where there is none), a row per scene.

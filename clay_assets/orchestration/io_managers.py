@@ -1,19 +1,19 @@
 """IO managers: how assets' values get to storage and back, locally and on S3 alike.
 
 All of them subclass `UPathIOManager` for its handling of partitions; the bytes go through `clay_assets.storage`, so
-every write is atomic and stamped with the recipe. A fan-in never loads frames, it hands over lazy cells.
+every write is atomic and stamped with the recipe.
 """
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import UPathIOManager
 from upath import UPath
 
 from clay_assets.errors import InputError
-from clay_assets.orchestration.failures import what_failed
+from clay_assets.orchestration.failures import clay_errors_as_failures
 from clay_assets.orchestration.metadata import table_metadata
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.storage import layout
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from clay_assets.chips.scenes import ChipCell
-    from clay_assets.platforms.base import Item
     from clay_assets.recipes import Recipe
+    from clay_assets.stac import Item
     from clay_assets.storage.stores import Store
 
 
-class _ClayIOManager(UPathIOManager):
+class StoreIOManager(UPathIOManager):
     """Paths by the storage contract, bytes through a store."""
 
     extension = ".parquet"
@@ -73,11 +72,11 @@ class _ClayIOManager(UPathIOManager):
         context.add_output_metadata(table_metadata(schema, rows, self.store.uri(key), self.recipe))
 
     def load_input(self, context: dg.InputContext) -> Any:
-        with what_failed():
+        with clay_errors_as_failures():
             return super().load_input(context)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        with what_failed():
+        with clay_errors_as_failures():
             super().handle_output(context, obj)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
@@ -104,7 +103,7 @@ class _ClayIOManager(UPathIOManager):
         """The inverse of `encode`; `name` is for messages."""
 
 
-class GeoTables(_ClayIOManager):
+class GeoTables(StoreIOManager):
     """Frames as GeoParquet, or Parquet without geometry."""
 
     def encode(self, obj: "gpd.GeoDataFrame | pd.DataFrame") -> bytes:
@@ -118,7 +117,7 @@ class GeoTables(_ClayIOManager):
         return decode(content, name)
 
 
-class StacItems(_ClayIOManager):
+class StacItems(StoreIOManager):
     """Lists of STAC items as STAC-GeoParquet."""
 
     def encode(self, obj: "list[Item]") -> bytes:
@@ -132,53 +131,6 @@ class StacItems(_ClayIOManager):
         return decode_items(content, name)
 
 
-class ChipCells(_ClayIOManager):
-    """Chip indexes, whose files their asset has written scene by scene: what is stored here is the ledger.
-
-    Loading gives a list of the cells that exist, whichever number of partitions was asked for, in the order of their
-    keys. The order of a fan-in's keys is otherwise that of a hash, and a fan-in over one key a bare object.
-    """
-
-    def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
-        return UPath(layout.CHIP_LEDGERS)
-
-    def encode(self, obj: "ChipCell") -> bytes:
-        from clay_assets.storage.geoparquet import encode
-
-        return encode(obj.ledger, self.recipe.stamp())
-
-    def decode(self, content: bytes, name: str) -> "pd.DataFrame":
-        from clay_assets.storage.geoparquet import decode
-
-        return cast("pd.DataFrame", decode(content, name))
-
-    def dump_to_path(self, context: dg.OutputContext, obj: "ChipCell", path: UPath) -> None:
-        from clay_assets.chips.index import CHIP_SCHEMA
-
-        self.store.write(path.as_posix(), self.encode(obj))
-        removed = obj.prune()
-        if removed:
-            context.log.info(f"{removed} index files of scenes that are no longer picked were removed")
-        uri = self.store.uri(layout.chip_folder(obj.platform, obj.year))
-        chips = int(obj.scenes["chips"].sum())
-        context.add_output_metadata(table_metadata(CHIP_SCHEMA, chips, uri, self.recipe))
-
-    def load_input(self, context: dg.InputContext) -> "list[ChipCell]":
-        with what_failed():
-            return self._cells(context)
-
-    def _cells(self, context: dg.InputContext) -> "list[ChipCell]":
-        from clay_assets.chips.scenes import stored_cell
-
-        stored = self.store.list(layout.CHIP_LEDGERS, ".parquet")
-        wanted = (partition.split("|") for partition in sorted(context.asset_partition_keys))
-        return [
-            stored_cell(self.store, platform, int(year))
-            for platform, year in wanted
-            if layout.chip_ledger(platform, year) in stored
-        ]
-
-
 def _described(content: bytes) -> "tuple[pa.Schema, int]":
     import io
 
@@ -188,26 +140,21 @@ def _described(content: bytes) -> "tuple[pa.Schema, int]":
     return file.schema_arrow, file.metadata.num_rows
 
 
-class _Factory(dg.ConfigurableIOManagerFactory):  # type: ignore[type-arg]
+class StoreIOManagerFactory(dg.ConfigurableIOManagerFactory):  # type: ignore[type-arg]
+    """What the factories of IO managers have in common."""
+
     clay: dg.ResourceDependency[ClayResource]
 
 
-class GeoTablesIOManager(_Factory):
+class GeoTablesIOManager(StoreIOManagerFactory):
     """Makes `GeoTables`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> GeoTables:
         return GeoTables(self.clay)
 
 
-class StacItemsIOManager(_Factory):
+class StacItemsIOManager(StoreIOManagerFactory):
     """Makes `StacItems`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> StacItems:
         return StacItems(self.clay)
-
-
-class ChipCellsIOManager(_Factory):
-    """Makes `ChipCells`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> ChipCells:
-        return ChipCells(self.clay)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,16 +15,6 @@ if TYPE_CHECKING:
 
 PICTURE_BYTES = 50_000  # the event log holds the picture itself, so it has to be small
 JPEG = b"\xff\xd8"  # how one begins
-
-
-def described_by(module: str) -> str:
-    """The docstring of a module, read without importing it, so that definitions load quickly."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    document = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    assert document is not None, f"{module} has no docstring"
-    return document
 
 
 def table_metadata(schema: pa.Schema, rows: int, uri: str, recipe: Recipe) -> dict[str, Any]:
@@ -42,18 +29,18 @@ def table_metadata(schema: pa.Schema, rows: int, uri: str, recipe: Recipe) -> di
 
 
 def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
-    """Which recipe it was made by, and with which code."""
+    """The recipe and the software version that it was made with."""
     stamp = recipe.stamp()
     return {
         "recipe": stamp["recipe_name"],
         "recipe_hash": stamp["recipe_hash"],
         "recipe_document": dg.MetadataValue.json(recipe.model_dump(mode="json", by_alias=True)),
-        "code_version": stamp["code_version"],
+        "software_version": stamp["software_version"],
     }
 
 
 def picture(image: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG or JPEG as metadata that the UI shows. A picture too large is left out: no run is lost for it."""
+    """A PNG or JPEG as metadata that the UI shows; one too large is left out, since a picture never fails a run."""
     if len(image) > PICTURE_BYTES:
         return dg.MetadataValue.md(f"*the picture has {len(image):,} bytes, too many for the event log*")
     kind = "jpeg" if image.startswith(JPEG) else "png"

@@ -15,19 +15,14 @@ platforms = dg.StaticPartitionsDefinition(sorted(PLATFORMS))
 years = dg.TimeWindowPartitionsDefinition(start=str(FIRST_YEAR), cron_schedule="0 0 1 1 *", fmt="%Y", end_offset=1)
 cells = dg.MultiPartitionsDefinition({"platform": platforms, "year": years})
 
-# In the order of the chain.
-CELL_ASSETS = ("scene_picks", "scene_imagery", "chip_index")
-PARTITIONED: dict[str, dg.PartitionsDefinition[str]] = {
-    "scene_requests": platforms,
-    **dict.fromkeys(CELL_ASSETS, cells),
-}
 PARTITION_TAG = "dagster/partition"
 
 
-def status_of(instance: dg.DagsterInstance, asset: str) -> dict[str, AssetPartitionStatus | None]:
-    """Partition key → how its latest run left it, None where there was none."""
-    definition = PARTITIONED[asset]
-    found = instance.get_status_by_partition(dg.AssetKey(asset), definition.get_partition_keys(), definition)
+def status_of(
+    instance: dg.DagsterInstance, asset: str, partitions: dg.PartitionsDefinition[str]
+) -> dict[str, AssetPartitionStatus | None]:
+    """Partition key → status of its latest run, None where there was none."""
+    found = instance.get_status_by_partition(dg.AssetKey(asset), partitions.get_partition_keys(), partitions)
     return dict(found or {})
 
 
@@ -36,8 +31,14 @@ def key_of_cell(platform: str, year: int) -> str:
     return f"{platform}|{year}"
 
 
+def cell_of_key(key: str) -> tuple[str, str]:
+    """Platform and year in a cell's partition key."""
+    platform, _, year = key.partition("|")
+    return platform, year
+
+
 def cell_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
     """Platform and year of the partition that is being materialised."""
     # A run launched with the one tag `dagster/partition` has a plain string for its key.
-    platform, _, year = str(context.partition_key).partition("|")
+    platform, year = cell_of_key(str(context.partition_key))
     return platform, int(year)

@@ -1,6 +1,5 @@
-"""What assets work with: settings, recipe, storage, catalogues and the pool of workers.
-
-Nothing is read before an asset runs: definitions load without environment, network or storage.
+"""`ClayResource`: what assets work with. Nothing is read before an asset runs: definitions load without environment,
+network or storage.
 """
 
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from clay_assets.errors import InputError
 from clay_assets.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-    from clay_assets.catalogues.search import Catalogue
+    from clay_assets.catalogues.base import Catalogue
     from clay_assets.platforms import Platform
-    from clay_assets.platforms.base import Item
     from clay_assets.recipes import Recipe
+    from clay_assets.stac import Item
     from clay_assets.storage.stores import Store
+    from clay_assets.transport.s3 import S3Connection
 
 
 class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """One deployment: what its settings name, opened when asked for."""
+    """Settings, recipe, storage and catalogues of one deployment, opened on first use."""
 
     overrides: dict[str, Any] = Field({}, description="setting → value, over the environment's")
+    # A `dagster_aws.s3.S3Resource`. Any, since importing dagster_aws takes seconds, and most storages are folders.
+    s3: dg.ResourceDependency[Any] = None  # type: ignore[assignment]  # optional
     _store: Any = PrivateAttr(default=None)
 
     @property
@@ -47,11 +50,20 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_recipe(self.settings.recipe)
 
     def store(self) -> "Store":
-        """Where everything is written; opened once, as making an S3 client takes long."""
+        """Where everything is written; opened once, as making an S3 client takes long.
+
+        Raises:
+            InputError: `CLAY_STORAGE` is neither a folder nor `s3://bucket/prefix`.
+        """
         from clay_assets.storage.stores import open_store
+        from clay_assets.transport.locations import is_s3
 
         if self._store is None:
-            self._store = open_store(self.settings.storage)
+            location = self.settings.storage
+            try:
+                self._store = open_store(location, self._s3_connection() if is_s3(location) else None)
+            except InputError as error:
+                raise InputError(f"CLAY_STORAGE: {error}") from error
         store: Store = self._store
         return store
 
@@ -61,7 +73,6 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             InputError: it was not materialised yet.
         """
-        from clay_assets.errors import InputError
         from clay_assets.storage import layout
         from clay_assets.storage.geoparquet import decode
 
@@ -69,7 +80,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             content = store.read(key)
         except FileNotFoundError as error:
-            raise InputError(f"{store.uri(key)} does not exist: materialise {asset} first.") from error
+            raise InputError(f"{store.uri(key)}: file not found. Materialise {asset} first.") from error
         return decode(content, store.uri(key))
 
     def write_table(self, key: str, frame: "pd.DataFrame") -> None:
@@ -85,34 +96,34 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.store().write(key, encode_items(items, self.recipe().stamp()))
 
     def catalogue(self, platform: "Platform") -> "Catalogue":
-        """The catalogue of a platform, by the settings."""
+        """The catalogue of a platform, as the settings say."""
         from clay_assets.catalogues.opening import open_catalogue
 
         return open_catalogue(getattr(self.settings, platform.catalogue), self.settings.requests_in_flight)
 
     def scenes_of(self, platform: "Platform") -> "Catalogue":
-        """Where a platform's scenes are picked from: its catalogue, or what was found there before.
+        """Where a platform's scenes are picked from: its catalogue, or the results of an earlier search there.
 
         Raises:
-            InputError: what was found is no longer there.
+            InputError: these results are missing.
         """
         from clay_assets.catalogues.snapshot import SnapshotCatalogue
-        from clay_assets.errors import InputError
         from clay_assets.storage import layout
 
         if platform.resolve:
-            asset, key = "scene_requests", layout.found(platform.key)
+            asset, keys = "scene_requests", layout.search_results_keys(platform.key)
         elif platform.sample_has_items:
-            asset, key = platform.sample, layout.table(platform.sample)
+            asset, keys = platform.sample, [layout.table(platform.sample)]
         else:
             return self.catalogue(platform)
         store = self.store()
-        if not store.exists(key):
-            raise InputError(f"{store.uri(key)} does not exist: materialise {asset} of {platform.key} again.")
-        return SnapshotCatalogue(store.uri(key))
+        found = next((key for key in keys if store.exists(key)), None)
+        if found is None:
+            raise InputError(f"{store.uri(keys[0])}: file not found. Materialise {asset} of {platform.key} again.")
+        return SnapshotCatalogue(store.uri(found), store.access)
 
-    def years_asked(self, platform: str) -> list[int]:
-        """The years that a platform has requests in; none if its requests were not made."""
+    def requested_years(self, platform: str) -> list[int]:
+        """The years that a platform has requests in; none if its requests have not been materialised."""
         import io
 
         import pyarrow.parquet as pq
@@ -133,3 +144,26 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.settings
         with open_executor(settings.workers, settings.dask_scheduler) as (executor, in_flight):
             yield executor, in_flight
+
+    def _s3_connection(self) -> "S3Connection":
+        """The connection of the `S3Resource`; our client is made from its fields, since its own has no timeouts."""
+        from dagster_aws.s3 import S3Resource  # imported only where the storage is on S3
+
+        from clay_assets.transport.s3 import S3Connection
+
+        resource = S3Resource() if self.s3 is None else self.s3
+        if not isinstance(resource, S3Resource):
+            raise InputError(
+                f"resource s3: a {type(resource).__name__}, not an S3Resource. Configure it where the definitions are "
+                "built, such as ClayResource(s3=S3Resource(endpoint_url=…)), not at launch."
+            )
+        return S3Connection(
+            endpoint=resource.endpoint_url,
+            region=resource.region_name,
+            profile=resource.profile_name,
+            access_key=resource.aws_access_key_id,
+            secret_key=resource.aws_secret_access_key,
+            session_token=resource.aws_session_token,
+            unsigned=resource.use_unsigned_session,
+            verify=resource.verify,
+        )

@@ -1,56 +1,73 @@
-"""How a stage declares its assets: what all of them have in common, and errors that say first what failed.
-
-The assets themselves are in the stages' `assets.py`.
-"""
+"""`stage_asset`: what the assets of all stages have in common. The assets themselves are in the stages' `assets.py`."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Set
 from typing import Any
 
 import dagster as dg
 
-from clay_assets.orchestration.failures import what_failed
-from clay_assets.orchestration.metadata import described_by
+from clay_assets.orchestration.failures import clay_errors_as_failures
+from clay_assets.orchestration.resources import ClayResource
 
-# Pools: of the runs together, how many steps may use one remote service at once. Limits are the deployment's.
+# Pools: how many steps, of all runs together, may use one remote service at once. The deployment sets the limits.
 STAC_API = "stac_api"
 LINZ_CATALOG = "linz_catalog"
 WORLDCOVER = "worldcover"
 IMAGERY = "imagery"
 
-Declare = Callable[[Callable[..., Any]], dg.AssetsDefinition]
+JOB_TAG = "clay/job"  # the job that an asset belongs to
+_INJECTED = {"context": dg.AssetExecutionContext, "clay": ClayResource}
 
 
-def stage(number: int, group: str) -> Callable[..., Declare]:
-    """`dg.asset` for the assets of one stage.
+def stage_asset(
+    *, group: str, number: int, job: str | None = None, kinds: Set[str] = frozenset(), **arguments: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` for the assets of one stage; a `ClayError` in the body becomes a `dagster.Failure`.
 
-    What it returns takes the module whose docstring describes the asset, the kinds that it has besides those of all,
-    and whatever else `dg.asset` takes.
+    The body's docstring is the asset's description. Its annotations are for people and type checkers: Dagster would
+    evaluate them when definitions load, before geopandas may be imported, and would skip the IO manager of a body
+    that returns `MaterializeResult` with checks.
+
+    Args:
+        group: asset group, the stage's name.
+        number: place of the stage in the chain, from 1.
+        job: job that materialises the asset; the group's own by default. All assets of a job share one partitioning.
+        kinds: kinds besides those of every asset.
+        arguments: passed to `dg.asset`.
+
+    Returns:
+        The decorator.
     """
 
-    def asset(described: str, kinds: Set[str] = frozenset(), **arguments: Any) -> Declare:
-        def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
-            declared: dg.AssetsDefinition = dg.asset(
-                group_name=group,
-                tags={"stage": str(number)},
-                kinds={"python", "geoparquet", *kinds},
-                code_version="1",
-                description=described_by(described),
-                **arguments,
-            )(_explained(body))
-            return declared
+    def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
+        declared: dg.AssetsDefinition = dg.asset(
+            group_name=group,
+            tags={"stage": str(number), JOB_TAG: job or group},
+            kinds={"python", "geoparquet", *kinds},
+            code_version="1",
+            description=inspect.getdoc(body),
+            **arguments,
+        )(_for_dagster(body))
+        return declared
 
-        return declare
-
-    return asset
+    return declare
 
 
-def _explained(body: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(body)  # its signature is what Dagster reads inputs and resources from
-    def explained(*args: Any, **kwargs: Any) -> Any:
-        with what_failed():
+def _for_dagster(body: Callable[..., Any]) -> Callable[..., Any]:
+    """The body with clear errors, and with the annotations that Dagster needs in place of its own."""
+
+    @functools.wraps(body)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with clay_errors_as_failures():
             return body(*args, **kwargs)
 
-    return explained
+    parameters = [
+        parameter.replace(annotation=_INJECTED.get(name, inspect.Parameter.empty))
+        for name, parameter in inspect.signature(body).parameters.items()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not inspect.Parameter.empty}
+    return run

@@ -21,16 +21,16 @@ def _gathered() -> dict[str, Platform]:
 PLATFORMS: dict[str, Platform] = _gathered()
 
 
-def platform(key: str) -> Platform:
+def platform_of(key: str) -> Platform:
     """The platform of a key.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no platform has that key.
     """
     try:
         return PLATFORMS[key]
     except KeyError:
-        raise InputError(f"{key!r} is no platform; there are {', '.join(PLATFORMS)}.") from None
+        raise InputError(f"unknown platform {key!r}; known: {', '.join(PLATFORMS)}.") from None
 
 
-__all__ = ["PLATFORMS", "Platform", "platform"]
+__all__ = ["PLATFORMS", "Platform", "platform_of"]

@@ -7,7 +7,7 @@ reading and writing belong to the stages.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clay_assets.access import Access, reach
+from clay_assets.stac import Item, read_item
+from clay_assets.transport.access import Access, access_for
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 FIRST_YEAR = 2010  # the earliest imagery of any platform that Clay was trained on (NAIP)
 
-Item = dict[str, Any]  # a STAC item as JSON
 Mask = NDArray[np.bool_]
 Pixels = Mapping[str, NDArray[Any]]
 
@@ -144,7 +144,7 @@ class Platform:
         quality: assets that cloud and nodata are judged from.
         grid_asset: asset on the finest grid, which chips are counted on.
         options: the recipe fields of this platform.
-        requests: (sample, options, seed) → request table (see `clay_assets.platforms.requests`).
+        requests: (sample, options, seed) → request table (see `clay_assets.platforms.request_table`).
         refuse: (item, request, options) → why an item cannot be taken, or None.
         rank: (item, request) → sort key; the lowest is taken.
         judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
@@ -205,10 +205,13 @@ class Platform:
         """Those of some assets that an item should have and has not."""
         return [name for name in among if name not in item["assets"] and name not in self.optional]
 
-    def renamed(self, item: Item) -> Item:
-        """The item with only the assets of this platform, under the names used here."""
-        named = {self.aliases.get(name, name): asset for name, asset in item.get("assets", {}).items()}
-        return {**item, "assets": {name: named[name] for name in self.assets if name in named}}
+    def read_item(self, document: Item) -> Item:
+        """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
+
+        Raises:
+            InputError: the item is not valid; names item and field.
+        """
+        return read_item(document, bands=self.assets, aliases=self.aliases)
 
     def href(self, asset: Mapping[str, Any], options: Options | None = None) -> str:
         """The href of an asset that is to be read.
@@ -236,5 +239,13 @@ class Platform:
         return {**item, "assets": settled}
 
     def access_to(self, href: str) -> Access:
-        """How one href is reached."""
-        return reach(self.access, href)
+        """How one href is accessed."""
+        return access_for(self.access, href)
+
+    def with_access(self, *ways: Access) -> Platform:
+        """The platform with other ways to reach files, tried before its own, such as those of our storage.
+
+        Ways without hosts are left out: they would apply to every file.
+        """
+        own = tuple(way for way in ways if way.hosts)
+        return replace(self, access=(*own, *self.access)) if own else self

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from clay_assets.access import Access
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.stac import Item, item_datetime
+from clay_assets.transport.access import Access
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -63,7 +64,7 @@ def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Least cloud first, then earliest, then by id."""
-    return number(item, "eo:cloud_cover"), item["properties"]["datetime"], item["id"]
+    return number(item, "eo:cloud_cover"), item_datetime(item), item["id"]
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -96,6 +97,6 @@ def landsat(key: str, title: str) -> Platform:
         typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
         aliases=ALIASES,
         alternate="s3",
-        access=(Access(requester_pays=True),),
+        access=(Access(requester_pays=True, hosts=("usgs-landsat",)),),
         shown=(("red", 1), ("green", 1), ("blue", 1)),
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
-from clay_assets.access import Access
 from clay_assets.draws import keyed_hash
-from clay_assets.platforms.base import Derivation, Item, Mask, Options, Pixels, Platform, Request, Typical
-from clay_assets.platforms.requests import request_table, year_bounds
+from clay_assets.platforms.base import Derivation, Mask, Options, Pixels, Platform, Request, Typical
+from clay_assets.platforms.request_table import request_table, year_bounds
+from clay_assets.stac import Item
+from clay_assets.transport.access import Access
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -105,7 +106,7 @@ PLATFORM = Platform(
     properties=(),
     # A sheet of the 1:1,000 series, 480 m × 720 m, at 0.3 m; one bit of mask; RGBA at 0.1 m before, RGB after.
     typical=Typical(2400, 1600, quality_bytes=1 / 8, image_bytes=36, derived_bytes=3),
-    access=(Access(unsigned=True, places=("nz-imagery",)),),
+    access=(Access(unsigned=True, hosts=("nz-imagery",)),),
     derivation=Derivation(gsd=lambda options: float(options.gsd), resampling="bilinear", bands=3, masked=True),
     shown=(("visual", 1), ("visual", 2), ("visual", 3)),
 )

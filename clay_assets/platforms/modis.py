@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from clay_assets.platforms.base import Derivation, Item, Mask, Options, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import Derivation, Mask, Options, Pixels, Platform, Request, Typical
 from clay_assets.platforms.planetary_computer import signed
-from clay_assets.platforms.requests import month_bounds, request_table
+from clay_assets.platforms.request_table import month_bounds, request_table
+from clay_assets.stac import Item, item_datetime
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -117,7 +118,7 @@ def refuse(item: Item, request: Request, options: ModisOptions) -> str | None:
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """First by time, which is the start of the composite, then by id."""
-    return item["properties"]["datetime"], item["id"]
+    return item_datetime(item), item["id"]
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from clay_assets.access import Access
 from clay_assets.draws import draw, keyed_hash
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, ReferenceOrCopy, Request, Typical
+from clay_assets.platforms.base import Mask, Pixels, Platform, ReferenceOrCopy, Request, Typical
 from clay_assets.platforms.planetary_computer import signed
-from clay_assets.platforms.requests import request_table, year_bounds
+from clay_assets.platforms.request_table import request_table, year_bounds
+from clay_assets.stac import Item, item_datetime
+from clay_assets.transport.access import Access
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -64,7 +64,7 @@ def resolve(request: Request, items: Sequence[Item], options: NaipOptions, seed:
 
     A location without any item keeps its request for the latest, in the last year searched, so that a ledger tells.
     """
-    years = sorted({moment(item).year for item in items}) or [options.years[1]]
+    years = sorted({item_datetime(item).year for item in items}) or [options.years[1]]
     chosen = [(LATEST, years[-1], 0)]
     for year in map(int, draw(years[:-1], 1, seed, KEY, request.location)):
         chosen.append((OLDER, year, keyed_hash(seed, KEY, request.location, year)))
@@ -89,12 +89,7 @@ def refuse(item: Item, request: Request, options: NaipOptions) -> str | None:
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Latest first, then by id: images of neighbouring quads overlap."""
-    return -moment(item).timestamp(), item["id"]
-
-
-def moment(item: Item) -> datetime:
-    """Acquisition of a candidate, UTC."""
-    return datetime.fromisoformat(item["properties"]["datetime"])
+    return -item_datetime(item).timestamp(), item["id"]
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -131,6 +126,6 @@ PLATFORM = Platform(
     properties=(),
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
     rewrite=rewrite,
-    access=(signed("naipeuwest"), Access(requester_pays=True, places=tuple(BUCKETS))),
+    access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))),
     shown=(("image", 1), ("image", 2), ("image", 3)),
 )

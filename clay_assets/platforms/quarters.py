@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from clay_assets.draws import draw, keyed_hash
-from clay_assets.platforms.base import Item, ReferenceOrCopy, Request
-from clay_assets.platforms.requests import quarter_bounds, request_table
+from clay_assets.platforms.base import ReferenceOrCopy, Request
+from clay_assets.platforms.request_table import quarter_bounds, request_table
+from clay_assets.stac import Item
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
+from clay_assets.stac import Item, item_datetime
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -55,7 +56,7 @@ def refuse(item: Item, request: Request, options: Sentinel1Options) -> str | Non
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Most of the tile first, then earliest, then by id."""
-    return -overlap(item, request), item["properties"]["datetime"], item["id"]
+    return -overlap(item, request), item_datetime(item), item["id"]
 
 
 def overlap(item: Item, request: Request) -> float:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from clay_assets.access import Access
-from clay_assets.platforms.base import Item, Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.stac import Item, item_datetime
+from clay_assets.transport.access import Access
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -74,7 +75,7 @@ def refuse(item: Item, request: Request, options: Sentinel2Options) -> str | Non
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Least cloud first, then least nodata, then earliest, then by id."""
     cover, nodata = number(item, "eo:cloud_cover"), number(item, *NODATA_SHARE)
-    return cover, nodata, item["properties"]["datetime"], item["id"]
+    return cover, nodata, item_datetime(item), item["id"]
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -111,6 +112,6 @@ PLATFORM = Platform(
     properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
     # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
-    access=(Access(unsigned=True, places=("sentinel-cogs",)),),
+    access=(Access(unsigned=True, hosts=("sentinel-cogs",)),),
     shown=(("red", 1), ("green", 1), ("blue", 1)),
 )

@@ -142,12 +142,12 @@ class Recipe(_Strict):
         return hashlib.blake2b(self.document.encode(), digest_size=8).hexdigest()
 
     def stamp(self) -> dict[str, str]:
-        """What every file that we write says of its origin."""
+        """The entries about its origin that every written file carries."""
         return {
             "recipe_name": self.name,
             "recipe_hash": self.hash,
             "recipe": self.document,
-            "code_version": __version__,
+            "software_version": __version__,
         }
 
 

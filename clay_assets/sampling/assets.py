@@ -1,30 +1,45 @@
 """Stage 2 in Dagster: `mgrs_sample`, `naip_sample`, `linz_sample` and `modis_sample`."""
 
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
-from clay_assets.orchestration.checks.gates import agreement, agreement_spec, none_failed, none_failed_spec, tolerate
+from clay_assets.orchestration.checks import agreement, agreement_spec, none_failed, none_failed_spec
+from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.orchestration.metadata import picture, table
-from clay_assets.orchestration.progress import Progress
-from clay_assets.orchestration.resources import ClayResource
-from clay_assets.orchestration.stage import LINZ_CATALOG, STAC_API, stage
-from clay_assets.orchestration.values import Tiles
-from clay_assets.platforms import platform as platform_of
+from clay_assets.orchestration.stage import LINZ_CATALOG, STAC_API, stage_asset
+from clay_assets.platforms import platform_of
+from clay_assets.progress import ProgressReporter
+from clay_assets.sampling import checks
 
-asset = stage(2, "sampling")
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from clay_assets.orchestration.resources import ClayResource
+    from clay_assets.stac import Item
+
+asset = partial(stage_asset, group="sampling", number=2)
 
 
 @asset(
-    "clay_assets.sampling.tiles",
     # Loaded in the body: a published sample needs the grid alone, and no land cover at all.
     deps=["mgrs_grid", "worldcover_stats"],
     io_manager_key="geo_tables",
     metadata={"flatgeobuf": True},
 )
-def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
-    from clay_assets.orchestration.pictures.bars import composition_bars
-    from clay_assets.orchestration.pictures.maps import sample_map
+def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
+    """The sampled MGRS tiles: one row per tile, with the rules that chose it.
+
+    Each rule of the recipe draws random tiles of those with the highest share of a land-cover class; the sample is
+    the union of the draws, without repeats. Sentinel-1, Sentinel-2 and Landsat are sampled at these tiles. GeoParquet
+    in `sampling/mgrs_sample.parquet`, with a FlatGeobuf copy; `CLAY_MGRS_SAMPLE` takes a published sample instead.
+    """
+    from clay_assets.sampling.pictures import composition_bars, sample_map
     from clay_assets.sampling.tiles import sample_tiles, take_sample
-    from clay_assets.storage.downloads import local_copy
+    from clay_assets.sources.downloads import local_copy
 
     published = clay.settings.mgrs_sample
     stats = None if published else clay.table("worldcover_stats")
@@ -48,10 +63,15 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
     )
 
 
-@asset("clay_assets.sampling.natural_earth", io_manager_key="geo_tables")
-def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
-    from clay_assets.orchestration.pictures.maps import places_map
+@asset(io_manager_key="geo_tables")
+def naip_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
+    """The locations at which NAIP is sampled: one point per row, inside the contiguous United States.
+
+    Populated places, airports, ports, parks, a random point along each river and in each lake of Natural Earth, and
+    random points. `layer` says which of these a location is. GeoParquet in `sampling/naip_sample.parquet`.
+    """
     from clay_assets.sampling.natural_earth import sample_locations
+    from clay_assets.sampling.pictures import places_map
 
     recipe = clay.recipe()
     source = clay.settings.natural_earth
@@ -67,7 +87,6 @@ def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
 
 
 @asset(
-    "clay_assets.sampling.linz",
     kinds={"stac"},
     pool=LINZ_CATALOG,
     io_manager_key="stac_items",
@@ -76,14 +95,19 @@ def naip_sample(clay: ClayResource) -> dg.MaterializeResult[Tiles]:
         agreement_spec("linz_sample", "surveys_found", "The catalogue has every survey of the recipe."),
     ],
 )
-def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
+def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[list[Item]]:
+    """The sampled sheets of New Zealand's aerial surveys: one STAC item per sheet.
+
+    Of every colour survey that the recipe includes, a random half of the sheets (at least 10, at most 2,000, by
+    default). STAC-GeoParquet in `sampling/linz_sample.parquet`; the scenes of `linz` are picked from it.
+    """
     import pandas as pd
 
-    from clay_assets.orchestration.pictures.maps import scene_map
+    from clay_assets.pictures.maps import scene_map
     from clay_assets.sampling.linz import draw_sheets
 
     recipe, settings = clay.recipe(), clay.settings
-    with Progress(context.log, "sheets") as progress:
+    with ProgressReporter(context.log, "sheets") as progress:
         drawn = draw_sheets(
             platform_of("linz"),
             settings.linz_catalog,
@@ -94,7 +118,7 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type:
         )
     failures = pd.DataFrame(drawn.failures, columns=["name", "error"])
     tolerance = recipe.tolerance.failed_requests
-    tolerate("sheets", failures, drawn.sheets, tolerance, "linz_sample")
+    stop_if_too_many_failed("sheets", failures, drawn.sheets, tolerance, "linz_sample")
     return dg.MaterializeResult(
         value=drawn.items,
         metadata={
@@ -112,7 +136,6 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type:
 
 
 @asset(
-    "clay_assets.sampling.modis_grid",
     kinds={"stac"},
     pool=STAC_API,
     io_manager_key="geo_tables",
@@ -121,17 +144,22 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type:
         agreement_spec("modis_sample", "published_tiles", "The sampled tiles are those of the published set."),
     ],
 )
-def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
-    from clay_assets.orchestration.pictures.maps import places_map
+def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
+    """The sampled tiles of the MODIS sinusoidal grid: one row per tile without nodata.
+
+    Every tile on the Earth is judged by one band of one composite; tiles with any pixel of nodata are left out.
+    GeoParquet in `sampling/modis_sample.parquet`.
+    """
     from clay_assets.sampling.modis_grid import differences, sample_of, tile_states
+    from clay_assets.sampling.pictures import places_map
 
     platform, recipe = platform_of("modis"), clay.recipe()
     options = recipe.options("modis")
-    with clay.executor() as (executor, in_flight), Progress(context.log, "tiles") as progress:
+    with clay.executor() as (executor, in_flight), ProgressReporter(context.log, "tiles") as progress:
         tiles = tile_states(platform, lambda: clay.catalogue(platform), options, executor, in_flight, progress)
     failures = tiles.loc[tiles["error"].notna(), ["name", "error"]]
     tolerance = recipe.tolerance.failed_requests
-    tolerate("tiles", failures, len(tiles), tolerance, "modis_sample")
+    stop_if_too_many_failed("tiles", failures, len(tiles), tolerance, "modis_sample")
     sample = sample_of(tiles)
     added, lacking = differences(sample, options)
     return dg.MaterializeResult(
@@ -150,3 +178,8 @@ def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource):  # type
             ),
         ],
     )
+
+
+ASSETS = [mgrs_sample, naip_sample, linz_sample, modis_sample]
+CHECKS = checks.CHECKS
+RESOURCES: dict[str, object] = {}

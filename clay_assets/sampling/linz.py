@@ -7,7 +7,7 @@ between surveys, so an item's id here is that of its collection and the sheet. L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import floor
@@ -18,19 +18,18 @@ from urllib.parse import unquote, urlsplit
 import shapely
 from shapely.errors import ShapelyError
 
-from clay_assets.catalogues.static import absolute, links, read_document, root_of
 from clay_assets.draws import draw
 from clay_assets.errors import ClayError, InputError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Item, Platform
+from clay_assets.platforms.base import Platform
 from clay_assets.platforms.linz import KEY, LinzOptions
-from clay_assets.storage.stac_geoparquet import canonical
+from clay_assets.progress import OnProgress, no_progress
+from clay_assets.sources.static_stac import absolute, links, read_document, root_of
+from clay_assets.stac import Item, as_stac_1_1
 
 PRODUCT = "rgb"  # 8-bit colour with or without alpha; beside it lie rgbnir, dem-hillshade, …
 DEPTH = 5  # parts of a collection's path: region, survey, product, EPSG code, collection.json
 STILL_FLOWN = "9999"  # sorts after every time: in STAC an interval without an end goes on
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def draw_sheets(
     options: LinzOptions,
     seed: int,
     requests_in_flight: int,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> Drawn:
     """Draw sheets of each survey, and read their items.
 
@@ -215,10 +214,10 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
 
 
 def _as_kept(platform: Platform, item: Item, href: str) -> Item:
-    kept = platform.renamed(item)
+    kept = platform.read_item(item)
     if missing := platform.missing(kept, platform.assets):
         raise InputError(f"{href}: is without asset {', '.join(missing)}.")
-    return canonical(kept)
+    return as_stac_1_1(kept)
 
 
 def _sheet(href: str) -> str:

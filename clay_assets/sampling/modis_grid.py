@@ -13,30 +13,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from functools import partial
 
 import geopandas as gpd
 import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from clay_assets.access import Access
-from clay_assets.catalogues.admission import admit
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.eligibility import eligible_items
 from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import Platform, Request
 from clay_assets.platforms.modis import COLUMNS, FILL, ROWS, ModisOptions, on_earth, tile_filter, tile_name
-from clay_assets.rasters import open_raster
-from clay_assets.storage.downloads import retrying
+from clay_assets.progress import OnProgress, no_progress
+from clay_assets.sources.rasters import open_raster
+from clay_assets.transport.access import Access
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
-RADIUS = 6_371_007.181  # m, of the sphere of the MODIS grids
-TILE_SIZE = np.pi * RADIUS / ROWS  # m; the same both ways
 EDGE_POINTS = 41  # along each side of a polygon, whose sides are curved in degrees
 COMPOSITE = timedelta(days=8)
 COMPLETE, WITH_NODATA, NO_ITEM, FAILED = "complete", "with nodata", "no item", "failed"
 PUBLISHED, NOT_PUBLISHED = "published", "not published"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def tile_states(
     options: ModisOptions,
     executor: Executor,
     in_flight: int,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> gpd.GeoDataFrame:
     """Judge every tile on the Earth by one composite, with one search and one read each; or take the published ones.
 
@@ -127,7 +123,7 @@ def tile_states(
         if answer.error is not None:
             tiles.loc[name, ["outcome", "error"]] = [FAILED, answer.error]
             continue
-        admitted, _ = admit(platform, answer, options)
+        admitted, _ = eligible_items(platform, answer, options)
         if admitted:
             best = min(admitted, key=lambda item: platform.rank(item, answer.request))
             href = platform.href(best["assets"][options.reference_band], options)
@@ -181,7 +177,7 @@ def _searches(tiles: gpd.GeoDataFrame, options: ModisOptions) -> Sequence[Reques
 
 
 def _named_count(job: tuple[str, _Read]) -> int:
-    count: int = retrying()(partial(_count_nodata, job[1]))
+    count: int = retrying(WORK_ATTEMPTS)(_count_nodata, job[1])
     return count
 
 

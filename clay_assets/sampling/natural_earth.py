@@ -38,8 +38,8 @@ from clay_assets.sampling.natural_earth_files import (
     Array,
     Features,
     Files,
-    listed,
-    only,
+    format_bounds,
+    parts_of_dimension,
 )
 from clay_assets.storage.stores import Store
 
@@ -113,7 +113,7 @@ def _conus(files: Files) -> tuple[shapely.Geometry, dict[str, Any]]:
             "(US-AL, US-AR, …). Take the layer as Natural Earth publishes it."
         )
     ordered = sorted(states.geometries[chosen], key=shapely.to_wkb)  # a union depends on the order, in its last bits
-    conus = only(np.array([shapely.union_all(ordered)], dtype=object), 2)[0]
+    conus = parts_of_dimension(np.array([shapely.union_all(ordered)], dtype=object), 2)[0]
     shapely.prepare(conus)
     counts = {name: states.record[name] for name in ("file", "without_geometry", "repaired")}
     return conus, {**counts, "states": len(set(states.names[chosen]))}
@@ -162,7 +162,7 @@ def _parts_inside(geometries: Array, conus: shapely.Geometry, dimension: int) ->
     if dimension == 0:
         return parts
     across = shapely.intersects(conus, geometries) & ~inside
-    parts[across] = only(shapely.intersection(geometries[across], conus), dimension)
+    parts[across] = parts_of_dimension(shapely.intersection(geometries[across], conus), dimension)
     there = np.flatnonzero(~shapely.is_missing(parts))
     if dimension == 1:
         row, _, _, length = _segments(parts[there])
@@ -209,7 +209,7 @@ def _within(polygons: Array, streams: list[np.random.Philox], names: Array, file
         if tried >= MOST_LAKE_ATTEMPTS:
             raise InputError(
                 f"Natural Earth layer lakes ({file}): of {tried} points in the bounds of {names[left[0]] or 'a lake'}, "
-                f"{listed(bounds[left[0]])}, none is inside. Mend or drop its outline."
+                f"{format_bounds(bounds[left[0]])}, none is inside. Mend or drop its outline."
             )
         uniform = np.stack([_uniform(streams[row], 2 * batch).reshape(batch, 2) for row in left])
         points = _on_sphere(uniform, bounds[left, None])
@@ -234,7 +234,7 @@ def _random_points(conus: shapely.Geometry, count: int, seed: int) -> tuple[list
         if tried >= MOST_ATTEMPTS:
             raise InputError(
                 f"Natural Earth layer random: of {tried} points on Earth only {found} of {count} lie in CONUS, bounds "
-                f"{listed(conus.bounds)}. Ask for fewer, or check the states of admin-1."
+                f"{format_bounds(conus.bounds)}. Ask for fewer, or check the states of admin-1."
             )
         across, up = _uniform(stream, 2 * batch).reshape(batch, 2).T
         near = np.flatnonzero((across > left) & (across < right) & (up > low) & (up < high))

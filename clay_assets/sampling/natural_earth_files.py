@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import geopandas as gpd
 import numpy as np
@@ -23,8 +22,9 @@ import shapely
 from shapely.errors import ShapelyError
 
 from clay_assets.errors import InputError
-from clay_assets.storage.downloads import local_copy
+from clay_assets.sources.downloads import local_copy
 from clay_assets.storage.stores import Store
+from clay_assets.transport.locations import is_remote, join, local_path
 
 KEPT_IN = "sampling/source"  # folder of the store that keeps what was fetched
 SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".parquet")  # taken from a folder that has no zip
@@ -87,12 +87,12 @@ class Files:
     opened: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.root = None if urlsplit(self.source).scheme in ("http", "https", "s3") else self._folder()
+        self.root = None if is_remote(self.source) else self._folder()
 
     def _folder(self) -> Path:
-        folder = Path(self.source.removeprefix("file://")).expanduser()
+        folder = local_path(self.source)
         if not folder.is_dir():
-            raise InputError(f"Natural Earth {self.source}: there is no such folder. Check CLAY_NATURAL_EARTH.")
+            raise InputError(f"Natural Earth {self.source}: folder not found. Check CLAY_NATURAL_EARTH.")
         return folder
 
     def find(self, layer: Layer) -> str | None:
@@ -113,7 +113,7 @@ class Files:
                 f"{layer.file} as {', '.join(SUFFIXES)}, nor in {layer.folder}/. Put it there, or change "
                 "CLAY_NATURAL_EARTH."
             )
-        address = f"{self.source.rstrip('/')}/{file}"
+        address = join(self.source, file)
         where = f"Natural Earth layer {layer.key} ({address})"
         if address not in self.opened:
             try:
@@ -170,7 +170,7 @@ def _features(frame: gpd.GeoDataFrame, layer: Layer, where: str, file: str) -> F
     if layer.dimension == 2:
         broken = ~shapely.is_valid(drawn)
         geometries = drawn.copy()
-        geometries[broken] = only(shapely.make_valid(drawn[broken]), 2)
+        geometries[broken] = parts_of_dimension(shapely.make_valid(drawn[broken]), 2)
     record = {
         "layer": layer.key,
         "file": file,
@@ -192,7 +192,9 @@ def _check(names: Array, drawn: Array, layer: Layer, where: str) -> None:
         if wrong[row]:
             kinds = " or ".join(wanted)
             raise InputError(f"{what} is a {drawn[row].geom_type}, must be a {kinds}. Take Natural Earth's own layer.")
-        raise InputError(f"{what} has coordinates that are not degrees ({listed(bounds[row])}). Set the right CRS.")
+        raise InputError(
+            f"{what} has coordinates that are not degrees ({format_bounds(bounds[row])}). Set the right CRS."
+        )
 
 
 def _names(frame: gpd.GeoDataFrame, layer: Layer, where: str) -> Array:
@@ -210,7 +212,7 @@ def _names(frame: gpd.GeoDataFrame, layer: Layer, where: str) -> Array:
     return np.asarray(names.to_numpy(dtype=object))
 
 
-def only(geometries: Array, dimension: int) -> Array:
+def parts_of_dimension(geometries: Array, dimension: int) -> Array:
     """The lines, or the polygons, of geometries, as normal multi-parts; None where there are none."""
     parts, rows = shapely.get_parts(geometries, return_index=True)
     parts, inner = shapely.get_parts(parts, return_index=True)  # a multi-part inside a collection
@@ -221,6 +223,6 @@ def only(geometries: Array, dimension: int) -> Array:
     return np.asarray(shapely.normalize(found))
 
 
-def listed(bounds: Sequence[float]) -> str:
+def format_bounds(bounds: Sequence[float]) -> str:
     """Bounds as text, for messages."""
     return ", ".join(f"{value:g}" for value in bounds)

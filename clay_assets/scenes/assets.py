@@ -1,25 +1,34 @@
 """Stage 3 in Dagster: `scene_requests`, `scene_picks` and `scene_imagery`."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from clay_assets.orchestration.checks.gates import demand, none_failed, none_failed_spec, tolerate
+from clay_assets.orchestration.checks import none_failed, none_failed_spec
 from clay_assets.orchestration.failures import outcomes
+from clay_assets.orchestration.gates import stop_if_broken, stop_if_too_many_failed
 from clay_assets.orchestration.metadata import picture, table
 from clay_assets.orchestration.partitions import cell_of, cells, platforms
-from clay_assets.orchestration.progress import Progress
-from clay_assets.orchestration.resources import ClayResource
-from clay_assets.orchestration.stage import IMAGERY, STAC_API, stage
-from clay_assets.orchestration.values import Items, Requests
-from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms import platform as platform_of
+from clay_assets.orchestration.stage import IMAGERY, STAC_API, stage_asset
+from clay_assets.platforms import PLATFORMS, platform_of
+from clay_assets.progress import ProgressReporter
+from clay_assets.scenes import checks
 
-asset = stage(3, "scenes")
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from clay_assets.orchestration.resources import ClayResource
+    from clay_assets.stac import Item
+
+asset = partial(stage_asset, group="scenes", number=3)
 
 
 @asset(
-    "clay_assets.platforms.requests",
+    job="requests",
     partitions_def=platforms,
     # A platform loads its own sample in the body, so it runs where no other was made.
     deps=sorted({platform.sample for platform in PLATFORMS.values()}),
@@ -27,11 +36,17 @@ asset = stage(3, "scenes")
     io_manager_key="geo_tables",
     check_specs=[none_failed_spec("scene_requests", "searches")],
 )
-def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
+def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
+    """The searches of one platform, over all years: one row per search.
+
+    A row says where (`geometry`), when (`start`, `end`) and with which property filters to search, in which year
+    partition it belongs, and the random draw behind it. NAIP is searched here once per location, since its years are
+    the catalogue's to say. GeoParquet in `scenes/scene_requests/{platform}.parquet`.
+    """
     import pandas as pd
 
-    from clay_assets.orchestration.pictures.bars import requests_by_period
-    from clay_assets.scenes.plan import plan
+    from clay_assets.scenes.cost import estimate_cost
+    from clay_assets.scenes.pictures import requests_by_period
     from clay_assets.scenes.requests import make_requests, resolve_requests
     from clay_assets.storage import layout
 
@@ -41,11 +56,11 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # ty
     tolerance = recipe.tolerance.failed_requests
     if platform.resolve:
         searches = len(requests)
-        with Progress(context.log, "locations") as progress:
+        with ProgressReporter(context.log, "locations") as progress:
             resolved = resolve_requests(platform, requests, clay.catalogue(platform), recipe, progress)
         requests, failures = resolved.requests, resolved.failures
-        tolerate("searches", failures, searches, tolerance, f"scene_requests {platform.key}")
-        clay.write_items(layout.found(platform.key), resolved.items)
+        stop_if_too_many_failed("searches", failures, searches, tolerance, f"scene_requests {platform.key}")
+        clay.write_items(layout.search_results(platform.key), resolved.items)
     title = f"{platform.title}: {len(requests):,} requests"
     return dg.MaterializeResult(
         value=requests,
@@ -53,7 +68,7 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # ty
             "locations": requests["location"].nunique(),
             "years": ", ".join(map(str, sorted(requests["year"].unique()))) or "none",
             "searches_made_now": searches,
-            "planned_at_most": table([asdict(plan(platform, len(requests), recipe))]),
+            "planned_at_most": table([asdict(estimate_cost(platform, len(requests), recipe))]),
             "requests_by_period": picture(requests_by_period(requests, title)),
         },
         check_results=[none_failed("scene_requests", "searches", failures, searches, tolerance)],
@@ -61,31 +76,38 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource):  # ty
 
 
 @asset(
-    "clay_assets.scenes.picks",
     kinds={"stac"},
     partitions_def=cells,
     pool=STAC_API,
     io_manager_key="stac_items",
     check_specs=[none_failed_spec("scene_picks", "requests")],
 )
-def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_requests: Requests):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
-    from clay_assets.orchestration.pictures.bars import picks_by_period
+def scene_picks(
+    context: dg.AssetExecutionContext, clay: ClayResource, scene_requests: gpd.GeoDataFrame
+) -> dg.MaterializeResult[list[Item]]:
+    """The scenes chosen for one platform and year: one STAC item per scene.
+
+    Every request takes the best eligible candidate by the platform's rules; requests may share a scene. The ledger,
+    one row per request, says which scene it got or why none. STAC-GeoParquet in
+    `scenes/scene_picks/{platform}/{year}.parquet`, the ledger in `scenes/ledger/{platform}/{year}.parquet`.
+    """
     from clay_assets.scenes.picks import FAILED, pick_scenes, rejections
+    from clay_assets.scenes.pictures import picks_by_period
     from clay_assets.scenes.requests import requests_of
-    from clay_assets.scenes.validity import items_of_ledger, picks_as_requested, requests_in_ledger_once
+    from clay_assets.scenes.rules import items_of_ledger, picks_as_requested, requests_in_ledger_once
     from clay_assets.storage import layout
 
     key, year = cell_of(context)
     platform, recipe = platform_of(key), clay.recipe()
     requests = requests_of(scene_requests, year)
-    with Progress(context.log, "requests") as progress:
+    with ProgressReporter(context.log, "requests") as progress:
         picks = pick_scenes(platform, year, requests, clay.scenes_of(platform), recipe.options(key), progress)
     ledger = picks.ledger
     title = f"{platform.title} {year}: {len(picks.items):,} scenes"
     failures = ledger.loc[ledger["outcome"] == FAILED, ["request_id", "reason"]]
     tolerance = recipe.tolerance.failed_requests
-    tolerate("requests", failures, len(requests), tolerance, f"scene_picks {key}|{year}")
-    demand(
+    stop_if_too_many_failed("requests", failures, len(requests), tolerance, f"scene_picks {key}|{year}")
+    stop_if_broken(
         f"scene_picks {key}|{year}",
         requests_in_ledger_once([request.id for request in requests], ledger),
         items_of_ledger(ledger, picks.items),
@@ -108,27 +130,35 @@ def scene_picks(context: dg.AssetExecutionContext, clay: ClayResource, scene_req
 
 
 @asset(
-    "clay_assets.scenes.imagery",
     kinds={"stac"},
     partitions_def=cells,
     pool=IMAGERY,
     io_manager_key="stac_items",
     check_specs=[none_failed_spec("scene_imagery", "copies")],
 )
-def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_picks: Items):  # type: ignore[no-untyped-def]  # see orchestration.checks.gates
-    from clay_assets.orchestration.pictures.maps import scene_map
+def scene_imagery(
+    context: dg.AssetExecutionContext, clay: ClayResource, scene_picks: list[Item]
+) -> dg.MaterializeResult[list[Item]]:
+    """The picked scenes with the files that will be read: one STAC item per scene.
+
+    By the recipe these are the catalogue's own files, copies in our storage, or resampled images (LINZ, MODIS). The
+    ledger, one row per scene, says how each was settled. STAC-GeoParquet in
+    `scenes/scene_imagery/{platform}/{year}.parquet`, files in `imagery/{platform}/{item_id}/`, the ledger in
+    `scenes/imagery_ledger/{platform}/{year}.parquet`.
+    """
+    from clay_assets.pictures.maps import scene_map
     from clay_assets.scenes.imagery import FAILED, noted, readable_items
     from clay_assets.storage import layout
 
     key, year = cell_of(context)
     platform, recipe = platform_of(key), clay.recipe()
     options = recipe.options(key)
-    with clay.executor() as (executor, in_flight), Progress(context.log, "scenes") as progress:
+    with clay.executor() as (executor, in_flight), ProgressReporter(context.log, "scenes") as progress:
         imagery = readable_items(platform, scene_picks, options, clay.store(), executor, in_flight, progress)
     ledger = imagery.ledger
     failures = ledger.loc[ledger["outcome"] == FAILED, ["item_id", "error"]]
     tolerance = recipe.tolerance.failed_scenes
-    tolerate("copies", failures, len(ledger), tolerance, f"scene_imagery {key}|{year}")
+    stop_if_too_many_failed("copies", failures, len(ledger), tolerance, f"scene_imagery {key}|{year}")
     clay.write_table(layout.imagery_ledger(key, year), ledger)
     return dg.MaterializeResult(
         value=imagery.items,
@@ -144,3 +174,8 @@ def scene_imagery(context: dg.AssetExecutionContext, clay: ClayResource, scene_p
         },
         check_results=[none_failed("scene_imagery", "copies", failures, len(ledger), tolerance)],
     )
+
+
+ASSETS = [scene_requests, scene_picks, scene_imagery]
+CHECKS = checks.CHECKS
+RESOURCES: dict[str, object] = {}

@@ -1,39 +1,25 @@
 """Copies of a scene's files in our own storage.
 
-Copying is resumable: a file that is already there with the size of its source is kept. Between S3 buckets the
-server copies, so no byte passes through here.
+Copying is resumable: a file that is already there with the size of its source is kept. Between S3 buckets that are
+reached in the same way the server copies, so no byte passes through here.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from functools import cached_property
 
-import requests as http
-from boto3 import Session
-from boto3.exceptions import Boto3Error
-from botocore import UNSIGNED
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from clay_assets.access import fit_to_show, s3_endpoint, without_signature
-from clay_assets.errors import InputError, SourceError
-from clay_assets.platforms.base import Item, Options, Platform
+from clay_assets.errors import SourceError
+from clay_assets.platforms.base import Options, Platform
+from clay_assets.sources.downloads import fetch, size_of
+from clay_assets.stac import Item
 from clay_assets.storage import layout
-from clay_assets.storage.downloads import TIMEOUT, DeniedError, check_answer, fetch_url, retrying
-from clay_assets.storage.stores import S3Store, Store, s3_client
-
-ATTEMPTS = 4
-ABSENT = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
-DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-
-Answer = TypeVar("Answer")
+from clay_assets.storage.stores import S3Store, Store
+from clay_assets.transport import s3
+from clay_assets.transport.access import Access
+from clay_assets.transport.locations import S3, name_of, s3_address_of, split_s3
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 
 @dataclass(frozen=True)
@@ -42,8 +28,8 @@ class Copied:
 
     Attributes:
         item: with the hrefs of the copies.
-        files: of the scene.
-        bytes: of them all.
+        files: number of its files.
+        bytes: their total size.
         written: files copied now; the others were there.
     """
 
@@ -81,145 +67,44 @@ def copy_scene(platform: Platform, options: Options, store: Store, item: Item) -
 
 
 class _Source:
-    """One file to copy: local, on S3 (also by its https address) or on a web server."""
+    """One file to copy."""
 
     def __init__(self, href: str, platform: Platform) -> None:
         self.href = href
         self.access = platform.access_to(href)
-        self.bucket, self.key = _s3_address(href)
-        self.name = PurePosixPath(self.key or unquote(urlsplit(href).path)).name
+        self.address = _address(href, self.access)
+        self.name = name_of(self.address)
 
     @cached_property
     def size(self) -> int:
         """Bytes of the source."""
-        for attempt in retrying(ATTEMPTS):
-            with attempt:
-                return self._size()
-        raise AssertionError("tenacity either returns or raises")
+        return size_of(self.address, self.access)
 
     def copy_to(self, store: Store, key: str) -> None:
         """Put the file under a key of our storage, whole."""
-        if self.bucket and isinstance(store, S3Store):
-            self._copy_on_server(store, key)
+        if self.address.startswith(S3) and isinstance(store, S3Store):
+            for attempt in retrying(WORK_ATTEMPTS):
+                with attempt:
+                    self._copy_on_server(store, key)
             return
         with store.writing(key) as path:
-            if self.bucket:
-                self._download(path)
-            elif self._on_the_web:
-                self._signed(lambda url: fetch_url(url, path))
-            else:
-                shutil.copyfile(self._path, path)
-
-    def _size(self) -> int:
-        if self.bucket:
-            with self._explaining():
-                return int(self._client.head_object(Bucket=self.bucket, Key=self.key, **self._payer)["ContentLength"])
-        if self._on_the_web:
-            return self._signed(_web_size)
-        try:
-            return Path(self._path).stat().st_size
-        except OSError as error:
-            raise InputError(f"{self.href}: there is no such file ({error}).") from error
+            fetch(self.address, path, self.access)
 
     def _copy_on_server(self, store: S3Store, key: str) -> None:
-        source = {"Bucket": self.bucket, "Key": self.key}
-        for attempt in retrying(ATTEMPTS):
-            with attempt, self._explaining():
-                store.client.copy(
-                    source,
-                    store.bucket,
-                    store.object_key(key),
-                    ExtraArgs=self._payer,
-                    SourceClient=self._client,
-                )
-
-    def _download(self, path: Path) -> None:
-        for attempt in retrying(ATTEMPTS):
-            with attempt, self._explaining():
-                self._client.download_file(self.bucket, self.key, str(path), ExtraArgs=self._payer)
-
-    @property
-    def _on_the_web(self) -> bool:
-        return urlsplit(self.href).scheme in ("http", "https")
-
-    @property
-    def _path(self) -> str:
-        return self.href.removeprefix("file://")
-
-    def _signed(self, ask: Callable[[str], Answer]) -> Answer:
-        """Ask with the address as it is read now; where its signature is refused, once more with a new one."""
-        address = self.access.address(self.href)
-        try:
-            return ask(address)
-        except DeniedError:
-            if self.access.signer is None:
-                raise
-        self.access.signer.forget(address)
-        return ask(self.access.address(self.href))
-
-    @property
-    def _payer(self) -> dict[str, str]:
-        return {"RequestPayer": "requester"} if self.access.requester_pays else {}
-
-    @property
-    def _client(self) -> Any:
-        return _source_client(self.access.unsigned, s3_endpoint())
-
-    def _explaining(self) -> _Explaining:
-        return _Explaining(self.href)
+        bucket, name = split_s3(self.address)
+        with s3.translating_errors(self.href, self.access.remedy(self.address)):
+            store.client.copy(
+                {"Bucket": bucket, "Key": name},
+                store.bucket,
+                store.object_key(key),
+                ExtraArgs=s3.payer(self.access.requester_pays),
+                SourceClient=self.access.s3().client(),
+            )
 
 
-class _Explaining:
-    """Turns the SDK's errors about a source into ours."""
-
-    def __init__(self, href: str) -> None:
-        self.href = href
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ClientError):
-            code = error.response["Error"]["Code"]
-            if code in ABSENT:
-                raise InputError(f"{self.href}: there is no such file ({error}).") from error
-            if code in DENIED:
-                raise InputError(
-                    f"{self.href}: access was refused ({error}). Check AWS credentials and requester-pays rights."
-                ) from error
-            raise SourceError(f"{self.href}: could not be copied ({error}). Run again.") from error
-        if isinstance(error, (BotoCoreError, Boto3Error)):
-            raise SourceError(f"{self.href}: could not be copied ({error}). Run again.") from error
-
-
-@lru_cache(maxsize=8)
-def _source_client(unsigned: bool, endpoint: str | None) -> Any:
-    # One client for all files: making one takes longer than asking for a file's size.
-    if unsigned:
-        return Session().client("s3", endpoint_url=endpoint, config=Config(signature_version=UNSIGNED))
-    return s3_client()
-
-
-def _s3_address(href: str) -> tuple[str, str]:
-    parts = urlsplit(href)
-    if parts.scheme == "s3":
-        return parts.netloc, parts.path.lstrip("/")
-    host = parts.netloc
-    on_aws = parts.scheme == "https" and ".s3." in host and host.endswith(".amazonaws.com")
-    if on_aws and s3_endpoint() is None:  # else our S3 is elsewhere, and this is just a web address
-        return host.split(".s3.")[0], unquote(parts.path.lstrip("/"))
-    return "", ""
-
-
-def _web_size(url: str) -> int:
-    try:
-        answer = http.head(url, timeout=TIMEOUT, allow_redirects=True, headers={"Accept-Encoding": "identity"})
-    except http.RequestException as error:
-        said = without_signature(f"{url}: could not be reached ({error})")
-        raise SourceError(f"{said}. Run again.") from fit_to_show(error)
-    check_answer(url, answer)
-    if "Content-Length" not in answer.headers:
-        raise InputError(
-            f"{without_signature(url)}: the server does not say how large the file is, so no copy of it can be checked."
-        )
-    return int(answer.headers["Content-Length"])
+def _address(href: str, access: Access) -> str:
+    """The href, or the `s3://` address of a file that AWS serves by https, where our S3 is AWS too."""
+    found = s3_address_of(href)
+    if found is None or access.signer is not None or access.headers or access.s3().endpoint_url() is not None:
+        return href
+    return f"{S3}{'/'.join(found)}"

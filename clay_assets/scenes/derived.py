@@ -1,8 +1,7 @@
-"""Images made anew in our own storage: resampled, or reprojected, by the platform's `Derivation`.
+"""Images resampled or reprojected into our own storage, as the platform's `Derivation` says.
 
-What becomes of a platform's imagery is told by the platform; nothing here knows one. Every file is named after its
-asset and a fingerprint of how it was made: one that is there is kept, and a changed recipe makes another. How pixels
-get from grid to grid is in `regrid`.
+This module is platform-agnostic. Every file is named after its asset and a fingerprint of its inputs: an existing file
+is kept, and a changed recipe writes another. How pixels get from grid to grid is in `resample`.
 
 Items follow the projection extension of STAC, version 2 (https://github.com/stac-extensions/projection).
 """
@@ -17,15 +16,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clay_assets.errors import InputError, SourceError, StorageError
-from clay_assets.platforms.base import Item, Options, Platform
-from clay_assets.rasters import open_raster
-from clay_assets.scenes.regrid import Grid, Making, check_same_grid, grid_of, is_coarser, new_grid, write_anew
+from clay_assets.grids import Grid
+from clay_assets.platforms.base import Options, Platform
+from clay_assets.scenes.resample import (
+    ResampleSpec,
+    check_same_grid,
+    grid_of,
+    is_coarser,
+    target_grid,
+    write_resampled,
+)
+from clay_assets.sources.rasters import open_raster
+from clay_assets.stac import Item
 from clay_assets.storage import layout
-from clay_assets.storage.downloads import retrying
 from clay_assets.storage.stores import Store
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 DERIVED_VERSION = "1"  # raise it when the same source would give other files
-ATTEMPTS = 4
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 PROJECTION = "https://stac-extensions.github.io/projection/"
@@ -38,7 +45,7 @@ BAND_LISTS = ("bands", "eo:bands", "raster:bands")
 
 @dataclass(frozen=True)
 class Derived:
-    """One scene whose images were made anew.
+    """One scene whose images were resampled.
 
     Attributes:
         item: with the hrefs of the new files and the grid that they lie on.
@@ -56,7 +63,7 @@ class Derived:
 
 
 def derive_scene(platform: Platform, options: Options, store: Store, item: Item) -> Derived:
-    """Make the images of one scene anew in our storage, below `imagery/{platform}/{item_id}/`.
+    """Resample the images of one scene into our storage, below `imagery/{platform}/{item_id}/`.
 
     All files of a scene lie on one grid, worked out from the source of `platform.grid_asset`. Other files in the
     scene's folder, as another recipe made them, are deleted at the end.
@@ -75,26 +82,26 @@ def derive_scene(platform: Platform, options: Options, store: Store, item: Item)
     """
     names = _names(platform, item)
     hrefs = {name: platform.href(item["assets"][name], options) for name in names}
-    makings = {name: _making(platform, options, name) for name in names}
-    keys = {name: _key(platform, item, name, hrefs[name], makings[name]) for name in names}
+    specs = {name: _spec(platform, options, name) for name in names}
+    keys = {name: _key(platform, item, name, hrefs[name], specs[name]) for name in names}
     absent = [name for name, key in keys.items() if store.size(key) is None]
     if absent:
         first = platform.grid_asset
         with _naming(item, first):
             grid = _source_grid(platform, hrefs[first])
-            new = new_grid(grid, makings[first], hrefs[first])
+            new = target_grid(grid, specs[first], hrefs[first])
         for name in absent:
             with _naming(item, name):
-                _make(platform, store, keys[name], hrefs[name], makings[name], grid, new)
+                _make(platform, store, keys[name], hrefs[name], specs[name], grid, new)
     made = _stored_grid(store, keys[platform.grid_asset])
     there = store.list(layout.imagery(platform.key, item["id"], "").rstrip("/"))
     store.delete([key for key in there if key not in keys.values()])
     return Derived(
-        item=_item(item, {name: store.uri(key) for name, key in keys.items()}, made, makings),
+        item=_item(item, {name: store.uri(key) for name, key in keys.items()}, made, specs),
         files=len(keys),
         bytes=sum(there[key] for key in keys.values()),
         written=len(absent),
-        note=_note(made, makings[platform.grid_asset]),
+        note=_note(made, specs[platform.grid_asset]),
     )
 
 
@@ -105,16 +112,16 @@ def _names(platform: Platform, item: Item) -> list[str]:
         missing = list(dict.fromkeys((platform.grid_asset, *missing)))
     if missing:
         raise InputError(
-            f"{item['id']}: has no asset {', '.join(missing)}, of which its images are made. Make the picks anew."
+            f"{item['id']}: no asset {', '.join(missing)}, which its images are made from. Re-materialise scene_picks."
         )
     return list(dict.fromkeys((platform.grid_asset, *(name for name in platform.assets if name in item["assets"]))))
 
 
-def _making(platform: Platform, options: Options, asset: str) -> Making:
+def _spec(platform: Platform, options: Options, asset: str) -> ResampleSpec:
     derivation = platform.derivation
     if derivation is None:
-        raise InputError(f'{platform.key}: imagery = "derived" is not for it; "reference" and "copy" are.')
-    return Making(
+        raise InputError(f'{platform.key}: imagery = "derived" is not available. Use "reference" or "copy".')
+    return ResampleSpec(
         crs=derivation.crs,
         gsd=derivation.gsd(options) if derivation.gsd else None,
         resampling=derivation.resampling,
@@ -124,8 +131,8 @@ def _making(platform: Platform, options: Options, asset: str) -> Making:
     )
 
 
-def _key(platform: Platform, item: Item, asset: str, href: str, making: Making) -> str:
-    made_of = json.dumps([DERIVED_VERSION, href, asdict(making)], sort_keys=True)
+def _key(platform: Platform, item: Item, asset: str, href: str, spec: ResampleSpec) -> str:
+    made_of = json.dumps([DERIVED_VERSION, href, asdict(spec)], sort_keys=True)
     fingerprint = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
     return layout.imagery(platform.key, item["id"], f"{asset}-{fingerprint}.tif")
 
@@ -141,34 +148,36 @@ def _naming(item: Item, asset: str) -> Iterator[None]:
 
 
 def _source_grid(platform: Platform, href: str) -> Grid:
-    for attempt in retrying(ATTEMPTS):
+    for attempt in retrying(WORK_ATTEMPTS):
         with attempt, open_raster(href, platform.access_to(href)) as source:
-            return grid_of(source, href)
+            return grid_of(source)
     raise AssertionError("tenacity either returns or raises")
 
 
-def _make(platform: Platform, store: Store, key: str, href: str, making: Making, grid: Grid, new: Grid) -> None:
-    for attempt in retrying(ATTEMPTS):
+def _make(platform: Platform, store: Store, key: str, href: str, spec: ResampleSpec, grid: Grid, new: Grid) -> None:
+    for attempt in retrying(WORK_ATTEMPTS):
         with attempt, store.writing(key) as path, open_raster(href, platform.access_to(href)) as source:
-            check_same_grid(grid_of(source, href), grid, href, platform.grid_asset)
-            write_anew(path, source, href, grid, new, making)
+            check_same_grid(grid_of(source), grid, href, platform.grid_asset)
+            write_resampled(path, source, grid, new, spec)
 
 
 def _stored_grid(store: Store, key: str) -> Grid:
     try:
-        with open_raster(store.uri(key)) as source:
-            return grid_of(source, store.uri(key))
+        with open_raster(store.uri(key), store.access) as source:
+            return grid_of(source)
     except (InputError, SourceError) as error:
-        raise StorageError(f"{error} The file is ours: if this stays so, delete it and run again.") from error
+        raise StorageError(
+            f"{error} The file is in our own storage; if this persists, delete it and run again."
+        ) from error
 
 
-def _note(grid: Grid, making: Making) -> str | None:
-    if making.gsd is None or not is_coarser(grid, making.gsd):
+def _note(grid: Grid, spec: ResampleSpec) -> str | None:
+    if spec.gsd is None or not is_coarser(grid, spec.gsd):
         return None
-    return f"kept at {max(grid.pixel):g} m, coarser than {making.gsd:g} m"
+    return f"kept at {max(grid.pixel):g} m, coarser than {spec.gsd:g} m"
 
 
-def _item(item: Item, hrefs: dict[str, str], grid: Grid, makings: dict[str, Making]) -> Item:
+def _item(item: Item, hrefs: dict[str, str], grid: Grid, specs: dict[str, ResampleSpec]) -> Item:
     """The item of the new files, without what it told of the grid and the bytes of the old ones."""
     properties = {name: value for name, value in item["properties"].items() if not name.startswith("proj:")}
     code = grid.crs.to_epsg()
@@ -177,7 +186,7 @@ def _item(item: Item, hrefs: dict[str, str], grid: Grid, makings: dict[str, Maki
         properties["proj:wkt2"] = grid.crs.to_wkt(version="WKT2_2019")
     properties["proj:shape"] = [grid.height, grid.width]
     properties["proj:transform"] = [float(value) for value in tuple(grid.transform)[:6]]
-    if all(making.crs is None for making in makings.values()):
+    if all(spec.crs is None for spec in specs.values()):
         properties["gsd"] = max(grid.pixel)
     extensions = [url for url in item.get("stac_extensions") or [] if not str(url).startswith(PROJECTION)]
     return {
@@ -185,18 +194,18 @@ def _item(item: Item, hrefs: dict[str, str], grid: Grid, makings: dict[str, Maki
         "stac_extensions": [*extensions, PROJECTION_VERSION],
         "properties": properties,
         "assets": {
-            name: _asset(asset, hrefs[name], makings[name]) for name, asset in item["assets"].items() if name in hrefs
+            name: _asset(asset, hrefs[name], specs[name]) for name, asset in item["assets"].items() if name in hrefs
         },
     }
 
 
-def _asset(asset: dict[str, Any], href: str, making: Making) -> dict[str, Any]:
-    stale = STALE if making.crs is not None else (*STALE, "gsd")
+def _asset(asset: dict[str, Any], href: str, spec: ResampleSpec) -> dict[str, Any]:
+    stale = STALE if spec.crs is not None else (*STALE, "gsd")
     kept = {
         name: value for name, value in asset.items() if name not in stale and not name.startswith(("proj:", "file:"))
     }
     for name in BAND_LISTS:
         if isinstance(kept.get(name), list):
-            bands = kept[name][: making.bands]
+            bands = kept[name][: spec.bands]
             kept[name] = [{key: value for key, value in band.items() if key not in STALE_IN_BAND} for band in bands]
     return {**kept, "href": href, "type": COG_TYPE}

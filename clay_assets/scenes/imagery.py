@@ -24,9 +24,11 @@ import pandas as pd
 
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Item, Options, Platform
+from clay_assets.platforms.base import Options, Platform
+from clay_assets.progress import OnProgress, no_progress
 from clay_assets.scenes.copies import Copied, copy_scene
 from clay_assets.scenes.derived import Derived, derive_scene
+from clay_assets.stac import Item
 from clay_assets.storage.stores import Store
 
 REFERENCED, COPIED, DERIVED, FAILED = "referenced", "copied", "derived", "failed"
@@ -63,7 +65,7 @@ def readable_items(
     store: Store,
     executor: Executor,
     in_flight: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> Imagery:
     """Settle which files are read for each scene, copying them or making them first where the recipe says so.
 

@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from clay_assets.catalogues.admission import admit, whole_items
-from clay_assets.catalogues.search import Answer, Catalogue
-from clay_assets.platforms.base import Item, Options, Platform, Request
+from clay_assets.catalogues.base import Answer, Catalogue
+from clay_assets.catalogues.eligibility import eligible_items, full_items
+from clay_assets.platforms.base import Options, Platform, Request
 from clay_assets.platforms.quarters import number
+from clay_assets.progress import OnProgress, no_progress
+from clay_assets.stac import Item
 
 PICKED, NONE, FAILED = "picked", "none", "failed"
 NOTHING_FOUND = "no item in the catalogue"
@@ -52,7 +54,7 @@ def pick_scenes(
     requests: Sequence[Request],
     catalogue: Catalogue,
     options: Options,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> Picks:
     """Search for every request and take the best admissible item of each.
 
@@ -79,7 +81,7 @@ def pick_scenes(
         if item is not None:
             chosen[item["id"]] = item
         progress(done, len(requests))
-    items, invalid = whole_items(platform, catalogue, chosen)
+    items, invalid = full_items(platform, catalogue, chosen)
     for row in rows.values():
         if row["item_id"] in invalid:
             row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
@@ -116,7 +118,7 @@ def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item 
     }
     if answer.error is not None:
         return None, row
-    admitted, rejected = admit(platform, answer, options)
+    admitted, rejected = eligible_items(platform, answer, options)
     row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
     if not admitted:
         row.update(outcome=NONE, reason=_summary(rejected))

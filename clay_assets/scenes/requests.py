@@ -1,5 +1,5 @@
 """The request table of a platform: one row per search to make. The columns are described where they are made,
-in `clay_assets.platforms.requests`; which requests there are is the platform's to say.
+in `clay_assets.platforms.request_table`; which requests there are is the platform's to say.
 
 Where the years are the catalogue's to say, as for aerial imagery that is flown every few years, each location is
 searched once, here. What is found there becomes the location's requests, and is kept for the picks.
@@ -7,20 +7,20 @@ searched once, here. What is found there becomes the location's requests, and is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import geopandas as gpd
 import pandas as pd
 
-from clay_assets.catalogues.admission import admit, whole_items
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.eligibility import eligible_items, full_items
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Item, Platform, Request
-from clay_assets.platforms.requests import request_table, requests_in
+from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.request_table import request_table, requests_in
+from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
-from clay_assets.storage.stac_geoparquet import item_datetime
+from clay_assets.stac import Item, item_datetime
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def resolve_requests(
     searches: gpd.GeoDataFrame,
     catalogue: Catalogue,
     recipe: Recipe,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> Resolved:
     """Search every location once, and let the platform say what its requests are.
 
@@ -90,7 +90,7 @@ def resolve_requests(
     failures = []
     for done, answer in enumerate(catalogue.search(platform, requests_in(searches)), start=1):
         if answer.error is None:
-            admitted, _ = admit(platform, answer, options)
+            admitted, _ = eligible_items(platform, answer, options)
             candidates = {item["id"]: item for item in answer.candidates}
             for request in platform.resolve(answer.request, admitted, options, recipe.seed):
                 requests.append(request)
@@ -102,7 +102,7 @@ def resolve_requests(
         else:
             failures.append({"location": answer.request.location, "error": answer.error})
         progress(done, len(searches))
-    items, invalid = whole_items(platform, catalogue, chosen)
+    items, invalid = full_items(platform, catalogue, chosen)
     failures += [{"location": place, "error": error} for name, error in invalid.items() for place in wanted_at[name]]
     failed = pd.DataFrame(failures, columns=["location", "error"]).sort_values("location", ignore_index=True)
     return Resolved(request_table(platform.key, requests), items, failed)

@@ -36,9 +36,14 @@ def flatgeobuf(asset: str) -> str:
     return folder_of(asset) + ".fgb"
 
 
-def found(platform: str) -> str:
-    """Key of the items that the requests of a platform found, where they are searched when requests are made."""
-    return f"scenes/found/{platform}.parquet"
+def search_results(platform: str) -> str:
+    """Key of what one search per place found, for platforms that are searched when requests are made."""
+    return f"scenes/search_results/{platform}.parquet"
+
+
+def search_results_keys(platform: str) -> list[str]:
+    """Keys under which the same may lie: today's, and the one of storages written by version 0.1."""
+    return [search_results(platform), f"scenes/found/{platform}.parquet"]
 
 
 def request_ledger(platform: str, year: int | str) -> str:

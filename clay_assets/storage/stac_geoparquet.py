@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import io
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pystac
-import shapely
 import stac_geoparquet.arrow as sga
-from shapely.errors import ShapelyError
 
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Item
+from clay_assets.stac import Item
 from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
 
 # What every STAC-GeoParquet table has, for the tables without items.
@@ -39,77 +34,6 @@ EMPTY_SCHEMA = pa.schema(
         ("datetime", pa.timestamp("us", tz="UTC")),
     ]
 )
-MEMBERS = (*EMPTY_SCHEMA.names[:-1], "properties")  # of an item; the table keeps all else with the properties
-BBOX_NUMBERS = 4
-KEPT_LINKS = ("self", "collection", "derived_from", "license")
-
-
-# pystac looks for its extensions when the first item is parsed, and leaves them unfinished to whoever comes meanwhile:
-# items parsed at that moment fail, or keep fields of older versions.
-_PARSING = threading.Lock()
-
-
-def parse_item(item: Item) -> pystac.Item:
-    """An item as pystac knows it, in STAC 1.1; safe to call from several threads.
-
-    Raises:
-        pystac.STACError, KeyError, ValueError, TypeError, AttributeError: it is no valid STAC item.
-    """
-    with _PARSING:
-        return pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
-
-
-def canonical(item: Item) -> Item:
-    """An item as STAC 1.1 says it, whatever version the catalogue answered in, so that a table has one schema.
-
-    Raises:
-        InputError: it is no valid STAC item; names the item.
-    """
-    try:
-        parsed = parse_item(item)
-        document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
-        place = shapely.geometry.shape(document["geometry"])
-        if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind
-            document["bbox"] = list(place.bounds)
-        if not isinstance(document["id"], str):
-            raise TypeError("id is no text")
-    except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError, ShapelyError) as error:
-        raise InputError(f"{item.get('id', 'an item without id')}: is not a valid STAC item ({error!r}).") from error
-    for name in sorted(set(document) - set(MEMBERS)):
-        document["properties"].setdefault(name, document.pop(name))
-    _resolve_band_numbers(document)
-    # A snapshot's items come with their properties in the order of the hash seed; a re-run must write the same bytes.
-    document["properties"] = dict(sorted(document["properties"].items()))
-    document["links"] = [link for link in document["links"] if link["rel"] in KEPT_LINKS]
-    return document
-
-
-def _resolve_band_numbers(item: Item) -> None:
-    # Before STAC 1.0 an asset's eo:bands were positions in the item's eo:bands; mixed with today's objects they
-    # would not fit one column.
-    bands = item["properties"].get("eo:bands", [])
-    for asset in item["assets"].values():
-        numbers = asset.get("eo:bands", [])
-        if any(isinstance(number, int) for number in numbers):
-            asset["eo:bands"] = [bands[number] for number in numbers if number < len(bands)]
-
-
-def item_datetime(item: Item) -> datetime:
-    """The acquisition time of an item, UTC; the start of its interval where it has no single time.
-
-    Raises:
-        InputError: it has neither; names the item.
-    """
-    properties = item["properties"]
-    value = properties.get("datetime") or properties.get("start_datetime")
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise InputError(f"{item['id']}: datetime {value!r} is no time ({error}).") from error
-    if not isinstance(value, datetime):
-        raise InputError(f"{item['id']}: has neither datetime nor start_datetime.")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:

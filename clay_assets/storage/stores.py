@@ -12,30 +12,22 @@ import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
-from boto3.exceptions import Boto3Error
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
 from pyarrow import fs
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clay_assets.errors import InputError, StorageError
+from clay_assets.transport.access import Access
+from clay_assets.transport.locations import is_s3, local_path, split_s3
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
+from clay_assets.transport.s3 import S3Connection
 
 ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
 TEMPORARY = ".tmp"  # folder of what is being written; never listed
-READ_ATTEMPTS = 4
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
 
@@ -73,6 +65,11 @@ class Store(ABC):
     @abstractmethod
     def filesystem(self) -> fs.FileSystem:
         """The same place as a pyarrow file system whose paths are keys, for lazy datasets."""
+
+    @property
+    def access(self) -> Access:
+        """How files in this place are accessed by readers that know addresses only, such as GDAL."""
+        return Access()
 
     def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
@@ -166,21 +163,22 @@ class S3Store(Store):
     Args:
         bucket: name of the bucket, which must exist.
         prefix: prefix below which everything lies; may be empty.
-        client: makes a boto3 S3 client. It is called once per process, and must be picklable.
+        connection: where S3 is and with which keys; as the AWS SDK finds it by default.
     """
 
-    def __init__(self, bucket: str, prefix: str, client: Callable[[], Any]) -> None:
+    def __init__(self, bucket: str, prefix: str, connection: S3Connection | None = None) -> None:
         self.bucket = bucket
         self.prefix = prefix.strip("/")
-        self._make_client = client
+        self.connection = connection or S3Connection()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "client"}
-
-    @cached_property
+    @property
     def client(self) -> Any:
-        """The boto3 client; boto3 clients are safe to share between threads."""
-        return self._make_client()
+        """The boto3 client."""
+        return self.connection.client()
+
+    @property
+    def access(self) -> Access:
+        return Access(connection=self.connection, hosts=(self.bucket,))
 
     def uri(self, key: str = "") -> str:
         return f"s3://{self.bucket}/{self.object_key(key)}".rstrip("/")
@@ -193,16 +191,17 @@ class S3Store(Store):
         with self._explaining("read", key):
             return self._whole_object(self.object_key(key))
 
-    # boto3 repeats a request that was refused, but not an answer that breaks off.
-    @retry(
-        retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
-        stop=stop_after_attempt(READ_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        reraise=True,
-    )
     def _whole_object(self, name: str) -> bytes:
-        body: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
-        return body
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+        def read() -> bytes:
+            body: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
+            return body
+
+        # botocore repeats a request that was refused, but not an answer that breaks off.
+        broken_off = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+        content: bytes = retrying(WORK_ATTEMPTS, on=broken_off)(read)
+        return content
 
     def write(self, key: str, content: bytes) -> None:
         with self._explaining("write", key):
@@ -251,14 +250,13 @@ class S3Store(Store):
                 )
 
     def filesystem(self) -> fs.FileSystem:
-        # The AWS SDK behind pyarrow finds credentials by itself; where the bucket is served, boto3 knows.
-        endpoint = self.client.meta.endpoint_url
-        options = {} if ".amazonaws.com" in endpoint else {"endpoint_override": endpoint}
-        remote = fs.S3FileSystem(region=self.client.meta.region_name, **options)
-        return fs.SubTreeFileSystem(f"{self.bucket}/{self.prefix}".rstrip("/"), remote)
+        return fs.SubTreeFileSystem(f"{self.bucket}/{self.prefix}".rstrip("/"), self.connection.filesystem())
 
     @contextmanager
     def _explaining(self, verb: str, key: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
         try:
             yield
         except ClientError as error:
@@ -267,38 +265,28 @@ class S3Store(Store):
             raise StorageError(
                 f"cannot {verb} {self.uri(key)}: {error}. Check the bucket's name, AWS credentials and rights."
             ) from error
-        except (BotoCoreError, Boto3Error) as error:
+        except (BotoCoreError, Boto3Error, HTTPClientError) as error:
             raise StorageError(
                 f"cannot {verb} {self.uri(key)}: {error}. Check AWS_ENDPOINT_URL, credentials and the network."
             ) from error
 
 
-def s3_client() -> Any:
-    """A boto3 S3 client by the AWS SDK's own environment variables, with timeouts and bounded retries."""
-    config = Config(
-        retries={"mode": "standard", "max_attempts": 6},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=32,
-    )
-    return boto3.Session().client("s3", config=config)
-
-
-def open_store(location: str | Path) -> Store:
+def open_store(location: str | Path, connection: S3Connection | None = None) -> Store:
     """The store that a location names.
 
     Args:
         location: a folder, or `s3://bucket/prefix`.
+        connection: where S3 is and with which keys, for an S3 location.
 
     Raises:
         InputError: the location has another scheme, or no bucket.
     """
     text = str(location)
-    if text.startswith("s3://"):
-        bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    if is_s3(text):
+        bucket, prefix = split_s3(text)
         if not bucket:
-            raise InputError(f"CLAY_STORAGE={text!r} names no bucket; write s3://bucket/prefix.")
-        return S3Store(bucket, prefix, s3_client)
-    if "://" in text:
-        raise InputError(f"CLAY_STORAGE={text!r}: only a folder or s3://bucket/prefix can be written to.")
-    return LocalStore(text)
+            raise InputError(f"{text!r}: no bucket in the location. Write s3://bucket/prefix.")
+        return S3Store(bucket, prefix, connection)
+    if "://" in text and not text.startswith("file://"):
+        raise InputError(f"unsupported location {text!r}. Use a folder or s3://bucket/prefix.")
+    return LocalStore(local_path(text))

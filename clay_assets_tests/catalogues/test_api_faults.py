@@ -17,7 +17,7 @@ from clay_assets.catalogues.stac_api import GIVE_UP_AFTER, MAX_PAGES, PAGE_SIZE,
 from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
-from clay_assets.platforms.requests import quarter_bounds
+from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.scenes.picks import Picks, pick_scenes
 from clay_assets_tests.scenes.items import SENTINEL_2, failed_share, sentinel_2_item
 from clay_assets_tests.servers.faults import FaultProxy

@@ -19,7 +19,7 @@ from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
-from clay_assets.platforms.requests import quarter_bounds
+from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.conftest import Bucket

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from clay_assets.chips import sorting
 from clay_assets.chips.merge import merge
-from clay_assets.chips.scenes import ChipCell
+from clay_assets.chips.cells import ChipCell
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore, Store
-from clay_assets_tests.chips.made import S2, ledger_of, write_cell
+from clay_assets_tests.chips.factories import S2, ledger_of, write_cell
 
 YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40

@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
 from clay_assets.errors import InputError
-from clay_assets_tests.chips.made import (
+from clay_assets_tests.chips.factories import (
     EPSG,
     L2,
     LEFT,

@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 from clay_assets.chips.grid import Grid
 from clay_assets.chips.index import index_scene
 from clay_assets.platforms import PLATFORMS
-from clay_assets_tests.chips.made import L2, S2, landsat, sentinel_2
+from clay_assets_tests.chips.factories import L2, S2, landsat, sentinel_2
 
 EARTH = pyproj.Geod(ellps="WGS84")
 SIZE = 256

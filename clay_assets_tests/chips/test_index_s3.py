@@ -9,10 +9,11 @@ import pytest
 
 from clay_assets.chips.index import index_scene, open_index
 from clay_assets.chips.merge import merge, read_manifest
-from clay_assets.chips.scenes import FAILED, index_scenes
+from clay_assets.chips.cells import FAILED
+from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError, SourceError
 from clay_assets.storage.stores import LocalStore, open_store
-from clay_assets_tests.chips.made import L2, S2
+from clay_assets_tests.chips.factories import L2, S2
 
 ASSET = {S2: "scl", L2: "qa_pixel"}
 

@@ -20,7 +20,7 @@ from clay_assets.chips.index import counts_of, index_scene, open_index
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage.geoparquet import encode_arrow
-from clay_assets_tests.chips.made import L1, L2, S2, landsat, scl_pixels, sentinel_2
+from clay_assets_tests.chips.factories import L1, L2, S2, landsat, scl_pixels, sentinel_2
 
 MAX_NODATA = {S2: 0.5, L1: 0.0, L2: 0.0}
 QUALITY = {S2: "scl", L1: "qa_pixel", L2: "qa_pixel"}

@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 from clay_assets.chips.index import counts_of, index_scene
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
-from clay_assets_tests.chips.made import write_tiff
+from clay_assets_tests.chips.factories import write_tiff
 
 NAIP, S1 = "naip", "sentinel-1-rtc"
 ROWS, COLUMNS = 2, 3  # whole chips of a made scene

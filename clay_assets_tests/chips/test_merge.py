@@ -18,13 +18,14 @@ import pytest
 
 from clay_assets.chips.index import CHIP_SCHEMA, open_index
 from clay_assets.chips.merge import merge, read_manifest
-from clay_assets.chips.scenes import ChipCell, index_scenes
+from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.made import FINGERPRINT, L1, L2, S2, chip_table, ledger_of, write_cell
+from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, ledger_of, write_cell
 from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
 
 REPOSITORY = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from clay_assets.chips.merge import merge
 from clay_assets.chips.sorting import ROW_GROUP_ROWS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.made import L2, S2, write_cell
+from clay_assets_tests.chips.factories import L2, S2, write_cell
 
 SCENES, SIDE = 112, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
 

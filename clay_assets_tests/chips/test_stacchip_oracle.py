@@ -10,8 +10,8 @@ import shapely
 
 from clay_assets.chips.index import index_scene
 from clay_assets.platforms import PLATFORMS
-from clay_assets.storage.stac_geoparquet import canonical
-from clay_assets_tests.chips.made import L1, L2, S2
+from clay_assets.stac import canonical
+from clay_assets_tests.chips.factories import L1, L2, S2
 
 INDEXERS = {S2: "Sentinel2Indexer", L1: "LandsatIndexer", L2: "LandsatIndexer"}
 PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"

@@ -19,7 +19,7 @@ from shapely import box
 
 from clay_assets.errors import InputError, SourceError
 from clay_assets.landcover.worldcover import CLASSES, class_shares, spherical_area
-from clay_assets.rasters import Access
+from clay_assets.sources.rasters import Access
 from clay_assets_tests.landcover.rasters import corner, file_name, plain, write_cell
 
 SHARES = list(CLASSES.values())

@@ -20,7 +20,7 @@ import psycopg
 
 from clay_assets.chips.index import open_index
 from clay_assets.demo.planet import Planet
-from clay_assets.orchestration.automation import RETRY_OF
+from clay_assets.runs.automation import RETRY_OF
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.operating.conftest import PASSWORD, PLATFORMS, YEARS, Deployment

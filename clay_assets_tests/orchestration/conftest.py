@@ -15,7 +15,7 @@ import pytest
 
 from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import RECIPE, Planet
-from clay_assets.orchestration.everything import Step, run_steps, steps
+from clay_assets.runs.whole_chain import Step, run_steps, steps
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
 

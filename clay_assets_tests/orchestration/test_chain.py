@@ -38,7 +38,7 @@ def files(chain: Chain) -> dict[str, bytes]:
 
 def cells_of(chain: Chain) -> list[tuple[str, int]]:
     """The platforms and years that have requests."""
-    return [(platform, year) for platform in sorted(PLATFORMS) for year in chain.clay.years_asked(platform)]
+    return [(platform, year) for platform in sorted(PLATFORMS) for year in chain.clay.requested_years(platform)]
 
 
 def test_every_platform_has_the_years_that_it_should(built: Chain) -> None:

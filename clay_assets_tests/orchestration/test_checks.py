@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
-from clay_assets.landcover.validity import shares_sum_to_one
-from clay_assets.orchestration.checks.gates import demand
-from clay_assets.orchestration.failures import why_it_failed
+from clay_assets.landcover.rules import shares_sum_to_one
+from clay_assets.orchestration.gates import stop_if_broken
+from clay_assets.orchestration.failures import run_error
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets_tests.orchestration.conftest import Chain
@@ -109,7 +109,7 @@ def with_value(table: pa.Table, name: str, value: object, row: int = 0) -> pa.Ta
 
 
 def test_every_run_has_checked_what_it_published(built: Chain) -> None:
-    cells = [f"{platform}|{year}" for platform in PLATFORMS for year in built.clay.years_asked(platform)]
+    cells = [f"{platform}|{year}" for platform in PLATFORMS for year in built.clay.requested_years(platform)]
     for severity, declared in ((dg.AssetCheckSeverity.ERROR, HARD), (dg.AssetCheckSeverity.WARN, SOFT)):
         for asset, checks in declared.items():
             for name in checks:
@@ -118,7 +118,7 @@ def test_every_run_has_checked_what_it_published(built: Chain) -> None:
                 assert all(one.passed for one in found.values()), (asset, name, found)
                 assert {one.severity for one in found.values()} == {severity}
                 assert all(one.target_materialization_data for one in found.values())
-                assert all(numbers(one)["violated"] == 0 for one in found.values())
+                assert all(numbers(one)["violation_count"] == 0 for one in found.values())
     store = built.clay.store()
     requests = pd.read_parquet(io.BytesIO(store.read(layout.table("scene_requests", KEY))))
     once = evaluations_of(built.instance, "scene_picks", "requests_in_ledger_once")[CELL]
@@ -218,7 +218,7 @@ def test_what_was_damaged_is_found_by_running_the_checks_again(
     for name, words in expected.items():
         assert words in said[name]
         assert words.replace("|", "\\|") in str(numbers(evaluations[name])["violations"])
-        assert numbers(evaluations[name])["violated"] > 0
+        assert numbers(evaluations[name])["violation_count"] > 0
         assert numbers(evaluations[name]).get("cell") == partition
 
 
@@ -241,7 +241,7 @@ def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Calla
     said = failed(evaluations)
     assert all(text.startswith(f"{CELL}: {scene}: ") for text in said.values())
     told = numbers(evaluations["shares_in_range"])
-    assert (told["violated"], told["outside"], told["highest_share"]) == (1, 1, 1.5)
+    assert (told["violation_count"], told["outside"], told["highest_share"]) == (1, 1, 1.5)
     cells = store.list(layout.CHIP_LEDGERS, ".parquet")
     assert told["cells"] == len(cells)
     assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in cells)
@@ -289,8 +289,8 @@ def test_what_breaks_a_hard_rule_is_never_published(copy: Chain, damaged: Callab
         damaged(table, change)
         result = copy.run("scenes", CELL)
         assert not result.success
-        assert why_it_failed(result).startswith(f"scene_picks: scene_picks {CELL}: request ")
-        assert words in why_it_failed(result)
+        assert run_error(result).startswith(f"scene_picks: scene_picks {CELL}: request ")
+        assert words in run_error(result)
         assert [store.read(key) for key in keys] == before
 
 
@@ -298,16 +298,16 @@ def test_a_gate_raises_with_the_numbers() -> None:
     stats = pd.DataFrame({column: [0.0, 0.0] for column in ("name", *_classes())}).assign(name=["31UFU", "33UUU"])
     stats["Cropland"] = [1.0, 0.75]
     with pytest.raises(dg.Failure) as caught:
-        demand("worldcover_stats", shares_sum_to_one(stats.head(1)), shares_sum_to_one(stats))
+        stop_if_broken("worldcover_stats", shares_sum_to_one(stats.head(1)), shares_sum_to_one(stats))
     assert str(caught.value.description).startswith(
         "worldcover_stats: 33UUU: shares sum to 0.75. Nothing was published"
     )
     assert caught.value.metadata["tiles_off"].value == 1
-    demand("worldcover_stats", shares_sum_to_one(stats.head(1)))
+    stop_if_broken("worldcover_stats", shares_sum_to_one(stats.head(1)))
 
 
 def _classes() -> list[str]:
-    from clay_assets.landcover.validity import CLASS_COLUMNS
+    from clay_assets.landcover.rules import CLASS_COLUMNS
 
     return CLASS_COLUMNS
 

@@ -11,8 +11,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from clay_assets.orchestration.checks.gates import tolerate
-from clay_assets.orchestration.failures import outcomes, why_it_failed
+from clay_assets.orchestration.gates import stop_if_too_many_failed
+from clay_assets.orchestration.failures import outcomes, run_error
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.conftest import Bucket
@@ -73,7 +73,7 @@ def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothin
     bad = with_a_truncated_scene(built, chain, tmp_path)
     result = chain.run("chips", CELL)
     assert not result.success
-    message = why_it_failed(result)
+    message = run_error(result)
     assert message.startswith(f"chip_index: chip_index {CELL}: 1 scenes failed")
     assert "damaged.tif" in message
     (event,) = [event for event in result.all_events if event.is_step_failure]
@@ -105,7 +105,7 @@ def test_a_failing_search_is_a_row_of_the_ledger(
     requests = layout.table("scene_requests", KEY)
     chain.clay.store().write(requests, source.read(requests))
     result = chain.run("scenes", CELL)
-    assert result.success, why_it_failed(result)
+    assert result.success, run_error(result)
     ledger = pd.read_parquet(io.BytesIO(chain.clay.store().read(layout.request_ledger(KEY, YEAR))))
     expected = pd.read_parquet(io.BytesIO(source.read(layout.request_ledger(KEY, YEAR))))
     failed = ledger["outcome"] == "failed"
@@ -129,7 +129,7 @@ def test_a_failing_search_is_a_row_of_the_ledger(
 def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, tolerance: float, stops: bool) -> None:
     failures = pd.DataFrame({"item_id": [f"S{n}" for n in range(failed)], "error": ["truncated"] * failed})
     with pytest.raises(dg.Failure, match="First: S0: truncated") if stops else nullcontext():
-        tolerate("scenes", failures, of, tolerance, "chip_index sentinel-2-l2a|2020")
+        stop_if_too_many_failed("scenes", failures, of, tolerance, "chip_index sentinel-2-l2a|2020")
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, 
 def test_a_wrong_setting_is_named(new_chain: Callable[..., Chain], setting: str, value: str, words: str) -> None:
     result = new_chain(**{setting: value}).run("landcover")
     assert not result.success
-    assert words in why_it_failed(result)
+    assert words in run_error(result)
 
 
 def test_a_bucket_that_does_not_exist_is_named(new_chain: Callable[..., Chain], s3_bucket: Bucket) -> None:
     result = new_chain(storage="s3://no-such-bucket-here/clay").run("landcover")
     assert not result.success
-    assert "cannot write s3://no-such-bucket-here/clay/landcover/mgrs_grid.parquet" in why_it_failed(result)
-    assert "NoSuchBucket" in why_it_failed(result)
+    assert "cannot write s3://no-such-bucket-here/clay/landcover/mgrs_grid.parquet" in run_error(result)
+    assert "NoSuchBucket" in run_error(result)
 
 
 def test_a_recipe_with_a_typo_is_named_with_file_rule_and_field(
@@ -161,20 +161,20 @@ def test_a_recipe_with_a_typo_is_named_with_file_rule_and_field(
     recipe = recipe_with(tmp_path, ("from_highest = 3600", "from_higest = 3600"))
     result = new_chain(recipe=str(recipe)).run("landcover")
     assert not result.success
-    assert f"recipe {recipe}" in why_it_failed(result)
-    assert "tile rule 7 (cropland), from_higest: no such field; check the spelling" in why_it_failed(result)
+    assert f"recipe {recipe}" in run_error(result)
+    assert "tile rule 7 (cropland), from_higest: no such field; check the spelling" in run_error(result)
 
 
 def test_a_sample_that_was_not_made_is_named(new_chain: Callable[..., Chain]) -> None:
     result = new_chain().run("requests", KEY)
     assert not result.success
-    assert "sampling/mgrs_sample.parquet does not exist: materialise mgrs_sample first" in why_it_failed(result)
+    assert "sampling/mgrs_sample.parquet does not exist: materialise mgrs_sample first" in run_error(result)
 
 
 def test_a_wrong_setting_is_what_a_failed_run_says_first(new_chain: Callable[..., Chain]) -> None:
     result = new_chain(workers="many").run("scenes", CELL)
     assert not result.success
-    assert why_it_failed(result).startswith("scene_picks: CLAY_WORKERS='many': Input should be a valid integer")
+    assert run_error(result).startswith("scene_picks: CLAY_WORKERS='many': Input should be a valid integer")
 
 
 def test_errors_that_differ_by_their_scene_are_one_reason() -> None:

@@ -114,7 +114,7 @@ def test_with_storage_on_s3_everything_is_there_and_nothing_on_disk(
     program = (
         "import dagster as dg\n"
         "from clay_assets.definitions import defs\n"
-        "from clay_assets.orchestration.everything import run_steps, steps\n"
+        "from clay_assets.runs.whole_chain import run_steps, steps\n"
         "clay = defs.resources['clay']\n"
         f"for step, result in run_steps(steps(clay, {THERE}), defs.resolve_job_def,\n"
         "                              dg.DagsterInstance.ephemeral(), 'ERROR'):\n"

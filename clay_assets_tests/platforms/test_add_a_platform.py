@@ -20,7 +20,7 @@ import json
 import dagster as dg
 from clay_assets.chips.index import open_index
 from clay_assets.definitions import defs
-from clay_assets.orchestration.everything import run_steps, steps
+from clay_assets.runs.whole_chain import run_steps, steps
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage.geoparquet import decode
 

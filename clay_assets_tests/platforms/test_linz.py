@@ -19,7 +19,7 @@ from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
 from clay_assets.storage.geoparquet import decode
-from clay_assets_tests.platforms.made import hashed, item, mistake, recipe_with, request, requests, same, table
+from clay_assets_tests.platforms.factories import hashed, item, mistake, recipe_with, request, requests, same, table
 from clay_assets_tests.scenes.items import snapshot
 
 KEY = "linz"

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.admission import admit
-from clay_assets.catalogues.search import Answer, prepared
+from clay_assets.catalogues.eligibility import eligible_items
+from clay_assets.catalogues.base import Answer, prepared
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
-from clay_assets.platforms.requests import month_bounds
+from clay_assets.platforms.request_table import month_bounds
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
-from clay_assets_tests.platforms.made import item, mistake, recipe_with, requests, same, table
+from clay_assets_tests.platforms.factories import item, mistake, recipe_with, requests, same, table
 from clay_assets_tests.scenes.items import MODIS, real_items, snapshot
 
 KEY = "modis"
@@ -173,7 +173,7 @@ def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
 
 def test_a_composite_belongs_to_the_month_in_which_it_starts() -> None:
     starts = ["2022-01-31", "2022-02-01", "2022-02-26", "2022-03-01"]
-    admitted, rejected = admit(
+    admitted, rejected = eligible_items(
         PLATFORM, Answer(asked(), [scene(day, f"{day}T00:00:00Z") for day in starts]), PLATFORM.options()
     )
     assert [one["id"] for one in admitted] == ["2022-02-01", "2022-02-26"]
@@ -189,7 +189,7 @@ def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
         scene("no red", assets=[*BANDS[1:], QC, STATE]),
         scene("no seven", assets=[*BANDS[:-1], QC, STATE]),
     ]
-    admitted, rejected = admit(PLATFORM, Answer(asked(), candidates), PLATFORM.options())
+    admitted, rejected = eligible_items(PLATFORM, Answer(asked(), candidates), PLATFORM.options())
     assert [one["id"] for one in admitted] == ["whole", "no state"]
     assert rejected == {f"without asset {name}": 1 for name in (QC, "sur_refl_b01", "sur_refl_b07")}
 

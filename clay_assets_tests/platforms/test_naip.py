@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.admission import admit
-from clay_assets.catalogues.search import Answer, prepared
+from clay_assets.catalogues.eligibility import eligible_items
+from clay_assets.catalogues.base import Answer, prepared
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
-from clay_assets.platforms.requests import year_bounds
-from clay_assets_tests.platforms.made import hashed, item, lowest, mistake, recipe_with, requests, same, table
+from clay_assets.platforms.request_table import year_bounds
+from clay_assets_tests.platforms.factories import hashed, item, lowest, mistake, recipe_with, requests, same, table
 from clay_assets_tests.scenes.items import NAIP, real_items
 
 PLATFORM = PLATFORMS[NAIP]
@@ -155,7 +155,7 @@ def test_years_outside_the_recipe_do_not_count() -> None:
         item(name, NAIP, f"{name}-07-01T00:00:00Z", ["image"]) for name in ("2009", "2010", "2016", "2023", "2024")
     ]
     edge = item("edge", NAIP, "2023-12-31T23:59:59.999Z", ["image"])
-    admitted, rejected = admit(PLATFORM, Answer(search(), [*candidates, edge]), OPTIONS)
+    admitted, rejected = eligible_items(PLATFORM, Answer(search(), [*candidates, edge]), OPTIONS)
     assert [one["id"] for one in admitted] == ["2010", "2016", "2023", "edge"]
     assert rejected == {"outside the period": 2}
     assert {year for _, year in resolved(admitted)} <= {2010, 2016, 2023}
@@ -168,7 +168,7 @@ def test_an_item_without_its_image_does_not_count() -> None:
         {**item("timeless", NAIP, "2021-07-01T00:00:00Z", ["image"]), "properties": {"datetime": None}},
         {**item("no properties", NAIP, "2021-07-01T00:00:00Z", ["image"]), "properties": None},
     ]
-    admitted, rejected = admit(PLATFORM, Answer(search(), candidates), OPTIONS)
+    admitted, rejected = eligible_items(PLATFORM, Answer(search(), candidates), OPTIONS)
     assert [one["id"] for one in admitted] == ["whole"]
     assert rejected == {
         "without asset image": 1,
@@ -309,7 +309,7 @@ def real(real_data: Path) -> list[dict[str, Any]]:
 
 
 def test_every_real_item_can_be_taken_in_its_year(real: list[dict[str, Any]]) -> None:
-    admitted, rejected = admit(PLATFORM, Answer(search(), real), OPTIONS)
+    admitted, rejected = eligible_items(PLATFORM, Answer(search(), real), OPTIONS)
     assert (len(real), len(admitted), rejected) == (716, 716, {})
     assert {one["id"]: datetime.fromisoformat(one["properties"]["datetime"]).year for one in admitted} == {
         one["id"]: int(one["properties"]["naip:year"]) for one in real

@@ -28,17 +28,18 @@ from planetary_computer.sas import TOKEN_CACHE
 from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
-from clay_assets.chips.scenes import FAILED, index_scenes
+from clay_assets.chips.cells import FAILED
+from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.platforms.planetary_computer import SIGNER, BlobSigner, signed
-from clay_assets.rasters import open_raster
+from clay_assets.sources.rasters import open_raster
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.imagery import Imagery, readable_items
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.made import write_tiff
-from clay_assets_tests.servers.apart import ServersApart
+from clay_assets_tests.chips.factories import write_tiff
+from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.blobs import HOST, TOKENS, BlobService
 from clay_assets_tests.servers.faults import FaultProxy
 
@@ -52,7 +53,7 @@ SECRET = "Never0ToBeSeen"
 
 @pytest.fixture
 def blobs(
-    tmp_path: Path, servers_apart: ServersApart, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, servers_apart: ServerProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[BlobService]:
     """The service and the storage, which the environment leads to; no token is held. Warnings are searched too."""
     (tmp_path / "blobs").mkdir()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.search import prepared
+from clay_assets.catalogues.base import prepared
 from clay_assets.errors import InputError
-from clay_assets.platforms import PLATFORMS, platform
+from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import Request
-from clay_assets.platforms.requests import request_table, requests_in
+from clay_assets.platforms.request_table import request_table, requests_in
 from clay_assets.platforms.sentinel_2_l2a import grid_codes, tile_of
 from clay_assets.settings import Settings
 from clay_assets_tests.scenes.items import (
@@ -37,13 +37,13 @@ def request(location: str = "32NLG") -> Request:
 
 
 def refusal(key: str, item: dict[str, Any], location: str = "32NLG", **options: Any) -> str | None:
-    one = platform(key)
+    one = platform_of(key)
     return one.refuse(item, request(location), one.options(**options))
 
 
 def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'landsat' is no platform; there are landsat-c2l1, .*sentinel-2-l2a"):
-        platform("landsat")
+        platform_of("landsat")
 
 
 def test_the_seven_platforms() -> None:
@@ -92,7 +92,7 @@ def test_requests_come_back_from_their_table() -> None:
 @pytest.mark.parametrize("key", sorted(set(PLATFORMS) - {LANDSAT_L1, LANDSAT_L2}))  # Landsat's say it of any bucket
 def test_files_of_our_own_storage_are_read_as_our_own(key: str) -> None:
     own = f"s3://our-bucket/imagery/{key}/a/b.tif"
-    access = platform(key).access_to(own)
+    access = platform_of(key).access_to(own)
     assert access.signer is None
     assert not access.unsigned
     assert not access.requester_pays
@@ -100,7 +100,7 @@ def test_files_of_our_own_storage_are_read_as_our_own(key: str) -> None:
 
 
 def test_a_settled_item_keeps_one_address_per_asset() -> None:
-    one = platform(LANDSAT_L2)
+    one = platform_of(LANDSAT_L2)
     item = landsat_item("a", WHEN)
     item["assets"]["red"] = {
         "href": "https://landsatlook.usgs.gov/red.TIF",
@@ -164,7 +164,7 @@ def test_sentinel_2_ranks_by_cloud_nodata_time_id() -> None:
         sentinel_2_item("a", "2020-01-02T00:00:00Z", 2.0, nodata=2.0),
         sentinel_2_item("e", "2020-01-02T00:00:00Z", 2.0, nodata=2.0),
     ]
-    rank = platform(SENTINEL_2).rank
+    rank = platform_of(SENTINEL_2).rank
     backwards = ordered[::-1]
     assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
@@ -200,14 +200,14 @@ def test_landsat_ranks_by_cloud_time_id() -> None:
         landsat_item("a", "2020-01-02T00:00:00Z", 2.0),
         landsat_item("d", "2020-01-02T00:00:00Z", 2.0),
     ]
-    rank = platform(LANDSAT_L2).rank
+    rank = platform_of(LANDSAT_L2).rank
     backwards = ordered[::-1]
     assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
 
 def test_scl_codes() -> None:
     scl = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    cloud, nodata = platform(SENTINEL_2).judge({"scl": scl})
+    cloud, nodata = platform_of(SENTINEL_2).judge({"scl": scl})
     assert cloud.dtype == nodata.dtype == np.bool_
     assert scl[cloud].tolist() == [1, 3, 8, 9, 10]
     assert scl[nodata].tolist() == [0]
@@ -216,11 +216,11 @@ def test_scl_codes() -> None:
 @pytest.mark.parametrize("key", [LANDSAT_L1, LANDSAT_L2])
 def test_qa_pixel_bits(key: str) -> None:
     qa = (1 << np.arange(16, dtype=np.uint16)).astype(np.uint16)
-    cloud, nodata = platform(key).judge({"qa_pixel": qa})
+    cloud, nodata = platform_of(key).judge({"qa_pixel": qa})
     assert np.flatnonzero(cloud).tolist() == [1, 3, 4]
     assert np.flatnonzero(nodata).tolist() == [0]
     # 21824 clear land, 22280 high-confidence cloud, 1 fill: LSDS-1619, table 6-4.
-    cloud, nodata = platform(key).judge({"qa_pixel": np.array([21824, 22280, 1], np.uint16)})
+    cloud, nodata = platform_of(key).judge({"qa_pixel": np.array([21824, 22280, 1], np.uint16)})
     assert cloud.tolist() == [False, True, False]
     assert nodata.tolist() == [False, False, True]
 
@@ -229,20 +229,20 @@ def test_landsat_files_are_read_from_s3_where_the_requester_pays() -> None:
     s3 = {"href": "s3://usgs-landsat/a.TIF", "storage:requester_pays": True}
     asset = {"href": "https://landsatlook.usgs.gov/a.TIF", "alternate": {"s3": s3}}
     for key in (LANDSAT_L1, LANDSAT_L2):
-        one = platform(key)
+        one = platform_of(key)
         assert one.href(asset) == "s3://usgs-landsat/a.TIF"
         assert one.href({"href": "https://landsatlook.usgs.gov/a.TIF"}) == "https://landsatlook.usgs.gov/a.TIF"
         access = one.access_to("s3://usgs-landsat/a.TIF")
         assert (access.requester_pays, access.unsigned, access.signer) == (True, False, None)
-    assert platform(SENTINEL_2).href(asset) == "https://landsatlook.usgs.gov/a.TIF"
-    public = platform(SENTINEL_2).access_to("s3://sentinel-cogs/sentinel-s2-l2a-cogs/a.tif")
+    assert platform_of(SENTINEL_2).href(asset) == "https://landsatlook.usgs.gov/a.TIF"
+    public = platform_of(SENTINEL_2).access_to("s3://sentinel-cogs/sentinel-s2-l2a-cogs/a.tif")
     assert (public.requester_pays, public.unsigned, public.signer) == (False, True, None)
 
 
 def test_assets_get_the_names_of_today() -> None:
     old = {"id": "a", "assets": {f"SR_B{n}.TIF": {"href": str(n)} for n in range(1, 8)}}
     old["assets"]["QA_PIXEL.TIF"] = {"href": "qa"}
-    renamed = platform(LANDSAT_L2).renamed(old)["assets"]
+    renamed = platform_of(LANDSAT_L2).renamed(old)["assets"]
     assert {name: asset["href"] for name, asset in renamed.items()} == {
         "blue": "2",
         "green": "3",
@@ -268,7 +268,7 @@ def test_real_sentinel_2_items_know_their_tile(real_data: Path) -> None:
 
 
 def test_real_sentinel_2_items_are_taken_or_refused_as_their_properties_say(real_data: Path) -> None:
-    one, taken, counted = platform(SENTINEL_2), 0, 0
+    one, taken, counted = platform_of(SENTINEL_2), 0, 0
     for item in real_items(real_data, SENTINEL_2):
         found = prepared(one, item)
         reason = one.refuse(found, request(tile_of(item) or ""), one.options())
@@ -303,7 +303,7 @@ def test_real_sentinel_2_items_are_taken_or_refused_as_their_properties_say(real
     ],
 )
 def test_real_landsat_items(real_data: Path, collection: str, taken: set[str]) -> None:
-    one = platform(collection)
+    one = platform_of(collection)
     items = [prepared(one, item) for item in real_items(real_data, collection)]
     assert {item["id"] for item in items if one.refuse(item, request(), one.options()) is None} == taken
     whole = {item["id"] for item in items if set(item["assets"]) == set(LANDSAT_ASSETS)}

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.search import prepared
+from clay_assets.catalogues.base import prepared
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
-from clay_assets.platforms.requests import quarter_bounds
+from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.platforms.sentinel_1_rtc import overlap
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
-from clay_assets_tests.platforms.made import (
+from clay_assets_tests.platforms.factories import (
     TILE,
     TWO_PARTS,
     hashed,

@@ -21,7 +21,7 @@ import rasterio
 
 from clay_assets.chips.index import open_index
 from clay_assets.definitions import build_definitions
-from clay_assets.orchestration.failures import why_it_failed
+from clay_assets.orchestration.failures import run_error
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain, recipe_with
@@ -107,7 +107,7 @@ def real_chain(real_data: Path, catalogue: str, tmp_path_factory: pytest.TempPat
         )
         chain = Chain(definitions, instance, str(folder / "clay"))
         result = chain.run("landcover")
-        assert result.success, why_it_failed(result)
+        assert result.success, run_error(result)
         yield chain
 
 
@@ -117,7 +117,7 @@ def take(chain: Chain, sample: gpd.GeoDataFrame) -> None:
     path.unlink(missing_ok=True)
     sample.to_file(path, driver="GPKG", engine="pyogrio")
     result = chain.run("sampling", asset="mgrs_sample")
-    assert result.success, why_it_failed(result)
+    assert result.success, run_error(result)
 
 
 def ledger(chain: Chain, platform: str, year: int) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def test_picks_for_the_published_sample(real_chain: Chain, real_data: Path) -> N
     take(real_chain, sample)
     for job, partition in (("requests", "sentinel-2-l2a"), ("scenes", "sentinel-2-l2a|2020")):
         result = real_chain.run(job, partition)
-        assert result.success, why_it_failed(result)
+        assert result.success, run_error(result)
     found = ledger(real_chain, "sentinel-2-l2a", 2020)
     assert len(found) == 936 * 4
     # By hand: of the recorded items of 2020, those whose tile is in the sample, at most 20 % nodata and 75 % cloud.
@@ -177,7 +177,7 @@ def test_two_real_scenes_from_sample_to_merged_index(real_chain: Chain, real_dat
     for platform in ("sentinel-2-l2a", "landsat-c2l2-sr", "landsat-c2l1"):
         for job, partition in (("requests", platform), ("cell", f"{platform}|2020")):
             result = real_chain.run(job, partition)
-            assert result.success, why_it_failed(result)
+            assert result.success, run_error(result)
             assert all(check.passed for check in result.get_asset_check_evaluations())
     sentinel, landsat = ledger(real_chain, "sentinel-2-l2a", 2020), ledger(real_chain, "landsat-c2l2-sr", 2020)
     assert sentinel["item_id"].dropna().to_dict() == {"29RKH-2020-Q1": SENTINEL}

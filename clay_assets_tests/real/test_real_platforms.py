@@ -28,11 +28,12 @@ from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
 from clay_assets.chips.index import open_index
 from clay_assets.definitions import build_definitions
-from clay_assets.orchestration.everything import Step, run_steps
-from clay_assets.orchestration.failures import why_it_failed
+from clay_assets.runs.whole_chain import Step, run_steps
+from clay_assets.orchestration.failures import run_error
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
-from clay_assets.storage.stac_geoparquet import canonical, decode_items, encode_items
+from clay_assets.stac import canonical
+from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain
 
 Item = dict[str, Any]
@@ -154,7 +155,7 @@ def run(chain: Chain, job: str, partition: str | None = None, asset: str | None 
     """Run one job, or one asset of it; it must succeed."""
     ((_, result),) = run_steps([Step(job, partition, asset)], chain.defs.resolve_job_def, chain.instance, "CRITICAL")
     assert result is not None
-    assert result.success, why_it_failed(result)
+    assert result.success, run_error(result)
     return result
 
 
@@ -474,7 +475,7 @@ def test_modis_tiles_that_cannot_be_read_stop_the_run_where_none_may(real_chain_
     ((_, result),) = run_steps([step], chain.defs.resolve_job_def, chain.instance, "CRITICAL")
     assert result is not None
     assert not result.success
-    said = why_it_failed(result)
+    said = run_error(result)
     assert "modis_sample: 1 tiles failed" in said
     assert "MOD09A1.A2022033.h19v10.061.2022042043514_sur_refl_b01.tif: there is no such file" in said
     assert not chain.clay.store().exists(layout.table("modis_sample"))

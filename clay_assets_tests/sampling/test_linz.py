@@ -16,7 +16,7 @@ from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.linz import LinzOptions
-from clay_assets.platforms.requests import requests_in
+from clay_assets.platforms.request_table import requests_in
 from clay_assets.sampling.linz import Drawn
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.storage.stac_geoparquet import encode_items

@@ -15,7 +15,7 @@ import shapely
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.linz import LinzOptions
-from clay_assets.platforms.requests import requests_in
+from clay_assets.platforms.request_table import requests_in
 from clay_assets.recipes import load_recipe
 from clay_assets.sampling.linz import Drawn, draw_sheets
 from clay_assets.scenes.picks import pick_scenes

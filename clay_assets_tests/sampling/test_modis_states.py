@@ -15,11 +15,11 @@ import geopandas as gpd
 import pytest
 
 from clay_assets.catalogues.opening import open_catalogue
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
 from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.modis import ModisOptions
-from clay_assets.platforms.requests import requests_in
+from clay_assets.platforms.request_table import requests_in
 from clay_assets.recipes import load_recipe
 from clay_assets.sampling.modis_grid import differences, sample_of, sin_grid, tile_polygon, tile_states
 from clay_assets_tests.sampling.composites import composite, name_of, write_band

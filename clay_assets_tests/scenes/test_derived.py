@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from clay_assets.access import Access
+from clay_assets.transport.access import Access
 from clay_assets.errors import InputError, SourceError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
@@ -348,7 +348,7 @@ class Numbering:
 
 def test_signatures_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> None:
     signer = Numbering()
-    platform = replace(AERIAL, access=(Access(signer=signer, places=(urlsplit(web.url).netloc,)),))
+    platform = replace(AERIAL, access=(Access(signer=signer, hosts=(urlsplit(web.url).netloc,)),))
     store = LocalStore(tmp_path / "store")
     scene = item({"visual": f"{web.url}/sheet.tif"})
     web.answer(403, times=1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clay_assets.access import Access
+from clay_assets.transport.access import Access
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
@@ -133,7 +133,7 @@ def test_naip_is_read_from_the_bucket_that_the_recipe_names(tmp_path: Path, buck
         settled = readable_items(naip, [item], naip.options(source=bucket), LocalStore(tmp_path), pool, 1)
     (read,) = [asset["href"] for asset in settled.items[0]["assets"].values()]
     assert read.startswith(f"s3://{bucket}/al/2021/30cm/")
-    assert naip.access_to(read) == Access(requester_pays=True, places=("naip-analytic", "naip-visualization"))
+    assert naip.access_to(read) == Access(requester_pays=True, hosts=("naip-analytic", "naip-visualization"))
     assert item["assets"]["image"]["href"] == href
 
 
@@ -267,7 +267,7 @@ class TokenSigner:
 
 def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> None:
     signer = TokenSigner()
-    signing = replace(PLAIN, access=(Access(signer=signer, places=(web.url.removeprefix("http://"),)),))
+    signing = replace(PLAIN, access=(Access(signer=signer, hosts=(web.url.removeprefix("http://"),)),))
     store = LocalStore(tmp_path / "store")
     imagery = settle(scenes(web.url, "a"), store, signing)
     assert_copied(imagery, store, "a")
@@ -301,7 +301,7 @@ def test_without_a_signer_what_is_refused_is_asked_once(web: FaultProxy, tmp_pat
 
 def test_each_place_is_reached_in_its_own_way(web: FaultProxy, tmp_path: Path) -> None:
     """NAIP's images lie signed on one host and at the requester's cost in buckets."""
-    ways = (Access(signer=TokenSigner(), places=("signed.example.com",)), Access(unsigned=True))
+    ways = (Access(signer=TokenSigner(), hosts=("signed.example.com",)), Access(unsigned=True))
     store = LocalStore(tmp_path / "store")
     assert_copied(settle(scenes(web.url, "a"), store, replace(PLAIN, access=ways)), store, "a")
     assert not any("sig=" in seen.path for seen in web.seen)

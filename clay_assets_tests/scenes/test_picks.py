@@ -14,14 +14,14 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues.opening import open_catalogue
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import Picks, pick_scenes, rejections
 from clay_assets.scenes.requests import requests_of
-from clay_assets.storage.stac_geoparquet import canonical
+from clay_assets.stac import canonical
 from clay_assets_tests.scenes.brute_force import expected, plain
 from clay_assets_tests.scenes.items import (
     LANDSAT_L1,

@@ -16,9 +16,9 @@ import shapely
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Typical
-from clay_assets.platforms.requests import quarter_bounds
+from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.recipes import Recipe, load_recipe
-from clay_assets.scenes.plan import Plan, plan
+from clay_assets.scenes.cost import CostEstimate, estimate_cost
 from clay_assets.scenes.requests import make_requests, requests_of
 
 SENTINEL_2, LANDSAT_L1, LANDSAT_L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
@@ -164,26 +164,26 @@ def test_a_year_s_requests_as_the_search_takes_them() -> None:
 # --- what requests will cost ------------------------------------------------------------------------
 
 
-def cost(platform: str, requests: int, chip_size: int = 256, **options: Any) -> Plan:
+def cost(platform: str, requests: int, chip_size: int = 256, **options: Any) -> CostEstimate:
     recipe = load_recipe("clay_v1")
     chosen = {**recipe.platforms, platform: recipe.platforms[platform].model_copy(update=options)}
-    return plan(PLATFORMS[platform], requests, recipe.model_copy(update={"platforms": chosen, "chip_size": chip_size}))
+    return estimate_cost(PLATFORMS[platform], requests, recipe.model_copy(update={"platforms": chosen, "chip_size": chip_size}))
 
 
 def test_a_referenced_scene_costs_its_quality_band_to_read() -> None:
     # 10,980 pixels hold 42 whole chips; the scene classification is at half the resolution, one byte.
-    assert cost(SENTINEL_2, 8) == Plan(8, 8 * 42 * 42, 8 * 5490 * 5490, 0)
+    assert cost(SENTINEL_2, 8) == CostEstimate(8, 8 * 42 * 42, 8 * 5490 * 5490, 0)
 
 
 def test_a_copied_scene_costs_its_files_to_write() -> None:
     # Four bands of 10 m, six of 20 m, two bytes; and the classification.
     files = 10980 * 10980 * 4 * 2 + 5490 * 5490 * (6 * 2 + 1)
-    assert cost(SENTINEL_2, 3, imagery="copy") == Plan(3, 3 * 1764, 3 * 5490 * 5490, 3 * files)
+    assert cost(SENTINEL_2, 3, imagery="copy") == CostEstimate(3, 3 * 1764, 3 * 5490 * 5490, 3 * files)
 
 
 def test_a_derived_scene_costs_its_files_twice() -> None:
     # 2,400² pixels; seven bands of two bytes, QC of four, state of two. Judged by state, QC and red.
-    assert cost("modis", 16776) == Plan(16776, 16776 * 81, 16776 * (8 + 20) * 2400**2, 16776 * 20 * 2400**2)
+    assert cost("modis", 16776) == CostEstimate(16776, 16776 * 81, 16776 * (8 + 20) * 2400**2, 16776 * 20 * 2400**2)
 
 
 def test_the_planned_chips_of_modis_are_about_those_published() -> None:
@@ -202,7 +202,7 @@ def test_the_size_of_a_chip_decides_how_many_there_are() -> None:
 @pytest.mark.parametrize("platform", sorted(PLATFORMS))
 def test_no_requests_cost_nothing_and_two_cost_twice_as_much(platform: str) -> None:
     one, two = cost(platform, 1), cost(platform, 2)
-    assert cost(platform, 0) == Plan(0, 0, 0, 0)
+    assert cost(platform, 0) == CostEstimate(0, 0, 0, 0)
     assert (two.scenes, two.chips) == (2, 2 * one.chips)
     assert (two.bytes_to_read, two.bytes_to_copy) == (2 * one.bytes_to_read, 2 * one.bytes_to_copy)
     assert one.chips > 0

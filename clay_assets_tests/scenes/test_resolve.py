@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import shapely
 
-from clay_assets.catalogues.search import Catalogue
+from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.catalogues.stac_api import ApiCatalogue
 from clay_assets.errors import SourceError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.requests import requests_in
+from clay_assets.platforms.request_table import requests_in
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import Resolved, make_requests, requests_of, resolve_requests

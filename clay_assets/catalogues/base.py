@@ -1,0 +1,67 @@
+"""A catalogue: one interface with two implementations, a STAC API and a STAC-GeoParquet snapshot.
+
+Both answer requests with candidates that have passed `stac.read_item`. Which of them a request may take is decided in
+`eligibility`, by the same code for both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clay_assets.errors import InputError
+from clay_assets.platforms.base import Platform, Request
+from clay_assets.stac import Item
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A catalogue's answer to one request.
+
+    Attributes:
+        request: the request.
+        candidates: items that intersect the request in space and time and match its filters.
+        invalid: reason → number of items that are not valid and so were dropped.
+        error: why there is no answer, None if there is one.
+    """
+
+    request: Request
+    candidates: list[Item] = field(default_factory=list)
+    invalid: Counter[str] = field(default_factory=Counter)
+    error: str | None = None
+
+
+class Catalogue(Protocol):
+    """Where scenes are looked up."""
+
+    def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
+        """One answer per request, in any order. Candidates may lack what is not needed to choose."""
+        ...
+
+    def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
+        """The chosen candidates as whole items, in any order."""
+        ...
+
+
+def read_candidate(platform: Platform, document: Item) -> Item | str:
+    """A candidate as the pipeline trusts it, or the reason why the document is not a valid item.
+
+    The reason leaves out the item's id, so that items with the same fault are counted together.
+    """
+    try:
+        return platform.read_item(document)
+    except InputError as error:
+        return str(error).removeprefix(f"{document.get('id')}: ").rstrip(".")
+
+
+def answer_of(request: Request, read: Iterable[Item | str]) -> Answer:
+    """The answer that consists of some candidates, as `read_candidate` gives them."""
+    answer = Answer(request)
+    for candidate in read:
+        if isinstance(candidate, str):
+            answer.invalid[candidate] += 1
+        else:
+            answer.candidates.append(candidate)
+    return answer

@@ -1,0 +1,261 @@
+"""What holds of the chip indexes that are stored: a cell's files against its ledger and items, and the merged index
+against its manifest and the cells.
+
+Files are read one by one, and of the merged index only what tells its chips apart, so memory is bounded by a part's
+rows at eight bytes each. What holds of one scene's chips is in `validity`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.index import declared_grid
+from clay_assets.chips.merge import Part, inputs_of, read_manifest
+from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shares_in_range
+from clay_assets.errors import InputError, StorageError
+from clay_assets.executors import run_bounded
+from clay_assets.findings import Finding, combined, make_finding, names
+from clay_assets.grids import Grid
+from clay_assets.platforms.base import Platform
+from clay_assets.stac import Item
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import stamp_of
+from clay_assets.storage.stores import Store
+
+IDS, SHARES, GEOMETRY, ROWS = "chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"
+BATCH_ROWS = 262_144
+UNREADABLE = (pa.ArrowInvalid, KeyError, OSError)  # damaged, without a column, not there
+
+
+@dataclass(frozen=True)
+class _SceneFile:
+    """One index file, and what it should be."""
+
+    key: str
+    item_id: str
+    chips: int
+    fingerprint: str
+    grid: Grid | None
+    footprint: Any
+
+
+def look_at_cell(
+    cell: ChipCell, items: Sequence[Item], platform: Platform, chip_size: int, executor: Executor, in_flight: int
+) -> dict[str, Finding]:
+    """Every index file of a cell, each read once.
+
+    Args:
+        cell: as its ledger tells it.
+        items: of its imagery, whose grids the chips have to lie on.
+        platform: of the cell.
+        chip_size: pixels of a chip's side.
+        executor: reads files in parallel.
+        in_flight: files read at once.
+
+    Returns:
+        Findings by name: `chip_ids_unique`, `shares_in_range`, `geometry_in_scene` (see `validity`), and
+        `rows_of_ledger`: `scenes`, `chips` in the files, `chips_of_ledger`, `files_missing` (or unreadable),
+        `files_of_another_run`, and `files_not_in_ledger`, such as a killed run leaves.
+    """
+    known = {item["id"]: item for item in items}
+    files = [_scene_file(cell, row, known.get(row["item_id"]), platform) for row in cell.scenes.to_dict("records")]
+    seen: dict[str, dict[str, Finding]] = {name: {} for name in (IDS, SHARES, GEOMETRY, ROWS)}
+    look = partial(_look_at_scene, cell.store, chip_size)
+    for file, future in run_bounded(executor, look, files, in_flight):
+        for name, found in future.result().items():
+            seen[name][file.item_id] = found
+    nothing = {"": make_finding([], chips=0)}
+    merged = {name: combined(dict(sorted(found.items())) or nothing) for name, found in seen.items()}
+    ids = cell.scenes["item_id"]
+    twice = names(ids[ids.duplicated()])
+    extra = set(cell.store.list(layout.chip_folder(cell.platform, cell.year), ".parquet")) - set(cell.keys)
+    rows = merged[ROWS]
+    merged[ROWS] = make_finding(
+        [f"scene {name} is in the ledger more than once" for name in twice] + list(rows.violations),
+        violation_count=rows.violation_count + len(twice),
+        omitted=rows.omitted,
+        **{**_NO_ROWS, **rows.numbers, "files_not_in_ledger": len(extra)},
+    )
+    return merged
+
+
+_NO_ROWS: dict[str, Any] = {
+    "scenes": 0,
+    "chips": 0,
+    "chips_of_ledger": 0,
+    "files_missing": 0,
+    "files_of_another_run": 0,
+}
+
+
+def _scene_file(cell: ChipCell, row: Mapping[Any, Any], item: Item | None, platform: Platform) -> _SceneFile:
+    item_id = str(row["item_id"])
+    footprint = shapely.geometry.shape(item["geometry"]) if item and item.get("geometry") else None
+    grid = declared_grid(platform, item) if item else None
+    key = layout.chips(cell.platform, cell.year, item_id)
+    return _SceneFile(key, item_id, int(row["chips"]), str(row["fingerprint"]), grid, footprint)
+
+
+def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, Finding]:
+    numbers = {**_NO_ROWS, "scenes": 1, "chips_of_ledger": file.chips}
+    said: list[str] = []
+    try:
+        table = pq.read_table(pa.BufferReader(store.read(file.key)), columns=CHECKED)
+    except StorageError:
+        raise
+    except UNREADABLE as error:
+        gone = isinstance(error, FileNotFoundError)
+        said.append(f"{store.uri(file.key)} {'does not exist' if gone else f'cannot be read ({error})'}")
+        return {ROWS: make_finding(said, **{**numbers, "files_missing": 1})}
+    if table.num_rows != file.chips:
+        said.append(f"the file holds {table.num_rows:,} chips, the ledger says {file.chips:,}")
+    other = stamp_of(table.schema).get("fingerprint") != file.fingerprint
+    if other:
+        said.append("the file is not the one that the ledger tells of")
+    return {
+        ROWS: make_finding(said, **{**numbers, "chips": table.num_rows, "files_of_another_run": int(other)}),
+        IDS: ids_unique(table, file.item_id),
+        SHARES: shares_in_range(table),
+        GEOMETRY: geometry_in_scene(table, file.grid, file.footprint, chip_size),
+    }
+
+
+def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
+    """Each part has the rows that its chip index has, and is the file that the manifest tells of.
+
+    Parts whose chip index has changed since they were made are held against the manifest alone; that they are behind
+    is told by `behind`.
+
+    Returns:
+        `chips` in the files, `chips_of_manifest`, `chips_of_cells` for the parts held against them, `partitions`,
+        `partitions_behind`, and `files_not_in_manifest`.
+    """
+    parts = read_manifest(store)
+    now = {(cell.platform, cell.year): cell for cell in cells}
+    said, chips, expected, stale = [], 0, 0, 0
+    for part in parts:
+        key = f"{layout.MERGED}/{part.path}"
+        name = f"{part.platform}|{part.year}"
+        try:
+            with pq.ParquetFile(key, filesystem=store.filesystem()) as footer:
+                rows, made_from = footer.metadata.num_rows, stamp_of(footer.schema_arrow).get("inputs")
+        except UNREADABLE as error:
+            said.append(f"{name}: {store.uri(key)} cannot be read ({error})")
+            continue
+        chips += rows
+        size = store.size(key) or 0
+        if (rows, size, made_from) != (part.rows, part.bytes, part.inputs):
+            said.append(
+                f"{name}: the file, {rows:,} chips in {size:,} bytes, is not the one of {part.rows:,} in "
+                f"{part.bytes:,} that the manifest tells of"
+            )
+        cell = now.get((part.platform, part.year))
+        if cell is None or inputs_of(cell) != part.inputs:
+            stale += 1
+            continue
+        of_cell = int(cell.scenes["chips"].sum())
+        expected += of_cell
+        if rows != of_cell:
+            said.append(f"{name}: {rows:,} chips, its chip index has {of_cell:,}")
+    total = _manifest_rows(store)
+    if total != sum(part.rows for part in parts):
+        said.append(f"the manifest says {total:,} chips, its partitions {sum(part.rows for part in parts):,}")
+    extra = set(store.list(layout.MERGED, ".parquet")) - {f"{layout.MERGED}/{part.path}" for part in parts}
+    said += [f"{store.uri(key)} is not in the manifest" for key in sorted(extra)]
+    return make_finding(
+        said,
+        chips=chips,
+        chips_of_manifest=total,
+        chips_of_cells=expected,
+        partitions=len(parts),
+        partitions_behind=stale,
+        files_not_in_manifest=len(extra),
+    )
+
+
+def merged_ids_unique(store: Store) -> Finding:
+    """No chip id of a platform occurs twice in the merged index.
+
+    A chip id names its scene, so ids are unique if no scene is in two parts, and none repeats within a part.
+
+    Returns:
+        `chips`, `scenes`, `repeated` chips, `foreign_ids` that are not of their row's scene and place, and
+        `scenes_in_two_parts`.
+    """
+    home: dict[tuple[str, str], int] = {}
+    numbers: dict[str, Any] = {"chips": 0, "scenes": 0, "repeated": 0, "foreign_ids": 0, "scenes_in_two_parts": 0}
+    said: list[str] = []
+    for part in read_manifest(store):
+        name = f"{part.platform}|{part.year}"
+        try:
+            places, scenes, foreign = _places(store, part)
+        except UNREADABLE as error:
+            said.append(f"{name}: {store.uri(f'{layout.MERGED}/{part.path}')} cannot be read ({error})")
+            continue
+        shared = [scene for scene in scenes if home.setdefault((part.platform, scene), part.year) != part.year]
+        said += [f"{name}: scene {scene} is in {home[part.platform, scene]} too" for scene in shared]
+        places.sort()
+        twice = np.flatnonzero(places[1:] == places[:-1])
+        if len(twice):
+            said.append(f"{name}: {len(twice):,} chip ids repeat, first {_chipid(scenes, int(places[twice[0]]))}")
+        if foreign:
+            said.append(f"{name}: {foreign:,} chip ids are not of their scene and place")
+        found = (len(places), len(scenes), len(twice), foreign, len(shared))
+        for key, value in zip(numbers, found, strict=True):
+            numbers[key] += value
+    return make_finding(said, **numbers)
+
+
+def stale_cells(store: Store, cells: Sequence[ChipCell]) -> list[str]:
+    """The cells, such as `naip|2021`, whose chips are not in the merged index as they are now; in order."""
+    merged = {f"{part.platform}|{part.year}": part.inputs for part in read_manifest(store)}
+    now = {f"{cell.platform}|{cell.year}": inputs_of(cell) for cell in cells if int(cell.scenes["chips"].sum())}
+    return sorted(name for name in merged.keys() | now.keys() if merged.get(name) != now.get(name))
+
+
+def _manifest_rows(store: Store) -> int:
+    try:
+        return int(json.loads(store.read(layout.MANIFEST))["rows"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{store.uri(layout.MANIFEST)}: tells no rows ({error!r}). Delete it and materialise merged_index."
+        ) from error
+
+
+def _places(store: Store, part: Part) -> tuple[NDArray[np.uint64], list[str], int]:
+    """Scene, column and row of every chip of a part as one number each; its scenes, by those numbers; foreign ids."""
+    codes: dict[str, int] = {}
+    chunks, foreign = [np.empty(0, np.uint64)], 0
+    for batch in _batches(store, part, ["chipid", "item_id", "chip_index_x", "chip_index_y"]):
+        items = batch["item_id"].cast(pa.string()).dictionary_encode()
+        code = np.array([codes.setdefault(str(item), len(codes)) for item in items.dictionary], np.uint64)
+        x, y = batch["chip_index_x"], batch["chip_index_y"]
+        ids = pc.binary_join_element_wise(items.cast(pa.string()), x.cast(pa.string()), y.cast(pa.string()), "-")
+        foreign += int(pc.sum(pc.not_equal(batch["chipid"], ids).fill_null(True)).as_py() or 0)
+        scene = code[items.indices.to_numpy()] if len(code) else code
+        chunks.append(scene << np.uint64(32) | x.to_numpy().astype(np.uint64) << np.uint64(16) | y.to_numpy())
+    return np.concatenate(chunks), list(codes), foreign
+
+
+def _batches(store: Store, part: Part, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(f"{layout.MERGED}/{part.path}", filesystem=store.filesystem(), pre_buffer=True) as file:
+        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+
+
+def _chipid(scenes: Sequence[str], place: int) -> str:
+    return f"{scenes[place >> 32]}-{place >> 16 & 0xFFFF}-{place & 0xFFFF}"

@@ -1,0 +1,88 @@
+"""The chip indexes of one cell (platform and year), as its ledger lists them. How they are made is in `indexing`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pandas as pd
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from clay_assets.chips.index import dataset_of
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import decode, stamp_of
+from clay_assets.storage.stores import Store
+
+INDEXED, FAILED = "indexed", "failed"  # outcomes
+
+
+@dataclass(frozen=True)
+class ChipCell:
+    """The chip indexes of one cell (platform and year), none of them read yet.
+
+    Attributes:
+        platform: platform key.
+        year: partition.
+        store: where the files lie.
+        ledger: one row per scene.
+        recipe_hash: of the recipe that made it, as its stored ledger says; empty for a cell just made.
+        kept: scenes that were already indexed when the last run began; not part of the ledger, so that a run
+            without news writes the same bytes.
+    """
+
+    platform: str
+    year: int
+    store: Store
+    ledger: pd.DataFrame
+    kept: int = 0
+    recipe_hash: str = ""
+
+    @property
+    def scenes(self) -> pd.DataFrame:
+        """The ledger's rows of scenes that have an index."""
+        return self.ledger[self.ledger["outcome"] == INDEXED]
+
+    @property
+    def keys(self) -> list[str]:
+        """The index files, in the order of item ids; scenes without a chip have a file too."""
+        return [layout.chips(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
+
+    def dataset(self) -> ds.Dataset:
+        """All chips of the cell, lazily."""
+        return dataset_of(self.store, self.keys)
+
+    def prune(self) -> int:
+        """Remove index files of scenes that the cell no longer has, and return how many there were.
+
+        To be done after the ledger is written, so that a run killed in between leaves files too many, never too
+        few.
+        """
+        stored = self.store.list(layout.chip_folder(self.platform, self.year), ".parquet")
+        stale = sorted(set(stored) - set(self.keys))
+        self.store.delete(stale)
+        return len(stale)
+
+
+def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
+    """A cell as its stored ledger tells it.
+
+    Raises:
+        FileNotFoundError: it was not made yet.
+        InputError: the ledger cannot be read; names it.
+    """
+    key = layout.chip_ledger(platform, year)
+    try:
+        content = store.read(key)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{store.uri(key)} does not exist: materialise chip_index") from error
+    ledger = decode(content, store.uri(key))
+    made_by = stamp_of(pq.read_schema(io.BytesIO(content))).get("recipe_hash", "")
+    return ChipCell(platform, year, store, ledger, recipe_hash=made_by)
+
+
+def stored_cells(store: Store) -> list[ChipCell]:
+    """All cells that were made, in the order of their ledgers' names."""
+    named = (PurePosixPath(key) for key in store.list(layout.CHIP_LEDGERS, ".parquet"))
+    return [stored_cell(store, path.parent.name, int(path.stem)) for path in named]

@@ -1,0 +1,201 @@
+"""A few chips of one scene as they look, each with its cloud and nodata, from the clearest to the most covered.
+
+One scene of a cell and at most `CHIPS` windows of it are read, whatever the size of the cell: reads may be billed. The
+scene and its chips are drawn by keyed hashes, so a re-run shows the same. What cannot be read is an empty frame and a
+note, since a picture never fails a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.windows import Window
+
+from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.index import dataset_of
+from clay_assets.draws import keyed_hash
+from clay_assets.errors import ClayError, InputError
+from clay_assets.pictures import style
+from clay_assets.platforms import platform_of
+from clay_assets.platforms.base import Platform
+from clay_assets.sources.rasters import Raster, open_raster
+from clay_assets.stac import Item
+from clay_assets.storage import layout
+from clay_assets.transport.access import without_signature
+
+CHIPS, COLUMNS = 8, 4
+FRAME, GAP = 160, 17  # pixels
+TOP, LABEL = 70, 46  # pixels
+CLIPPED = (2, 98)  # percentiles that become black and white
+LETTERS = 110  # of a line that are shown
+DRAW = "contact_sheet"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One chip of a sheet.
+
+    Attributes:
+        x, y: column and row of the chip in its scene.
+        cloud, nodata: shares, 0 to 1.
+        pixels: float32, (bands, size, size); None where they could not be read.
+        valid: where they are data, (size, size).
+    """
+
+    x: int
+    y: int
+    cloud: float
+    nodata: float
+    pixels: NDArray[np.float32] | None = None
+    valid: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is shown of a cell: a scene, its chips, and why some could not be read."""
+
+    item_id: str
+    frames: list[Frame]
+    note: str = ""
+
+
+def contact_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int, title: str) -> bytes:
+    """Draw a few chips of one scene of a cell.
+
+    Args:
+        cell: whose chips.
+        items: its scenes, with hrefs that can be read.
+        seed: of the recipe.
+        size: pixels of a chip's side on the finest grid.
+        title: of the picture; the scene is named below it.
+    """
+    sheet = read_sheet(cell, items, seed, size)
+    if sheet is None:
+        return style.empty_picture(
+            title, "nothing to do in this partition" if cell.ledger.empty else "no chip in any scene"
+        )
+    rows = -(-len(sheet.frames) // COLUMNS)
+    tall = TOP + rows * (FRAME + LABEL) + 4
+    figure = style.new_figure(title, tall)
+    told = f"not read: {sheet.note}" if sheet.note else "from the clearest to the most covered; grey: nodata"
+    for number, text in enumerate((f"scene {sheet.item_id}", told)):
+        style.text(figure, style.EDGE, 40 + 16 * number, shorten(text, LETTERS, placeholder=" …"))
+    for number, (frame, image) in enumerate(zip(sheet.frames, images(sheet.frames), strict=True)):
+        row, column = divmod(number, COLUMNS)
+        left, top = style.EDGE + column * (FRAME + GAP), TOP + row * (FRAME + LABEL)
+        axes = style.axes_at(figure, left, top, FRAME, FRAME)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if image is None:
+            axes.set_facecolor(style.LAND)
+            axes.text(0.5, 0.5, "not read", ha="center", va="center", fontsize=style.TEXT, color=style.INK)
+        else:
+            axes.imshow(image, interpolation="none", extent=(0, 1, 0, 1))
+        label = f"{frame.x}-{frame.y}\ncloud {frame.cloud:.0%}, nodata {frame.nodata:.0%}".replace("%", " %")
+        style.text(figure, left, top + FRAME + 4, label, style.SMALL, va="top")
+    return style.jpeg(figure)
+
+
+def read_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int) -> Sheet | None:
+    """Draw a scene and its chips, and read them; None where the cell has no chip."""
+    item_id = draw_scene(cell, seed)
+    if item_id is None:
+        return None
+    key = layout.chips(cell.platform, cell.year, item_id)
+    columns = ["chip_index_x", "chip_index_y", "cloud_cover_percentage", "nodata_percentage"]
+    chips = dataset_of(cell.store, [key]).to_table(columns=columns).to_pandas()
+    chips.columns = ["x", "y", "cloud", "nodata"]
+    drawn = [Frame(*chip) for chip in draw_chips(chips, item_id, seed).itertuples(index=False)]
+    item = next((item for item in items if item["id"] == item_id), None)
+    if item is None:
+        return Sheet(item_id, drawn, "the scene is no longer among the items")
+    return _read(platform_of(cell.platform).with_access(cell.store.access), item, drawn, size)
+
+
+def draw_scene(cell: ChipCell, seed: int) -> str | None:
+    """The scene that is shown: of those with `CHIPS` chips, or else of those with the most, the lowest hash."""
+    scenes = cell.scenes[cell.scenes["chips"] > 0]
+    if scenes.empty:
+        return None
+    enough = scenes[scenes["chips"] >= min(CHIPS, scenes["chips"].max())]
+    return min(map(str, enough["item_id"]), key=lambda name: keyed_hash(seed, DRAW, cell.platform, cell.year, name))
+
+
+def draw_chips(chips: pd.DataFrame, item_id: str, seed: int) -> pd.DataFrame:
+    """Of as many groups as are shown, from the clearest to the most covered, the chip with the lowest hash each.
+
+    Args:
+        chips: `x`, `y`, `cloud` and `nodata` of all chips of the scene.
+        item_id: the scene.
+        seed: of the recipe.
+    """
+    hashes = [keyed_hash(seed, DRAW, item_id, x, y) for x, y in zip(chips["x"], chips["y"], strict=True)]
+    ordered = chips.assign(covered=chips["cloud"] + chips["nodata"], hash=hashes).sort_values(["covered", "hash"])
+    groups = np.arange(len(ordered)) * min(CHIPS, len(ordered)) // max(1, len(ordered))
+    return ordered.assign(group=groups).sort_values("hash").drop_duplicates("group").sort_values("group")[list(chips)]
+
+
+def images(frames: Sequence[Frame]) -> list[NDArray[np.uint8] | None]:
+    """The frames as colours, (FRAME, FRAME, 3): black and white as the clearer half of them has its dark and bright."""
+    clear = frames[: max(1, len(frames) // 2)]
+    values = [frame.pixels[:, frame.valid].ravel() for frame in clear if frame.pixels is not None]
+    if not sum(map(len, values)):
+        values = [frame.pixels[:, frame.valid].ravel() for frame in frames if frame.pixels is not None]
+    measured = np.concatenate(values) if values else np.empty(0, np.float32)
+    low, high = np.percentile(measured, CLIPPED) if len(measured) else (0, 1)
+    return [_image(frame, low, max(high, low + 1e-6)) for frame in frames]
+
+
+def _image(frame: Frame, low: float, high: float) -> NDArray[np.uint8] | None:
+    if frame.pixels is None or frame.valid is None:
+        return None
+    scaled = np.clip((np.nan_to_num(frame.pixels) - low) / (high - low), 0, 1)
+    colours = np.broadcast_to(scaled, (3, *scaled.shape[1:])).transpose(1, 2, 0) * 255
+    colours = np.where(frame.valid[:, :, None], colours, np.array(to_rgb(style.NODATA)) * 255)
+    image = Image.fromarray(np.rint(colours).astype(np.uint8))
+    return np.asarray(image.resize((FRAME, FRAME), Image.Resampling.BOX))
+
+
+def _read(platform: Platform, item: Item, drawn: Sequence[Frame], size: int) -> Sheet:
+    frames = list(drawn)
+    try:
+        assets = [asset for asset, _ in platform.view]
+        judged = [name for name in platform.quality if name in item["assets"]]
+        missing = platform.missing(item, [*assets, *platform.quality])
+        if missing:
+            raise InputError(f"{item['id']}: no asset {', '.join(missing)}")
+        with ExitStack() as stack:
+            sources = {name: _open(stack, platform, item, name) for name in dict.fromkeys([*assets, *judged])}
+            finest = sources[assets[0]].shape[1]
+            band = None if platform.reads == "mask" else 1
+            for number, frame in enumerate(frames):
+                pixels = np.stack([_window(sources[name], frame, size, size, shown) for name, shown in platform.view])
+                sides = {name: size * source.shape[1] // finest for name, source in sources.items()}
+                quality = {name: _window(sources[name], frame, size, sides[name], band) for name in judged}
+                _, nodata = platform.judge(quality)
+                valid = ~nodata & np.isfinite(pixels).all(axis=0)
+                frames[number] = replace(frame, pixels=pixels.astype(np.float32), valid=valid)
+    except ClayError as error:
+        return Sheet(item["id"], frames, without_signature(str(error)))
+    return Sheet(item["id"], frames)
+
+
+def _open(stack: ExitStack, platform: Platform, item: Item, name: str) -> Raster:
+    href = platform.href(item["assets"][name])
+    return stack.enter_context(open_raster(href, platform.access_to(href)))
+
+
+def _window(raster: Raster, chip: Frame, size: int, side: int, band: int | None) -> NDArray[Any]:
+    """A band of one chip, or the mask; `side` pixels of the file across, repeated to `size`."""
+    window = Window(chip.x * side, chip.y * side, side, side)
+    pixels = raster.read_mask(window) if band is None else raster.read(band, window)
+    return pixels.repeat(size // side, axis=0).repeat(size // side, axis=1)

@@ -1,0 +1,176 @@
+"""Indexing the scenes of one cell (platform and year) in parallel: one file per scene, resumable.
+
+A scene's file carries a fingerprint of its inputs; a later run keeps the file as long as the fingerprint is the same.
+A scene that cannot be indexed is set aside with its error and the others go on. The ledger has one row per scene:
+
+| column | type | meaning |
+|---|---|---|
+| `item_id` | string | the scene |
+| `outcome` | string | `indexed` or `failed` |
+| `chips` | int32 | rows of its index |
+| `chips_in_grid` | int32 | whole chips of the scene |
+| `chips_above_nodata_limit` | int32 | chips left out for their nodata |
+| `fingerprint` | string | of the item, the recipe's fields and the code that made the file |
+| `error` | string | why it failed |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
+from clay_assets.chips.index import counts_of, index_scene
+from clay_assets.chips.rules import check_chips, geometry_valid
+from clay_assets.errors import StorageError
+from clay_assets.executors import run_bounded
+from clay_assets.progress import OnProgress, no_progress
+from clay_assets.recipes import Recipe
+from clay_assets.stac import Item, parse_item
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode_arrow, stamp_of
+from clay_assets.storage.stores import Store
+from clay_assets.transport.retries import retrying
+
+INDEX_VERSION = "2"  # raise it when the same scene would give another index
+CHECK_THE_ITEM = "Check the item's proj: fields and its files."
+LEDGER_TYPES = {
+    "item_id": "string",
+    "outcome": "string",
+    "chips": "int32",
+    "chips_in_grid": "int32",
+    "chips_above_nodata_limit": "int32",
+    "fingerprint": "string",
+    "error": "string",
+}
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """What one worker needs to index one scene; small enough to be sent to another machine."""
+
+    item: Item
+    platform: str
+    key: str
+    store: Store
+    recipe: Recipe
+
+
+def index_scenes(
+    platform: str,
+    year: int,
+    items: Sequence[Item],
+    store: Store,
+    recipe: Recipe,
+    executor: Executor,
+    in_flight: int,
+    progress: OnProgress = no_progress,
+) -> ChipCell:
+    """Index every scene of a cell that is not indexed yet.
+
+    Args:
+        platform: platform key.
+        year: partition.
+        items: scenes whose hrefs can be read.
+        store: where the index files go.
+        recipe: chip size and the platform's fields.
+        executor: runs scenes in parallel; the workers write the files.
+        in_flight: scenes submitted at once.
+        progress: called with (scenes done, scenes in all).
+
+    Returns:
+        The cell, its ledger ordered by item id.
+
+    Raises:
+        StorageError: the store cannot be written; no point in trying the other scenes.
+    """
+    jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe) for item in items)
+    rows, kept = [], 0
+    for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
+        try:
+            row, was_there = future.result()
+        except StorageError:
+            raise
+        except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
+            rows.append(_row(job.item["id"], FAILED, error=str(error) or type(error).__name__))
+        else:
+            rows.append(row)
+            kept += was_there
+        progress(done, len(items))
+    ledger = pd.DataFrame(rows, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
+    return ChipCell(platform, year, store, ledger.sort_values("item_id", ignore_index=True), kept)
+
+
+def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
+    """Index one scene and write its file; returns its ledger row, and whether the file was there already."""
+    fingerprint = fingerprint_of(job.item, job.platform, job.recipe, job.store)
+    kept = _row_of_file(job, fingerprint)
+    if kept is not None:
+        return kept, True
+    item = parse_item(job.item)
+    options = job.recipe.options(job.platform)
+    for attempt in retrying():
+        with attempt:
+            table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size)
+    check_chips(table, job.platform, item.id, item.id, CHECK_THE_ITEM)
+    geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
+    in_grid, above, count = counts_of(table)
+    stamp = {**job.recipe.stamp(), **stamp_of(table.schema), "fingerprint": fingerprint}
+    job.store.write(job.key, encode_arrow(table, stamp))
+    return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
+
+
+def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> str:
+    """32 hexadecimal digits that change whenever the index of a scene would.
+
+    Files in our own storage count by their keys, so that a storage may be moved.
+    """
+    options = recipe.options(platform)
+    basis = {
+        "version": INDEX_VERSION,
+        "item": {name: item[name] for name in ("id", "properties", "assets")},
+        "chip_size": recipe.chip_size,
+        "max_chip_nodata": options.max_chip_nodata,
+    }
+    text = json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"')
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
+    try:
+        parquet = pq.ParquetFile(io.BytesIO(job.store.read(job.key)))
+    except (FileNotFoundError, OSError, ValueError):
+        return None
+    stamp: Mapping[str, str] = stamp_of(parquet.schema_arrow)
+    if stamp.get("fingerprint") != fingerprint:
+        return None
+    in_grid, above = int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"])
+    return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, fingerprint)
+
+
+def _row(
+    item_id: str,
+    outcome: str,
+    chips: int = 0,
+    chips_in_grid: int = 0,
+    above: int = 0,
+    fingerprint: str = "",
+    error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "item_id": item_id,
+        "outcome": outcome,
+        "chips": chips,
+        "chips_in_grid": chips_in_grid,
+        "chips_above_nodata_limit": above,
+        "fingerprint": fingerprint,
+        "error": error,
+    }

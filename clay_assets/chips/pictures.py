@@ -1,0 +1,181 @@
+"""Where chips are, and how many: of one platform and year, and of the merged index.
+
+Chips are counted column by column or scene by scene, never drawn one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from clay_assets.chips.cells import ChipCell
+from clay_assets.pictures import style
+from clay_assets.pictures.bars import every_year, stacked
+from clay_assets.pictures.maps import HEIGHT, LEFT, TOP, label_bars, map_panel
+from clay_assets.storage import layout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FINE = 0.1  # degrees; squares that chips are counted in as they are read
+STEPS = (0.1, 0.2, 0.5, 1, 2, 3)  # degrees; of squares drawn
+SQUARES = 130  # across a map at most
+BINS = 10  # of shares above 0
+STRETCH = 20  # where the most is so many times the least, colours go by the logarithm
+DENSITY = LinearSegmentedColormap.from_list("density", ["#9ecae1", "#4292c6", "#08519c", "#3f007d", "#1a0033"])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What there is to say about the chips of a cell.
+
+    Attributes:
+        x, y: middles of squares of `FINE` degrees with chips in them; one may occur several times.
+        chips: how many there are in each.
+        shares: name → chips by that share: those with none, then in tenths of the rest.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    chips: NDArray[np.int64]
+    shares: dict[str, NDArray[np.int64]]
+
+
+def tally(cell: ChipCell) -> Tally:
+    """Count the chips of a cell by place, cloud and nodata."""
+    columns = {
+        "x": pc.field("bbox", "xmin"),
+        "y": pc.field("bbox", "ymin"),
+        "cloud": pc.field("cloud_cover_percentage"),
+        "nodata": pc.field("nodata_percentage"),
+    }
+    shares = {name: np.zeros(BINS + 1, np.int64) for name in ("cloud", "nodata")}
+    places: list[NDArray[Any]] = []
+    for batch in cell.dataset().to_batches(columns=columns) if cell.keys else ():
+        squares = np.floor(np.stack([batch["x"].to_numpy(), batch["y"].to_numpy()]) / FINE)
+        places.append(np.vstack(np.unique(squares, axis=1, return_counts=True)))
+        for name in shares:
+            bins = np.ceil(batch[name].to_numpy() * BINS).astype(int)
+            shares[name] += np.bincount(bins, minlength=BINS + 1)
+    found = np.concatenate(places, axis=1) if places else np.empty((3, 0))
+    return Tally((found[0] + 0.5) * FINE, (found[1] + 0.5) * FINE, found[2].astype(np.int64), shares)
+
+
+def cell_map(cell: ChipCell, title: str) -> bytes:
+    """Chips of a cell by place, and by their cloud and nodata."""
+    counted = tally(cell)
+    if not counted.chips.sum():
+        return style.empty_picture(
+            title, "nothing to do in this partition" if cell.ledger.empty else "no chip in any scene"
+        )
+    below = TOP + HEIGHT + 52
+    figure = style.new_figure(title, below + 98)
+    density_map(figure, counted.x, counted.y, counted.chips)
+    width = (style.WIDTH - 2 * style.EDGE - 30) / 2
+    for name, left, colour in (("cloud", style.EDGE, style.BLUE), ("nodata", style.EDGE + width + 30, style.VERMILION)):
+        axes = style.axes_at(figure, left, below, width, 66, f"% of chips, by their share of {name}, %")
+        _share_bars(axes, counted.shares[name], colour)
+    return style.png(figure)
+
+
+def scene_places(cells: Sequence[ChipCell]) -> pd.DataFrame:
+    """Where the indexed scenes of some cells are, and how many chips each has, from the scenes' own tables.
+
+    Only two columns of `scene_imagery` are read; scenes that it no longer has are left out.
+
+    Returns:
+        Columns `x`, `y` (degrees, a point in the scene) and `chips`.
+    """
+    places = [pd.DataFrame({"x": [], "y": [], "chips": []}, dtype=float)]
+    for cell in cells:
+        key = layout.table("scene_imagery", cell.platform, cell.year)
+        scenes = cell.scenes[cell.scenes["chips"] > 0]
+        if scenes.empty:
+            continue
+        try:
+            table = pq.read_table(key, filesystem=cell.store.filesystem(), columns=["id", "geometry"])
+        except (FileNotFoundError, pa.ArrowInvalid):  # a storage that was cleared of it
+            continue
+        points = shapely.point_on_surface(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
+        known = pd.DataFrame({"id": table["id"].to_pylist(), "x": shapely.get_x(points), "y": shapely.get_y(points)})
+        places.append(scenes.merge(known, left_on="item_id", right_on="id")[["x", "y", "chips"]])
+    return pd.concat(places, ignore_index=True)
+
+
+def index_map(places: pd.DataFrame, parts: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Chips of the merged index by place, and by year and platform.
+
+    Args:
+        places: as `scene_places` gives them.
+        parts: `platform`, `year` and `rows` of each partition.
+        title: of the picture.
+    """
+    if not parts:
+        return style.empty_picture(title, "no chips yet")
+    rows = pd.DataFrame(parts).pivot_table(index="year", columns="platform", values="rows", aggfunc="sum", fill_value=0)
+    rows = every_year(rows)
+    colours = {
+        f"{name} ({rows[name].sum():,})": colour for name, colour in style.platform_colours().items() if name in rows
+    }
+    layers = dict(
+        zip(colours, [rows[name].to_numpy() for name in style.platform_colours() if name in rows], strict=True)
+    )
+    drawn = len(places) > 0
+    below = TOP + HEIGHT + 52 if drawn else 66
+    figure = style.new_figure(
+        title, round(below + 156 + style.legend_height(list(colours), style.WIDTH - 70 - style.EDGE))
+    )
+    if drawn:
+        density_map(figure, places["x"].to_numpy(), places["y"].to_numpy(), places["chips"].to_numpy())
+    axes = style.axes_at(figure, 70, below, style.WIDTH - 70 - style.EDGE, 118, "chips by year and platform")
+    stacked(axes, [str(year) for year in rows.index], layers, colours)
+    style.legend(figure, below + 146, colours, 70)
+    return style.png(figure)
+
+
+def density_map(figure: Any, x: NDArray[Any], y: NDArray[Any], chips: NDArray[Any]) -> None:
+    """Squares in the colour of the number of chips in them, with a scale at the side."""
+    axes = map_panel(figure, x, y, style.WIDTH - LEFT - 84)
+    west, east = axes.get_xlim()
+    south, north = axes.get_ylim()
+    step = next((step for step in STEPS if (east - west) / step <= SQUARES), STEPS[-1])
+    edges = [
+        np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step for low, high in ((west, east), (south, north))
+    ]
+    counts, *_ = np.histogram2d(x, y, bins=edges, weights=chips)
+    filled = np.ma.masked_equal(counts.T, 0)
+    least, most = float(filled.min()), float(filled.max())
+    norm = LogNorm(least, most) if most > STRETCH * least else Normalize(0, most)
+    squares = axes.pcolormesh(*edges, filled, cmap=DENSITY, norm=norm, zorder=2)
+    side = style.axes_at(figure, style.WIDTH - 66, TOP + 40, 12, HEIGHT - 80)
+    scale = figure.colorbar(squares, cax=side)
+    scale.ax.tick_params(labelsize=style.SMALL, colors=style.INK, length=0)
+    scale.outline.set_visible(False)
+    if isinstance(norm, LogNorm):
+        scale.minorlocator = NullLocator()
+    else:
+        scale.locator = MaxNLocator(5, integer=True)
+    scale.formatter = FuncFormatter(lambda value, _: style.format_count(value))
+    scale.update_ticks()
+    style.text(figure, style.WIDTH - 76, TOP + 18, f"chips in\n{step:g}° × {step:g}°", style.SMALL)
+
+
+def _share_bars(axes: Axes, counts: NDArray[np.int64], colour: str) -> None:
+    percent = 100 * counts / max(1, counts.sum())
+    x = np.arange(len(percent))
+    axes.bar(x, percent, width=0.82, color=[style.GREY, *[colour] * BINS])
+    axes.set_xticks(x, ["none", *(f"≤{100 * n // BINS}" for n in range(1, BINS + 1))])
+    axes.set_xlim(-0.6, len(x) - 0.4)
+    texts = ["" if p == 0 else "<1" if p < 0.5 else f"{p:.0f}" for p in percent]
+    label_bars(axes, x, percent, texts)

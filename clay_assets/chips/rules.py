@@ -1,0 +1,200 @@
+"""What holds of the chips of one scene, whatever they show. What holds of a cell's files and of the merged index is in
+`published`; how an index is made is in `index`.
+
+A chip lies inside its scene if it is a cell of the scene's pixel grid. A STAC footprint would not do: it follows the
+valid pixels roughly, so that whole chips at the edges stick out of it. It is what remains to be held against where an
+item does not tell its grid; then a chip has to touch it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.chips.grid import chip_polygons, chips_in
+from clay_assets.chips.index import CHIP_SCHEMA
+from clay_assets.errors import InputError
+from clay_assets.findings import Finding, make_finding
+from clay_assets.grids import HALF_TURN, Grid
+from clay_assets.stac import FOOTPRINT_ROUNDING
+
+SHARES = ("cloud_cover_percentage", "nodata_percentage")
+AREAL = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
+WORLD = np.array([-180.0, -90.0, 180.0, 90.0])
+# Pixels: chips are placed as their file is, which may lie up to a pixel each way from where its item says.
+POSITION_TOLERANCE = 1.5
+AGAIN = "Delete it and materialise chip_index again."
+CHECKED = ["chipid", "item_id", "chip_index_x", "chip_index_y", *SHARES, "geometry"]  # what the findings look at
+
+
+def check_chips(table: pa.Table, platform: str, item_id: str, name: str, remedy: str = AGAIN) -> None:
+    """Refuse a scene's chip index that cannot be valid, its geometry aside.
+
+    Args:
+        table: of the scene.
+        platform: its platform's key.
+        item_id: of the scene.
+        name: of the file or scene, for the message.
+        remedy: what to do about it.
+
+    Raises:
+        InputError: other columns than the contract's, shares outside 0 to 1, pixels without a size, nulls, rows of
+            another platform or scene, or chip ids that do not belong to the scene or repeat.
+    """
+    if not table.schema.equals(CHIP_SCHEMA):
+        raise InputError(f"{name}: its columns are not those of a chip index. {remedy}")
+    if any(column.null_count for column in table.columns):
+        raise InputError(f"{name}: has empty values. {remedy}")
+    if not (table["gsd"].to_numpy() > 0).all():
+        raise InputError(f"{name}: gsd has values that are not above 0. {remedy}")
+    for column, expected in (("platform", platform), ("item_id", item_id)):
+        if set(table[column].unique().to_pylist()) - {expected}:
+            raise InputError(f"{name}: has rows whose {column} is not {expected}. {remedy}")
+    for found in (shares_in_range(table), ids_unique(table, item_id)):
+        found.raise_if_violated(name, remedy)
+
+
+def shares_in_range(table: pa.Table) -> Finding:
+    """Cloud and nodata shares lie in 0 to 1.
+
+    Returns:
+        `chips`, how many are `outside` by either share, and the `lowest_share` and `highest_share`.
+    """
+    said, outside = [], np.zeros(table.num_rows, np.bool_)
+    numbers: dict[str, Any] = {}
+    for column in SHARES:
+        values = table[column].to_numpy()
+        off = ~((values >= 0) & (values <= 1))  # NaN is outside too
+        outside |= off
+        if off.any():
+            first = int(np.flatnonzero(off)[0])
+            said.append(
+                f"{column} has values outside 0 to 1: {off.sum():,} chips, first {table['chipid'][first]} with "
+                f"{values[first]:g}"
+            )
+        known = values[~np.isnan(values)]
+        if len(known):
+            numbers["lowest_share"] = min(numbers.get("lowest_share", np.inf), float(known.min()))
+            numbers["highest_share"] = max(numbers.get("highest_share", -np.inf), float(known.max()))
+    return make_finding(
+        said, violation_count=int(outside.sum()), chips=table.num_rows, outside=int(outside.sum()), **numbers
+    )
+
+
+def ids_unique(table: pa.Table, item_id: str) -> Finding:
+    """Chip ids are `{item_id}-{x}-{y}` of the scene, and none occurs twice.
+
+    As no two scenes of a cell have one id, its chip ids are unique if those of each scene are.
+
+    Returns:
+        `chips`, how many have `foreign_ids`, and how many repeat another's place (`repeated`).
+    """
+    x, y = table["chip_index_x"], table["chip_index_y"]
+    ids = pc.binary_join_element_wise(item_id, x.cast(pa.string()), y.cast(pa.string()), "-")
+    foreign = _mask(pc.not_equal(table["chipid"], ids))
+    places = x.to_numpy().astype(np.uint32) << 16 | y.to_numpy()
+    repeated = np.ones(len(places), np.bool_)
+    repeated[np.unique(places, return_index=True)[1]] = False
+    said = [f"has chip ids that are not of scene {item_id}: {_chips(table, foreign)}"] if foreign.any() else []
+    said += [f"a chip id occurs twice: {_chips(table, repeated)}"] if repeated.any() else []
+    return make_finding(
+        said,
+        violation_count=int((foreign | repeated).sum()),
+        chips=table.num_rows,
+        foreign_ids=int(foreign.sum()),
+        repeated=int(repeated.sum()),
+    )
+
+
+def geometry_valid(table: pa.Table) -> Finding:
+    """Geometries are valid polygons within ±180° and ±90°.
+
+    Returns:
+        `chips`, how many are `invalid`, and how many reach beyond the Earth's coordinates (`off_earth`).
+    """
+    return _validity(table, _polygons(table))
+
+
+def geometry_in_scene(table: pa.Table, grid: Grid | None, footprint: Any, chip_size: int) -> Finding:
+    """Geometries are valid, and those of the scene's grid at the chips' columns and rows.
+
+    Args:
+        table: of one scene.
+        grid: the scene's finest; None if its item does not tell.
+        footprint: the item's geometry, EPSG:4326, for when there is no grid; None if there is none either.
+        chip_size: pixels of a chip's side.
+
+    Returns:
+        As `geometry_valid`, and how many chips lie `outside` their scene, how many elsewhere in it than they should
+        (`misplaced`), and `scenes_without_grid`.
+    """
+    polygons = _polygons(table)
+    valid = _validity(table, polygons)
+    outside = misplaced = np.zeros(table.num_rows, np.bool_)
+    if grid is not None:
+        columns, rows = chips_in(grid, chip_size)
+        x, y = table["chip_index_x"].to_numpy().astype(np.intp), table["chip_index_y"].to_numpy().astype(np.intp)
+        outside = (x >= columns) | (y >= rows)
+        expected = np.full(table.num_rows, None, dtype=object)
+        if not outside.all():
+            expected[~outside] = chip_polygons(grid, chip_size)[(y * columns + x)[~outside]]
+        misplaced = ~outside & ~_same_place(polygons, expected, chip_size)
+    elif footprint is not None:
+        outside = ~shapely.dwithin(polygons, footprint, FOOTPRINT_ROUNDING)
+    said = [f"chips lie outside their scene: {_chips(table, outside)}"] if outside.any() else []
+    said += [f"chips lie elsewhere in their scene: {_chips(table, misplaced)}"] if misplaced.any() else []
+    numbers: dict[str, Any] = {
+        "outside": int(outside.sum()),
+        "misplaced": int(misplaced.sum()),
+        "scenes_without_grid": int(grid is None),
+    }
+    return make_finding(
+        [*valid.violations, *said],
+        violation_count=valid.violation_count + int((outside | misplaced).sum()),
+        **valid.numbers,
+        **numbers,
+    )
+
+
+def _polygons(table: pa.Table) -> NDArray[Any]:
+    wkb = table["geometry"].to_numpy(zero_copy_only=False)
+    polygons: NDArray[Any] = shapely.from_wkb(wkb, on_invalid="ignore")  # None where it is no geometry at all
+    return polygons
+
+
+def _validity(table: pa.Table, polygons: NDArray[Any]) -> Finding:
+    sound = shapely.is_valid(polygons) & ~shapely.is_empty(polygons) & np.isin(shapely.get_type_id(polygons), AREAL)
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    away = sound & ~np.all((bounds >= WORLD[[0, 1, 0, 1]]) & (bounds <= WORLD[[2, 3, 2, 3]]), axis=1)
+    said = [f"geometry is no valid polygon: {_chips(table, ~sound)}"] if not sound.all() else []
+    said += [f"geometry lies outside ±180° and ±90°: {_chips(table, away)}"] if away.any() else []
+    invalid, off = int((~sound).sum()), int(away.sum())
+    return make_finding(said, violation_count=invalid + off, chips=table.num_rows, invalid=invalid, off_earth=off)
+
+
+def _same_place(polygons: NDArray[Any], expected: NDArray[Any], chip_size: int) -> NDArray[np.bool_]:
+    """Which polygons have their corners where they are expected, within a pixel or so."""
+    here, there = shapely.bounds(polygons), shapely.bounds(expected)
+    pixel = (there[:, 3] - there[:, 1]) / chip_size  # degrees of latitude
+    tolerance = POSITION_TOLERANCE * pixel / np.cos(np.radians(there[:, 1]))  # a degree of longitude is shorter
+    same: NDArray[np.bool_] = shapely.equals_exact(polygons, expected, tolerance)
+    # A pixel decides whether a chip is cut at the antimeridian; there latitudes have to do.
+    cut: NDArray[np.bool_] = np.abs(there[:, [0, 2]]).max(axis=1, initial=0) > HALF_TURN - tolerance
+    level: NDArray[np.bool_] = np.abs(here[:, [1, 3]] - there[:, [1, 3]]).max(axis=1, initial=0) <= tolerance
+    return same | (cut & level)
+
+
+def _mask(values: pa.ChunkedArray) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = values.fill_null(True).to_numpy().astype(np.bool_)
+    return mask
+
+
+def _chips(table: pa.Table, which: NDArray[np.bool_]) -> str:
+    count = int(which.sum())
+    first = table["chipid"][int(np.flatnonzero(which)[0])]
+    return f"{first}" if count == 1 else f"{count:,} chips, first {first}"

@@ -1,0 +1,233 @@
+"""How every picture looks: size, letters, colours, bytes. What is drawn belongs to the other modules.
+
+All are as wide as the dialogue in which the Dagster UI shows them, which does not scale. The same thing has the same
+colour everywhere. Categories are told apart by colours that people with colour-blindness can tell apart too: those of
+Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/, and of Tol, "Colour schemes", technical
+note SRON/EPS/TN/09-002, 2021, after them.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.patches import Patch
+from PIL import Image, ImageFont
+
+from clay_assets.platforms import PLATFORMS
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NOTHING_TO_DO = "nothing to do in this partition"
+DPI = 90
+WIDTH = 720  # pixels
+EDGE = 14  # pixels that nothing is drawn on
+TITLE, TEXT, SMALL = 11, 9, 8.5  # points
+MOST_BYTES = 48_000
+# Size and colours of a drawing; the first that is small enough. The last is for noise, which no real dataset is.
+PALETTES = ((1, 256), (1, 128), (1, 64), (1, 32), (1, 12), (0.6, 24))
+QUALITIES = (88, 78, 66, 52, 38, 24)  # of a photograph, the same
+
+INK, GREY, PALE = "#26323c", "#aab4bb", "#dde3e7"
+LAND, SEA = "#e9ecee", "white"
+GREEN, ORANGE, VERMILION, BLUE = "#009e73", "#e69f00", "#d55e00", "#0072b2"
+NODATA = "#9aa3a9"  # of pixels in photographs
+CATEGORIES = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    "#cc79a7",
+    "#56b4e9",
+    VERMILION,
+    "#332288",
+    "#999933",
+    "#882255",
+    "#7f3b08",
+    "#b2abd2",
+    "#f0e442",
+)
+# The year as a circle, from January on: winter and summer of the north.
+YEAR = LinearSegmentedColormap.from_list("year", ["#0072b2", "#44aa99", "#b6b62b", "#e69f00", "#aa4499", "#0072b2"])
+# WorldCover's own legend: ESA WorldCover 2021 v200 product user manual, table 1.
+CLASS_COLOURS = dict(
+    zip(
+        WORLDCOVER_CLASSES.values(),
+        (
+            "#006400",
+            "#ffbb22",
+            "#ffff4c",
+            "#f096ff",
+            "#fa0000",
+            "#b4b4b4",
+            "#f0f0f0",
+            "#0064c8",
+            "#0096a0",
+            "#00cf75",
+            "#fae6a0",
+        ),
+        strict=True,
+    )
+)
+DIVERSE = "#54278f"  # of tiles chosen for having many classes
+_PERIOD = re.compile(r"^(?P<unit>[QM])(?P<number>\d{1,2})$")
+_PARTS = {"Q": 4, "M": 12}  # of a year
+
+
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """Name → colour, in the order given; past the palette's end from its start."""
+    return {name: CATEGORIES[number % len(CATEGORIES)] for number, name in enumerate(names)}
+
+
+def platform_colours() -> dict[str, str]:
+    """Platform key → its colour in every picture."""
+    return colours_of(sorted(PLATFORMS))
+
+
+def period_colours(periods: Iterable[str]) -> dict[str, str]:
+    """Period → colour: quarters and months by their place in the year, others as categories."""
+    names = list(periods)
+    others = colours_of(name for name in names if not _PERIOD.match(name))
+    found: dict[str, str] = {}
+    for name in names:
+        period = _PERIOD.match(name)
+        found[name] = (
+            to_hex(YEAR((int(period["number"]) - 0.5) / _PARTS[period["unit"]] % 1)) if period else others[name]
+        )
+    return found
+
+
+def new_figure(title: str, height: int) -> Figure:
+    """An empty picture with its title, `height` pixels high."""
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    text(figure, EDGE, 21, title, TITLE, weight="bold")
+    return figure
+
+
+def text(figure: Figure, left: float, middle: float, text: str, points: float = TEXT, **more: Any) -> None:
+    """Letters in a picture: their left edge and the middle of their height, in pixels from its upper left corner."""
+    tall = figure.get_figheight() * DPI
+    figure.text(left / WIDTH, 1 - middle / tall, text, **{"fontsize": points, "color": INK, "va": "center", **more})
+
+
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
+    """Axes in a picture, in pixels from its upper left corner; the title stands above them."""
+    tall = figure.get_figheight() * DPI
+    axes: Axes = figure.add_axes((left / WIDTH, 1 - (top + height) / tall, width / WIDTH, height / tall))
+    axes.tick_params(labelsize=SMALL, colors=INK, length=0)
+    for spine in axes.spines.values():
+        spine.set_color(PALE)
+    if title:
+        text(figure, left, top - 13, title)
+    return axes
+
+
+def legend(figure: Figure, top: float, colours: Mapping[str, str], left: float = EDGE, width: float = 0) -> float:
+    """A legend in as many columns as there is room for; returns the pixels that it is high."""
+    if not colours:
+        return 0
+    room = width or WIDTH - left - EDGE
+    columns, _ = _columns(list(colours), room)
+    patches = [Patch(facecolor=c, edgecolor=INK, linewidth=0.3, label=name) for name, c in colours.items()]
+    tall = figure.get_figheight() * DPI
+    figure.legend(
+        handles=patches,
+        loc="upper left",
+        bbox_to_anchor=(left / WIDTH, 1 - top / tall),
+        ncols=columns,
+        fontsize=TEXT,
+        labelcolor=INK,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1,
+        handleheight=1,
+        handletextpad=0.5,
+        columnspacing=1.4,
+        labelspacing=0.35,
+    )
+    return legend_height(list(colours), room)
+
+
+def legend_height(names: Sequence[str], room: float = WIDTH - 2 * EDGE) -> float:
+    """Pixels that a legend of these names is high."""
+    return 17 * _columns(names, room)[1] + 4
+
+
+def _columns(names: Sequence[str], room: float) -> tuple[int, int]:
+    """Columns and rows."""
+    letters = ImageFont.truetype(findfont("DejaVu Sans"), TEXT * DPI / 72)
+    entry = 35 + max(map(letters.getlength, names), default=0)  # pixels
+    columns = max(1, min(len(names), int(room // entry)))
+    rows = -(-len(names) // columns)
+    return -(-len(names) // max(1, rows)), rows
+
+
+def format_count(number: float) -> str:
+    """A count in a few letters."""
+    return (
+        f"{number / 1e6:,.1f} M" if number >= 1e6 else f"{number / 1e3:,.0f} k" if number >= 1e5 else f"{number:,.0f}"
+    )
+
+
+def empty_picture(title: str, why: str = NOTHING_TO_DO) -> bytes:
+    """A picture that says why there is nothing to draw."""
+    figure = new_figure(title, 120)
+    text(figure, WIDTH / 2, 70, why, ha="center")
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """A drawing as a PNG of few colours: many thousand coloured dots would otherwise not fit the event log."""
+    drawn = _rendered(figure)
+    for scale, colours in PALETTES:
+        if scale < 1:
+            drawn = drawn.resize((round(drawn.width * scale), round(drawn.height * scale)), Image.Resampling.BOX)
+        buffer = io.BytesIO()
+        _of_few_colours(drawn, colours).save(buffer, format="png", optimize=True)
+        if len(buffer.getvalue()) <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def jpeg(figure: Figure) -> bytes:
+    """A picture with photographs in it."""
+    drawn = _rendered(figure)
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        drawn.save(buffer, format="jpeg", quality=quality, optimize=True)
+        if len(buffer.getvalue()) <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
+    """The drawing with a palette: half of it the most frequent colours as they are.
+
+    Pillow's own palettes mix colours that are rare, and a kind would no longer have the colour of its legend.
+    """
+    pixels = np.asarray(drawn).astype(np.int32) @ (1 << 16, 1 << 8, 1)
+    packed, where, times = np.unique(pixels, return_inverse=True, return_counts=True)
+    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
+    exact = colours[np.argsort(-times, kind="stable")[: count // 2]]
+    mixed = np.array(drawn.quantize(count - len(exact)).getpalette()).reshape(-1, 3)[: count - len(exact)]
+    palette = np.concatenate([exact, mixed])
+    distances = ((colours[:, None] - palette) ** 2).sum(axis=2)
+    image = Image.fromarray(distances.argmin(axis=1)[where].reshape(pixels.shape).astype(np.uint8))
+    image.putpalette(palette.astype(np.uint8).ravel().tolist())
+    return image
+
+
+def _rendered(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return Image.open(buffer).convert("RGB")

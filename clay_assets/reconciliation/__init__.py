@@ -1,0 +1,1 @@
+"""How far a training set is, and how it compares with the published one. Stands above the stages that it compares."""

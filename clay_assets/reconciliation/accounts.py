@@ -1,0 +1,179 @@
+"""The accounts of a training set: per platform, the counts that were published, are planned, and are present.
+
+Published counts are those of the recipe. Planned ones come from the request tables alone, so the cost of a full run is
+known before anything is downloaded. Present ones are read from the ledgers and the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from clay_assets.chips.cells import INDEXED
+from clay_assets.chips.merge import read_manifest
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import Platform
+from clay_assets.recipes import Recipe
+from clay_assets.recipes.loader import Published
+from clay_assets.scenes.cost import estimate_cost
+from clay_assets.scenes.picks import FAILED
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import decode
+from clay_assets.storage.stores import Store
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+THOUSAND = 1000
+
+
+@dataclass(frozen=True)
+class Count:
+    """One quantity of one platform; None where it is not known.
+
+    Attributes:
+        quantity: `locations`, `requests`, `scenes`, `chips`, `bytes to read` or `bytes to copy`.
+        published: of the recipe.
+        planned: from the requests; of scenes, chips and bytes at most.
+        present: planned requests answered, scenes and chips indexed, bytes copied.
+    """
+
+    quantity: str
+    published: int | None = None
+    planned: int | None = None
+    present: int | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """One platform.
+
+    Attributes:
+        platform: its key.
+        counts: its quantities.
+        picked: scenes picked, whether they are indexed or not.
+        unplanned: requests in the ledgers that are not among the planned ones.
+        merged: chips in the merged index.
+    """
+
+    platform: str
+    counts: tuple[Count, ...]
+    picked: int
+    unplanned: int
+    merged: int
+
+    def __getitem__(self, quantity: str) -> Count:
+        return next(count for count in self.counts if count.quantity == quantity)
+
+
+def reconcile(store: Store, recipe: Recipe) -> list[Account]:
+    """An account of every platform.
+
+    Args:
+        store: where the pipeline writes.
+        recipe: published counts, chip size, and whether images are copied.
+
+    Raises:
+        InputError: a table cannot be read; names it.
+        StorageError: the store cannot be read.
+    """
+    merged: dict[str, int] = {}
+    for part in read_manifest(store):
+        merged[part.platform] = merged.get(part.platform, 0) + part.rows
+    return [_account(store, recipe, platform, merged.get(key, 0)) for key, platform in PLATFORMS.items()]
+
+
+def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
+    """What is not done, and what differs from the published counts by more than a share, in words."""
+    said = []
+    for account in accounts:
+        requests, scenes, chips = account["requests"], account["scenes"], account["chips"]
+        if requests.planned is not None and requests.present != requests.planned:
+            said.append(f"{account.platform}: {requests.present or 0:,} of {requests.planned:,} requests were answered")
+        if account.unplanned:
+            said.append(
+                f"{account.platform}: {account.unplanned:,} requests in the ledgers are not among those planned; "
+                "materialise scene_picks of their years again"
+            )
+        if account.picked != (scenes.present or 0):
+            said.append(f"{account.platform}: {scenes.present or 0:,} of {account.picked:,} picked scenes are indexed")
+        if account.merged != (chips.present or 0):
+            said.append(
+                f"{account.platform}: {account.merged:,} of {chips.present or 0:,} chips are in the merged index"
+            )
+        for quantity, ours in (
+            ("locations", account["locations"].planned),
+            ("requests", requests.planned),
+            ("chips", chips.present or None),
+        ):
+            published = account[quantity].published
+            if ours is not None and published and abs(ours - published) > tolerance * published:
+                said.append(
+                    f"{account.platform}: {ours:,} {quantity}, {ours / published - 1:+.1%} to the published set"
+                )
+    return said
+
+
+def records(accounts: list[Account]) -> list[dict[str, str]]:
+    """The accounts as a table of text, for people."""
+    return [
+        {
+            "platform": account.platform,
+            "quantity": count.quantity,
+            "published": _shown(count.quantity, count.published),
+            "planned": _shown(count.quantity, count.planned),
+            "present": _shown(count.quantity, count.present),
+        }
+        for account in accounts
+        for count in account.counts
+    ]
+
+
+def _account(store: Store, recipe: Recipe, platform: Platform, merged: int) -> Account:
+    published = recipe.published.get(platform.key, Published())
+    requests = _table(store, layout.table("scene_requests", platform.key))
+    planned: dict[str, int] = {}
+    if requests is not None:
+        cost = estimate_cost(platform, len(requests), recipe)
+        planned = {"locations": int(requests["location"].nunique()), "requests": len(requests), **asdict(cost)}
+    answered = unplanned = picked = 0
+    for ledger in _tables(store, f"scenes/ledger/{platform.key}"):
+        known = ledger["request_id"].isin(ledger["request_id"] if requests is None else requests["request_id"])
+        answered += int((known & (ledger["outcome"] != FAILED)).sum())
+        unplanned += int((~known).sum())
+        picked += int(ledger["item_id"].nunique())  # a scene that several requests share is one
+    copied = sum(int(ledger["bytes"].sum()) for ledger in _tables(store, f"scenes/imagery_ledger/{platform.key}"))
+    indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
+    chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
+    counts = (
+        Count("locations", published.locations, planned.get("locations")),
+        Count("requests", published.requests, planned.get("requests"), answered),
+        Count("scenes", published.requests, planned.get("scenes"), sum(map(len, indexed))),
+        Count("chips", published.chips, planned.get("chips"), chips),
+        Count("bytes to read", None, planned.get("bytes_to_read")),
+        Count("bytes to copy", None, planned.get("bytes_to_copy"), copied),
+    )
+    return Account(platform.key, counts, picked, unplanned, merged)
+
+
+def _table(store: Store, key: str) -> pd.DataFrame | None:
+    try:
+        return decode(store.read(key), store.uri(key))
+    except FileNotFoundError:
+        return None
+
+
+def _tables(store: Store, folder: str) -> Iterator[pd.DataFrame]:
+    for key in store.list(folder, ".parquet"):
+        yield decode(store.read(key), store.uri(key))
+
+
+def _shown(quantity: str, number: int | None) -> str:
+    if number is None:
+        return "—"
+    if not quantity.startswith("bytes"):
+        return f"{number:,}"
+    size, unit = float(number), 0
+    while size >= THOUSAND and unit < len(UNITS) - 1:
+        size, unit = size / THOUSAND, unit + 1
+    return f"{size:,.{1 if unit else 0}f} {UNITS[unit]}"

@@ -1,0 +1,60 @@
+"""The check that no partition is left failed. The schedule `daily_checks` runs it; it can also be run in the UI."""
+
+import dagster as dg
+from dagster import AssetPartitionStatus
+
+from clay_assets.orchestration.failures import step_error
+from clay_assets.orchestration.metadata import table
+from clay_assets.orchestration.partitions import PARTITION_TAG, status_of
+from clay_assets.stages import PARTITIONED
+
+NO_PARTITION_FAILED = "no_partition_failed"
+SHOWN = 20  # failed partitions whose error is looked up
+
+
+def _check_of(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name=NO_PARTITION_FAILED,
+        description="No partition's latest run failed; lists those that did, and why.",
+    )
+    def no_partition_failed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        status = status_of(context.instance, asset, PARTITIONED[asset])
+        by_status = {wanted: [key for key, found in status.items() if found is wanted] for wanted in _STATUSES}
+        failed = by_status[AssetPartitionStatus.FAILED]
+        return dg.AssetCheckResult(
+            passed=not failed,
+            metadata={
+                "failed": len(failed),
+                "materialized": len(by_status[AssetPartitionStatus.MATERIALIZED]),
+                "in_progress": len(by_status[AssetPartitionStatus.IN_PROGRESS]),
+                "partitions_failed": table(
+                    [_record(context.instance, partition) for partition in failed[:SHOWN]], most=SHOWN
+                ),
+                "what_to_do": "fix the cause and re-run the partition; what was done of it is kept",
+            },
+        )
+
+    return no_partition_failed
+
+
+_STATUSES = tuple(AssetPartitionStatus)
+CHECKS = [_check_of(asset) for asset in PARTITIONED]
+
+
+def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
+    """A failed partition as a row: when, in which run, and what that run said first."""
+    runs = instance.get_run_records(
+        dg.RunsFilter(tags={PARTITION_TAG: partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
+    )
+    if not runs:
+        return {"partition": partition, "run": "", "when": "", "error": "its run is no longer known"}
+    run = runs[0]
+    events = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    errors = [step_error(event.dagster_event) for event in events if event.dagster_event is not None]
+    return {
+        "partition": partition,
+        "run": run.dagster_run.run_id.partition("-")[0],
+        "when": f"{run.update_timestamp:%Y-%m-%d %H:%M}",
+        "error": errors[0] if errors else "the run ended without an error of its own: killed, or never started",
+    }

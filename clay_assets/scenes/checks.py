@@ -1,0 +1,67 @@
+"""The checks of `scene_picks` and `scene_imagery`."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from clay_assets.findings import Finding
+from clay_assets.orchestration.checks import WARN, Check, checks_of, stored_table
+from clay_assets.orchestration.resources import ClayResource
+from clay_assets.platforms import platform_of
+from clay_assets.storage import layout
+
+
+@checks_of(
+    "scene_picks",
+    [
+        Check("requests_in_ledger_once", "Every request is in the ledger exactly once, and nothing else is."),
+        Check("items_of_ledger", "The scenes that the ledger names are the items, each once."),
+        Check(
+            "picks_as_requested",
+            "Every pick lies in the period, year and place of its request, and within the platform's limits.",
+        ),
+    ],
+    cells_in=layout.folder_of("scene_picks"),
+)
+def scene_picks(
+    context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
+) -> Mapping[str, Finding]:
+    """Look at a cell's requests, ledger and items."""
+    from clay_assets.scenes.requests import requests_of
+    from clay_assets.scenes.rules import items_of_ledger, picks_as_requested, requests_in_ledger_once
+    from clay_assets.storage.stac_geoparquet import items_of
+
+    store, platform = clay.store(), platform_of(key)
+    requests = requests_of(clay.table("scene_requests", key), int(year))
+    columns = ["request_id", "outcome", "item_id", "cloud_cover"]
+    ledger = stored_table(store, layout.request_ledger(key, year), "scene_picks", columns).to_pandas()
+    items = items_of(stored_table(store, layout.table("scene_picks", key, year), "scene_picks"))
+    options = clay.recipe().options(key)
+    return {
+        "requests_in_ledger_once": requests_in_ledger_once([request.id for request in requests], ledger),
+        "items_of_ledger": items_of_ledger(ledger, items),
+        "picks_as_requested": picks_as_requested(platform, int(year), requests, ledger, items, options),
+    }
+
+
+@checks_of(
+    "scene_imagery",
+    [Check("imagery_of_picks", "The scenes with imagery are those picked, without those that were set aside.", WARN)],
+    cells_in=layout.folder_of("scene_imagery"),
+)
+def scene_imagery(
+    context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
+) -> Mapping[str, Finding]:
+    """Look at a cell's items before and after, and at the ledger of its imagery."""
+    from clay_assets.scenes.rules import imagery_of_picks
+
+    store = clay.store()
+    picks, imagery = (
+        stored_table(store, layout.table(asset, key, year), asset, ["id"])["id"].to_pylist()
+        for asset in ("scene_picks", "scene_imagery")
+    )
+    ledger = stored_table(store, layout.imagery_ledger(key, year), "scene_imagery", ["item_id", "outcome"])
+    return {"imagery_of_picks": imagery_of_picks(picks, imagery, ledger.to_pandas())}
+
+
+CHECKS = [scene_picks, scene_imagery]

@@ -1,0 +1,200 @@
+"""What holds of a cell's ledger, picks and imagery, whichever scenes were taken. How they are taken is in `picks`; what
+may be taken is the platform's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import antimeridian
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from clay_assets.catalogues.base import Answer
+from clay_assets.catalogues.eligibility import eligible_items
+from clay_assets.errors import InputError
+from clay_assets.findings import Finding, make_finding, names
+from clay_assets.grids import HALF_TURN
+from clay_assets.platforms.base import Options, Platform, Request
+from clay_assets.scenes.imagery import FAILED
+from clay_assets.scenes.picks import PICKED
+from clay_assets.stac import FOOTPRINT_ROUNDING, Item, item_datetime
+
+POLYGON = 3  # shapely's type number
+
+
+def requests_in_ledger_once(requests: Sequence[str], ledger: pd.DataFrame) -> Finding:
+    """Every request is in the ledger exactly once, and nothing else is.
+
+    Args:
+        requests: ids of the requests of the cell.
+        ledger: its `request_id`, one row per request.
+
+    Returns:
+        `requests`, `ledger_rows`, and how many requests are `missing`, there `twice` or more, and `unasked`.
+    """
+    asked = set(requests)
+    listed = ledger["request_id"].astype(str)
+    missing, unasked = names(asked - set(listed)), names(set(listed) - asked)
+    twice = names(listed[listed.duplicated()])
+    return make_finding(
+        [f"request {name} is not in the ledger" for name in missing]
+        + [f"request {name} is in the ledger more than once" for name in twice]
+        + [f"request {name} is in the ledger but was not made" for name in unasked],
+        requests=len(requests),
+        ledger_rows=len(ledger),
+        missing=len(missing),
+        twice=len(twice),
+        unasked=len(unasked),
+    )
+
+
+def items_of_ledger(ledger: pd.DataFrame, items: Sequence[Item]) -> Finding:
+    """The scenes that the ledger names are the items, each once; a request has a scene if and only if it was picked.
+
+    Args:
+        ledger: `request_id`, `outcome` and `item_id` of the cell.
+        items: its picked items.
+
+    Returns:
+        `picked` requests, `scenes` that they name, `items`, and how many scenes have no item (`missing`), items are
+        there `twice`, and were never picked (`unnamed`).
+    """
+    picked = ledger["outcome"] == PICKED
+    named, ids = set(ledger["item_id"].dropna()), pd.Series([item["id"] for item in items], dtype="string")
+    missing, unnamed, twice = names(named - set(ids)), names(set(ids) - named), names(ids[ids.duplicated()])
+    unsaid = names(ledger.loc[picked != ledger["item_id"].notna(), "request_id"])
+    return make_finding(
+        [f"scene {name} was picked but is not among the items" for name in missing]
+        + [f"scene {name} is among the items more than once" for name in twice]
+        + [f"scene {name} is among the items but was picked for no request" for name in unnamed]
+        + [f"request {name} is picked without a scene, or has one without being picked" for name in unsaid],
+        picked=int(picked.sum()),
+        scenes=len(named),
+        items=len(items),
+        missing=len(missing),
+        twice=len(twice),
+        unnamed=len(unnamed),
+    )
+
+
+def picks_as_requested(
+    platform: Platform,
+    year: int,
+    requests: Sequence[Request],
+    ledger: pd.DataFrame,
+    items: Sequence[Item],
+    options: Options,
+) -> Finding:
+    """Every pick lies in the period of its request, in the year, at its place, and within the platform's limits.
+
+    Limits, such as that of cloud, are those by which the platform refuses an item.
+
+    Args:
+        platform: whose limits.
+        year: partition.
+        requests: of the cell.
+        ledger: `request_id`, `item_id` and `cloud_cover`; rows whose request or item is unknown are not looked at,
+            as `requests_in_ledger_once` and `items_of_ledger` tell them.
+        items: the picked items.
+        options: the platform's recipe fields.
+
+    Returns:
+        `picks`, and how many of them are `refused` (outside the period or a limit), `of_another_year`, or
+        `elsewhere`; `highest_cloud_cover` in percent, where any is told.
+    """
+    by_id, asked = {item["id"]: item for item in items}, {request.id: request for request in requests}
+    pairs = [
+        (asked[request], by_id[scene])
+        for request, scene in zip(ledger["request_id"], ledger["item_id"], strict=True)
+        if request in asked and scene in by_id
+    ]
+    refused, other_year = [], []
+    for request, item in pairs:
+        _, rejected = eligible_items(platform, Answer(request, [item]), options)
+        refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in rejected]
+        if _year_of(item) != year:
+            other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
+    footprints = _footprints(items)
+    away = _apart([request.geometry for request, _ in pairs], [footprints[item["id"]] for _, item in pairs])
+    elsewhere = [
+        f"request {request.id}: scene {item['id']} does not touch {request.location}"
+        for (request, item), apart in zip(pairs, away, strict=True)
+        if apart
+    ]
+    numbers: dict[str, Any] = {
+        "picks": len(pairs),
+        "refused": len(refused),
+        "of_another_year": len(other_year),
+        "elsewhere": len(elsewhere),
+    }
+    clouds = ledger["cloud_cover"].dropna()
+    if len(clouds):
+        numbers["highest_cloud_cover"] = float(clouds.max())
+    return make_finding(refused + other_year + elsewhere, **numbers)
+
+
+def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.DataFrame) -> Finding:
+    """The scenes with imagery are those picked, without those that were set aside; the ledger has every pick once.
+
+    Args:
+        picks: ids of the picked items.
+        imagery: ids of the items with hrefs to read.
+        ledger: `item_id` and `outcome` of the cell's imagery.
+
+    Returns:
+        `picks`, `scenes` with imagery, how many were `set_aside`, and how many are `missing` and `unpicked`.
+    """
+    aside = set(ledger.loc[ledger["outcome"] == FAILED, "item_id"])
+    wanted, there = set(picks) - aside, set(imagery)
+    missing, unpicked = names(wanted - there), names(there - wanted)
+    unlisted = names(set(picks) ^ set(ledger["item_id"]))
+    twice = names(ledger["item_id"][ledger["item_id"].duplicated()])
+    return make_finding(
+        [f"scene {name} was picked and has no imagery" for name in missing]
+        + [f"scene {name} has imagery but was set aside or not picked" for name in unpicked]
+        + [f"scene {name} is in only one of picks and imagery ledger" for name in unlisted]
+        + [f"scene {name} is in the imagery ledger more than once" for name in twice],
+        picks=len(picks),
+        scenes=len(imagery),
+        set_aside=len(aside),
+        missing=len(missing),
+        unpicked=len(unpicked),
+    )
+
+
+def _year_of(item: Item) -> int | None:
+    try:
+        return item_datetime(item).year
+    except InputError:
+        return None
+
+
+def _footprints(items: Sequence[Item]) -> Mapping[str, BaseGeometry | None]:
+    """The items' geometries, valid, and cut at the antimeridian where a catalogue has not done it."""
+    shapes: dict[str, BaseGeometry | None] = {}
+    for item in items:
+        geometry = item.get("geometry")
+        shape = shapely.make_valid(shapely.geometry.shape(geometry)) if geometry else None
+        shapes[item["id"]] = shapely.union_all([shape, *_meant(shape)]) if shape is not None else None
+    return shapes
+
+
+def _meant(shape: BaseGeometry) -> list[BaseGeometry]:
+    """The parts that go around the world the wrong way, as they were meant: search engines differ in what they see."""
+    parts = shapely.get_parts(shape)
+    bounds = shapely.bounds(parts)
+    wide = parts[(bounds[:, 2] - bounds[:, 0] > HALF_TURN) & (shapely.get_type_id(parts) == POLYGON)]
+    return [antimeridian.fix_polygon(part, fix_winding=True, great_circle=False) for part in wide]
+
+
+def _apart(places: Sequence[BaseGeometry], footprints: Sequence[BaseGeometry | None]) -> NDArray[np.bool_]:
+    """Which places their footprints do not touch; all EPSG:4326."""
+    near: NDArray[np.bool_] = shapely.dwithin(
+        np.array(places, dtype=object), np.array(footprints, dtype=object), FOOTPRINT_ROUNDING
+    )
+    return ~near

@@ -1,0 +1,212 @@
+"""Single files of others, wherever they lie: their bytes, their size, a local copy, and listings of folders.
+
+A local copy can be kept below our storage, so that the file is fetched once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.storage.stores import Store
+from clay_assets.transport import s3
+from clay_assets.transport.access import Access, without_signature
+from clay_assets.transport.http import AbsentError, exchange
+from clay_assets.transport.locations import is_http, is_s3, local_path, name_of, split_s3
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
+
+CHUNK = 1 << 20  # bytes
+
+
+@contextmanager
+def local_copy(
+    source: str, keep_in: Store | None = None, folder: str = "", access: Access | None = None
+) -> Iterator[Path]:
+    """A local path with the content of a file that may be remote.
+
+    Args:
+        source: local path, `http(s)://` or `s3://` address.
+        keep_in: store that keeps the fetched file, so that it is fetched once; None to throw it away.
+        folder: folder of that store.
+        access: how it is accessed.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        SourceError: it could not be fetched now.
+    """
+    if not (is_http(source) or is_s3(source)):
+        path = local_path(source)
+        if not path.is_file():
+            raise InputError(f"{source}: file not found. Check the path.")
+        yield path
+        return
+    name = name_of(source) or "file"
+    digest = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()  # two sources may share a name
+    key = f"{folder}/{digest}-{name}"
+    with tempfile.TemporaryDirectory(prefix="clay-") as temporary:
+        path = Path(temporary) / name
+        if keep_in is not None and keep_in.exists(key):
+            path.write_bytes(keep_in.read(key))
+        else:
+            fetch(source, path, access)
+            if keep_in is not None:
+                with keep_in.writing(key) as target:
+                    shutil.copyfile(path, target)
+        yield path
+
+
+def read_bytes(source: str, access: Access | None = None) -> bytes:
+    """All bytes of a small file that may be remote, such as a STAC document, with bounded retries.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        SourceError: it could not be read now.
+    """
+    if is_http(source):
+        return bytes(retrying()(_read_url, source, access))
+    if is_s3(source):
+        return bytes(retrying(WORK_ATTEMPTS)(_read_object, source, access or Access()))
+    path = local_path(source)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: file not found ({error}). Check the path.") from error
+
+
+def fetch(source: str, path: Path, access: Access | None = None) -> None:
+    """Download a file to a local path, whole or not at all, with bounded retries.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        SourceError: it could not be fetched now.
+    """
+    if is_http(source):
+        retrying()(_fetch_url, source, path, access)
+    elif is_s3(source):
+        retrying(WORK_ATTEMPTS)(_fetch_object, source, path, access or Access())
+    else:
+        try:
+            shutil.copyfile(local_path(source), path)
+        except OSError as error:
+            raise InputError(f"{source}: file not found ({error}). Check the path.") from error
+
+
+def size_of(source: str, access: Access | None = None) -> int:
+    """Bytes of a file, without reading it.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or a web server does not say.
+        SourceError: it could not be asked now.
+    """
+    if is_http(source):
+        return int(retrying()(_size_of_url, source, access))
+    if is_s3(source):
+        bucket, key = split_s3(source)
+        access = access or Access()
+        with s3.translating_errors(source, access.remedy(source)):
+            client = access.s3().client()
+            return int(client.head_object(Bucket=bucket, Key=key, **s3.payer(access.requester_pays))["ContentLength"])
+    try:
+        return local_path(source).stat().st_size
+    except OSError as error:
+        raise InputError(f"{source}: file not found ({error}). Check the path.") from error
+
+
+def exists_on_web(url: str, access: Access | None = None) -> bool:
+    """Whether a web server has a file.
+
+    Raises:
+        SourceError: it could not be asked now.
+    """
+    return bool(retrying()(_exists, url, access))
+
+
+def names_in(folder: str, access: Access | None = None, *, suffix: str = "", recursive: bool = False) -> list[str]:
+    """Names of the files in a local folder or below an `s3://` prefix, relative to it, in order.
+
+    Args:
+        folder: path or `s3://` address.
+        access: how it is accessed.
+        suffix: only names that end so.
+        recursive: also those of the folders below.
+
+    Raises:
+        InputError: it cannot be listed.
+        SourceError: it could not be listed now.
+    """
+    if is_s3(folder):
+        access = access or Access()
+        bucket, prefix = split_s3(folder.rstrip("/"))
+        prefix = f"{prefix}/" if prefix else ""
+        with s3.translating_errors(folder, access.remedy(folder)):
+            pages = access.s3().client().get_paginator("list_objects_v2")
+            options = {"Bucket": bucket, "Prefix": prefix, **s3.payer(access.requester_pays)}
+            listed = pages.paginate(**options, **({} if recursive else {"Delimiter": "/"}))
+            names = [item["Key"].removeprefix(prefix) for page in listed for item in page.get("Contents", ())]
+    else:
+        root = local_path(folder)
+        try:
+            names = (
+                [path.relative_to(root).as_posix() for path in root.iterdir()]
+                if not recursive
+                else [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+            )
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be listed ({error}). Check the path.") from error
+    return sorted(name for name in names if name.endswith(suffix))
+
+
+def _read_url(url: str, access: Access | None) -> bytes:
+    with exchange("GET", url, access) as answer:
+        return answer.content
+
+
+def _fetch_url(url: str, path: Path, access: Access | None) -> None:
+    with exchange("GET", url, access, stream=True) as answer:
+        with path.open("wb") as file:
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+        expected = answer.headers.get("Content-Length")
+        encoded = answer.headers.get("Content-Encoding")
+        size = path.stat().st_size
+        if expected and not encoded and size != int(expected):
+            raise SourceError(
+                f"{without_signature(url)}: the answer broke off after {size} of {expected} bytes. Run again."
+            )
+
+
+def _size_of_url(url: str, access: Access | None) -> int:
+    with exchange("HEAD", url, access, headers={"Accept-Encoding": "identity"}) as answer:
+        if "Content-Length" not in answer.headers:
+            raise InputError(
+                f"{without_signature(url)}: the server does not tell the size of the file, so no copy of it can be "
+                'checked. Use imagery = "reference".'
+            )
+        return int(answer.headers["Content-Length"])
+
+
+def _exists(url: str, access: Access | None) -> bool:
+    try:
+        with exchange("HEAD", url, access):
+            return True
+    except AbsentError:
+        return False
+
+
+def _read_object(source: str, access: Access) -> bytes:
+    bucket, key = split_s3(source)
+    with s3.translating_errors(source, access.remedy(source)):
+        answer = access.s3().client().get_object(Bucket=bucket, Key=key, **s3.payer(access.requester_pays))
+        body: bytes = answer["Body"].read()
+    return body
+
+
+def _fetch_object(source: str, path: Path, access: Access) -> None:
+    bucket, key = split_s3(source)
+    with s3.translating_errors(source, access.remedy(source)):
+        access.s3().client().download_file(bucket, key, str(path), ExtraArgs=s3.payer(access.requester_pays))

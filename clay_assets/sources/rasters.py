@@ -1,0 +1,257 @@
+"""How raster files are opened and read, wherever they lie.
+
+GDAL's own defaults neither retry a 503 nor time out, and hosts differ in how they are accessed (unsigned, requester
+pays, a signed address, a token). That is settled here once, for every stage. What the pixels mean is the platforms'
+business.
+
+GDAL options: https://gdal.org/en/stable/user/configoptions.html and .../user/virtual_file_systems.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.transport.access import Access, Secret, safe_cause, without_signature
+from clay_assets.transport.http import exchange
+from clay_assets.transport.locations import (
+    CURL,
+    FILE,
+    VSIS3,
+    gdal_path,
+    host_of,
+    is_http,
+    is_remote,
+    is_s3,
+    local_path,
+    name_of,
+)
+from clay_assets.transport.retries import gdal_options as retry_options
+from clay_assets.transport.retries import retrying
+
+__all__ = ["Access", "Raster", "gdal_options", "open_raster"]
+
+CACHE_BYTES = 128 << 20  # of raster blocks, for all files open; GDAL would take a twentieth of the machine
+HTTP_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+}
+REMOTE = (CURL, VSIS3)
+
+ABSENT, DENIED = "absent", "denied"
+# Names of GDAL's error classes, as rasterio chains them below its own error.
+_CLASSES = {
+    "CPLE_AWSBucketNotFoundError": ABSENT,
+    "CPLE_AWSObjectNotFoundError": ABSENT,
+    "CPLE_AWSAccessDeniedError": DENIED,
+    "CPLE_AWSInvalidCredentialsError": DENIED,
+    "CPLE_AWSSignatureDoesNotMatchError": DENIED,
+}
+_STATUSES = {401: DENIED, 403: DENIED, 404: ABSENT, 410: ABSENT}
+_STATUS = re.compile(r"response.?code: (\d{3})", re.IGNORECASE)
+# What GDAL says where its class does not tell.
+_WORDS = {
+    "no such file": ABSENT,
+    "does not exist": ABSENT,
+    "nosuchkey": ABSENT,
+    "nosuchbucket": ABSENT,
+    "access denied": DENIED,
+    "accessdenied": DENIED,
+    "invalidaccesskeyid": DENIED,
+    "signaturedoesnotmatch": DENIED,
+}
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An open raster that knows its href and access, and explains its errors.
+
+    Attributes:
+        href: address as it is stored.
+        access: how it is accessed.
+        dataset: the rasterio dataset; read pixels through `read` and `read_mask`, which explain errors.
+    """
+
+    href: str
+    access: Access
+    dataset: rasterio.DatasetReader
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.dataset.height, self.dataset.width
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the file says anywhere which pixels are data: by an alpha band, a mask or a nodata tag."""
+        said = any(MaskFlags.all_valid not in flags for flags in self.dataset.mask_flag_enums)
+        return said or ColorInterp.alpha in self.dataset.colorinterp
+
+    def read(
+        self, bands: int | Sequence[int] | None = None, window: Window | None = None, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Pixels: (height, width) of one band, (bands, height, width) of several; None: all bands.
+
+        Raises:
+            InputError: the file is damaged.
+            SourceError: a remote file could not be read to the end.
+        """
+        with self.translating_errors():
+            pixels: NDArray[Any] = self.dataset.read(bands, window=window, out=out)
+        return pixels
+
+    def read_mask(self, window: Window) -> NDArray[np.uint8]:
+        """Validity mask of a window, uint8: 0 where there is no data; shape of the window.
+
+        By the alpha band, else by the mask inside the file, else by the nodata tag: invalid where no band is valid.
+        A file without any of them is valid everywhere, and no pixel is read. rasterio's own `dataset_mask` knows an
+        alpha band only among two or four bands, and takes near infrared for one where there is a tag.
+        """
+        dataset = self.dataset
+        if not self.has_mask:
+            return np.full((int(window.height), int(window.width)), 255, np.uint8)
+        if ColorInterp.alpha in dataset.colorinterp:
+            return self.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window)
+        with self.translating_errors():
+            mask: NDArray[np.uint8] = dataset.read_masks(1, window=window)
+            if MaskFlags.per_dataset not in dataset.mask_flag_enums[0]:
+                for band in dataset.indexes[1:]:
+                    np.maximum(mask, dataset.read_masks(band, window=window), out=mask)
+        return mask
+
+    @contextmanager
+    def translating_errors(self) -> Iterator[None]:
+        """Raise what a failed read of pixels means."""
+        try:
+            yield
+        except RasterioIOError as error:
+            if self.access.signer is None:
+                translated = _translated(self.href, self.access, error)
+                _clear_vsi_cache(self.dataset.name, translated)
+                raise translated from error
+            # The signature may have expired meanwhile: GDAL does not say why pixels cannot be read.
+            self.access.signer.forget(self.dataset.name.removeprefix(CURL))
+            raise SourceError(
+                f"{self.href}: reading stopped halfway ({_cause(error)}). Run again; the URL is re-signed."
+            ) from safe_cause(error)
+
+
+def gdal_options(href: str, access: Access) -> dict[str, str | int]:
+    """GDAL configuration for one file."""
+    options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **retry_options(), **HTTP_OPTIONS}
+    if is_s3(href):
+        options |= access.s3().gdal_options()
+        if access.requester_pays:
+            options["AWS_REQUEST_PAYER"] = "requester"
+    return options
+
+
+@contextmanager
+def open_raster(href: str, access: Access | None = None, *, overview_level: int | None = None) -> Iterator[Raster]:
+    """Open a raster for reading; read its pixels with `Raster.read`, inside the `with` block.
+
+    Args:
+        href: local path, `s3://`, `http(s)://` or `file://` address.
+        access: how it is accessed; S3 with the credentials of the environment by default.
+        overview_level: index into the file's overviews, None for full resolution.
+
+    Raises:
+        InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
+        SourceError: a remote file could not be read now.
+    """
+    access = access or Access()
+    if not is_remote(href) and (href.startswith(FILE) or not href.startswith("/vsi")) and not local_path(href).exists():
+        raise InputError(f"{href}: file not found. Check the href or re-materialise scene_picks.")
+    address, headers = _address(href, access)
+    options: dict[str, Any] = {} if overview_level is None else {"overview_level": overview_level}
+    session = access.s3().gdal_session() if is_s3(href) else None
+    with rasterio.Env(session=session, **gdal_options(href, access), **headers):
+        try:
+            dataset = _opened(href, address, access, options)
+        except RasterioIOError as error:
+            translated = _translated(href, access, error)
+            _clear_vsi_cache(gdal_path(address), translated)
+            raise translated from safe_cause(error)
+        with dataset:
+            yield Raster(href, access, dataset)
+
+
+def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
+    """The address to open, and GDAL options with the headers that go there.
+
+    Redirects of a source with a token are followed here, since GDAL would send the token on to the other host.
+    """
+    address = access.address(href)
+    if not (access.headers and is_http(href)):
+        return address, {}
+    found = str(retrying()(_resolved, href, access))
+    if host_of(found) != host_of(href):
+        return found, {}
+    lines = "\r\n".join(f"{name}: {value}" for name, value in access.http_headers().items())
+    return found, {"GDAL_HTTP_HEADERS": Secret(lines)}
+
+
+def _resolved(href: str, access: Access) -> str:
+    with exchange("GET", href, access, stream=True, headers={"Range": "bytes=0-0"}) as answer:
+        return str(answer.url)
+
+
+def _opened(href: str, address: str, access: Access, options: dict[str, Any]) -> rasterio.DatasetReader:
+    try:
+        return rasterio.open(gdal_path(address), **options)
+    except RasterioIOError as error:
+        # Where it expires between two requests for a header, GDAL takes the file for damaged, and caches that.
+        if access.signer is None or _kind(href, error) == ABSENT:
+            raise
+    access.signer.forget(address)
+    return rasterio.open(gdal_path(access.address(href)), **options)
+
+
+def _clear_vsi_cache(path: str, error: InputError | SourceError) -> None:
+    """Drop GDAL's cached response for a remote file: it also caches truncated ones.
+
+    What GDAL caches of a file that is declared uncacheable goes when the file is closed.
+    """
+    if path.startswith(REMOTE) and isinstance(error, SourceError):
+        with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=":".join(REMOTE)), suppress(RasterioIOError):
+            rasterio.open(path).close()
+
+
+def _cause(error: BaseException) -> str:
+    return without_signature(f"{error} {error.__cause__ or ''}".strip())
+
+
+def _kind(href: str, error: RasterioIOError) -> str | None:
+    """ABSENT, DENIED or None: by the class of a cause, else by an HTTP status, else by GDAL's words."""
+    link: BaseException | None = error
+    while link is not None:
+        if type(link).__name__ in _CLASSES:
+            return _CLASSES[type(link).__name__]
+        link = link.__cause__ or link.__context__
+    said = _cause(error).replace(name_of(href), "")  # a scene of 4 April has 0404 in its name
+    status = _STATUS.search(said)
+    if status:
+        return _STATUSES.get(int(status[1]))
+    return next((kind for words, kind in _WORDS.items() if words in said.lower()), None)
+
+
+def _translated(href: str, access: Access, error: RasterioIOError) -> InputError | SourceError:
+    cause, kind = _cause(error), _kind(href, error)
+    if kind == ABSENT:
+        return InputError(f"{href}: file not found ({cause}). Check the href or re-materialise scene_picks.")
+    if kind == DENIED:
+        return InputError(f"{href}: access refused ({cause}). {access.remedy(href)}")
+    if is_remote(href):
+        return SourceError(f"{href}: could not be read ({cause}). Run again; if it persists the file is damaged.")
+    return InputError(f"{href}: not a readable raster ({cause}). Download it again.")

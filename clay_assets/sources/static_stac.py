@@ -1,0 +1,64 @@
+"""Static STAC catalogues: plain JSON files that link to one another, on a disk, a web server or S3.
+
+Only what the pipeline needs of them: documents by their address, and links made absolute. A collection may link to
+thousands of items, so nothing is read that was not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pystac.utils import make_absolute_href
+
+from clay_assets.errors import InputError
+from clay_assets.sources.downloads import read_bytes
+from clay_assets.transport.locations import local_path
+
+CATALOG = "catalog.json"
+
+
+def root_of(location: str) -> str:
+    """The address of a catalogue's root document: a folder holds it as `catalog.json`."""
+    if location.endswith(".json"):
+        return location
+    return f"{location.rstrip('/')}/{CATALOG}"
+
+
+def read_document(href: str) -> dict[str, Any]:
+    """A STAC document.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON object.
+        SourceError: it could not be read now.
+    """
+    content = read_bytes(href)
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{href}: not JSON ({error}). Check the address, or download the file again.") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{href}: not a STAC document (not a JSON object). Check the address.")
+    return document
+
+
+def links(document: dict[str, Any], relation: str, href: str) -> list[str]:
+    """The absolute addresses that a document links to, in its own order.
+
+    Args:
+        document: a catalogue, collection or item.
+        relation: `child`, `item`, …
+        href: address of the document itself.
+    """
+    return [
+        absolute(link["href"], href)
+        for link in document.get("links") or []
+        if isinstance(link, dict) and link.get("rel") == relation and isinstance(link.get("href"), str)
+    ]
+
+
+def absolute(href: str, base: str) -> str:
+    """An address that may be relative to the document at another."""
+    if "://" not in base:
+        base = str(local_path(base))
+    return make_absolute_href(href, base)

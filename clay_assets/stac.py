@@ -1,0 +1,145 @@
+"""STAC items: the one way in for an item that others wrote, and the form in which it is stored.
+
+`read_item` takes a foreign item to the form that everything downstream trusts, once, where it enters: every catalogue
+calls it. `as_stac_1_1` migrates an item that is kept. How tables of items are encoded is in `storage.stac_geoparquet`.
+
+Specification: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from clay_assets.errors import InputError
+
+if TYPE_CHECKING:
+    import pystac
+
+Item = dict[str, Any]  # a STAC item as JSON
+
+# Members of an item; whatever else it has goes to its properties, as STAC-GeoParquet keeps it.
+MEMBERS = (
+    "type",
+    "stac_version",
+    "stac_extensions",
+    "id",
+    "geometry",
+    "bbox",
+    "links",
+    "assets",
+    "collection",
+    "properties",
+)
+KEPT_LINKS = ("self", "collection", "derived_from", "license")
+BBOX_NUMBERS = 4
+FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
+
+# pystac registers its extensions lazily when it parses the first item, and is not thread-safe while it does so: items
+# parsed meanwhile fail, or keep fields of older versions. The lock has to be the process's, as pystac's registry is.
+_PARSING = threading.Lock()
+
+
+def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | None = None) -> Item:
+    """A foreign item in the form that everything downstream trusts.
+
+    Args:
+        item: as a catalogue, a file or a user gave it; not changed.
+        bands: the assets to keep, under the names used here.
+        aliases: names that the catalogue has given to these assets → the name used here.
+
+    Returns:
+        A new item: a text id, only the wanted assets under their names here, a geometry that shapely can read (or
+        null), and a time that `item_datetime` can tell.
+
+    Raises:
+        InputError: the item lacks one of these, or they are invalid; names item and field.
+    """
+    name = item.get("id")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
+    properties, assets = item.get("properties"), item.get("assets") or {}
+    for field, value in (("properties", properties), ("assets", assets)):
+        if not isinstance(value, dict):
+            raise InputError(f"{name}: invalid item ({field} is not an object).")
+    _check_geometry(name, item.get("geometry"))
+    item_datetime(item)
+    named = {(aliases or {}).get(key, key): asset for key, asset in assets.items()}
+    return {**item, "assets": {key: named[key] for key in bands if key in named}}
+
+
+def as_stac_1_1(item: Item) -> Item:
+    """An item as STAC 1.1 writes it, whatever version the catalogue answered in, so that a table has one schema.
+
+    Raises:
+        InputError: it is not a valid STAC item; names the item.
+    """
+    import pystac
+    from shapely.geometry import shape
+
+    try:
+        document = parse_item(item).to_dict(include_self_link=True, transform_hrefs=False)
+        if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind
+            document["bbox"] = list(shape(document["geometry"]).bounds)
+    except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{item.get('id', 'an item without id')}: not a valid STAC item ({error!r}).") from error
+    for name in sorted(set(document) - set(MEMBERS)):
+        document["properties"].setdefault(name, document.pop(name))
+    _resolve_band_numbers(document)
+    # A snapshot's items come with their properties in the order of the hash seed; a re-run must write the same bytes.
+    document["properties"] = dict(sorted(document["properties"].items()))
+    document["links"] = [link for link in document["links"] if link["rel"] in KEPT_LINKS]
+    return document
+
+
+def parse_item(item: Item) -> pystac.Item:
+    """An item as pystac knows it, in STAC 1.1; safe to call from several threads.
+
+    Raises:
+        pystac.STACError, KeyError, ValueError, TypeError, AttributeError: it is not a valid STAC item.
+    """
+    import pystac
+
+    with _PARSING:
+        return pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
+
+
+def item_datetime(item: Item) -> datetime:
+    """The acquisition time of an item, UTC; the start of its interval if it has no single time.
+
+    Raises:
+        InputError: it has neither; names the item.
+    """
+    properties = item["properties"]
+    value = properties.get("datetime") or properties.get("start_datetime")
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise InputError(f"{item['id']}: datetime {value!r} is not a time ({error}).") from error
+    if not isinstance(value, datetime):
+        raise InputError(f"{item['id']}: neither datetime nor start_datetime is given.")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _check_geometry(name: str, geometry: Any) -> None:
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    try:
+        if geometry is not None:
+            shape(geometry)
+    except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{name}: invalid item (geometry: {type(error).__name__}).") from error
+
+
+def _resolve_band_numbers(item: Item) -> None:
+    # Before STAC 1.0 an asset's eo:bands were positions in the item's eo:bands; mixed with today's objects they
+    # would not fit one column.
+    bands = item["properties"].get("eo:bands", [])
+    for asset in item["assets"].values():
+        numbers = asset.get("eo:bands", [])
+        if any(isinstance(number, int) for number in numbers):
+            asset["eo:bands"] = [bands[number] for number in numbers if number < len(bands)]

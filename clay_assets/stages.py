@@ -1,0 +1,72 @@
+"""The one list of stages. Definitions, jobs, the recheck, automation and the checks of partitions derive from it.
+
+A stage is a folder whose `assets.py` exposes three names: `ASSETS`, `CHECKS` (of what is stored) and `RESOURCES`
+(key → IO manager factory that takes `clay`). Checks without assets of their own, such as `reconciled`, are listed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+
+from clay_assets.chips import assets as chips
+from clay_assets.landcover import assets as landcover
+from clay_assets.orchestration.checks import DAILY_TAG
+from clay_assets.orchestration.partitions import cells
+from clay_assets.orchestration.stage import JOB_TAG
+from clay_assets.reconciliation import checks as reconciliation
+from clay_assets.sampling import assets as sampling
+from clay_assets.scenes import assets as scenes
+
+STAGES: tuple[ModuleType, ...] = (
+    landcover,
+    sampling,
+    scenes,
+    chips,
+    reconciliation,
+)
+
+MERGED = "merged_index"  # what follows it belongs to no cell
+
+ASSETS: Sequence[dg.AssetsDefinition] = [asset for stage in STAGES for asset in stage.ASSETS]
+CHECKS: Sequence[dg.AssetChecksDefinition] = [check for stage in STAGES for check in stage.CHECKS]
+RESOURCES: dict[str, Any] = {key: factory for stage in STAGES for key, factory in stage.RESOURCES.items()}
+
+# Asset → its partitions, for those that have any, in the order of the chain.
+PARTITIONED: dict[str, dg.PartitionsDefinition[str]] = {
+    asset.key.to_user_string(): asset.partitions_def for asset in ASSETS if asset.partitions_def is not None
+}
+
+
+def assets_by_job() -> dict[str, list[dg.AssetsDefinition]]:
+    """Job → its assets, in the order of the chain.
+
+    Raises:
+        ValueError: assets of one job have different partitions, which no run can hold.
+    """
+    jobs: dict[str, list[dg.AssetsDefinition]] = {}
+    for asset in ASSETS:
+        jobs.setdefault(asset.tags_by_key[asset.key][JOB_TAG], []).append(asset)
+    for name, assets in jobs.items():
+        if len({asset.partitions_def for asset in assets}) > 1:
+            listed = ", ".join(asset.key.to_user_string() for asset in assets)
+            raise ValueError(f"job {name}: {listed} have different partitions. Give some of them a `job` of their own.")
+    return jobs
+
+
+def cell_assets() -> list[str]:
+    """The assets of one platform and year in the order of the chain, without what follows the merge."""
+    after_merge = {MERGED}
+    for asset in ASSETS:
+        if {key.to_user_string() for key in asset.dependency_keys} & after_merge:
+            after_merge.add(asset.key.to_user_string())
+    return [name for name, partitions in PARTITIONED.items() if partitions == cells and name not in after_merge]
+
+
+def daily_check_keys() -> list[dg.AssetCheckKey]:
+    """The checks that are worth running every day."""
+    specs = [spec for check in CHECKS for spec in check.check_specs]
+    return [spec.key for spec in specs if (spec.metadata or {}).get(DAILY_TAG)]

@@ -1,0 +1,190 @@
+"""How the files of one source are accessed. Plain data, so that platforms import without rasterio.
+
+Secrets are never part of it: a header or a key names the environment variable that holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from clay_assets.errors import InputError
+from clay_assets.transport.locations import host_of, is_http, is_s3
+from clay_assets.transport.s3 import S3Connection
+
+_SIGNED_QUERY = re.compile(r"\?[^\s'\"]*\bsig=[^\s'\",:)]*")
+
+
+class Signer(Protocol):
+    """Turns a stored, unsigned href into one that can be read now."""
+
+    def sign(self, href: str) -> str:
+        """The href with a signature that is valid for a while; hrefs of other hosts unchanged."""
+        ...
+
+    def forget(self, address: str) -> None:
+        """Drop the signature of a signed address that was refused; the next `sign` asks for a new one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Header:
+    """An HTTP header whose value is secret.
+
+    Attributes:
+        name: of the header, such as `Authorization`.
+        variable: environment variable that holds the secret.
+        prefix: before the secret, such as `Bearer `.
+    """
+
+    name: str
+    variable: str
+    prefix: str = ""
+
+    def value(self) -> str:
+        """The header's value, whose `repr` hides it.
+
+        Raises:
+            InputError: the variable is not set.
+        """
+        return Secret(f"{self.prefix}{_variable(self.variable)}")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of a bucket, other than those that the AWS SDK finds.
+
+    Attributes:
+        access_key, secret_key: environment variables that hold them.
+        session_token: the same, for temporary keys.
+        endpoint, region: where the bucket is; None: as the SDK's variables say.
+    """
+
+    access_key: str
+    secret_key: str
+    session_token: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+
+    def connection(self) -> S3Connection:
+        """The connection with these keys.
+
+        Raises:
+            InputError: a variable is not set.
+        """
+        return S3Connection(
+            endpoint=self.endpoint,
+            region=self.region,
+            access_key=_variable(self.access_key),
+            secret_key=_variable(self.secret_key),
+            session_token=_variable(self.session_token) if self.session_token else None,
+        )
+
+
+class Secret(str):
+    """Text that libraries use as it is, and that logs show as `***`: they print arguments by their `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the files of one source are accessed.
+
+    Attributes:
+        unsigned: send no AWS credentials (public buckets).
+        requester_pays: accept that the reader's account is billed (S3 header `x-amz-request-payer`).
+        signer: signs hrefs when they are read; None where that is not needed.
+        headers: HTTP headers with a secret, such as `bearer("EARTHDATA_TOKEN")`. They are sent to the host of the
+            href alone, never to the host that a redirect leads to.
+        keys: keys of the bucket, where they are not the SDK's own.
+        connection: S3 connection of our own storage; None elsewhere.
+        hosts: buckets or hosts that this applies to, such as `sentinel-cogs`, so that copies in our own storage are
+            read as our own; empty: all.
+    """
+
+    unsigned: bool = False
+    requester_pays: bool = False
+    signer: Signer | None = None
+    headers: tuple[Header, ...] = ()
+    keys: Keys | None = None
+    connection: S3Connection | None = None
+    hosts: tuple[str, ...] = ()
+
+    def applies_to(self, href: str) -> bool:
+        """Whether an href lies at one of the hosts."""
+        host = host_of(href)
+        return not self.hosts or any(host == known or host.startswith(f"{known}.") for known in self.hosts)
+
+    def address(self, href: str) -> str:
+        """The address to request now: the href, signed where that is needed."""
+        return self.signer.sign(href) if self.signer else href
+
+    def http_headers(self) -> dict[str, str]:
+        """The headers to send to the href's own host.
+
+        Raises:
+            InputError: a variable that holds a secret is not set.
+        """
+        return {header.name: header.value() for header in self.headers}
+
+    def s3(self) -> S3Connection:
+        """The S3 connection.
+
+        Raises:
+            InputError: a variable that holds a key is not set.
+        """
+        connection = self.keys.connection() if self.keys else self.connection or S3Connection()
+        return replace(connection, unsigned=True) if self.unsigned else connection
+
+    def remedy(self, href: str) -> str:
+        """What to do where access is refused, as a sentence."""
+        if self.signer is not None:
+            return "Check the item's href; the signature was renewed."
+        if is_s3(href):
+            if self.keys:
+                return f"Check the keys in {self.keys.access_key} and {self.keys.secret_key}."
+            return "Check AWS credentials and requester-pays rights."
+        if self.headers:
+            return f"Check the token in {', '.join(header.variable for header in self.headers)}."
+        return "Check that the file is public." if is_http(href) else "Check the file's permissions."
+
+
+def bearer(variable: str) -> tuple[Header, ...]:
+    """The header of a bearer token that an environment variable holds, as LP DAAC and other Earthdata hosts ask for."""
+    return (Header("Authorization", variable, "Bearer "),)
+
+
+def access_for(ways: Iterable[Access], href: str) -> Access:
+    """The first of several ways that applies to an href, else plain access."""
+    return next((way for way in ways if way.applies_to(href)), Access())
+
+
+def without_signature(text: str) -> str:
+    """A text without the signatures of the addresses in it, which no log should hold."""
+    return _SIGNED_QUERY.sub("", text)
+
+
+def safe_cause(error: BaseException) -> BaseException | None:
+    """The error, or None if its traceback would print a signed URL."""
+    link: BaseException | None = error
+    while link is not None:
+        if _SIGNED_QUERY.search(str(link)):
+            return None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _variable(name: str, environment: Mapping[str, Any] = os.environ) -> str:
+    value = str(environment.get(name, "")).strip()
+    if not value:
+        raise InputError(
+            f"{name}: not set, and the source needs it. Set this environment variable to your key or token."
+        )
+    return value

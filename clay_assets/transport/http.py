@@ -1,0 +1,117 @@
+"""HTTP: one session, one meaning of each status, and secrets that stay with the host they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import requests
+from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.transport.access import Access, safe_cause, without_signature
+from clay_assets.transport.retries import RETRY_AFTER_MAX, STATUSES, TIMEOUT, BusyError
+
+DENIED = {401, 403}
+ABSENT = {404, 410}
+POOL_SIZE = 64
+# Headers that may follow a redirect to another host; whatever else was sent may be a secret.
+HARMLESS = {"accept", "accept-encoding", "connection", "content-length", "content-type", "range", "user-agent"}
+
+
+class DeniedError(InputError):
+    """A web server does not let us read."""
+
+
+class AbsentError(InputError):
+    """A web server has no such file."""
+
+
+class Session(requests.Session):
+    """A session that sends no secret to the host of a redirect; `requests` itself drops only Authorization."""
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Drop what is not harmless where a redirect leads to another host."""
+        before, after = str(response.request.url), str(prepared_request.url)
+        if self.should_strip_auth(before, after):  # type: ignore[no-untyped-call]
+            for name in [name for name in prepared_request.headers if name.lower() not in HARMLESS]:
+                del prepared_request.headers[name]
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+
+
+@cache  # kept per process, with its connections, for the thousands of small files of a catalogue; safe between threads
+def session() -> Session:
+    """The session of this process."""
+    made = Session()
+    adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=POOL_SIZE)
+    made.mount("https://", adapter)
+    made.mount("http://", adapter)
+    return made
+
+
+@contextmanager
+def exchange(
+    method: str, href: str, access: Access | None = None, *, stream: bool = False, headers: dict[str, str] | None = None
+) -> Iterator[requests.Response]:
+    """One HTTP exchange that ended well; a signature that is refused is renewed once.
+
+    Args:
+        method: `GET`, `HEAD`, …
+        href: address as it is stored.
+        access: how it is accessed.
+        stream: leave the body unread.
+        headers: besides those of the access.
+
+    Raises:
+        InputError: absent, forbidden, or otherwise wrong; `DeniedError` where access is refused.
+        BusyError, SourceError: the same exchange may succeed later.
+    """
+    access = access or Access()
+    sent: dict[str, Any] = {**(headers or {}), **access.http_headers()}
+    answer = _ask(method, access.address(href), stream, sent)
+    if answer.status_code in DENIED and access.signer is not None:
+        answer.close()
+        access.signer.forget(str(answer.request.url))
+        answer = _ask(method, access.address(href), stream, sent)
+    with answer:
+        check_answer(href, answer, access)
+        try:
+            yield answer
+        except requests.RequestException as error:
+            raise _unread(href, error) from safe_cause(error)
+
+
+def _ask(method: str, url: str, stream: bool, headers: dict[str, Any]) -> requests.Response:
+    try:
+        return session().request(
+            method, url, timeout=TIMEOUT, stream=stream, headers=headers or None, allow_redirects=True
+        )
+    except requests.RequestException as error:
+        raise _unread(url, error) from safe_cause(error)
+
+
+def _unread(url: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{without_signature(f'{url}: could not be read ({error})')}. Check the network, or run again later."
+    )
+
+
+def check_answer(href: str, answer: requests.Response, access: Access | None = None) -> None:
+    """Raise what an answer's status means: BusyError where it may pass, InputError where it will not."""
+    href = without_signature(href)
+    status = answer.status_code
+    if status in STATUSES:
+        try:
+            wait = Retry(retry_after_max=RETRY_AFTER_MAX).get_retry_after(answer.raw) or 0
+        except InvalidHeader:
+            wait = 0
+        raise BusyError(f"{href}: the server answered {status}. Run again later.", wait)
+    if status in DENIED:
+        raise DeniedError(f"{href}: access refused ({status} {answer.reason}). {(access or Access()).remedy(href)}")
+    if status in ABSENT:
+        raise AbsentError(f"{href}: file not found ({status} {answer.reason}). Check the address.")
+    if not answer.ok:
+        raise InputError(f"{href}: the server answered {status} {answer.reason}. Check the address.")

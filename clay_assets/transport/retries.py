@@ -1,0 +1,95 @@
+"""The one retry policy: what is tried again, how often, and how long to wait. Every client is configured from here.
+
+A request is tried `ATTEMPTS` times, with exponential back-off and full jitter, or after as long as the server asks for
+(Retry-After, up to a limit). Work whose requests a library retries by itself (GDAL, botocore, urllib3) is tried
+`WORK_ATTEMPTS` times above that, for what those libraries do not see, such as an answer that breaks off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from clay_assets.errors import SourceError
+
+if TYPE_CHECKING:
+    from urllib3 import Retry
+
+ATTEMPTS = 5
+WORK_ATTEMPTS = 3
+STATUSES = (408, 429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
+BACK_OFF = 0.5  # seconds, doubled with each attempt
+BACK_OFF_MAX = 20.0  # seconds
+RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is asked again after these
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds to connect, seconds of silence while reading
+TIMEOUT = (CONNECT_TIMEOUT, READ_TIMEOUT)
+
+
+class BusyError(SourceError):
+    """A server wants to be asked again later.
+
+    Attributes:
+        wait: seconds that it asked for (Retry-After); 0 if it did not say.
+    """
+
+    def __init__(self, message: str, wait: float = 0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def retrying(
+    attempts: int = ATTEMPTS,
+    *,
+    back_off: float = BACK_OFF,
+    on: type[Exception] | tuple[type[Exception], ...] = SourceError,
+) -> Retrying:
+    """Attempts at something, by the policy; the last error is raised.
+
+    Args:
+        attempts: tries in all.
+        back_off: seconds of back-off to begin with.
+        on: errors that are worth another attempt.
+    """
+    exponential = wait_random_exponential(multiplier=back_off, max=BACK_OFF_MAX)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(exponential(state), error.wait if isinstance(error, BusyError) else 0)
+
+    return Retrying(retry=retry_if_exception_type(on), stop=stop_after_attempt(attempts), wait=wait, reraise=True)
+
+
+def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry:
+    """The policy for a library that brings its own session of `requests`."""
+    from urllib3 import Retry
+
+    return Retry(
+        total=attempts - 1,
+        backoff_factor=back_off,
+        backoff_jitter=back_off,
+        status_forcelist=STATUSES,
+        allowed_methods=None,  # a search by POST changes nothing, so it may be repeated
+        respect_retry_after_header=True,
+        retry_after_max=RETRY_AFTER_MAX,
+    )
+
+
+def gdal_options() -> dict[str, str]:
+    """The policy for GDAL, whose defaults neither retry a 503 nor time out."""
+    return {
+        "GDAL_HTTP_MAX_RETRY": str(ATTEMPTS),
+        "GDAL_HTTP_RETRY_DELAY": str(BACK_OFF),  # GDAL doubles it and adds jitter
+        "GDAL_HTTP_RETRY_CODES": ",".join(map(str, STATUSES)),
+        "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_TIMEOUT),
+        "GDAL_HTTP_TIMEOUT": str(READ_TIMEOUT),
+    }
+
+
+def botocore_options() -> dict[str, Any]:
+    """The policy for botocore; its standard mode knows the statuses, and adds jitter."""
+    return {
+        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+    }

@@ -1,0 +1,23 @@
+"""Index one cell in a process of its own: `python -m … ITEMS.ndjson PLATFORM YEAR STORE`; for tests that kill it."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from clay_assets.chips.indexing import index_scenes
+from clay_assets.recipes import load_recipe
+from clay_assets.storage.stores import open_store
+from clay_assets_tests.chips.factories import read_items
+
+
+def main(items: str, platform: str, year: str, store: str) -> None:
+    """Index, then say how many scenes failed and how many were there before."""
+    with ThreadPoolExecutor(2) as pool:
+        cell = index_scenes(
+            platform, int(year), read_items(Path(items)), open_store(store), load_recipe("clay_v1"), pool, 4
+        )
+    print(len(cell.ledger) - len(cell.scenes), cell.kept)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,221 @@
+"""Stored chip indexes that were damaged, lost or replaced are found, one cell's files and the merged index alike."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+
+from clay_assets.chips.merge import merge
+from clay_assets.chips.audit import stale_cells, look_at_cell, merged_ids_unique, rows_of_chip_indexes
+from clay_assets.chips.cells import ChipCell, stored_cell, stored_cells
+from clay_assets.platforms import platform_of
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode
+from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, write_cell
+from clay_assets_tests.chips.test_merge import part, rewrite
+
+SCENES = ["S2A_A", "S2A_B", "S2A_C"]
+
+
+@pytest.fixture
+def cell(store, recipe) -> ChipCell:
+    return write_cell(store, recipe, S2, 2020, SCENES)
+
+
+@pytest.fixture
+def cells(store, recipe, cell, threads) -> list[ChipCell]:
+    """Three cells of two platforms, merged, their ledgers stored."""
+    made = [cell, write_cell(store, recipe, S2, 2021, ["S2A_D"]), write_cell(store, recipe, L2, 2020, ["LC08_A"])]
+    for one in made:
+        store.write(layout.chip_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
+    merge(made, store, recipe, threads, 4)
+    return made
+
+
+@pytest.fixture
+def look(threads):
+    def at(cell, items=()):
+        return look_at_cell(cell, items, platform_of(S2), 256, threads, 4)
+
+    return at
+
+
+def test_a_cell_as_it_was_made_holds(store, cell, look) -> None:
+    store.write(layout.chips(S2, 2020, "S2A_LEFT_BY_A_KILLED_RUN"), b"half")
+    found = look(cell)
+    assert all(one.ok for one in found.values()), found
+    assert found["chip_ids_unique"].numbers == {"chips": 192, "foreign_ids": 0, "repeated": 0}
+    assert found["geometry_in_scene"].numbers["scenes_without_grid"] == 3
+    assert found["rows_of_ledger"].numbers == {
+        "scenes": 3,
+        "chips": 192,
+        "chips_of_ledger": 192,
+        "files_missing": 0,
+        "files_of_another_run": 0,
+        "files_not_in_ledger": 1,
+    }
+    nothing = look(ChipCell(S2, 2012, store, cell.ledger.head(0)))
+    assert all(one.ok for one in nothing.values())
+    assert nothing["rows_of_ledger"].numbers["scenes"] == 0
+
+
+def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) -> None:
+    paths = {name: store.root / layout.chips(S2, 2020, name) for name in SCENES}
+    paths["S2A_A"].unlink()
+    rewrite(store, cell, "S2A_B", lambda table: table.slice(0, 60), fingerprint="0" * 32)
+    paths["S2A_C"].write_bytes(paths["S2A_C"].read_bytes()[:-500])
+    found = look(cell)["rows_of_ledger"]
+    assert found.numbers["files_missing"] == 2
+    assert found.numbers["files_of_another_run"] == 1
+    assert (found.numbers["chips"], found.numbers["chips_of_ledger"]) == (60, 192)
+    missing, rows, run, damaged = found.violations
+    assert missing == f"S2A_A: {paths['S2A_A']} does not exist"
+    assert rows == "S2A_B: the file holds 60 chips, the ledger says 64"
+    assert run == "S2A_B: the file is not the one that the ledger tells of"
+    assert damaged.startswith(f"S2A_C: {paths['S2A_C']} cannot be read")
+
+
+def test_chips_that_cannot_be_are_named_with_their_scene(store, cell, look) -> None:
+    def damaged(table: pa.Table) -> pa.Table:
+        position = table.schema.get_field_index("geometry")
+        bow = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]).wkb
+        geometry = pa.array([bow, *table["geometry"].to_pylist()[1:]], pa.binary())
+        shares = pa.array([2.0, *table["nodata_percentage"].to_pylist()[1:]], pa.float32())
+        table = table.set_column(position, table.schema.field(position), geometry)
+        position = table.schema.get_field_index("nodata_percentage")
+        table = table.set_column(position, table.schema.field(position), shares)
+        return pa.concat_tables([table.slice(0, 63), table.slice(5, 1)])
+
+    rewrite(store, cell, "S2A_B", damaged)
+    found = look(cell)
+    assert found["chip_ids_unique"].violations == ("S2A_B: a chip id occurs twice: S2A_B-5-0",)
+    assert found["shares_in_range"].violations == (
+        "S2A_B: nodata_percentage has values outside 0 to 1: 1 chips, first S2A_B-0-0 with 2",
+    )
+    assert found["shares_in_range"].numbers["highest_share"] == 2
+    assert found["geometry_in_scene"].violations == ("S2A_B: geometry is no valid polygon: S2A_B-0-0",)
+    assert found["rows_of_ledger"].ok
+
+
+def test_chips_are_held_against_the_grid_of_their_item(store, cell, look) -> None:
+    item = {
+        "id": "S2A_B",
+        "geometry": shapely.geometry.mapping(shapely.box(-180, -90, 180, 90)),
+        "properties": {"proj:code": "EPSG:32632"},
+        "assets": {"red": {"proj:shape": [2048, 2048], "proj:transform": [10, 0, 500000, 0, -10, 100020]}},
+    }
+    found = look(cell, [item])["geometry_in_scene"]
+    assert found.numbers["misplaced"] == 64  # the made scene lies anywhere but there
+    assert found.numbers["scenes_without_grid"] == 2
+
+
+def test_a_scene_that_is_in_the_ledger_twice_is_named(store, cell, look) -> None:
+    ledger = cell.ledger.iloc[[0, 1, 2, 2]]
+    assert look(ChipCell(S2, 2020, store, ledger))["rows_of_ledger"].violations[0] == (
+        "scene S2A_C is in the ledger more than once"
+    )
+
+
+def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
+    assert [(one.platform, one.year) for one in stored_cells(store)] == [(L2, 2020), (S2, 2020), (S2, 2021)]
+    one = stored_cell(store, S2, 2020)
+    assert list(one.scenes["item_id"]) == SCENES
+    assert one.recipe_hash == recipe.hash
+
+
+def test_a_merged_index_as_it_was_made_holds(store, cells) -> None:
+    rows = rows_of_chip_indexes(store, cells)
+    assert rows.ok
+    assert rows.numbers == {
+        "chips": 320,
+        "chips_of_manifest": 320,
+        "chips_of_cells": 320,
+        "partitions": 3,
+        "partitions_behind": 0,
+        "files_not_in_manifest": 0,
+    }
+    ids = merged_ids_unique(store)
+    assert ids.ok
+    assert ids.numbers == {"chips": 320, "scenes": 5, "repeated": 0, "foreign_ids": 0, "scenes_in_two_parts": 0}
+    assert stale_cells(store, cells) == []
+
+
+def test_without_a_merged_index_there_is_nothing_wrong(tmp_path) -> None:
+    store = LocalStore(tmp_path / "empty")
+    assert rows_of_chip_indexes(store, []).ok
+    assert merged_ids_unique(store).ok
+    assert stale_cells(store, []) == []
+
+
+def rewritten(store, platform: str, year: int, change) -> None:
+    """Replace a part by a change of it, with the metadata that it had."""
+    path = part(store, platform, year)
+    table = pq.read_table(path)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells) -> None:
+    rewritten(store, S2, 2020, lambda table: table.slice(0, 190))
+    part(store, L2, 2020).unlink()
+    part(store, L1, 2019).parent.mkdir(parents=True)
+    part(store, L1, 2019).write_bytes(b"nobody's")
+    found = rows_of_chip_indexes(store, cells)
+    lost, other, fewer, extra = found.violations
+    assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)} cannot be read")
+    assert other.startswith(f"{S2}|2020: the file, 190 chips in ")
+    assert fewer == f"{S2}|2020: 190 chips, its chip index has 192"
+    assert extra == f"{part(store, L1, 2019)} is not in the manifest"
+    assert found.numbers["chips"] == 190 + 64
+    assert found.numbers["files_not_in_manifest"] == 1
+
+
+def test_a_part_that_was_replaced_is_named(store, cells) -> None:
+    path = part(store, S2, 2021)
+    size = path.stat().st_size
+    pq.write_table(pq.read_table(path), path, compression="none")
+    (said,) = rows_of_chip_indexes(store, cells).violations
+    assert said == (
+        f"{S2}|2021: the file, 64 chips in {path.stat().st_size:,} bytes, is not the one of 64 in {size:,} "
+        "that the manifest tells of"
+    )
+
+
+def test_a_manifest_that_does_not_add_up_is_named(store, cells) -> None:
+    document = json.loads(store.read(layout.MANIFEST))
+    store.write(layout.MANIFEST, json.dumps({**document, "rows": 321}).encode())
+    assert rows_of_chip_indexes(store, cells).violations == ("the manifest says 321 chips, its partitions 320",)
+
+
+def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells) -> None:
+    rewritten(store, S2, 2020, lambda table: pa.concat_tables([table, table.slice(17, 2)]))
+    rewritten(store, L2, 2020, lambda table: table.set_column(0, "chipid", pa.array(["LC08_B-0-0"] * 64)))
+    shared = chip_table(S2, "S2A_A", 2021, 0, 0, 2, 2)
+    rewritten(store, S2, 2021, lambda table: pa.concat_tables([table, shared.cast(table.schema)]))
+    repeated = {row.as_py() for row in pq.read_table(part(store, S2, 2020))["chipid"].slice(17, 2)}
+    found = merged_ids_unique(store)
+    assert found.numbers == {"chips": 326, "scenes": 6, "repeated": 2, "foreign_ids": 64, "scenes_in_two_parts": 1}
+    foreign, twice, two = found.violations
+    assert foreign == f"{L2}|2020: 64 chip ids are not of their scene and place"
+    assert twice.startswith(f"{S2}|2020: 2 chip ids repeat, first ")
+    assert twice.rpartition(" ")[2] in repeated
+    assert two == f"{S2}|2021: scene S2A_A is in 2020 too"
+
+
+def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells) -> None:
+    """They are no fault of the merged index, which is held against its manifest alone."""
+    first, second, third = cells
+    changed = ChipCell(S2, 2020, store, first.ledger.assign(fingerprint="0" * 32, chips=63))
+    new = write_cell(store, recipe, L1, 2019, ["LC08_B"])
+    empty = ChipCell(L1, 2012, store, first.ledger.head(0))
+    assert FINGERPRINT != "0" * 32
+    assert stale_cells(store, [changed, third, new, empty]) == [f"{L1}|2019", f"{S2}|2020", f"{S2}|2021"]
+    found = rows_of_chip_indexes(store, [changed, third, new, empty])
+    assert found.ok
+    assert found.numbers["partitions_behind"] == 2
+    assert found.numbers["chips_of_cells"] == 64
+    assert stale_cells(store, [first, second, third]) == []

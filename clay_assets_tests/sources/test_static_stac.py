@@ -1,0 +1,214 @@
+"""Documents of a static catalogue by their address, the links in them, and the small files they are."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clay_assets.sources.static_stac import absolute, links, read_document, root_of
+from clay_assets.errors import ClayError, InputError, SourceError, StorageError
+from clay_assets.sources.downloads import ATTEMPTS, read_bytes
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.servers.faults import FaultProxy
+from clay_assets_tests.servers.files import FileServer
+
+DOCUMENT = {"type": "Catalog", "id": "māwhera", "description": 20 * "Imagery. ", "links": []}
+CONTENT = json.dumps(DOCUMENT, ensure_ascii=False).encode()
+
+
+@pytest.fixture
+def proxy(
+    tmp_path: Path, file_server: Callable[[Path], FileServer], fault_proxy: Callable[[str], FaultProxy]
+) -> FaultProxy:
+    """A web server with one document, `a b/catalog.json`."""
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "catalog.json").write_bytes(CONTENT)
+    return fault_proxy(file_server(tmp_path).url)
+
+
+# --- addresses and links ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "root"),
+    [
+        ("/data/nz", "/data/nz/catalog.json"),
+        ("/data/nz/", "/data/nz/catalog.json"),
+        ("nz/catalog.json", "nz/catalog.json"),
+        ("/data/nz/other.json", "/data/nz/other.json"),
+        ("https://example.com", "https://example.com/catalog.json"),
+        ("s3://bucket/nz/", "s3://bucket/nz/catalog.json"),
+    ],
+)
+def test_the_root_of_a_folder_is_its_catalog(location: str, root: str) -> None:
+    assert root_of(location) == root
+
+
+@pytest.mark.parametrize(
+    ("href", "base", "address"),
+    [
+        ("./b/c.json", "/nz/a.json", "/nz/b/c.json"),
+        ("c.tiff", "/nz of old/b/a.json", "/nz of old/b/c.tiff"),
+        ("../../c.tiff", "/nz/b/d/a.json", "/nz/c.tiff"),
+        ("/other/c.tiff", "/nz/a.json", "/other/c.tiff"),
+        ("https://example.com/c.tiff", "/nz/a.json", "https://example.com/c.tiff"),
+        ("s3://bucket/c.tiff", "/nz/a.json", "s3://bucket/c.tiff"),
+        ("./b%20c/d.json", "https://example.com/m%C4%81/a.json", "https://example.com/m%C4%81/b%20c/d.json"),
+        ("../d.json", "https://example.com/x/y/a.json", "https://example.com/x/d.json"),
+        ("/d.json", "https://example.com/x/y/a.json", "https://example.com/d.json"),
+        ("./b/c.json", "s3://bucket/catalog.json", "s3://bucket/b/c.json"),
+        ("../c.json", "s3://bucket/x/y/a.json", "s3://bucket/x/c.json"),
+        ("https://example.com/c.tiff", "s3://bucket/a.json", "https://example.com/c.tiff"),
+        ("./c.json", "file:///nz/a.json", "file:///nz/c.json"),
+    ],
+)
+def test_an_address_relative_to_a_document(href: str, base: str, address: str) -> None:
+    assert absolute(href, base) == address
+
+
+def test_an_address_relative_to_a_document_near_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("./b.json", "nz/a.json") == f"{tmp_path}/nz/b.json"
+    assert absolute("./b.json", "~/nz/a.json") == "/home/somebody/nz/b.json"
+
+
+def test_links_of_a_relation_in_their_order() -> None:
+    document = {
+        "links": [
+            {"rel": "item", "href": "./z.json"},
+            {"rel": "root", "href": "../catalog.json"},
+            {"rel": "item", "href": "https://example.com/a.json"},
+            {"rel": "item", "href": "./m.json", "title": "M"},
+        ]
+    }
+    found = ["/nz/s/z.json", "https://example.com/a.json", "/nz/s/m.json"]
+    assert links(document, "item", "/nz/s/collection.json") == found
+    assert links(document, "root", "/nz/s/collection.json") == ["/nz/catalog.json"]
+    assert links(document, "child", "/nz/s/collection.json") == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"links": None}, {"links": []}, {"links": [None, 3, "item", {"href": "./a"}, {"rel": "item", "href": None}]}],
+)
+def test_links_that_are_none_are_left_out(document: dict[str, Any]) -> None:
+    assert links(document, "item", "/nz/a.json") == []
+
+
+# --- documents --------------------------------------------------------------------------------------
+
+
+def test_a_document_wherever_it_lies(tmp_path: Path, proxy: FaultProxy, s3_bucket: Bucket) -> None:
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="a b/catalog.json", Body=CONTENT)
+    path = tmp_path / "a b" / "catalog.json"
+    for href in (
+        str(path),
+        f"file://{path}",
+        f"{proxy.url}/a%20b/catalog.json",
+        f"{proxy.url}/a b/catalog.json",
+        f"{s3_bucket.url}/a b/catalog.json",
+    ):
+        assert read_document(href) == DOCUMENT
+    assert proxy.total == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"bad\.json: is not JSON .*Check the address, or fetch the file again"),
+        (CONTENT[:-5], r"bad\.json: is not JSON"),
+        (b"\xff\xfe\x00", r"bad\.json: is not JSON"),
+        (b"<html></html>", r"bad\.json: is not JSON"),
+        (b"[]", r"bad\.json: is no STAC document"),
+        (b"null", r"bad\.json: is no STAC document"),
+        (b'"text"', r"bad\.json: is no STAC document"),
+    ],
+)
+def test_what_is_no_document(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_document(str(tmp_path / "bad.json"))
+
+
+# --- bytes ------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there(tmp_path: Path, proxy: FaultProxy, s3_bucket: Bucket) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for source in (tmp_path / "none.json", tmp_path / "file" / "none.json", tmp_path, f"file://{tmp_path}/none.json"):
+        with pytest.raises(InputError, match="there is no such file"):
+            read_bytes(str(source))
+    with pytest.raises(InputError, match=r"none\.json: the server answered 404 .*Check the address"):
+        read_bytes(f"{proxy.url}/none.json")
+    assert proxy.total == 1
+    with pytest.raises(InputError, match=r"s3://.*/none\.json: there is no such file"):
+        read_bytes(f"{s3_bucket.url}/none.json")
+
+
+def test_what_may_not_be_read(proxy: FaultProxy, s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy.answer(403, times=None)
+    with pytest.raises(InputError, match=r"catalog\.json: the server answered 403 .*Check your rights"):
+        read_bytes(f"{proxy.url}/a%20b/catalog.json")
+    assert proxy.total == 1
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="a.json", Body=CONTENT)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(
+        StorageError, match=rf"cannot read {s3_bucket.url}/a\.json: .*Check the bucket's name, AWS cred"
+    ):
+        read_bytes(f"{s3_bucket.url}/a.json")
+
+
+@pytest.mark.parametrize("fault", ["408", "429", "500", "503", "truncate", "reset"])
+def test_faults_that_pass(proxy: FaultProxy, fault: str) -> None:
+    if fault.isdigit():
+        proxy.answer(int(fault), times=2)
+    else:
+        getattr(proxy, fault)(times=2)
+    assert read_bytes(f"{proxy.url}/a%20b/catalog.json") == CONTENT
+    assert proxy.total == 3
+
+
+def test_a_server_is_asked_again_when_it_says(proxy: FaultProxy) -> None:
+    proxy.answer(503, times=1, retry_after=2)
+    assert read_bytes(f"{proxy.url}/a%20b/catalog.json") == CONTENT
+    first, second = proxy.seen
+    assert second.at - first.at >= 1.99
+
+
+def test_faults_that_stay(proxy: FaultProxy) -> None:
+    proxy.truncate(keep=10, times=None)
+    with pytest.raises(SourceError, match=r"catalog\.json: could not be read .*Check the network, or try again"):
+        read_bytes(f"{proxy.url}/a%20b/catalog.json")
+    assert proxy.total == ATTEMPTS
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(SourceError, match=rf"http://127\.0\.0\.1:{port}/a\.json: could not be read"):
+        read_bytes(f"http://127.0.0.1:{port}/a.json")
+
+
+def test_many_at_once(tmp_path: Path, proxy: FaultProxy, s3_bucket: Bucket) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.json").write_text(str(number))
+        s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=f"{number}.json", Body=str(number).encode())
+    start = threading.Barrier(8)
+
+    def read(source: str) -> bytes | ClayError:
+        if source.endswith(tuple(f"/{n}.json" for n in range(8))):
+            start.wait(30)
+        return read_bytes(source)
+
+    with ThreadPoolExecutor(8) as pool:
+        for root in (proxy.url, s3_bucket.url):
+            assert [int(found) for found in pool.map(read, [f"{root}/{n}.json" for n in range(40)])] == list(range(40))
+    assert proxy.total == 40
