@@ -82,12 +82,12 @@ def _item() -> dict[str, Any]:
         "stac_version": "1.1.0",
         "stac_extensions": [],
         "id": "x",
-        "collection": PLATFORM.collection,
+        "collection": PLATFORM.scenes.collection,
         "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]},
         "bbox": [0, 0, 1, 1],
         "properties": properties,
         "links": [],
-        "assets": {name: {"href": f"https://example.com/{name}.tif"} for name in PLATFORM.assets},
+        "assets": {name: {"href": f"https://example.com/{name}.tif"} for name in PLATFORM.asset_names},
     }
 
 
@@ -99,8 +99,8 @@ def main() -> None:
     wanted = parser.parse_args()
     rng = np.random.default_rng(0)
     places = tiles(wanted.requests // 4, rng)
-    options = PLATFORM.options(years=(2020, 2020), years_per_location=1)
-    requests = requests_of(PLATFORM.requests(places, options, 42), 2020)
+    options = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1)
+    requests = requests_of(PLATFORM.rules.requests(places, options, 42), 2020)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
         write_snapshot(path, places, wanted.items, rng)

@@ -21,10 +21,10 @@ import pytest
 
 from clay_assets.demo.planet import Planet, make_planet
 from clay_assets_tests.oracle.environment import OracleUnavailableError, Stacchip
-from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.daemon import ServerUnavailableError
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
+from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.s3 import S3Server
 from clay_assets_tests.servers.stac_api import StacApi
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from clay_assets_tests.orchestration.conftest import Chain
 
 REPOSITORY = Path(__file__).parents[1]
-EXPENSIVE_FIXTURES = ("built", "deployment")  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
+EXPENSIVE_FIXTURES = (
+    "built",
+    "deployment",
+)  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
 

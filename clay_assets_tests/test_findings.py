@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clay_assets.errors import InputError
-from clay_assets.findings import SHOWN, make_finding, combined
+from clay_assets.findings import SHOWN, combined, make_finding
 
 
 def test_a_finding_tells_the_first_violations_and_counts_all() -> None:
@@ -27,7 +27,9 @@ def test_findings_of_several_places_add_up_and_name_their_places() -> None:
     whole = combined(
         {
             "naip|2020": make_finding([], chips=3, highest_share=0.4, lowest_share=0.2, worst="none"),
-            "naip|2021": make_finding(["it lies elsewhere"], violation_count=5, chips=4, highest_share=0.9, lowest_share=0.3),
+            "naip|2021": make_finding(
+                ["it lies elsewhere"], violation_count=5, chips=4, highest_share=0.9, lowest_share=0.3
+            ),
             "": make_finding(["a fault of all"] * (SHOWN + 1), chips=1),
         }
     )

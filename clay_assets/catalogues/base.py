@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item
 
 
@@ -36,16 +36,16 @@ class Answer:
 class Catalogue(Protocol):
     """Where scenes are looked up."""
 
-    def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
+    def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """One answer per request, in any order. Candidates may lack what is not needed to choose."""
         ...
 
-    def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
+    def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates as whole items, in any order."""
         ...
 
 
-def read_candidate(platform: Platform, document: Item) -> Item | str:
+def read_candidate(platform: AnyPlatform, document: Item) -> Item | str:
     """A candidate as the pipeline trusts it, or the reason why the document is not a valid item.
 
     The reason leaves out the item's id, so that items with the same fault are counted together.

@@ -9,11 +9,11 @@ from shapely.errors import ShapelyError
 
 from clay_assets.catalogues.base import Answer, Catalogue
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Options, Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
 
-def eligible_items(platform: Platform, answer: Answer, options: Options) -> tuple[list[Item], Counter[str]]:
+def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[list[Item], Counter[str]]:
     """The candidates that a request may take, and how many were refused for each reason."""
     eligible: list[Item] = []
     rejected = Counter(answer.invalid)
@@ -30,7 +30,7 @@ def eligible_items(platform: Platform, answer: Answer, options: Options) -> tupl
 
 
 def full_items(
-    platform: Platform, catalogue: Catalogue, chosen: Mapping[str, Item]
+    platform: AnyPlatform, catalogue: Catalogue, chosen: Mapping[str, Item]
 ) -> tuple[list[Item], dict[str, str]]:
     """The chosen candidates as whole items of STAC 1.1, ordered by id; and id → reason of those that prove invalid."""
     whole: dict[str, Item] = {}
@@ -43,11 +43,11 @@ def full_items(
     return [whole[name] for name in sorted(whole)], invalid
 
 
-def _refusal(platform: Platform, item: Item, request: Request, options: Options) -> str | None:
+def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
     if not request.start <= item_datetime(item) < request.end:
         return "outside the period"
-    refusal = platform.refuse(item, request, options)
-    missing = platform.missing(item, platform.assets)
+    refusal = platform.rules.refuse(item, request, options)
+    missing = platform.missing(item, platform.asset_names)
     if refusal is None and missing:
         return f"without asset {', '.join(missing)}"
     return refusal

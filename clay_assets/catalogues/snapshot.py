@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.errors import ClayError, InputError, SourceError
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
 from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import items_of
@@ -62,7 +62,7 @@ class SnapshotCatalogue:
             if odd:
                 raise InputError(f"{where} (type of column {', '.join(odd)}). {remedy}")
 
-    def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
+    def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
         if not requests:
             return
@@ -89,7 +89,7 @@ class SnapshotCatalogue:
         for number, request in enumerate(requests):
             yield answer_of(request, found.pop(number).values())
 
-    def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
+    def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
         if not items:
             return []
@@ -108,7 +108,9 @@ class _SnapshotFile:
         self.dataset = dataset
         self.names = set(dataset.schema.names)
 
-    def scan(self, platform: Platform, first: int, last: int, bounds: NDArray[np.float64]) -> Iterator[pa.RecordBatch]:
+    def scan(
+        self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]
+    ) -> Iterator[pa.RecordBatch]:
         """The items of a collection between two moments (milliseconds since 1970) that touch some bounds."""
         scanner = self.dataset.scanner(
             columns=self._columns(platform), filter=self._prefilter(platform, first, last, bounds)
@@ -123,13 +125,13 @@ class _SnapshotFile:
                 "Run again; if it persists, the file is damaged."
             ) from error
 
-    def items(self, platform: Platform, ids: Sequence[str]) -> list[Item]:
+    def items(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
         """Whole items by their ids."""
         return items_of(self.dataset.to_table(filter=pc.field("id").isin(ids) & self._of(platform)))
 
-    def _of(self, platform: Platform) -> pc.Expression:
-        if platform.collection is not None and "collection" in self.names:
-            return pc.field("collection") == platform.collection
+    def _of(self, platform: AnyPlatform) -> pc.Expression:
+        if platform.scenes.collection is not None and "collection" in self.names:
+            return pc.field("collection") == platform.scenes.collection
         return pc.scalar(True)
 
     def _moment(self) -> pc.Expression:
@@ -137,22 +139,22 @@ class _SnapshotFile:
             return pc.coalesce(pc.field("datetime"), pc.field("start_datetime"))
         return pc.field("datetime")
 
-    def _columns(self, platform: Platform) -> dict[str, pc.Expression]:
+    def _columns(self, platform: AnyPlatform) -> dict[str, pc.Expression]:
         columns = {
             "id": pc.field("id"),
             "geometry": pc.field("geometry"),
             "moment": self._moment().cast(pa.timestamp("ms", tz="UTC"), safe=False),
         }
-        for name in platform.properties:
+        for name in platform.rules.properties:
             if name in self.names:
                 columns[f"property {name}"] = pc.field(name)
         known = {field.name for field in self.dataset.schema.field("assets").type}
-        for name in (*platform.assets, *platform.aliases):
+        for name in (*platform.asset_names, *platform.assets.aliases):
             if name in known:
                 columns[f"asset {name}"] = pc.field("assets", name, "href")
         return columns
 
-    def _prefilter(self, platform: Platform, first: int, last: int, bounds: NDArray[np.float64]) -> pc.Expression:
+    def _prefilter(self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]) -> pc.Expression:
         microseconds = pa.timestamp("us", tz="UTC")
         since, until = (pa.scalar(moment * 1000, microseconds) for moment in (first, last))
         condition = self._of(platform) & (self._moment() >= since) & (self._moment() < until)
@@ -163,13 +165,15 @@ class _SnapshotFile:
         return condition & overlapping & (pc.field("bbox", "ymin") <= north) & (pc.field("bbox", "ymax") >= south)
 
 
-def _documents(platform: Platform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]) -> list[Item]:
+def _documents(
+    platform: AnyPlatform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]
+) -> list[Item]:
     table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
     properties, assets = _named(table, "property "), _named(table, "asset ")
     return [
         {
             "id": item_id,
-            "collection": platform.collection,
+            "collection": platform.scenes.collection,
             "geometry": shapely.geometry.mapping(shape),
             "properties": {**_present(properties, row), "datetime": moment},
             "assets": {name: {"href": href} for name, href in _present(assets, row).items()},

@@ -28,7 +28,7 @@ from tenacity import Retrying
 from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item
 from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, WORK_ATTEMPTS, retrying, urllib3_retry
 
@@ -79,7 +79,7 @@ class ApiCatalogue:
         self._opened: Client | None = None
         self._opening = threading.Lock()
 
-    def search(self, platform: Platform, requests: Sequence[Request]) -> Iterator[Answer]:
+    def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers as they come in; a search that fails for good is an answer with an error.
 
         Raises:
@@ -106,11 +106,11 @@ class ApiCatalogue:
                     )
                 yield answer
 
-    def complete(self, platform: Platform, items: Sequence[Item]) -> list[Item]:
+    def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The candidates as they are: an API answers with whole items."""
         return list(items)
 
-    def _answer(self, platform: Platform, request: Request) -> Answer:
+    def _answer(self, platform: AnyPlatform, request: Request) -> Answer:
         found: dict[str, Item] = {}
         for wanted in request.filters or ({},):
             for page in self._pages(platform, request, wanted):
@@ -118,7 +118,7 @@ class ApiCatalogue:
                     found.setdefault(item["id"], item)
         return answer_of(request, (read_candidate(platform, document) for document in found.values()))
 
-    def _pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _pages(self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         for attempt in self._retrying():
             with attempt:
                 try:
@@ -136,11 +136,11 @@ class ApiCatalogue:
                     raise _BrokenAnswerError(self._failed(request, error)) from error
         raise AssertionError("tenacity either returns or raises")
 
-    def _read_pages(self, platform: Platform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _read_pages(self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         client = self._client()
         last = request.end - timedelta(microseconds=1)  # the API's intervals are closed, ours are half-open
         search = client.search(
-            collections=[platform.collection] if platform.collection else None,
+            collections=[platform.scenes.collection] if platform.scenes.collection else None,
             datetime=f"{request.start:%Y-%m-%dT%H:%M:%SZ}/{last:%Y-%m-%dT%H:%M:%S.%f}Z",
             intersects=shapely.geometry.mapping(request.geometry),
             query={name: {"eq": value} for name, value in wanted.items()} or None,
@@ -160,11 +160,11 @@ class ApiCatalogue:
                 )
         return pages
 
-    def _fields(self, client: Client, platform: Platform) -> dict[str, list[str]] | None:
+    def _fields(self, client: Client, platform: AnyPlatform) -> dict[str, list[str]] | None:
         # Names with a dot, as old items have them, cannot be said in a field path.
-        if any("." in name for name in platform.aliases) or not client.conforms_to(ConformanceClasses.FIELDS):
+        if any("." in name for name in platform.assets.aliases) or not client.conforms_to(ConformanceClasses.FIELDS):
             return None
-        assets = [f"assets.{name}" for name in dict.fromkeys((*platform.assets, *platform.aliases))]
+        assets = [f"assets.{name}" for name in dict.fromkeys((*platform.asset_names, *platform.assets.aliases))]
         return {"include": [*CORE_FIELDS, *assets]}
 
     def _client(self) -> Client:

@@ -29,7 +29,7 @@ from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.findings import Finding, combined, make_finding, names
 from clay_assets.grids import Grid
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
@@ -53,7 +53,7 @@ class _SceneFile:
 
 
 def look_at_cell(
-    cell: ChipCell, items: Sequence[Item], platform: Platform, chip_size: int, executor: Executor, in_flight: int
+    cell: ChipCell, items: Sequence[Item], platform: AnyPlatform, chip_size: int, executor: Executor, in_flight: int
 ) -> dict[str, Finding]:
     """Every index file of a cell, each read once.
 
@@ -101,7 +101,7 @@ _NO_ROWS: dict[str, Any] = {
 }
 
 
-def _scene_file(cell: ChipCell, row: Mapping[Any, Any], item: Item | None, platform: Platform) -> _SceneFile:
+def _scene_file(cell: ChipCell, row: Mapping[Any, Any], item: Item | None, platform: AnyPlatform) -> _SceneFile:
     item_id = str(row["item_id"])
     footprint = shapely.geometry.shape(item["geometry"]) if item and item.get("geometry") else None
     grid = declared_grid(platform, item) if item else None

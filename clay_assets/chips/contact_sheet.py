@@ -26,7 +26,7 @@ from clay_assets.draws import keyed_hash
 from clay_assets.errors import ClayError, InputError
 from clay_assets.pictures import style
 from clay_assets.platforms import platform_of
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.sources.rasters import Raster, open_raster
 from clay_assets.stac import Item
 from clay_assets.storage import layout
@@ -165,23 +165,25 @@ def _image(frame: Frame, low: float, high: float) -> NDArray[np.uint8] | None:
     return np.asarray(image.resize((FRAME, FRAME), Image.Resampling.BOX))
 
 
-def _read(platform: Platform, item: Item, drawn: Sequence[Frame], size: int) -> Sheet:
+def _read(platform: AnyPlatform, item: Item, drawn: Sequence[Frame], size: int) -> Sheet:
     frames = list(drawn)
     try:
-        assets = [asset for asset, _ in platform.view]
-        judged = [name for name in platform.quality if name in item["assets"]]
-        missing = platform.missing(item, [*assets, *platform.quality])
+        assets = [asset for asset, _ in platform.assets.view]
+        judged = [name for name in platform.quality.assets if name in item["assets"]]
+        missing = platform.missing(item, [*assets, *platform.quality.assets])
         if missing:
             raise InputError(f"{item['id']}: no asset {', '.join(missing)}")
         with ExitStack() as stack:
             sources = {name: _open(stack, platform, item, name) for name in dict.fromkeys([*assets, *judged])}
             finest = sources[assets[0]].shape[1]
-            band = None if platform.reads == "mask" else 1
+            band = None if platform.quality.reads == "mask" else 1
             for number, frame in enumerate(frames):
-                pixels = np.stack([_window(sources[name], frame, size, size, shown) for name, shown in platform.view])
+                pixels = np.stack(
+                    [_window(sources[name], frame, size, size, shown) for name, shown in platform.assets.view]
+                )
                 sides = {name: size * source.shape[1] // finest for name, source in sources.items()}
                 quality = {name: _window(sources[name], frame, size, sides[name], band) for name in judged}
-                _, nodata = platform.judge(quality)
+                _, nodata = platform.quality.judge(quality)
                 valid = ~nodata & np.isfinite(pixels).all(axis=0)
                 frames[number] = replace(frame, pixels=pixels.astype(np.float32), valid=valid)
     except ClayError as error:
@@ -189,7 +191,7 @@ def _read(platform: Platform, item: Item, drawn: Sequence[Frame], size: int) -> 
     return Sheet(item["id"], frames)
 
 
-def _open(stack: ExitStack, platform: Platform, item: Item, name: str) -> Raster:
+def _open(stack: ExitStack, platform: AnyPlatform, item: Item, name: str) -> Raster:
     href = platform.href(item["assets"][name])
     return stack.enter_context(open_raster(href, platform.access_to(href)))
 

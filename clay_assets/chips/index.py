@@ -28,7 +28,7 @@ from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms import platform_of
-from clay_assets.platforms.base import Options, Platform
+from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.sources.rasters import open_raster
 from clay_assets.stac import item_datetime
 from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
@@ -85,15 +85,15 @@ def index_scene(
         SourceError: a remote file could not be read now.
     """
     source = platform_of(platform).with_access(*access)
-    limit = (options or source.options()).max_chip_nodata
+    limit = (options or source.rules.options()).max_chip_nodata
     document = source.read_item(item.to_dict(include_self_link=False, transform_hrefs=False))
-    missing = source.missing(document, source.quality)
+    missing = source.missing(document, source.quality.assets)
     if missing:
         raise InputError(
             f"{item.id}: has no asset {', '.join(missing)}, only {', '.join(item.assets) or 'none'}; "
             f"{source.title} cannot be indexed without it."
         )
-    judged = [name for name in source.quality if name in document["assets"]]
+    judged = [name for name in source.quality.assets if name in document["assets"]]
     hrefs = {name: source.href(document["assets"][name]) for name in judged}
     declared = declared_grid(source, document)
     shape = (declared.height, declared.width) if declared else _finest_shape(source, document)
@@ -137,13 +137,13 @@ def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
     return ds.dataset(list(keys), schema=CHIP_SCHEMA, filesystem=store.filesystem(), format="parquet")
 
 
-def declared_grid(platform: Platform, item: dict[str, Any]) -> Grid | None:
+def declared_grid(platform: AnyPlatform, item: dict[str, Any]) -> Grid | None:
     """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it.
 
     Raises:
         InputError: the fields cannot be understood; names the item.
     """
-    fields = {**item["properties"], **item["assets"].get(platform.grid_asset, {})}
+    fields = {**item["properties"], **item["assets"].get(platform.assets.grid, {})}
     code = fields.get("proj:code") or fields.get("proj:epsg") or fields.get("proj:wkt2")
     shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
     if not (code and shape and transform):
@@ -173,17 +173,17 @@ def _sides(item: dict[str, Any], shape: Any) -> tuple[int, int]:
     return height, width
 
 
-def _finest_shape(platform: Platform, item: dict[str, Any]) -> tuple[int, int] | None:
+def _finest_shape(platform: AnyPlatform, item: dict[str, Any]) -> tuple[int, int] | None:
     """Height and width of the finest grid, from the item or else from the header of the asset on that grid."""
-    asset = item["assets"].get(platform.grid_asset)
+    asset = item["assets"].get(platform.assets.grid)
     shape = {**item["properties"], **(asset or {})}.get("proj:shape")
     if shape:
         return _sides(item, shape)
-    if platform.grid_asset in platform.quality:
+    if platform.assets.grid in platform.quality.assets:
         return None
     if asset is None:
         raise InputError(
-            f"{item['id']}: has neither proj:shape nor the asset {platform.grid_asset}, so its grid is unknown."
+            f"{item['id']}: has neither proj:shape nor the asset {platform.assets.grid}, so its grid is unknown."
         )
     href = platform.href(asset)
     with open_raster(href, platform.access_to(href)) as source:

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from clay_assets.chips.grid import chips_in
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.sources.rasters import Raster, open_raster
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
@@ -37,7 +37,7 @@ class Shares:
 
 
 def read_shares(
-    platform: Platform, hrefs: Mapping[str, str], size: int, grid: Grid | None, shape: tuple[int, int] | None
+    platform: AnyPlatform, hrefs: Mapping[str, str], size: int, grid: Grid | None, shape: tuple[int, int] | None
 ) -> tuple[Grid, Shares]:
     """Read the quality assets of a scene once, and reduce them to chips.
 
@@ -124,7 +124,7 @@ def _factor(grid: Grid, source: Raster, size: int) -> int:
 
 
 def _strip_shares(
-    platform: Platform,
+    platform: AnyPlatform,
     sources: Mapping[str, Raster],
     factors: Mapping[str, int],
     size: int,
@@ -137,11 +137,11 @@ def _strip_shares(
     for name, source in sources.items():
         side = size // factors[name]
         window = Window(0, top * side, columns * side, (bottom - top) * side)
-        band = source.read_mask(window) if platform.reads == "mask" else source.read(1, window)
+        band = source.read_mask(window) if platform.quality.reads == "mask" else source.read(1, window)
         repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
         pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
     try:
-        cloud, nodata = platform.judge(pixels)
+        cloud, nodata = platform.quality.judge(pixels)
     except (IndexError, TypeError) as error:
         names = ", ".join(f"{source.href} ({source.dataset.dtypes[0]})" for source in sources.values())
         raise InputError(

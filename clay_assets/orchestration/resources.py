@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from clay_assets.catalogues.base import Catalogue
-    from clay_assets.platforms import Platform
+    from clay_assets.platforms import AnyPlatform
     from clay_assets.recipes import Recipe
     from clay_assets.stac import Item
     from clay_assets.storage.stores import Store
@@ -95,13 +95,13 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         self.store().write(key, encode_items(items, self.recipe().stamp()))
 
-    def catalogue(self, platform: "Platform") -> "Catalogue":
+    def catalogue(self, platform: "AnyPlatform") -> "Catalogue":
         """The catalogue of a platform, as the settings say."""
         from clay_assets.catalogues.opening import open_catalogue
 
-        return open_catalogue(getattr(self.settings, platform.catalogue), self.settings.requests_in_flight)
+        return open_catalogue(getattr(self.settings, platform.scenes.catalogue), self.settings.requests_in_flight)
 
-    def scenes_of(self, platform: "Platform") -> "Catalogue":
+    def scenes_of(self, platform: "AnyPlatform") -> "Catalogue":
         """Where a platform's scenes are picked from: its catalogue, or the results of an earlier search there.
 
         Raises:
@@ -110,10 +110,10 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from clay_assets.catalogues.snapshot import SnapshotCatalogue
         from clay_assets.storage import layout
 
-        if platform.resolve:
+        if platform.rules.resolve:
             asset, keys = "scene_requests", layout.search_results_keys(platform.key)
-        elif platform.sample_has_items:
-            asset, keys = platform.sample, [layout.table(platform.sample)]
+        elif platform.scenes.sample_has_items:
+            asset, keys = platform.scenes.sample, [layout.table(platform.scenes.sample)]
         else:
             return self.catalogue(platform)
         store = self.store()

@@ -9,19 +9,20 @@ import pkgutil
 from importlib import import_module
 
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform, Platform
 
 
-def _gathered() -> dict[str, Platform]:
+def _gathered() -> dict[str, AnyPlatform]:
     modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     found = [module.PLATFORM for module in modules if hasattr(module, "PLATFORM")]
     return {platform.key: platform for platform in sorted(found, key=lambda platform: platform.key)}
 
 
-PLATFORMS: dict[str, Platform] = _gathered()
+# Read once per process: what a platform is never changes while it runs.
+PLATFORMS: dict[str, AnyPlatform] = _gathered()
 
 
-def platform_of(key: str) -> Platform:
+def platform_of(key: str) -> AnyPlatform:
     """The platform of a key.
 
     Raises:
@@ -33,4 +34,4 @@ def platform_of(key: str) -> Platform:
         raise InputError(f"unknown platform {key!r}; known: {', '.join(PLATFORMS)}.") from None
 
 
-__all__ = ["PLATFORMS", "Platform", "platform_of"]
+__all__ = ["PLATFORMS", "AnyPlatform", "Platform", "platform_of"]

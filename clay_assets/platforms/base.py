@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Options(BaseModel):
     max_chip_nodata: float = Field(default=0.5, ge=0, le=1, description="chips with a larger nodata share are left out")
     imagery: Literal["reference", "copy", "derived"] = Field(
         default="reference",
-        description="read images where they lie, copy them into our storage first, or make them anew there",
+        description="read images where they lie, copy them into our storage first, or resample them into our storage",
     )
 
     @model_validator(mode="after")
@@ -57,6 +57,9 @@ class ReferenceOrCopy(Options):
     imagery: Literal["reference", "copy"] = Field(
         default="reference", description="read images where they lie, or copy them into our storage first"
     )
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)  # the recipe fields of one platform
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,21 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Derivation:
-    """How the images of a scene are made anew, as cloud-optimized GeoTIFFs in our own storage.
+class Derivation(Generic[OptionsT]):
+    """How the images of a scene are resampled into our own storage, as cloud-optimized GeoTIFFs.
 
     Attributes:
-        crs: CRS of the new grid, in metres; None: that of the source.
-        gsd: options → pixel size of the new grid in metres, never finer than the source's; None: the size that keeps
-            the number of pixels on the diagonal.
+        crs: CRS of the target grid, in metres; None: that of the source.
+        gsd: options → pixel size of the target grid in metres, never finer than the source's; None: the size that
+            keeps the number of pixels on the diagonal.
         resampling: `nearest` or `bilinear`, of colours; masks are always nearest.
         bands: how many bands are kept, from the first; None: all.
-        fill: asset → value of pixels that the source does not have; empty where a mask tells them.
+        fill: asset → value of pixels that the source does not have; empty where a mask marks them.
         masked: write an internal mask: from alpha, else from the file's own mask, else where all bands are 0.
     """
 
     crs: str | None = None
-    gsd: Callable[[Any], float] | None = None
+    gsd: Callable[[OptionsT], float] | None = None
     resampling: Literal["nearest", "bilinear"] = "nearest"
     bands: int | None = None
     fill: Mapping[str, float] = field(default_factory=dict)
@@ -108,21 +111,22 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Typical:
-    """What one scene usually is, to tell the cost of a run before anything is read.
+    """The typical size of one scene, to estimate the cost of a run before anything is read.
 
-    Bytes are those of the pixels before compression, so files are smaller.
+    Bytes are those of the pixels before compression, so files are smaller. The defaults are those of a Sentinel-2
+    scene with four bands.
 
     Attributes:
         height, width: pixels of the finest grid.
         quality_bytes: read to index a scene, per pixel of that grid.
         image_bytes: of all its files, per pixel of that grid.
-        derived_bytes: of the files that are made anew from them, per pixel of that grid; 0 where none are.
+        derived_bytes: of the files that are resampled from them, per pixel of that grid; 0 where none are.
     """
 
-    height: int
-    width: int
-    quality_bytes: float
-    image_bytes: float
+    height: int = 10980
+    width: int = 10980
+    quality_bytes: float = 1
+    image_bytes: float = 8
     derived_bytes: float = 0
 
     def chips(self, size: int) -> int:
@@ -131,79 +135,134 @@ class Typical:
 
 
 @dataclass(frozen=True)
-class Platform:
-    """One source of scenes.
+class SceneSource:
+    """Where the scenes of a platform are looked up.
 
     Attributes:
-        key: name in partitions, paths and the index.
-        title: what people call it.
         catalogue: the field of `Settings` that holds its catalogue.
         collection: STAC collection id in that catalogue; None: any.
-        sample: asset whose table its requests are made from.
-        bands: assets of the model's bands, in the model's order.
-        quality: assets that cloud and nodata are judged from.
-        grid_asset: asset on the finest grid, which chips are counted on.
+        sample: asset whose table the requests are made from.
+        sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
+    """
+
+    catalogue: str
+    collection: str | None
+    sample: str
+    sample_has_items: bool = False
+
+
+@dataclass(frozen=True)
+class Rules(Generic[OptionsT]):
+    """Which searches are made, and which scene each of them gets.
+
+    Attributes:
         options: the recipe fields of this platform.
         requests: (sample, options, seed) → request table (see `clay_assets.platforms.request_table`).
         refuse: (item, request, options) → why an item cannot be taken, or None.
         rank: (item, request) → sort key; the lowest is taken.
-        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
         properties: item properties that `refuse` and `rank` look at.
-        typical: what one of its scenes usually is.
-        reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
-        optional: assets that an item may lack.
-        aliases: other names that the catalogue has given to its assets → the name used here.
-        alternate: name of the alternate-assets entry whose href is read instead of the asset's own.
-        rewrite: (href, options) → href that the recipe wants read; None: as it is.
-        access: how its files are reached, by where they lie.
-        derivation: how its images are made anew, where the recipe says `derived`.
-        shown: what a picture of its chips is made of, on the finest grid: (asset, band from 1) of red, green and blue,
-            or of one in grey; none: the first band of `grid_asset`. See `view`.
-        sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
             platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
             made once, when the requests are made. None: requests are as `requests` gives them.
     """
 
-    key: str
-    title: str
-    catalogue: str
-    collection: str | None
-    sample: str
-    bands: tuple[str, ...]
-    quality: tuple[str, ...]
-    grid_asset: str
-    options: type[Options]
-    requests: Callable[[gpd.GeoDataFrame, Any, int], gpd.GeoDataFrame]
-    refuse: Callable[[Item, Request, Any], str | None]
+    options: type[OptionsT]
+    requests: Callable[[gpd.GeoDataFrame, OptionsT, int], gpd.GeoDataFrame]
+    refuse: Callable[[Item, Request, OptionsT], str | None]
     rank: Callable[[Item, Request], tuple[Any, ...]]
-    judge: Callable[[Pixels], tuple[Mask, Mask]]
-    properties: tuple[str, ...]
-    typical: Typical
-    reads: Literal["band", "mask"] = "band"
+    properties: tuple[str, ...] = ()
+    resolve: Callable[[Request, Sequence[Item], OptionsT, int], list[Request]] | None = None
+
+
+@dataclass(frozen=True)
+class Assets:
+    """The assets of a scene, by the names used here.
+
+    Attributes:
+        bands: assets of the model's bands, in the model's order.
+        grid: asset on the finest grid, which chips are counted on.
+        optional: assets that an item may lack.
+        aliases: other names that the catalogue has given to these assets → the name used here.
+        shown: what a picture of its chips is made of, on the finest grid: (asset, band from 1) of red, green and blue,
+            or of one in grey; empty: the first band of `grid`.
+    """
+
+    bands: tuple[str, ...]
+    grid: str
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
-    alternate: str | None = None
-    rewrite: Callable[[str, Any], str] | None = None
-    access: tuple[Access, ...] = ()
-    derivation: Derivation | None = None
     shown: tuple[tuple[str, int], ...] = ()
-    sample_has_items: bool = False
-    resolve: Callable[[Request, Sequence[Item], Any, int], list[Request]] | None = None
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """Every asset that the pipeline keeps: bands and quality, without repeats."""
-        return tuple(dict.fromkeys((*self.bands, *self.quality)))
 
     @property
     def view(self) -> tuple[tuple[str, int], ...]:
         """(asset, band from 1) that a picture of its chips is made of: three of them, or one."""
-        return self.shown or ((self.grid_asset, 1),)
+        return self.shown or ((self.grid, 1),)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What cloud and nodata are judged from.
+
+    Attributes:
+        assets: the quality assets.
+        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
+        reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
+    """
+
+    assets: tuple[str, ...]
+    judge: Callable[[Pixels], tuple[Mask, Mask]]
+    reads: Literal["band", "mask"] = "band"
+
+
+@dataclass(frozen=True)
+class Files(Generic[OptionsT]):
+    """Which files are read, and how they are accessed.
+
+    Attributes:
+        access: ways to access them; the first that applies to an href is taken.
+        alternate: name of the alternate-assets entry whose href is read instead of the asset's own.
+        rewrite: (href, options) → href that the recipe wants read; None: as it is.
+        derivation: how images are resampled, where the recipe says `derived`.
+    """
+
+    access: tuple[Access, ...] = ()
+    alternate: str | None = None
+    rewrite: Callable[[str, OptionsT], str] | None = None
+    derivation: Derivation[OptionsT] | None = None
+
+
+@dataclass(frozen=True)
+class Platform(Generic[OptionsT]):
+    """One source of scenes, generic over its recipe fields.
+
+    Attributes:
+        key: name in partitions, paths and the index.
+        title: name in pictures and messages.
+        scenes: where its scenes are looked up.
+        rules: which searches are made, and which scene each gets.
+        assets: names of its assets.
+        quality: what cloud and nodata are judged from.
+        files: which files are read, and how they are accessed.
+        typical: the typical size of one of its scenes.
+    """
+
+    key: str
+    title: str
+    scenes: SceneSource
+    rules: Rules[OptionsT]
+    assets: Assets
+    quality: Quality
+    files: Files[OptionsT] = field(default_factory=Files)
+    typical: Typical = field(default_factory=Typical)
+
+    @property
+    def asset_names(self) -> tuple[str, ...]:
+        """Every asset that the pipeline keeps: bands and quality, without repeats."""
+        return tuple(dict.fromkeys((*self.assets.bands, *self.quality.assets)))
 
     def missing(self, item: Item, among: Sequence[str]) -> list[str]:
-        """Those of some assets that an item should have and has not."""
-        return [name for name in among if name not in item["assets"] and name not in self.optional]
+        """Those of some assets that an item should have and lacks."""
+        return [name for name in among if name not in item["assets"] and name not in self.assets.optional]
 
     def read_item(self, document: Item) -> Item:
         """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
@@ -211,20 +270,20 @@ class Platform:
         Raises:
             InputError: the item is not valid; names item and field.
         """
-        return read_item(document, bands=self.assets, aliases=self.aliases)
+        return read_item(document, bands=self.asset_names, aliases=self.assets.aliases)
 
-    def href(self, asset: Mapping[str, Any], options: Options | None = None) -> str:
+    def href(self, asset: Mapping[str, Any], options: OptionsT | None = None) -> str:
         """The href of an asset that is to be read.
 
         Args:
             asset: of an item; its alternate href is taken where the platform prefers it.
             options: of a recipe, where it may want another place; None for items whose hrefs are settled.
         """
-        alternate = (asset.get("alternate") or {}).get(self.alternate) or {}
+        alternate = (asset.get("alternate") or {}).get(self.files.alternate) or {}
         href = str(alternate.get("href") or asset["href"])
-        return self.rewrite(href, options) if self.rewrite and options is not None else href
+        return self.files.rewrite(href, options) if self.files.rewrite and options is not None else href
 
-    def settled(self, item: Item, options: Options, hrefs: Mapping[str, str] | None = None) -> Item:
+    def settled(self, item: Item, options: OptionsT, hrefs: Mapping[str, str] | None = None) -> Item:
         """The item with its assets' hrefs settled; the other addresses of an asset are dropped.
 
         Args:
@@ -240,12 +299,15 @@ class Platform:
 
     def access_to(self, href: str) -> Access:
         """How one href is accessed."""
-        return access_for(self.access, href)
+        return access_for(self.files.access, href)
 
-    def with_access(self, *ways: Access) -> Platform:
+    def with_access(self, *ways: Access) -> Platform[OptionsT]:
         """The platform with other ways to reach files, tried before its own, such as those of our storage.
 
         Ways without hosts are left out: they would apply to every file.
         """
         own = tuple(way for way in ways if way.hosts)
-        return replace(self, access=(*own, *self.access)) if own else self
+        return replace(self, files=replace(self.files, access=(*own, *self.files.access))) if own else self
+
+
+AnyPlatform: TypeAlias = Platform[Any]  # where it does not matter which recipe fields it has

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Files,
+    Mask,
+    Pixels,
+    Platform,
+    Quality,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -73,7 +84,7 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     return (qa & QA_CLOUD).astype(np.bool_), (qa & QA_FILL).astype(np.bool_)
 
 
-def landsat(key: str, title: str) -> Platform:
+def landsat(key: str, title: str) -> Platform[LandsatOptions]:
     """The platform of one processing level; `key` is also its collection id."""
 
     def requests(sample: gpd.GeoDataFrame, options: LandsatOptions, seed: int) -> gpd.GeoDataFrame:
@@ -82,21 +93,16 @@ def landsat(key: str, title: str) -> Platform:
     return Platform(
         key=key,
         title=title,
-        catalogue="stac_usgs",
-        collection=key,
-        sample="mgrs_sample",
-        bands=BANDS,
-        quality=("qa_pixel",),
-        grid_asset="qa_pixel",
-        options=LandsatOptions,
-        requests=requests,
-        refuse=refuse,
-        rank=rank,
-        judge=judge,
-        properties=("eo:cloud_cover", "platform", "eo:platform", *SUN_ELEVATION),
+        scenes=SceneSource(catalogue="stac_usgs", collection=key, sample="mgrs_sample"),
+        rules=Rules(
+            options=LandsatOptions,
+            requests=requests,
+            refuse=refuse,
+            rank=rank,
+            properties=("eo:cloud_cover", "platform", "eo:platform", *SUN_ELEVATION),
+        ),
+        assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
+        quality=Quality(assets=("qa_pixel",), judge=judge),
+        files=Files(access=(Access(requester_pays=True, hosts=("usgs-landsat",)),), alternate="s3"),
         typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
-        aliases=ALIASES,
-        alternate="s3",
-        access=(Access(requester_pays=True, hosts=("usgs-landsat",)),),
-        shown=(("red", 1), ("green", 1), ("blue", 1)),
     )

@@ -12,7 +12,20 @@ import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from clay_assets.draws import keyed_hash
-from clay_assets.platforms.base import Derivation, Mask, Options, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Derivation,
+    Files,
+    Mask,
+    Options,
+    Pixels,
+    Platform,
+    Quality,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.request_table import request_table, year_bounds
 from clay_assets.stac import Item
 from clay_assets.transport.access import Access
@@ -90,23 +103,23 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 PLATFORM = Platform(
     key=KEY,
     title="LINZ",
-    catalogue="linz_catalog",
-    collection=None,  # each survey is a collection
-    sample="linz_sample",
-    sample_has_items=True,
-    bands=("visual",),  # red, green and blue in one file
-    quality=("visual",),
-    reads="mask",
-    grid_asset="visual",
-    options=LinzOptions,
-    requests=requests,
-    refuse=refuse,
-    rank=rank,
-    judge=judge,
-    properties=(),
+    scenes=SceneSource(
+        catalogue="linz_catalog",
+        collection=None,  # each survey is a collection
+        sample="linz_sample",
+        sample_has_items=True,
+    ),
+    rules=Rules(options=LinzOptions, requests=requests, refuse=refuse, rank=rank),
+    assets=Assets(
+        bands=("visual",),  # red, green and blue in one file
+        grid="visual",
+        shown=(("visual", 1), ("visual", 2), ("visual", 3)),
+    ),
+    quality=Quality(assets=("visual",), judge=judge, reads="mask"),
+    files=Files(
+        access=(Access(unsigned=True, hosts=("nz-imagery",)),),
+        derivation=Derivation(gsd=lambda options: float(options.gsd), resampling="bilinear", bands=3, masked=True),
+    ),
     # A sheet of the 1:1,000 series, 480 m × 720 m, at 0.3 m; one bit of mask; RGBA at 0.1 m before, RGB after.
     typical=Typical(2400, 1600, quality_bytes=1 / 8, image_bytes=36, derived_bytes=3),
-    access=(Access(unsigned=True, hosts=("nz-imagery",)),),
-    derivation=Derivation(gsd=lambda options: float(options.gsd), resampling="bilinear", bands=3, masked=True),
-    shown=(("visual", 1), ("visual", 2), ("visual", 3)),
 )

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from clay_assets.platforms.base import Derivation, Mask, Options, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Derivation,
+    Files,
+    Mask,
+    Options,
+    Pixels,
+    Platform,
+    Quality,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.request_table import month_bounds, request_table
 from clay_assets.stac import Item, item_datetime
@@ -138,22 +151,25 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 PLATFORM = Platform(
     key=KEY,
     title="MODIS 09A1",
-    catalogue="stac_planetary_computer",
-    collection="modis-09A1-061",
-    sample="modis_sample",
-    bands=BANDS,
-    quality=(STATE, QC, BANDS[0]),
-    optional=(STATE,),
-    grid_asset=BANDS[0],
-    options=ModisOptions,
-    requests=requests,
-    refuse=refuse,
-    rank=rank,
-    judge=judge,
-    properties=("platform", "modis:vertical-tile", "modis:horizontal-tile"),
+    scenes=SceneSource(catalogue="stac_planetary_computer", collection="modis-09A1-061", sample="modis_sample"),
+    rules=Rules(
+        options=ModisOptions,
+        requests=requests,
+        refuse=refuse,
+        rank=rank,
+        properties=("platform", "modis:vertical-tile", "modis:horizontal-tile"),
+    ),
+    assets=Assets(
+        bands=BANDS,
+        grid=BANDS[0],
+        optional=(STATE,),
+        shown=((BANDS[0], 1), (BANDS[3], 1), (BANDS[2], 1)),  # red, green, blue
+    ),
+    quality=Quality(assets=(STATE, QC, BANDS[0]), judge=judge),
+    files=Files(
+        access=(signed("modiseuwest"),),
+        derivation=Derivation(crs="EPSG:3857", fill={**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}),
+    ),
     # A tile in EPSG:3857 keeps about its 2,400² pixels; int16 bands, uint32 QC, uint16 state.
     typical=Typical(2400, 2400, quality_bytes=8, image_bytes=20, derived_bytes=20),
-    access=(signed("modiseuwest"),),
-    derivation=Derivation(crs="EPSG:3857", fill={**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}),
-    shown=((BANDS[0], 1), (BANDS[3], 1), (BANDS[2], 1)),  # red, green, blue
 )

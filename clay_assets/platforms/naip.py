@@ -16,7 +16,19 @@ import numpy as np
 from pydantic import Field
 
 from clay_assets.draws import draw, keyed_hash
-from clay_assets.platforms.base import Mask, Pixels, Platform, ReferenceOrCopy, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Files,
+    Mask,
+    Pixels,
+    Platform,
+    Quality,
+    ReferenceOrCopy,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.request_table import request_table, year_bounds
 from clay_assets.stac import Item, item_datetime
@@ -110,22 +122,14 @@ def rewrite(href: str, options: NaipOptions) -> str:
 PLATFORM = Platform(
     key=KEY,
     title="NAIP",
-    catalogue="stac_planetary_computer",
-    collection="naip",
-    sample="naip_sample",
-    bands=("image",),  # red, green, blue and near infrared in one file
-    quality=("image",),
-    reads="mask",
-    grid_asset="image",
-    options=NaipOptions,
-    requests=requests,
-    resolve=resolve,
-    refuse=refuse,
-    rank=rank,
-    judge=judge,
-    properties=(),
+    scenes=SceneSource(catalogue="stac_planetary_computer", collection="naip", sample="naip_sample"),
+    rules=Rules(options=NaipOptions, requests=requests, resolve=resolve, refuse=refuse, rank=rank),
+    assets=Assets(
+        bands=("image",),  # red, green, blue and near infrared in one file
+        grid="image",
+        shown=(("image", 1), ("image", 2), ("image", 3)),
+    ),
+    quality=Quality(assets=("image",), judge=judge, reads="mask"),
+    files=Files(access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))), rewrite=rewrite),
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
-    rewrite=rewrite,
-    access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))),
-    shown=(("image", 1), ("image", 2), ("image", 3)),
 )

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Files,
+    Mask,
+    Pixels,
+    Platform,
+    Quality,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
 from clay_assets.stac import Item, item_datetime
@@ -77,19 +88,16 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 PLATFORM = Platform(
     key=KEY,
     title="Sentinel-1 RTC",
-    catalogue="stac_planetary_computer",
-    collection="sentinel-1-rtc",
-    sample="mgrs_sample",
-    bands=("vv", "vh"),
-    quality=("vv", "vh"),
-    grid_asset="vv",
-    options=Sentinel1Options,
-    requests=requests,
-    refuse=refuse,
-    rank=rank,
-    judge=judge,
-    properties=("sar:instrument_mode", "sar:polarizations"),
+    scenes=SceneSource(catalogue="stac_planetary_computer", collection="sentinel-1-rtc", sample="mgrs_sample"),
+    rules=Rules(
+        options=Sentinel1Options,
+        requests=requests,
+        refuse=refuse,
+        rank=rank,
+        properties=("sar:instrument_mode", "sar:polarizations"),
+    ),
+    assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
+    quality=Quality(assets=("vv", "vh"), judge=judge),
+    files=Files(access=(signed("sentinel1euwestrtc"),)),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
-    access=(signed("sentinel1euwestrtc"),),
-    shown=(("vv", 1),),
 )

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from clay_assets.platforms.base import Mask, Pixels, Platform, Request, Typical
+from clay_assets.platforms.base import (
+    Assets,
+    Files,
+    Mask,
+    Pixels,
+    Platform,
+    Quality,
+    Request,
+    Rules,
+    SceneSource,
+    Typical,
+)
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -87,31 +98,32 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 PLATFORM = Platform(
     key=KEY,
     title="Sentinel-2 L2A",
-    catalogue="stac_earth_search",
-    collection="sentinel-2-l2a",
-    sample="mgrs_sample",
-    bands=(
-        "blue",
-        "green",
-        "red",
-        "rededge1",
-        "rededge2",
-        "rededge3",
-        "nir",
-        "nir08",
-        "swir16",
-        "swir22",
+    scenes=SceneSource(catalogue="stac_earth_search", collection="sentinel-2-l2a", sample="mgrs_sample"),
+    rules=Rules(
+        options=Sentinel2Options,
+        requests=requests,
+        refuse=refuse,
+        rank=rank,
+        properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
     ),
-    quality=("scl",),
-    grid_asset="red",
-    options=Sentinel2Options,
-    requests=requests,
-    refuse=refuse,
-    rank=rank,
-    judge=judge,
-    properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
+    assets=Assets(
+        bands=(
+            "blue",
+            "green",
+            "red",
+            "rededge1",
+            "rededge2",
+            "rededge3",
+            "nir",
+            "nir08",
+            "swir16",
+            "swir22",
+        ),
+        grid="red",
+        shown=(("red", 1), ("green", 1), ("blue", 1)),
+    ),
+    quality=Quality(assets=("scl",), judge=judge),
+    files=Files(access=(Access(unsigned=True, hosts=("sentinel-cogs",)),)),
     # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
-    access=(Access(unsigned=True, hosts=("sentinel-cogs",)),),
-    shown=(("red", 1), ("green", 1), ("blue", 1)),
 )

@@ -106,7 +106,7 @@ class Recipe(_Strict):
         for key, platform in sorted(PLATFORMS.items()):
             section = given.get(key, {})
             try:
-                read[key] = section if isinstance(section, Options) else platform.options.model_validate(section)
+                read[key] = section if isinstance(section, Options) else platform.rules.options.model_validate(section)
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, (key,)))) from error
         return read

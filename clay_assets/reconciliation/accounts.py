@@ -14,7 +14,7 @@ import pandas as pd
 from clay_assets.chips.cells import INDEXED
 from clay_assets.chips.merge import read_manifest
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.loader import Published
 from clay_assets.scenes.cost import estimate_cost
@@ -129,7 +129,7 @@ def records(accounts: list[Account]) -> list[dict[str, str]]:
     ]
 
 
-def _account(store: Store, recipe: Recipe, platform: Platform, merged: int) -> Account:
+def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -> Account:
     published = recipe.published.get(platform.key, Published())
     requests = _table(store, layout.table("scene_requests", platform.key))
     planned: dict[str, int] = {}

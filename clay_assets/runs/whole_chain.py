@@ -54,7 +54,7 @@ def steps(
         on_total: called with the number of all steps, once it is known.
     """
     wanted = sorted({platform_of(key).key for key in platforms})
-    samples = {key: platform_of(key).sample for key in wanted}
+    samples = {key: platform_of(key).scenes.sample for key in wanted}
     before = [
         *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
         *(Step("requests", key, needs=samples[key]) for key in wanted),

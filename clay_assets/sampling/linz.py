@@ -21,7 +21,7 @@ from shapely.errors import ShapelyError
 from clay_assets.draws import draw
 from clay_assets.errors import ClayError, InputError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.linz import KEY, LinzOptions
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.sources.static_stac import absolute, links, read_document, root_of
@@ -74,7 +74,7 @@ class Drawn:
 
 
 def draw_sheets(
-    platform: Platform,
+    platform: AnyPlatform,
     catalog: str,
     options: LinzOptions,
     seed: int,
@@ -213,9 +213,9 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
         raise InputError(f"{href}: is no STAC item with a place and files ({error!r}).") from error
 
 
-def _as_kept(platform: Platform, item: Item, href: str) -> Item:
+def _as_kept(platform: AnyPlatform, item: Item, href: str) -> Item:
     kept = platform.read_item(item)
-    if missing := platform.missing(kept, platform.assets):
+    if missing := platform.missing(kept, platform.asset_names):
         raise InputError(f"{href}: is without asset {', '.join(missing)}.")
     return as_stac_1_1(kept)
 

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.eligibility import eligible_items
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.modis import COLUMNS, FILL, ROWS, ModisOptions, on_earth, tile_filter, tile_name
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.sources.rasters import open_raster
@@ -86,7 +86,7 @@ def tile_polygon(vertical: int, horizontal: int) -> BaseGeometry:
 
 
 def tile_states(
-    platform: Platform,
+    platform: AnyPlatform,
     catalogue: Callable[[], Catalogue],
     options: ModisOptions,
     executor: Executor,
@@ -125,7 +125,7 @@ def tile_states(
             continue
         admitted, _ = eligible_items(platform, answer, options)
         if admitted:
-            best = min(admitted, key=lambda item: platform.rank(item, answer.request))
+            best = min(admitted, key=lambda item: platform.rules.rank(item, answer.request))
             href = platform.href(best["assets"][options.reference_band], options)
             tiles.loc[name, "item_id"] = best["id"]
             jobs[name] = _Read(href, platform.access_to(href))

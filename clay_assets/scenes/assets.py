@@ -31,7 +31,7 @@ asset = partial(stage_asset, group="scenes", number=3)
     job="requests",
     partitions_def=platforms,
     # A platform loads its own sample in the body, so it runs where no other was made.
-    deps=sorted({platform.sample for platform in PLATFORMS.values()}),
+    deps=sorted({platform.scenes.sample for platform in PLATFORMS.values()}),
     pool=STAC_API,
     io_manager_key="geo_tables",
     check_specs=[none_failed_spec("scene_requests", "searches")],
@@ -51,10 +51,10 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
     from clay_assets.storage import layout
 
     platform, recipe = platform_of(context.partition_key), clay.recipe()
-    requests = make_requests(platform, clay.table(platform.sample), recipe)
+    requests = make_requests(platform, clay.table(platform.scenes.sample), recipe)
     failures, searches = pd.DataFrame(columns=["location", "error"]), 0
     tolerance = recipe.tolerance.failed_requests
-    if platform.resolve:
+    if platform.rules.resolve:
         searches = len(requests)
         with ProgressReporter(context.log, "locations") as progress:
             resolved = resolve_requests(platform, requests, clay.catalogue(platform), recipe, progress)

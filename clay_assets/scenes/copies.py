@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clay_assets.errors import SourceError
-from clay_assets.platforms.base import Options, Platform
+from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.sources.downloads import fetch, size_of
 from clay_assets.stac import Item
 from clay_assets.storage import layout
@@ -39,7 +39,7 @@ class Copied:
     written: int
 
 
-def copy_scene(platform: Platform, options: Options, store: Store, item: Item) -> Copied:
+def copy_scene(platform: AnyPlatform, options: Options, store: Store, item: Item) -> Copied:
     """Copy all files of one scene into our storage, below `imagery/{platform}/{item_id}/`.
 
     Raises:
@@ -69,7 +69,7 @@ def copy_scene(platform: Platform, options: Options, store: Store, item: Item) -
 class _Source:
     """One file to copy."""
 
-    def __init__(self, href: str, platform: Platform) -> None:
+    def __init__(self, href: str, platform: AnyPlatform) -> None:
         self.href = href
         self.access = platform.access_to(href)
         self.address = _address(href, self.access)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.recipes import Recipe
 
 
@@ -25,7 +25,7 @@ class CostEstimate:
     bytes_to_copy: int
 
 
-def estimate_cost(platform: Platform, requests: int, recipe: Recipe) -> CostEstimate:
+def estimate_cost(platform: AnyPlatform, requests: int, recipe: Recipe) -> CostEstimate:
     """The cost of a number of requests."""
     typical, imagery = platform.typical, recipe.options(platform.key).imagery
     read, copied = typical.quality_bytes, 0.0

@@ -17,7 +17,7 @@ from typing import Any
 
 from clay_assets.errors import InputError, SourceError, StorageError
 from clay_assets.grids import Grid
-from clay_assets.platforms.base import Options, Platform
+from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.scenes.resample import (
     ResampleSpec,
     check_same_grid,
@@ -62,10 +62,10 @@ class Derived:
     note: str | None
 
 
-def derive_scene(platform: Platform, options: Options, store: Store, item: Item) -> Derived:
+def derive_scene(platform: AnyPlatform, options: Options, store: Store, item: Item) -> Derived:
     """Resample the images of one scene into our storage, below `imagery/{platform}/{item_id}/`.
 
-    All files of a scene lie on one grid, worked out from the source of `platform.grid_asset`. Other files in the
+    All files of a scene lie on one grid, worked out from the source of `platform.assets.grid`. Other files in the
     scene's folder, as another recipe made them, are deleted at the end.
 
     Args:
@@ -86,14 +86,14 @@ def derive_scene(platform: Platform, options: Options, store: Store, item: Item)
     keys = {name: _key(platform, item, name, hrefs[name], specs[name]) for name in names}
     absent = [name for name, key in keys.items() if store.size(key) is None]
     if absent:
-        first = platform.grid_asset
+        first = platform.assets.grid
         with _naming(item, first):
             grid = _source_grid(platform, hrefs[first])
             new = target_grid(grid, specs[first], hrefs[first])
         for name in absent:
             with _naming(item, name):
                 _make(platform, store, keys[name], hrefs[name], specs[name], grid, new)
-    made = _stored_grid(store, keys[platform.grid_asset])
+    made = _stored_grid(store, keys[platform.assets.grid])
     there = store.list(layout.imagery(platform.key, item["id"], "").rstrip("/"))
     store.delete([key for key in there if key not in keys.values()])
     return Derived(
@@ -101,24 +101,26 @@ def derive_scene(platform: Platform, options: Options, store: Store, item: Item)
         files=len(keys),
         bytes=sum(there[key] for key in keys.values()),
         written=len(absent),
-        note=_note(made, specs[platform.grid_asset]),
+        note=_note(made, specs[platform.assets.grid]),
     )
 
 
-def _names(platform: Platform, item: Item) -> list[str]:
+def _names(platform: AnyPlatform, item: Item) -> list[str]:
     """Assets to make: the one of the grid first, without optional ones that the item lacks."""
-    missing = platform.missing(item, platform.assets)
-    if platform.grid_asset not in item["assets"]:
-        missing = list(dict.fromkeys((platform.grid_asset, *missing)))
+    missing = platform.missing(item, platform.asset_names)
+    if platform.assets.grid not in item["assets"]:
+        missing = list(dict.fromkeys((platform.assets.grid, *missing)))
     if missing:
         raise InputError(
             f"{item['id']}: no asset {', '.join(missing)}, which its images are made from. Re-materialise scene_picks."
         )
-    return list(dict.fromkeys((platform.grid_asset, *(name for name in platform.assets if name in item["assets"]))))
+    return list(
+        dict.fromkeys((platform.assets.grid, *(name for name in platform.asset_names if name in item["assets"])))
+    )
 
 
-def _spec(platform: Platform, options: Options, asset: str) -> ResampleSpec:
-    derivation = platform.derivation
+def _spec(platform: AnyPlatform, options: Options, asset: str) -> ResampleSpec:
+    derivation = platform.files.derivation
     if derivation is None:
         raise InputError(f'{platform.key}: imagery = "derived" is not available. Use "reference" or "copy".')
     return ResampleSpec(
@@ -131,7 +133,7 @@ def _spec(platform: Platform, options: Options, asset: str) -> ResampleSpec:
     )
 
 
-def _key(platform: Platform, item: Item, asset: str, href: str, spec: ResampleSpec) -> str:
+def _key(platform: AnyPlatform, item: Item, asset: str, href: str, spec: ResampleSpec) -> str:
     made_of = json.dumps([DERIVED_VERSION, href, asdict(spec)], sort_keys=True)
     fingerprint = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
     return layout.imagery(platform.key, item["id"], f"{asset}-{fingerprint}.tif")
@@ -147,17 +149,17 @@ def _naming(item: Item, asset: str) -> Iterator[None]:
         raise SourceError(f"{item['id']}, asset {asset}: {error}") from error
 
 
-def _source_grid(platform: Platform, href: str) -> Grid:
+def _source_grid(platform: AnyPlatform, href: str) -> Grid:
     for attempt in retrying(WORK_ATTEMPTS):
         with attempt, open_raster(href, platform.access_to(href)) as source:
             return grid_of(source)
     raise AssertionError("tenacity either returns or raises")
 
 
-def _make(platform: Platform, store: Store, key: str, href: str, spec: ResampleSpec, grid: Grid, new: Grid) -> None:
+def _make(platform: AnyPlatform, store: Store, key: str, href: str, spec: ResampleSpec, grid: Grid, new: Grid) -> None:
     for attempt in retrying(WORK_ATTEMPTS):
         with attempt, store.writing(key) as path, open_raster(href, platform.access_to(href)) as source:
-            check_same_grid(grid_of(source), grid, href, platform.grid_asset)
+            check_same_grid(grid_of(source), grid, href, platform.assets.grid)
             write_resampled(path, source, grid, new, spec)
 
 

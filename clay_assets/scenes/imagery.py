@@ -24,7 +24,7 @@ import pandas as pd
 
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
-from clay_assets.platforms.base import Options, Platform
+from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.scenes.copies import Copied, copy_scene
 from clay_assets.scenes.derived import Derived, derive_scene
@@ -59,7 +59,7 @@ class Imagery:
 
 
 def readable_items(
-    platform: Platform,
+    platform: AnyPlatform,
     items: Sequence[Item],
     options: Options,
     store: Store,
@@ -85,7 +85,7 @@ def readable_items(
     if options.imagery == "reference":
         rows = [_row(item["id"], REFERENCED) for item in items]
         return Imagery([platform.settled(item, options) for item in items], _ledger(rows))
-    if options.imagery == "derived" and platform.derivation is None:
+    if options.imagery == "derived" and platform.files.derivation is None:
         raise InputError(f'{platform.key}: imagery = "derived" is not for it; "reference" and "copy" are.')
     make: Callable[[Item], Copied | Derived]
     if options.imagery == "derived":

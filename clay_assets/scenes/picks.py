@@ -26,7 +26,7 @@ import pandas as pd
 
 from clay_assets.catalogues.base import Answer, Catalogue
 from clay_assets.catalogues.eligibility import eligible_items, full_items
-from clay_assets.platforms.base import Options, Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.stac import Item
@@ -49,7 +49,7 @@ class Picks:
 
 
 def pick_scenes(
-    platform: Platform,
+    platform: AnyPlatform,
     year: int,
     requests: Sequence[Request],
     catalogue: Catalogue,
@@ -107,7 +107,7 @@ def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["requests without a scene"], -row["candidates refused"], row["reason"]))
 
 
-def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item | None, dict[str, Any]]:
+def _decide(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[Item | None, dict[str, Any]]:
     row: dict[str, Any] = {
         "outcome": FAILED,
         "reason": answer.error,
@@ -123,7 +123,7 @@ def _decide(platform: Platform, answer: Answer, options: Options) -> tuple[Item 
     if not admitted:
         row.update(outcome=NONE, reason=_summary(rejected))
         return None, row
-    best = min(admitted, key=lambda item: platform.rank(item, answer.request))
+    best = min(admitted, key=lambda item: platform.rules.rank(item, answer.request))
     row.update(outcome=PICKED, reason=None, item_id=best["id"], cloud_cover=number(best, "eo:cloud_cover"))
     whole = next(candidate for candidate in answer.candidates if candidate["id"] == best["id"])
     return whole, row
@@ -137,7 +137,7 @@ def _summary(rejected: Mapping[str, int]) -> str:
 
 
 def _ledger(
-    platform: Platform, year: int, requests: Sequence[Request], rows: Mapping[str, dict[str, Any]]
+    platform: AnyPlatform, year: int, requests: Sequence[Request], rows: Mapping[str, dict[str, Any]]
 ) -> pd.DataFrame:
     frame = pd.DataFrame(
         [

@@ -16,7 +16,7 @@ import pandas as pd
 from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.eligibility import eligible_items, full_items
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.request_table import request_table, requests_in
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
@@ -38,7 +38,7 @@ class Resolved:
     failures: pd.DataFrame
 
 
-def make_requests(platform: Platform, sample: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
+def make_requests(platform: AnyPlatform, sample: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
     """All searches of a platform, over all years.
 
     Args:
@@ -49,11 +49,11 @@ def make_requests(platform: Platform, sample: gpd.GeoDataFrame, recipe: Recipe) 
     Raises:
         InputError: two requests have the same id.
     """
-    table = platform.requests(sample, recipe.options(platform.key), recipe.seed)
+    table = platform.rules.requests(sample, recipe.options(platform.key), recipe.seed)
     repeated = table["request_id"][table["request_id"].duplicated()]
     if len(repeated):
         raise InputError(
-            f"{platform.key}: request {repeated.iloc[0]} occurs twice; {platform.sample} names a location twice."
+            f"{platform.key}: request {repeated.iloc[0]} occurs twice; {platform.scenes.sample} names a location twice."
         )
     return cast(gpd.GeoDataFrame, table)
 
@@ -64,7 +64,7 @@ def requests_of(table: gpd.GeoDataFrame, year: int) -> list[Request]:
 
 
 def resolve_requests(
-    platform: Platform,
+    platform: AnyPlatform,
     searches: gpd.GeoDataFrame,
     catalogue: Catalogue,
     recipe: Recipe,
@@ -82,7 +82,7 @@ def resolve_requests(
     Raises:
         SourceError: the catalogue as a whole does not answer.
     """
-    assert platform.resolve is not None
+    assert platform.rules.resolve is not None
     options = recipe.options(platform.key)
     requests: list[Request] = []
     chosen: dict[str, Item] = {}
@@ -92,11 +92,11 @@ def resolve_requests(
         if answer.error is None:
             admitted, _ = eligible_items(platform, answer, options)
             candidates = {item["id"]: item for item in answer.candidates}
-            for request in platform.resolve(answer.request, admitted, options, recipe.seed):
+            for request in platform.rules.resolve(answer.request, admitted, options, recipe.seed):
                 requests.append(request)
                 within = [item for item in admitted if request.start <= item_datetime(item) < request.end]
                 if within:
-                    best = min(within, key=lambda item: platform.rank(item, request))
+                    best = min(within, key=lambda item: platform.rules.rank(item, request))
                     chosen[best["id"]] = candidates[best["id"]]
                     wanted_at.setdefault(best["id"], []).append(request.location)
         else:

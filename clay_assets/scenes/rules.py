@@ -19,7 +19,7 @@ from clay_assets.catalogues.eligibility import eligible_items
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding, names
 from clay_assets.grids import HALF_TURN
-from clay_assets.platforms.base import Options, Platform, Request
+from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.scenes.imagery import FAILED
 from clay_assets.scenes.picks import PICKED
 from clay_assets.stac import FOOTPRINT_ROUNDING, Item, item_datetime
@@ -83,7 +83,7 @@ def items_of_ledger(ledger: pd.DataFrame, items: Sequence[Item]) -> Finding:
 
 
 def picks_as_requested(
-    platform: Platform,
+    platform: AnyPlatform,
     year: int,
     requests: Sequence[Request],
     ledger: pd.DataFrame,

@@ -63,7 +63,7 @@ def catalogue(url: str, **options: Any) -> ApiCatalogue:
 
 def pick(url: str, tiles: list[str], **options: Any) -> Picks:
     requests = [request(tile) for tile in tiles]
-    return pick_scenes(PLATFORM, 2020, requests, catalogue(url, **options), PLATFORM.options())
+    return pick_scenes(PLATFORM, 2020, requests, catalogue(url, **options), PLATFORM.rules.options())
 
 
 def outcomes(picks: Picks) -> dict[str, str]:
@@ -227,7 +227,7 @@ def test_no_more_at_once_than_the_limit(proxy: FaultProxy) -> None:
         Request(f"{number}", tile, "Q1", *quarter_bounds(2020, 1), shapely.box(6.2, 0.2, 6.8, 0.8))
         for number, tile in enumerate(tiles)
     ]
-    picks = pick_scenes(PLATFORM, 2020, requests, catalogue(proxy.url, requests_in_flight=3), PLATFORM.options())
+    picks = pick_scenes(PLATFORM, 2020, requests, catalogue(proxy.url, requests_in_flight=3), PLATFORM.rules.options())
     assert len(picks.ledger) == 24
     assert proxy.max_in_flight == 3
 

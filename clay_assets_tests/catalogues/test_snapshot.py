@@ -72,7 +72,7 @@ def test_a_folder_whose_files_have_different_columns(tmp_path: Path) -> None:
     assert found(str(tmp_path), request(), request(quarter=2)) == BOTH
     platform = PLATFORMS[SENTINEL_2]
     picks = pick_scenes(
-        platform, 2020, [request(), request(quarter=2)], SnapshotCatalogue(str(tmp_path)), platform.options()
+        platform, 2020, [request(), request(quarter=2)], SnapshotCatalogue(str(tmp_path)), platform.rules.options()
     )
     assert [item["id"] for item in picks.items] == ["a", "b"]
     assert picks.items[1]["properties"]["sentinel2:nodata_pixel_percentage"] == 3.5
@@ -142,7 +142,7 @@ def test_without_a_collection_column_everything_is_of_the_collection(tmp_path: P
     pq.write_table(pq.read_table(path).drop_columns("collection"), path)
     assert found(path, request(), request(quarter=2)) == BOTH
     platform = PLATFORMS[SENTINEL_2]
-    picks = pick_scenes(platform, 2020, [request()], SnapshotCatalogue(path), platform.options())
+    picks = pick_scenes(platform, 2020, [request()], SnapshotCatalogue(path), platform.rules.options())
     assert [item["id"] for item in picks.items] == ["a"]
 
 
@@ -251,7 +251,7 @@ def test_an_item_in_two_files_is_one_and_the_first_counts(tmp_path: Path) -> Non
     snapshot(tmp_path / "1.parquet", [first])
     snapshot(tmp_path / "2.parquet", [later])
     platform = PLATFORMS[SENTINEL_2]
-    picks = pick_scenes(platform, 2020, [request()], SnapshotCatalogue(str(tmp_path)), platform.options())
+    picks = pick_scenes(platform, 2020, [request()], SnapshotCatalogue(str(tmp_path)), platform.rules.options())
     assert picks.ledger["candidates"].tolist() == [1]
     assert picks.ledger["cloud_cover"].tolist() == [10.0]
     assert [item["properties"]["eo:cloud_cover"] for item in picks.items] == [10.0]
@@ -262,7 +262,7 @@ def test_items_without_the_quality_asset_are_refused_and_counted(tmp_path: Path)
     items = [sentinel_2_item("a", when, 1.0, without=("scl",)), sentinel_2_item("b", when, 5.0)]
     platform = PLATFORMS[SENTINEL_2]
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "items.parquet", items))
-    picks = pick_scenes(platform, 2020, [request()], catalogue, platform.options())
+    picks = pick_scenes(platform, 2020, [request()], catalogue, platform.rules.options())
     row = picks.ledger.iloc[0]
     assert (row["outcome"], row["item_id"], row["rejected"]) == ("picked", "b", '{"without asset scl": 1}')
 

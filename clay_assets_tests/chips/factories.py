@@ -17,8 +17,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.cells import INDEXED, ChipCell
+from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.indexing import LEDGER_TYPES
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clay_assets.chips import sorting
-from clay_assets.chips.merge import merge
 from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.merge import merge
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore, Store
 from clay_assets_tests.chips.factories import S2, ledger_of, write_cell

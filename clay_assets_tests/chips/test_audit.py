@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from clay_assets.chips.merge import merge
-from clay_assets.chips.audit import stale_cells, look_at_cell, merged_ids_unique, rows_of_chip_indexes
+from clay_assets.chips.audit import look_at_cell, merged_ids_unique, rows_of_chip_indexes, stale_cells
 from clay_assets.chips.cells import ChipCell, stored_cell, stored_cells
+from clay_assets.chips.merge import merge
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode

@@ -172,6 +172,6 @@ def test_each_row_of_the_index_has_that_of_its_own_chip(tmp_path) -> None:
     polygon = shapely.from_wkb(table["geometry"][0].as_py())
     latitude = polygon.centroid.y
     assert table["gsd"][0].as_py() == pytest.approx(500 * np.cos(np.radians(latitude)), rel=0.007)
-    every = index_scene(pystac.Item.from_dict(document), S2, options=PLATFORMS[S2].options(max_chip_nodata=1))
+    every = index_scene(pystac.Item.from_dict(document), S2, options=PLATFORMS[S2].rules.options(max_chip_nodata=1))
     assert every["gsd"].to_pylist()[1] == table["gsd"][0].as_py()
     assert every["gsd"][0].as_py() < 0.985 * every["gsd"][1].as_py()

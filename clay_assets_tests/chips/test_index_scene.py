@@ -113,9 +113,9 @@ def test_chip_size_and_limit_can_be_chosen(tmp_path):
     small = index(document, S2, chip_size=128)
     assert counts_of(small) == (16, 4, 12)  # the upper four are all nodata
     assert set(small["chip_index_y"].to_pylist()) == {1, 2, 3}
-    strict = index(document, S2, options=PLATFORMS[S2].options(max_chip_nodata=0.0))
+    strict = index(document, S2, options=PLATFORMS[S2].rules.options(max_chip_nodata=0.0))
     assert strict["chip_index_y"].to_pylist() == [1, 1]
-    assert index(document, S2, options=PLATFORMS[S2].options(max_chip_nodata=0.5)).num_rows == 4
+    assert index(document, S2, options=PLATFORMS[S2].rules.options(max_chip_nodata=0.5)).num_rows == 4
 
 
 def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path):
@@ -152,7 +152,7 @@ def corners_by_hand(document, platform, x, y):
 @pytest.mark.parametrize(("platform", "place"), [(S2, "33UUU"), (S2, "34HBH"), (L1, "188060"), (L2, "175083")])
 def test_polygons_are_the_projected_corners(planet, platform, place):
     document = find(planet.items(platform), place)
-    table = index(document, platform, options=PLATFORMS[platform].options(max_chip_nodata=1))
+    table = index(document, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1))
     polygons = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
     assert shapely.is_valid(polygons).all()
     assert shapely.is_ccw(shapely.get_exterior_ring(polygons)).all()
@@ -169,7 +169,7 @@ def test_polygons_are_the_projected_corners(planet, platform, place):
 @pytest.mark.parametrize(("platform", "place"), [(S2, "1KAB"), (L1, "073072"), (L2, "073072")])
 def test_chips_on_the_antimeridian_are_split_there(planet, platform, place):
     document = find(planet.items(platform), place)
-    table = index(document, platform, options=PLATFORMS[platform].options(max_chip_nodata=1))
+    table = index(document, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1))
     polygons = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
     assert shapely.is_valid(polygons).all()
     crossing = 0

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.index import open_index
 from clay_assets.chips.cells import FAILED, INDEXED
+from clay_assets.chips.index import open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import open_executor, run_bounded
@@ -199,7 +199,15 @@ def test_storage_that_cannot_be_written_ends_the_run(tmp_path, run, items):
 
 def start(items_path, store):
     return subprocess.Popen(
-        [sys.executable, "-m", "clay_assets_tests.chips.index_cell_process", str(items_path), S2, "2018", str(store.root)],
+        [
+            sys.executable,
+            "-m",
+            "clay_assets_tests.chips.index_cell_process",
+            str(items_path),
+            S2,
+            "2018",
+            str(store.root),
+        ],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,

@@ -91,7 +91,7 @@ def naip_item(path, shape=(HEIGHT, WIDTH)):
 
 
 def every_chip(item, platform=NAIP, **options):
-    return index_scene(item, platform, options=PLATFORMS[platform].options(max_chip_nodata=1), **options)
+    return index_scene(item, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1), **options)
 
 
 def with_alpha(path):

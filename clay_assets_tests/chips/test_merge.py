@@ -16,10 +16,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.index import CHIP_SCHEMA, open_index
-from clay_assets.chips.merge import merge, read_manifest
 from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.index import CHIP_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
+from clay_assets.chips.merge import merge, read_manifest
 from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
 from clay_assets.storage import layout

@@ -10,7 +10,7 @@ import shapely
 
 from clay_assets.chips.index import index_scene
 from clay_assets.platforms import PLATFORMS
-from clay_assets.stac import canonical
+from clay_assets.stac import as_stac_1_1
 from clay_assets_tests.chips.factories import L1, L2, S2
 
 INDEXERS = {S2: "Sentinel2Indexer", L1: "LandsatIndexer", L2: "LandsatIndexer"}
@@ -19,7 +19,7 @@ PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"
 
 def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
     """Compare both indexes of one scene, and return the number of rows."""
-    options = PLATFORMS[platform].options(max_chip_nodata=max_nodata)
+    options = PLATFORMS[platform].rules.options(max_chip_nodata=max_nodata)
     ours = index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform, options=options)
     path = folder / "item.json"
     path.write_text(json.dumps(for_stacchip))
@@ -83,7 +83,7 @@ def test_real_landsat_scene(real_data, stacchip, tmp_path, max_nodata, rows):
     """LC08 001062, reduced to 5 % of its size: one whole chip, a corner of which is fill."""
     folder = real_data / "rasters" / "landsat_LC08_001062"
     name = "LC08_L2SP_001062_20201031_20201106_02_T2"
-    document = canonical(json.loads((folder / f"{name}_SR_stac.json").read_text()))
+    document = as_stac_1_1(json.loads((folder / f"{name}_SR_stac.json").read_text()))
     quality = document["assets"]["QA_PIXEL.TIF"]
     quality["href"] = str(folder / f"{name}_QA_PIXEL.TIF")
     quality.pop("alternate", None)

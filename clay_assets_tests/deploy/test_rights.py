@@ -74,8 +74,8 @@ def test_runs_may_read_just_the_buckets_that_the_code_reads_with_credentials() -
 
     paid, copied, anonymous = set(), set(), set()
     for platform in PLATFORMS.values():
-        imagery = platform.options.model_fields["imagery"].annotation
-        for access in platform.access:
+        imagery = platform.rules.options.model_fields["imagery"].annotation
+        for access in platform.files.access:
             buckets = {place for place in access.places if "." not in place}  # others are hosts
             if access.requester_pays:
                 paid |= buckets or {LANDSAT}

@@ -15,9 +15,9 @@ import pytest
 
 from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import RECIPE, Planet
-from clay_assets.runs.whole_chain import Step, run_steps, steps
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
+from clay_assets.runs.whole_chain import Step, run_steps, steps
 
 YEARS = (2020, 2021)
 NO_TELEMETRY = {"telemetry": {"enabled": False}}

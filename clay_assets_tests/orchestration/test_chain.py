@@ -89,7 +89,7 @@ def test_every_chip_of_every_picked_scene_is_in_the_merged_index_with_its_true_s
         if platform in RESAMPLED:
             continue
         key = layout.table("scene_picks", platform, year)
-        limit = PLATFORMS[platform].options().max_chip_nodata
+        limit = PLATFORMS[platform].rules.options().max_chip_nodata
         for item in decode_items(store.read(key), key):
             truth = planet.chip_truth(item["id"])
             kept = truth[truth["nodata_percentage"] <= limit].assign(item=item["id"], platform=platform)

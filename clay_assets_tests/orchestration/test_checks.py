@@ -20,8 +20,8 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
 from clay_assets.landcover.rules import shares_sum_to_one
-from clay_assets.orchestration.gates import stop_if_broken
 from clay_assets.orchestration.failures import run_error
+from clay_assets.orchestration.gates import stop_if_broken
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets_tests.orchestration.conftest import Chain

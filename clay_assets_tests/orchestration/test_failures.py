@@ -11,8 +11,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.orchestration.failures import outcomes, run_error
+from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.conftest import Bucket

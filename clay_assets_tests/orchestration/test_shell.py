@@ -100,7 +100,9 @@ def test_two_runs_of_one_partition_at_once_agree(built: Chain, planet: Planet, r
 
 def elsewhere(key: str) -> bool:
     """Whether a key belongs to a platform that was not built on S3."""
-    samples = {platform.sample for platform in PLATFORMS.values()} - {PLATFORMS[key].sample for key in THERE}
+    samples = {platform.scenes.sample for platform in PLATFORMS.values()} - {
+        PLATFORMS[key].scenes.sample for key in THERE
+    }
     others = [*(set(PLATFORMS) - set(THERE)), *samples, "mgrs_grid", "worldcover_stats"]
     return any(f"{before}{name}{end}" in key for name in others for before in "/=" for end in "/.")
 

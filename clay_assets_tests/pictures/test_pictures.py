@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.windows import Window
 
+from clay_assets.chips import contact_sheet, pictures
 from clay_assets.chips.cells import ChipCell
 from clay_assets.orchestration.metadata import PICTURE_BYTES, picture
 from clay_assets.pictures import bars, maps, style
-from clay_assets.chips import pictures, contact_sheet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import load_recipe
 from clay_assets.storage import layout
@@ -212,7 +212,7 @@ def test_a_contact_sheet_shows_the_pixels_of_its_chips(built: Chain, platform: s
         assert frame.pixels is not None
         assert frame.valid is not None
         assert 1 - frame.valid.mean() == pytest.approx(frame.nodata, abs=1e-6)
-        for shown, (name, band) in zip(frame.pixels, PLATFORMS[platform].view, strict=True):
+        for shown, (name, band) in zip(frame.pixels, PLATFORMS[platform].assets.view, strict=True):
             with rasterio.open(assets[name]["href"]) as source:
                 truth = source.read(band, window=Window(frame.x * size, frame.y * size, size, size))
             assert np.array_equal(shown, truth.astype(np.float32))

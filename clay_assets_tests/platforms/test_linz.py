@@ -138,10 +138,10 @@ def test_each_sheet_gets_its_own_item_out_of_the_sample(tmp_path: Path) -> None:
     # Two surveys of one place: their sheets have the same name and the same footprint.
     items = [sheet(*one) for one in SHEETS]
     sheets, place = sample(tmp_path, items)
-    options = PLATFORM.options()
-    asked = PLATFORM.requests(sheets, options, 42)
+    options = PLATFORM.rules.options()
+    asked = PLATFORM.rules.requests(sheets, options, 42)
     catalogue = SnapshotCatalogue(place)
-    assert PLATFORM.sample_has_items
+    assert PLATFORM.scenes.sample_has_items
     for year, name in ((2010, "two_A2"), (2021, "one_A2"), (2022, "one_A1"), (2024, "two_A3")):
         picks = pick_scenes(PLATFORM, year, requests_of(asked, year), catalogue, options)
         assert picks.ledger[["location", "outcome", "item_id"]].to_numpy().tolist() == [[name, "picked", name]]
@@ -150,17 +150,17 @@ def test_each_sheet_gets_its_own_item_out_of_the_sample(tmp_path: Path) -> None:
 def test_two_surveys_of_one_year_are_told_apart(tmp_path: Path) -> None:
     names = ["tauranga_BD37", "winter_BD37"]
     sheets, place = sample(tmp_path, [sheet(name, "2022-03-01T00:00:00Z") for name in names])
-    asked = requests_of(PLATFORM.requests(sheets, PLATFORM.options(), 42), 2022)
-    ledger = pick_scenes(PLATFORM, 2022, asked, SnapshotCatalogue(place), PLATFORM.options()).ledger
+    asked = requests_of(PLATFORM.rules.requests(sheets, PLATFORM.rules.options(), 42), 2022)
+    ledger = pick_scenes(PLATFORM, 2022, asked, SnapshotCatalogue(place), PLATFORM.rules.options()).ledger
     assert ledger["item_id"].tolist() == ledger["location"].tolist() == names
     assert ledger["rejected"].tolist() == ['{"another sheet": 1}'] * 2
 
 
 def test_refuse_and_rank() -> None:
     one = sheet("one_A1", "2022-03-01T00:00:00Z")
-    assert PLATFORM.refuse(one, request("one_A1"), PLATFORM.options()) is None
-    assert PLATFORM.refuse(one, request("two_A1"), PLATFORM.options()) == "another sheet"
-    assert PLATFORM.rank(one, request("one_A1")) == ("one_A1",)
+    assert PLATFORM.rules.refuse(one, request("one_A1"), PLATFORM.rules.options()) is None
+    assert PLATFORM.rules.refuse(one, request("two_A1"), PLATFORM.rules.options()) == "another sheet"
+    assert PLATFORM.rules.rank(one, request("one_A1")) == ("one_A1",)
 
 
 # --- pixels and files -------------------------------------------------------------------------------
@@ -168,19 +168,19 @@ def test_refuse_and_rank() -> None:
 
 def test_nodata_is_what_the_mask_of_the_derived_image_says() -> None:
     mask = np.array([[0, 255], [255, 1]], np.uint8)
-    cloud, nodata = PLATFORM.judge({"visual": mask})
-    assert PLATFORM.reads == "mask"
+    cloud, nodata = PLATFORM.quality.judge({"visual": mask})
+    assert PLATFORM.quality.reads == "mask"
     assert cloud.dtype == nodata.dtype == np.bool_
     assert not cloud.any()
     assert nodata.tolist() == [[True, False], [False, False]]
 
 
 def test_how_images_are_made_anew() -> None:
-    derivation = PLATFORM.derivation
+    derivation = PLATFORM.files.derivation
     assert derivation is not None
     assert derivation.gsd is not None
-    assert derivation.gsd(PLATFORM.options()) == 0.3
-    assert derivation.gsd(PLATFORM.options(gsd=1)) == 1.0
+    assert derivation.gsd(PLATFORM.rules.options()) == 0.3
+    assert derivation.gsd(PLATFORM.rules.options(gsd=1)) == 1.0
     assert (derivation.crs, derivation.resampling, derivation.bands) == (None, "bilinear", 3)
     assert derivation.masked
     assert dict(derivation.fill) == {}
@@ -206,9 +206,9 @@ def test_a_sheet_of_the_example_is_asked_for_in_the_year_it_began(real_data: Pat
 
     found = json.loads((real_data / "stac" / "linz" / "example_items" / "BC40_2000_2421.json").read_text())
     sheets, place = sample(tmp_path, [found])
-    asked = requests_of(PLATFORM.requests(sheets, PLATFORM.options(), 42), 2021)
+    asked = requests_of(PLATFORM.rules.requests(sheets, PLATFORM.rules.options(), 42), 2021)
     assert pd.isna(sheets["datetime"]).all()
     assert [one.id for one in asked] == ["BC40_2000_2421"]
-    picks = pick_scenes(PLATFORM, 2021, asked, SnapshotCatalogue(place), PLATFORM.options())
+    picks = pick_scenes(PLATFORM, 2021, asked, SnapshotCatalogue(place), PLATFORM.rules.options())
     assert [one["id"] for one in picks.items] == ["BC40_2000_2421"]
     assert picks.items[0]["assets"]["visual"]["href"] == "./BC40_2000_2421.tiff"

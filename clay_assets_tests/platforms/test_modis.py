@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import shapely
 
+from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.eligibility import eligible_items
-from clay_assets.catalogues.base import Answer, prepared
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
@@ -168,17 +168,17 @@ def test_row_order_and_one_more_tile_change_nothing() -> None:
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
-    assert PLATFORM.refuse(prepared(PLATFORM, scene(**changes)), asked(), PLATFORM.options()) == expected
+    assert PLATFORM.rules.refuse(PLATFORM.read_item(scene(**changes)), asked(), PLATFORM.rules.options()) == expected
 
 
 def test_a_composite_belongs_to_the_month_in_which_it_starts() -> None:
     starts = ["2022-01-31", "2022-02-01", "2022-02-26", "2022-03-01"]
     admitted, rejected = eligible_items(
-        PLATFORM, Answer(asked(), [scene(day, f"{day}T00:00:00Z") for day in starts]), PLATFORM.options()
+        PLATFORM, Answer(asked(), [scene(day, f"{day}T00:00:00Z") for day in starts]), PLATFORM.rules.options()
     )
     assert [one["id"] for one in admitted] == ["2022-02-01", "2022-02-26"]
     assert rejected == {"outside the period": 2}
-    assert prepared(PLATFORM, scene())["properties"]["datetime"] == "2022-02-02T00:00:00.000+00:00"
+    assert PLATFORM.read_item(scene())["properties"]["datetime"] == "2022-02-02T00:00:00.000+00:00"
 
 
 def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
@@ -189,7 +189,7 @@ def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
         scene("no red", assets=[*BANDS[1:], QC, STATE]),
         scene("no seven", assets=[*BANDS[:-1], QC, STATE]),
     ]
-    admitted, rejected = eligible_items(PLATFORM, Answer(asked(), candidates), PLATFORM.options())
+    admitted, rejected = eligible_items(PLATFORM, Answer(asked(), candidates), PLATFORM.rules.options())
     assert [one["id"] for one in admitted] == ["whole", "no state"]
     assert rejected == {f"without asset {name}": 1 for name in (QC, "sur_refl_b01", "sur_refl_b07")}
 
@@ -200,8 +200,8 @@ def test_rank_is_first_by_time_then_id() -> None:
         scene("a", "2022-02-10T00:00:00Z"),
         scene("b", "2022-02-10T00:00:00Z"),
     ]
-    ready = [prepared(PLATFORM, one) for one in ordered[::-1]]
-    ready.sort(key=lambda one: PLATFORM.rank(one, asked()))
+    ready = [PLATFORM.read_item(one) for one in ordered[::-1]]
+    ready.sort(key=lambda one: PLATFORM.rules.rank(one, asked()))
     assert [one["id"] for one in ready] == ["z", "a", "b"]
 
 
@@ -216,7 +216,7 @@ def test_every_combination_of_state_qc_and_red() -> None:
     state, qc, red = (grid.astype(grid.dtype) for grid in np.meshgrid(states, qcs, reds, indexing="ij"))
     assert states[-1] == STATE_FILL
     assert QC_FILL % 4 == 3
-    cloud, nodata = PLATFORM.judge({STATE: state, QC: qc, BANDS[0]: red})
+    cloud, nodata = PLATFORM.quality.judge({STATE: state, QC: qc, BANDS[0]: red})
     assert cloud.dtype == nodata.dtype == np.bool_
     assert cloud.shape == nodata.shape == (8, 8, 4)
     for s, q, r in np.ndindex(8, 8, 4):
@@ -229,14 +229,14 @@ def test_every_combination_of_state_qc_and_red() -> None:
 def test_without_a_state_the_qc_tells_of_clouds() -> None:
     qc = np.array([[0, 1, 2, 3, 4 | 2]], np.uint32)
     red = np.array([[1, 1, 1, 1, FILL]], np.int16)
-    cloud, nodata = PLATFORM.judge({QC: qc, BANDS[0]: red})
+    cloud, nodata = PLATFORM.quality.judge({QC: qc, BANDS[0]: red})
     assert cloud.dtype == nodata.dtype == np.bool_
     assert cloud.tolist() == [[False, False, True, False, True]]
     assert nodata.tolist() == [[False, False, False, True, True]]
 
 
 def test_how_images_are_made_anew() -> None:
-    derivation = PLATFORM.derivation
+    derivation = PLATFORM.files.derivation
     assert derivation is not None
     assert (derivation.crs, derivation.gsd, derivation.bands) == ("EPSG:3857", None, None)
     assert (derivation.resampling, derivation.masked) == ("nearest", False)
@@ -245,10 +245,10 @@ def test_how_images_are_made_anew() -> None:
     made = {
         name: np.array([derivation.fill[name]], kind) for name, kind in ((STATE, "u2"), (QC, "u4"), (BANDS[0], "i2"))
     }
-    cloud, nodata = PLATFORM.judge(made)
+    cloud, nodata = PLATFORM.quality.judge(made)
     assert (cloud.tolist(), nodata.tolist()) == ([False], [True])
-    assert list(PLATFORM.assets) == [*BANDS, STATE, QC]
-    assert PLATFORM.options().imagery == "derived"
+    assert list(PLATFORM.asset_names) == [*BANDS, STATE, QC]
+    assert PLATFORM.rules.options().imagery == "derived"
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def real(real_data: Path) -> dict[str, dict[str, Any]]:
 def test_real_items_are_terra_or_aqua(real: dict[str, Any]) -> None:
     said = {}
     for name, one in real.items():
-        found = prepared(PLATFORM, one)
+        found = PLATFORM.read_item(one)
         assert set(found["assets"]) == {*BANDS, QC, STATE}
         vertical, horizontal = (one["properties"][f"modis:{way}-tile"] for way in ("vertical", "horizontal"))
         assert f".h{horizontal:02}v{vertical:02}." in name
-        said[name] = PLATFORM.refuse(found, asked(2022, 2, vertical, horizontal), PLATFORM.options())
+        said[name] = PLATFORM.rules.refuse(found, asked(2022, 2, vertical, horizontal), PLATFORM.rules.options())
         day = datetime.strptime(name.split(".")[1], "A%Y%j").replace(tzinfo=UTC)  # 2022033 is 2 February
         assert datetime.fromisoformat(found["properties"]["datetime"]) == day
     assert said == {name: None if name in TERRA_IDS else "not Terra" for name in real}
@@ -290,11 +290,11 @@ def test_real_items_are_terra_or_aqua(real: dict[str, Any]) -> None:
 
 
 def test_real_items_are_picked_by_tile_and_month(real: dict[str, Any], tmp_path: Path) -> None:
-    options = PLATFORM.options(years=(2022, 2022), months=(1, 2))
+    options = PLATFORM.rules.options(years=(2022, 2022), months=(1, 2))
     sample = tiles([(10, 19), (8, 9), (10, 20)]).set_geometry(
         [HERE, shapely.box(-91, 0.1, -80.5, 9.9), shapely.box(20, -20, 30, -10)], crs="EPSG:4326"
     )
-    found = requests_of(PLATFORM.requests(sample, options, 42), 2022)
+    found = requests_of(PLATFORM.rules.requests(sample, options, 42), 2022)
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "modis.parquet", list(real.values())))
     ledger = pick_scenes(PLATFORM, 2022, found, catalogue, options).ledger.set_index("request_id")
     assert ledger["outcome"].to_dict() == {

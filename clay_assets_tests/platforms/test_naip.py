@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import shapely
 
+from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.eligibility import eligible_items
-from clay_assets.catalogues.base import Answer, prepared
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
 from clay_assets.platforms.request_table import year_bounds
@@ -23,7 +23,7 @@ from clay_assets_tests.platforms.factories import hashed, item, lowest, mistake,
 from clay_assets_tests.scenes.items import NAIP, real_items
 
 PLATFORM = PLATFORMS[NAIP]
-OPTIONS = PLATFORM.options()
+OPTIONS = PLATFORM.rules.options()
 POINT = shapely.Point(-85.906, 30.969)
 AZURE = "https://naipeuwest.blob.core.windows.net/naip/v002/"
 
@@ -31,7 +31,7 @@ AZURE = "https://naipeuwest.blob.core.windows.net/naip/v002/"
 def image(item_id: str, when: str, **changes: Any) -> dict[str, Any]:
     """An item, as it is looked at when it is chosen."""
     made = item(item_id, NAIP, when, changes.get("assets", ["image"]), shapely.box(-86, 30, -85, 31))
-    return prepared(PLATFORM, made)
+    return PLATFORM.read_item(made)
 
 
 def search(location: str = "city-1") -> Request:
@@ -46,8 +46,8 @@ def places(count: int) -> gpd.GeoDataFrame:
 
 def resolved(items: Sequence[dict[str, Any]], location: str = "city-1", seed: int = 42) -> list[tuple[str, int]]:
     """Period and year of what a search becomes."""
-    assert PLATFORM.resolve is not None
-    found = PLATFORM.resolve(search(location), items, OPTIONS, seed)
+    assert PLATFORM.rules.resolve is not None
+    found = PLATFORM.rules.resolve(search(location), items, OPTIONS, seed)
     assert [(one.start, one.end) for one in found] == [year_bounds(one.start.year) for one in found]
     assert [one.id for one in found] == [f"{location}-{one.period}" for one in found]
     assert {(one.location, one.geometry, one.filters) for one in found} == {(location, POINT, ())}
@@ -126,8 +126,8 @@ def test_the_older_year_is_drawn_by_the_location_s_name() -> None:
     assert sorted(drawn) == years
     assert min(drawn.values()) >= 65  # 600 / 6 = 100, standard deviation 9
     assert max(drawn.values()) <= 135
-    assert PLATFORM.resolve is not None
-    found = PLATFORM.resolve(search("place-0000"), items, OPTIONS, 42)
+    assert PLATFORM.rules.resolve is not None
+    found = PLATFORM.rules.resolve(search("place-0000"), items, OPTIONS, 42)
     assert [one.draw for one in found] == [0, hashed(42, NAIP, "place-0000", found[1].start.year)]
 
 
@@ -186,8 +186,8 @@ def test_rank_is_latest_first_then_id() -> None:
         image("c", "2022-11-10T00:00:00Z"),
     ]
     backwards = ordered[::-1]
-    assert sorted(backwards, key=lambda one: PLATFORM.rank(one, search())) == ordered
-    assert [PLATFORM.refuse(one, search(), OPTIONS) for one in ordered] == [None] * 4
+    assert sorted(backwards, key=lambda one: PLATFORM.rules.rank(one, search())) == ordered
+    assert [PLATFORM.rules.refuse(one, search(), OPTIONS) for one in ordered] == [None] * 4
 
 
 # --- pixels and files -------------------------------------------------------------------------------
@@ -195,8 +195,8 @@ def test_rank_is_latest_first_then_id() -> None:
 
 def test_nodata_is_what_the_mask_says() -> None:
     mask = np.array([[0, 255, 255], [255, 0, 1]], np.uint8)
-    cloud, nodata = PLATFORM.judge({"image": mask})
-    assert PLATFORM.reads == "mask"
+    cloud, nodata = PLATFORM.quality.judge({"image": mask})
+    assert PLATFORM.quality.reads == "mask"
     assert cloud.dtype == nodata.dtype == np.bool_
     assert not cloud.any()
     assert nodata.tolist() == [[True, False, False], [False, True, False]]
@@ -242,7 +242,7 @@ def test_nodata_is_what_the_mask_says() -> None:
 def test_the_recipe_may_read_a_bucket_on_aws(azure: str, analytic: str, visualization: str) -> None:
     asset = {"href": AZURE + azure}
     sources = ("planetary-computer", "naip-analytic", "naip-visualization")
-    read = {source: PLATFORM.href(asset, PLATFORM.options(source=source)) for source in sources}
+    read = {source: PLATFORM.href(asset, PLATFORM.rules.options(source=source)) for source in sources}
     assert read == {
         "planetary-computer": AZURE + azure,
         "naip-analytic": f"s3://naip-analytic/{analytic}",
@@ -263,7 +263,7 @@ def test_the_recipe_may_read_a_bucket_on_aws(azure: str, analytic: str, visualiz
 )
 def test_other_hrefs_stay_as_they_are(href: str) -> None:
     for source in ("planetary-computer", "naip-analytic", "naip-visualization"):
-        assert PLATFORM.href({"href": href}, PLATFORM.options(source=source)) == href
+        assert PLATFORM.href({"href": href}, PLATFORM.rules.options(source=source)) == href
 
 
 def test_an_item_is_settled_with_the_href_that_the_recipe_wants() -> None:
@@ -273,12 +273,12 @@ def test_an_item_is_settled_with_the_href_that_the_recipe_wants() -> None:
         "type": "image/tiff",
         "alternate": {"s3": {"href": "s3://elsewhere/a.tif"}},
     }
-    settled = PLATFORM.settled(one, PLATFORM.options(source="naip-analytic"))
+    settled = PLATFORM.settled(one, PLATFORM.rules.options(source="naip-analytic"))
     assert settled["assets"]["image"] == {
         "href": "s3://naip-analytic/al/2021/30cm/rgbir_cog/30085/m_3008501_ne_16_030_20211103.tif",
         "type": "image/tiff",
     }
-    copied = PLATFORM.settled(one, PLATFORM.options(source="naip-analytic"), {"image": "s3://bucket/a.tif"})
+    copied = PLATFORM.settled(one, PLATFORM.rules.options(source="naip-analytic"), {"image": "s3://bucket/a.tif"})
     assert copied["assets"]["image"]["href"] == "s3://bucket/a.tif"
 
 
@@ -319,7 +319,7 @@ def test_every_real_item_can_be_taken_in_its_year(real: list[dict[str, Any]]) ->
 
 
 def test_every_real_href_has_a_place_on_aws(real: list[dict[str, Any]]) -> None:
-    options = PLATFORM.options(source="naip-analytic")
+    options = PLATFORM.rules.options(source="naip-analytic")
     sizes = Counter()
     for one in real:
         said, href = one["properties"], one["assets"]["image"]["href"]
@@ -359,4 +359,4 @@ def test_latest_and_older_years_of_real_places(real: list[dict[str, Any]], place
     expected = [("latest", years[-1])]
     if years[:-1]:
         expected.append(("older", lowest(years[:-1], 42, NAIP, place)))
-    assert resolved([prepared(PLATFORM, one) for one in here], place) == expected
+    assert resolved([PLATFORM.read_item(one) for one in here], place) == expected

@@ -27,21 +27,21 @@ from numpy.typing import NDArray
 from planetary_computer.sas import TOKEN_CACHE
 from rasterio.transform import from_origin
 
-from clay_assets.chips.index import index_scene
 from clay_assets.chips.cells import FAILED
+from clay_assets.chips.index import index_scene
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.platforms.planetary_computer import SIGNER, BlobSigner, signed
-from clay_assets.sources.rasters import open_raster
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.imagery import Imagery, readable_items
+from clay_assets.sources.rasters import open_raster
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import write_tiff
-from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.blobs import HOST, TOKENS, BlobService
 from clay_assets_tests.servers.faults import FaultProxy
+from clay_assets_tests.servers.process import ServerProcess
 
 S1, NAIP = "sentinel-1-rtc", "naip"
 ACCOUNT, CONTAINER = "sentinel1euwestrtc", "sentinel1-grd-rtc"
@@ -184,7 +184,7 @@ def test_other_accounts_of_that_host_are_read_as_any_file() -> None:
 @pytest.mark.parametrize("key", [S1, NAIP])
 def test_every_file_of_a_real_item_would_be_signed(real_data: Path, key: str) -> None:
     with gzip.open(real_data / "stac" / "items" / f"{key}__planetary-computer.ndjson.gz", "rt") as lines:
-        items = [PLATFORMS[key].renamed(json.loads(line)) for line in lines]
+        items = [PLATFORMS[key].read_item(json.loads(line)) for line in lines]
     hrefs = [PLATFORMS[key].href(asset) for item in items for asset in item["assets"].values()]
     assert len(hrefs) >= len(items) > 0
     assert all(PLATFORMS[key].access_to(href).signer is SIGNER for href in hrefs)
@@ -230,7 +230,7 @@ def test_the_subscription_key_is_sent_where_there_is_one(
 
 
 def test_a_signer_reaches_workers_on_other_machines() -> None:
-    access = PLATFORMS[S1].access
+    access = PLATFORMS[S1].files.access
     assert [way.places for way in pickle.loads(pickle.dumps(access))] == [way.places for way in access]
 
 
@@ -409,7 +409,7 @@ def test_a_bad_file_is_told_without_its_signature(blobs: BlobService, tmp_path: 
 
 def copy(items: list[dict[str, Any]], tmp_path: Path, platform: Platform = PLATFORMS[S1]) -> Imagery:
     with ThreadPoolExecutor(2) as pool:
-        options = platform.options(imagery="copy")
+        options = platform.rules.options(imagery="copy")
         return readable_items(platform, items, options, LocalStore(tmp_path / "store"), pool, 4)
 
 
@@ -435,7 +435,7 @@ def test_referenced_items_keep_unsigned_hrefs(blobs: BlobService, tmp_path: Path
     item = scene(tmp_path, "a")
     with ThreadPoolExecutor(1) as pool:
         imagery = readable_items(
-            PLATFORMS[S1], [item], PLATFORMS[S1].options(), LocalStore(tmp_path / "store"), pool, 1
+            PLATFORMS[S1], [item], PLATFORMS[S1].rules.options(), LocalStore(tmp_path / "store"), pool, 1
         )
     assert imagery.items == [item]
     assert blobs.asked == []

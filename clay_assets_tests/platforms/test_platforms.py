@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.base import prepared
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import Request
@@ -38,7 +37,7 @@ def request(location: str = "32NLG") -> Request:
 
 def refusal(key: str, item: dict[str, Any], location: str = "32NLG", **options: Any) -> str | None:
     one = platform_of(key)
-    return one.refuse(item, request(location), one.options(**options))
+    return one.rules.refuse(item, request(location), one.rules.options(**options))
 
 
 def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
@@ -47,7 +46,9 @@ def test_an_unknown_platform_is_named_with_the_known_ones() -> None:
 
 
 def test_the_seven_platforms() -> None:
-    assert {key: (one.collection, one.catalogue, one.sample) for key, one in PLATFORMS.items()} == {
+    assert {
+        key: (one.scenes.collection, one.scenes.catalogue, one.scenes.sample) for key, one in PLATFORMS.items()
+    } == {
         "landsat-c2l1": ("landsat-c2l1", "stac_usgs", "mgrs_sample"),
         "landsat-c2l2-sr": ("landsat-c2l2-sr", "stac_usgs", "mgrs_sample"),
         "linz": (None, "linz_catalog", "linz_sample"),
@@ -56,25 +57,25 @@ def test_the_seven_platforms() -> None:
         "sentinel-1-rtc": ("sentinel-1-rtc", "stac_planetary_computer", "mgrs_sample"),
         "sentinel-2-l2a": ("sentinel-2-l2a", "stac_earth_search", "mgrs_sample"),
     }
-    assert [len(one.bands) for one in PLATFORMS.values()] == [6, 6, 1, 7, 1, 2, 10]
+    assert [len(one.assets.bands) for one in PLATFORMS.values()] == [6, 6, 1, 7, 1, 2, 10]
 
 
 def test_each_platform_is_complete() -> None:
     for key, one in PLATFORMS.items():
         assert one.key == key
-        assert one.catalogue in Settings.model_fields
-        assert one.grid_asset in one.assets
-        assert set(one.quality) | set(one.bands) == set(one.assets)
-        assert len(one.assets) == len(set(one.assets))
-        assert set(one.optional) < set(one.assets)
-        assert set(one.aliases.values()) <= set(one.assets)
+        assert one.scenes.catalogue in Settings.model_fields
+        assert one.assets.grid in one.asset_names
+        assert set(one.quality.assets) | set(one.assets.bands) == set(one.asset_names)
+        assert len(one.asset_names) == len(set(one.asset_names))
+        assert set(one.assets.optional) < set(one.asset_names)
+        assert set(one.assets.aliases.values()) <= set(one.asset_names)
         # Where images are made anew, their files are those that the platform knows; else none may be wanted.
-        assert (one.derivation is None) == (one.options().imagery != "derived")
+        assert (one.files.derivation is None) == (one.rules.options().imagery != "derived")
         assert one.typical.image_bytes > 0
-        assert (one.typical.derived_bytes > 0) == (one.derivation is not None)
+        assert (one.typical.derived_bytes > 0) == (one.files.derivation is not None)
         assert min(one.typical.height, one.typical.width) > 256
-    assert list(PLATFORMS[SENTINEL_2].assets) == SENTINEL_2_ASSETS
-    assert list(PLATFORMS[LANDSAT_L1].assets) == list(PLATFORMS[LANDSAT_L2].assets) == LANDSAT_ASSETS
+    assert list(PLATFORMS[SENTINEL_2].asset_names) == SENTINEL_2_ASSETS
+    assert list(PLATFORMS[LANDSAT_L1].asset_names) == list(PLATFORMS[LANDSAT_L2].asset_names) == LANDSAT_ASSETS
 
 
 def test_requests_come_back_from_their_table() -> None:
@@ -106,7 +107,7 @@ def test_a_settled_item_keeps_one_address_per_asset() -> None:
         "href": "https://landsatlook.usgs.gov/red.TIF",
         "alternate": {"s3": {"href": "s3://usgs-landsat/red.TIF"}},
     }
-    settled = one.settled(item, one.options(), {"blue": "/data/blue.tif"})
+    settled = one.settled(item, one.rules.options(), {"blue": "/data/blue.tif"})
     assert settled["assets"]["red"] == {"href": "s3://usgs-landsat/red.TIF"}
     assert settled["assets"]["blue"] == {"href": "/data/blue.tif"}
     assert settled["assets"]["green"] == item["assets"]["green"]
@@ -164,7 +165,7 @@ def test_sentinel_2_ranks_by_cloud_nodata_time_id() -> None:
         sentinel_2_item("a", "2020-01-02T00:00:00Z", 2.0, nodata=2.0),
         sentinel_2_item("e", "2020-01-02T00:00:00Z", 2.0, nodata=2.0),
     ]
-    rank = platform_of(SENTINEL_2).rank
+    rank = platform_of(SENTINEL_2).rules.rank
     backwards = ordered[::-1]
     assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
@@ -200,14 +201,14 @@ def test_landsat_ranks_by_cloud_time_id() -> None:
         landsat_item("a", "2020-01-02T00:00:00Z", 2.0),
         landsat_item("d", "2020-01-02T00:00:00Z", 2.0),
     ]
-    rank = platform_of(LANDSAT_L2).rank
+    rank = platform_of(LANDSAT_L2).rules.rank
     backwards = ordered[::-1]
     assert sorted(backwards, key=lambda item: rank(item, request())) == ordered
 
 
 def test_scl_codes() -> None:
     scl = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    cloud, nodata = platform_of(SENTINEL_2).judge({"scl": scl})
+    cloud, nodata = platform_of(SENTINEL_2).quality.judge({"scl": scl})
     assert cloud.dtype == nodata.dtype == np.bool_
     assert scl[cloud].tolist() == [1, 3, 8, 9, 10]
     assert scl[nodata].tolist() == [0]
@@ -216,11 +217,11 @@ def test_scl_codes() -> None:
 @pytest.mark.parametrize("key", [LANDSAT_L1, LANDSAT_L2])
 def test_qa_pixel_bits(key: str) -> None:
     qa = (1 << np.arange(16, dtype=np.uint16)).astype(np.uint16)
-    cloud, nodata = platform_of(key).judge({"qa_pixel": qa})
+    cloud, nodata = platform_of(key).quality.judge({"qa_pixel": qa})
     assert np.flatnonzero(cloud).tolist() == [1, 3, 4]
     assert np.flatnonzero(nodata).tolist() == [0]
     # 21824 clear land, 22280 high-confidence cloud, 1 fill: LSDS-1619, table 6-4.
-    cloud, nodata = platform_of(key).judge({"qa_pixel": np.array([21824, 22280, 1], np.uint16)})
+    cloud, nodata = platform_of(key).quality.judge({"qa_pixel": np.array([21824, 22280, 1], np.uint16)})
     assert cloud.tolist() == [False, True, False]
     assert nodata.tolist() == [False, False, True]
 
@@ -242,7 +243,7 @@ def test_landsat_files_are_read_from_s3_where_the_requester_pays() -> None:
 def test_assets_get_the_names_of_today() -> None:
     old = {"id": "a", "assets": {f"SR_B{n}.TIF": {"href": str(n)} for n in range(1, 8)}}
     old["assets"]["QA_PIXEL.TIF"] = {"href": "qa"}
-    renamed = platform_of(LANDSAT_L2).renamed(old)["assets"]
+    renamed = platform_of(LANDSAT_L2).read_item(old)["assets"]
     assert {name: asset["href"] for name, asset in renamed.items()} == {
         "blue": "2",
         "green": "3",
@@ -270,12 +271,12 @@ def test_real_sentinel_2_items_know_their_tile(real_data: Path) -> None:
 def test_real_sentinel_2_items_are_taken_or_refused_as_their_properties_say(real_data: Path) -> None:
     one, taken, counted = platform_of(SENTINEL_2), 0, 0
     for item in real_items(real_data, SENTINEL_2):
-        found = prepared(one, item)
-        reason = one.refuse(found, request(tile_of(item) or ""), one.options())
+        found = one.read_item(item)
+        reason = one.rules.refuse(found, request(tile_of(item) or ""), one.rules.options())
         said = item["properties"]
         nodata = said.get("s2:nodata_pixel_percentage", said.get("sentinel2:nodata_pixel_percentage"))
         assert (reason is None) == (nodata is not None and nodata <= 20 and said["eo:cloud_cover"] <= 75)
-        assert one.refuse(found, request("01AAA"), one.options()) == "of another tile"
+        assert one.rules.refuse(found, request("01AAA"), one.rules.options()) == "of another tile"
         assert found["properties"]["datetime"].endswith("+00:00")
         taken, counted = taken + (reason is None), counted + 1
     assert counted == 178
@@ -304,10 +305,10 @@ def test_real_sentinel_2_items_are_taken_or_refused_as_their_properties_say(real
 )
 def test_real_landsat_items(real_data: Path, collection: str, taken: set[str]) -> None:
     one = platform_of(collection)
-    items = [prepared(one, item) for item in real_items(real_data, collection)]
-    assert {item["id"] for item in items if one.refuse(item, request(), one.options()) is None} == taken
+    items = [one.read_item(item) for item in real_items(real_data, collection)]
+    assert {item["id"] for item in items if one.rules.refuse(item, request(), one.rules.options()) is None} == taken
     whole = {item["id"] for item in items if set(item["assets"]) == set(LANDSAT_ASSETS)}
     assert taken <= whole
     for item in items:
         if item["id"][1] != "C":  # Landsat 1 to 7
-            assert one.refuse(item, request(), one.options()) == "not Landsat 8 or 9"
+            assert one.rules.refuse(item, request(), one.rules.options()) == "not Landsat 8 or 9"

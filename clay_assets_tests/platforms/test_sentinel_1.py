@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.base import prepared
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
@@ -49,7 +48,7 @@ def scene(item_id: str = "a", when: str = WHEN, geometry: Any = TILE, **properti
 
 
 def refusal(one: dict[str, Any], geometry: Any = TILE) -> str | None:
-    return PLATFORM.refuse(one, request(geometry=geometry), PLATFORM.options())
+    return PLATFORM.rules.refuse(one, request(geometry=geometry), PLATFORM.rules.options())
 
 
 # --- options ----------------------------------------------------------------------------------------
@@ -133,7 +132,7 @@ def test_year_and_quarter_are_drawn_apart_from_other_platforms() -> None:
         key: quarterly_requests(key, sample, options, 42, quarters_per_year=1).set_index("location")["period"]
         for key in (SENTINEL_1, SENTINEL_2, "landsat-c2l1")
     }
-    single = PLATFORM.requests(sample, PLATFORM.options(years=(2020, 2020)), 42)
+    single = PLATFORM.rules.requests(sample, PLATFORM.rules.options(years=(2020, 2020)), 42)
     assert single.set_index("location")["period"].equals(quarters[SENTINEL_1])
     for other in (SENTINEL_2, "landsat-c2l1"):
         equal = int((quarters[SENTINEL_1] == quarters[other]).sum())
@@ -154,7 +153,7 @@ def test_the_recipe_chooses_how_many_quarters_and_of_which(tmp_path: Path) -> No
     assert {one.period for one in asked} == {"Q1", "Q3", "Q4"}
     two = recipe.options(SENTINEL_1)
     single = two.model_copy(update={"quarters_per_year": 1})
-    first = PLATFORM.requests(world(100), single, 42)["request_id"]
+    first = PLATFORM.rules.requests(world(100), single, 42)["request_id"]
     assert set(first) < {one.id for one in asked}  # one quarter more leaves the other where it was
 
 
@@ -213,13 +212,13 @@ def test_rank_by_overlap_then_time_then_id() -> None:
         scene("e", "2020-01-01T00:00:00Z", shapely.box(6, 0, 7, 0.7)),
     ]
     backwards = ordered[::-1]
-    assert sorted(backwards, key=lambda one: PLATFORM.rank(one, request())) == ordered
+    assert sorted(backwards, key=lambda one: PLATFORM.rules.rank(one, request())) == ordered
 
 
 def test_overlap_that_differs_by_rounding_only_is_equal() -> None:
     early, late = (scene(name, f"2020-01-0{day}T00:00:00Z") for name, day in (("z", 1), ("a", 2)))
     early["geometry"] = shapely.geometry.mapping(shapely.box(6, 0, 7, 1 - 1e-9))
-    assert PLATFORM.rank(early, request()) < PLATFORM.rank(late, request())
+    assert PLATFORM.rules.rank(early, request()) < PLATFORM.rules.rank(late, request())
 
 
 # --- pixels and files -------------------------------------------------------------------------------
@@ -229,7 +228,7 @@ def test_nodata_is_where_either_polarization_has_none() -> None:
     values = np.array([0.1, 1e-6, 0.0, -1e-6, -32768.0, np.nan, np.inf], np.float32)
     valid = np.array([True, True, False, False, False, False, True])
     vv, vh = np.meshgrid(values, values)
-    cloud, nodata = PLATFORM.judge({"vv": vv, "vh": vh})
+    cloud, nodata = PLATFORM.quality.judge({"vv": vv, "vh": vh})
     assert cloud.dtype == nodata.dtype == np.bool_
     assert cloud.shape == nodata.shape == (7, 7)
     assert not cloud.any()
@@ -249,10 +248,10 @@ def test_only_files_of_the_platform_s_account_are_signed() -> None:
 
 
 def test_its_images_are_not_made_anew() -> None:
-    assert PLATFORM.derivation is None
-    assert PLATFORM.resolve is None
-    assert PLATFORM.assets == ("vv", "vh")
-    assert PLATFORM.reads == "band"
+    assert PLATFORM.files.derivation is None
+    assert PLATFORM.rules.resolve is None
+    assert PLATFORM.asset_names == ("vv", "vh")
+    assert PLATFORM.quality.reads == "band"
 
 
 # --- real items -------------------------------------------------------------------------------------
@@ -287,11 +286,11 @@ SHARES = {
 @pytest.mark.parametrize("tile", SHARES)
 def test_real_overlaps_with_real_tiles(real: dict[str, Any], grid: dict[str, Any], tile: str) -> None:
     asked = request(tile, grid[tile], 2024)
-    taken = [overlap(prepared(PLATFORM, real[second]), asked) for second in PASS]
+    taken = [overlap(PLATFORM.read_item(real[second]), asked) for second in PASS]
     assert taken == pytest.approx(SHARES[tile], abs=0.002)  # in degrees, as both are, it is nearly the same
     for second, share in zip(PASS, SHARES[tile], strict=True):
         expected = None if share else "does not overlap the tile"
-        assert PLATFORM.refuse(prepared(PLATFORM, real[second]), asked, PLATFORM.options()) == expected
+        assert PLATFORM.rules.refuse(PLATFORM.read_item(real[second]), asked, PLATFORM.rules.options()) == expected
 
 
 def test_the_projected_shares_are_what_they_are_said_to_be(real: dict[str, Any], grid: dict[str, Any]) -> None:
@@ -316,9 +315,9 @@ def test_the_projected_shares_are_what_they_are_said_to_be(real: dict[str, Any],
 def test_of_the_real_scenes_each_tile_gets_the_one_that_covers_most(
     real: dict[str, Any], grid: dict[str, Any], tmp_path: Path
 ) -> None:
-    options = PLATFORM.options(years=(2024, 2024), quarters=(2,))
+    options = PLATFORM.rules.options(years=(2024, 2024), quarters=(2,))
     sample = gpd.GeoDataFrame({"name": list(SHARES)}, geometry=[grid[tile] for tile in SHARES], crs="EPSG:4326")
-    asked = requests_of(PLATFORM.requests(sample, options, 42), 2024)
+    asked = requests_of(PLATFORM.rules.requests(sample, options, 42), 2024)
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "s1.parquet", list(real.values())))
     picks = pick_scenes(PLATFORM, 2024, asked, catalogue, options)
     best = {tile: real[PASS[int(np.argmax(shares))]]["id"] for tile, shares in SHARES.items()}
@@ -339,4 +338,4 @@ def test_real_scenes_are_as_large_as_they_are_said_to_be(real: dict[str, Any]) -
     assert PLATFORM.typical.width == pytest.approx(np.median(widths), rel=0.01)
     for one in real.values():
         assert PLATFORM.access_to(one["assets"]["vv"]["href"]).signer
-        assert PLATFORM.href(one["assets"]["vv"], PLATFORM.options()) == one["assets"]["vv"]["href"]
+        assert PLATFORM.href(one["assets"]["vv"], PLATFORM.rules.options()) == one["assets"]["vv"]["href"]

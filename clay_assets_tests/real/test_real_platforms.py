@@ -28,11 +28,11 @@ from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
 from clay_assets.chips.index import open_index
 from clay_assets.definitions import build_definitions
-from clay_assets.runs.whole_chain import Step, run_steps
 from clay_assets.orchestration.failures import run_error
+from clay_assets.runs.whole_chain import Step, run_steps
+from clay_assets.stac import as_stac_1_1
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
-from clay_assets.stac import canonical
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain
 
@@ -193,7 +193,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("collection", RECORDED)
 def test_real_items_survive_a_table(real_data: Path, collection: str) -> None:
-    items = [canonical(item) for item in recorded(real_data, collection)]
+    items = [as_stac_1_1(item) for item in recorded(real_data, collection)]
     read = decode_items(encode_items(items, {}), collection)
     assert [item["id"] for item in read] == [item["id"] for item in items]
     for item, original, back in zip(items, recorded(real_data, collection), read, strict=True):
@@ -209,7 +209,7 @@ def test_real_items_survive_a_table(real_data: Path, collection: str) -> None:
 
 def test_the_real_items_of_linz_survive_a_table(real_data: Path) -> None:
     path = real_data / "stac" / "linz" / "example_items" / "BC40_2000_2421.json"
-    item = canonical(json.loads(path.read_text()))
+    item = as_stac_1_1(json.loads(path.read_text()))
     (back,) = decode_items(encode_items([item], {}), "linz")
     assert plain(back) == plain(item)
     assert back["properties"]["start_datetime"] == "2021-12-01T11:00:00.000000Z"

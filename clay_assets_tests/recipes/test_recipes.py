@@ -144,7 +144,7 @@ def test_published_counts_of_a_platform_that_does_not_exist(recipe_file: Path) -
 def test_packaged_files_spell_every_platform_field_out(name: str) -> None:
     content = tomllib.loads((resources.files("clay_assets.recipes") / f"{name}.toml").read_text(encoding="utf-8"))
     for key, platform in PLATFORMS.items():
-        assert set(content["platforms"][key]) == set(platform.options.model_fields)
+        assert set(content["platforms"][key]) == set(platform.rules.options.model_fields)
 
 
 def test_a_built_in_recipe_needs_no_file_of_its_own(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 import shapely
+from clay_assets.reconciliation.accounts.accounts import Account, disagreements, main, reconcile, records
 
 from clay_assets.chips.merge import Part
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import Recipe, load_recipe
-from clay_assets.reconciliation.accounts.accounts import Account, disagreements, main, reconcile, records
 from clay_assets.scenes.requests import make_requests
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
@@ -304,7 +304,7 @@ def test_the_plan_of_clay_v1_is_the_published_one(tmp_path: Path) -> None:
     vertical, horizontal = zip(*published, strict=True)
     names = tuple(f"h{h:02d}v{v:02d}" for v, h in published)
     for key in PLATFORMS:
-        if PLATFORMS[key].sample == "mgrs_sample":
+        if PLATFORMS[key].scenes.sample == "mgrs_sample":
             made.request(key, sample)
     made.request(MODIS, tiles(names).assign(vertical=vertical, horizontal=horizontal))
     # Source: the Clay model documentation, "Training Data".

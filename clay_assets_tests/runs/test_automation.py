@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from clay_assets.definitions import build_definitions
-from clay_assets.runs import automation
 from clay_assets.recipes import load_recipe
+from clay_assets.runs import automation
 from clay_assets_tests.orchestration.conftest import NO_TELEMETRY
 
 RECIPE = load_recipe("clay_v1")

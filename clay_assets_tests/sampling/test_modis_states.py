@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import geopandas as gpd
 import pytest
 
-from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.modis import ModisOptions

@@ -6,8 +6,8 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 
-from clay_assets.sampling.tiles import PUBLISHED, sample_tiles
 from clay_assets.sampling.rules import rules_have_their_count
+from clay_assets.sampling.tiles import PUBLISHED, sample_tiles
 from clay_assets_tests.sampling.test_tiles import recipe, stats
 
 # Of eight tiles, three have mangroves: a rule that asks for five gets three.

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from clay_assets.transport.access import Access
 from clay_assets.errors import InputError, SourceError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.scenes.derived import Derived, derive_scene
 from clay_assets.storage.stores import LocalStore, Store, open_store
+from clay_assets.transport.access import Access
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.scenes.images import (
     AERIAL,
@@ -37,7 +37,7 @@ from clay_assets_tests.servers.files import FileServer
 
 
 def derive(store: Store, platform: Platform, scene: dict[str, Any], gsd: float = 0.3) -> Derived:
-    return derive_scene(platform, platform.options(imagery="derived", gsd=gsd), store, scene)
+    return derive_scene(platform, platform.rules.options(imagery="derived", gsd=gsd), store, scene)
 
 
 def write_sheet(folder: Path, size: float = 0.1, colour: int = 90) -> str:
@@ -388,19 +388,19 @@ def test_from_a_bucket_to_a_bucket(gdal_s3: Bucket, tmp_path: Path) -> None:
 
 
 def test_every_platform_that_has_a_derivation_can_be_derived(tmp_path: Path) -> None:
-    having = {key: platform for key, platform in PLATFORMS.items() if platform.derivation}
+    having = {key: platform for key, platform in PLATFORMS.items() if platform.files.derivation}
     assert having
     for key, platform in having.items():
-        assert platform.derivation is not None
-        if platform.derivation.crs is None:
-            hrefs = dict.fromkeys(platform.assets, write_sheet(tmp_path / key))
+        assert platform.files.derivation is not None
+        if platform.files.derivation.crs is None:
+            hrefs = dict.fromkeys(platform.asset_names, write_sheet(tmp_path / key))
         else:
-            needed = {n: platform.derivation.fill.get(n, 0) for n in platform.assets}
+            needed = {n: platform.files.derivation.fill.get(n, 0) for n in platform.asset_names}
             hrefs = {
                 name: write_tile(tmp_path / key / f"{name}.tif", np.ones((240, 240), np.min_scalar_type(int(fill))))
                 for name, fill in needed.items()
             }
-        options = platform.options(imagery="derived")
+        options = platform.rules.options(imagery="derived")
         derived = derive_scene(platform, options, LocalStore(tmp_path / "store"), item(hrefs, key))
-        assert list(derived.item["assets"]) == list(platform.assets)
+        assert list(derived.item["assets"]) == list(platform.asset_names)
         assert derived.item["properties"]["proj:code"] in ("EPSG:2193", "EPSG:3857")

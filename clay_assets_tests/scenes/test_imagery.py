@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from clay_assets.transport.access import Access
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.scenes.imagery import Imagery, readable_items
 from clay_assets.storage.stores import LocalStore, Store, open_store
+from clay_assets.transport.access import Access
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.scenes.items import (
     LANDSAT_ASSETS,
@@ -40,7 +40,7 @@ def settle(
     items: list[dict[str, Any]], store: Store, platform: Platform = PLAIN, imagery: str = "copy", workers: int = 2
 ) -> Imagery:
     with ThreadPoolExecutor(workers) as pool:
-        return readable_items(platform, items, platform.options(imagery=imagery), store, pool, 2 * workers)
+        return readable_items(platform, items, platform.rules.options(imagery=imagery), store, pool, 2 * workers)
 
 
 def content(item_id: str, name: str) -> bytes:
@@ -130,7 +130,7 @@ def test_naip_is_read_from_the_bucket_that_the_recipe_names(tmp_path: Path, buck
     )
     item = {**landsat_item("a", WHEN), "assets": {"image": {"href": href}}}
     with ThreadPoolExecutor(1) as pool:
-        settled = readable_items(naip, [item], naip.options(source=bucket), LocalStore(tmp_path), pool, 1)
+        settled = readable_items(naip, [item], naip.rules.options(source=bucket), LocalStore(tmp_path), pool, 1)
     (read,) = [asset["href"] for asset in settled.items[0]["assets"].values()]
     assert read.startswith(f"s3://{bucket}/al/2021/30cm/")
     assert naip.access_to(read) == Access(requester_pays=True, hosts=("naip-analytic", "naip-visualization"))
@@ -138,7 +138,7 @@ def test_naip_is_read_from_the_bucket_that_the_recipe_names(tmp_path: Path, buck
 
 
 def test_derived_images_are_asked_only_of_platforms_that_have_them(tmp_path: Path) -> None:
-    derived, items = PLATFORMS["linz"].options(imagery="derived"), fill(tmp_path / "source", "a")
+    derived, items = PLATFORMS["linz"].rules.options(imagery="derived"), fill(tmp_path / "source", "a")
     with (
         ThreadPoolExecutor(1) as pool,
         pytest.raises(InputError, match='landsat-c2l2-sr: imagery = "derived" is not for it'),

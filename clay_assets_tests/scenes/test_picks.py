@@ -13,15 +13,15 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import Picks, pick_scenes, rejections
 from clay_assets.scenes.requests import requests_of
-from clay_assets.stac import canonical
+from clay_assets.stac import as_stac_1_1
 from clay_assets_tests.scenes.brute_force import expected, plain
 from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
@@ -41,9 +41,9 @@ QUARTERS = ("Q1", "Q2", "Q3", "Q4")
 
 def every_year(platform: str, sample: gpd.GeoDataFrame, years: tuple[int, int]) -> tuple[gpd.GeoDataFrame, Any]:
     """Requests for all years of a span, where a recipe would draw some, and the options they were made with."""
-    options = PLATFORMS[platform].options(years=years, years_per_location=years[1] - years[0] + 1)
+    options = PLATFORMS[platform].rules.options(years=years, years_per_location=years[1] - years[0] + 1)
     assert isinstance(options, QuarterlyOptions)
-    return PLATFORMS[platform].requests(sample, options, 42), options
+    return PLATFORMS[platform].rules.requests(sample, options, 42), options
 
 
 def pick_all(platform: str, sample: gpd.GeoDataFrame, catalogue: Catalogue, years: tuple[int, int]) -> dict[int, Picks]:
@@ -146,8 +146,8 @@ def test_the_items_are_whole_and_of_today(platform: str, snapshot_picks: dict[in
     source = {item["id"]: item for item in planet.items(platform)}
     for picks in snapshot_picks.values():
         for item in picks.items:
-            meant = canonical(PLATFORMS[platform].renamed(source[item["id"]]))
-            assert set(item["assets"]) == set(PLATFORMS[platform].assets)
+            meant = as_stac_1_1(PLATFORMS[platform].read_item(source[item["id"]]))
+            assert set(item["assets"]) == set(PLATFORMS[platform].asset_names)
             assert _comparable(without_links([item])) == _comparable(without_links([meant]))
 
 
@@ -160,7 +160,9 @@ def test_the_api_picks_the_same(
 
 
 def test_a_cell_with_nothing_to_do(planet: Planet, platform: str) -> None:
-    picks = pick_scenes(PLATFORMS[platform], 2012, [], snapshot_of(planet, platform), PLATFORMS[platform].options())
+    picks = pick_scenes(
+        PLATFORMS[platform], 2012, [], snapshot_of(planet, platform), PLATFORMS[platform].rules.options()
+    )
     assert picks.items == []
     assert len(picks.ledger) == 0
     assert failed_share(picks) == 0
@@ -183,8 +185,8 @@ def test_a_cell_with_nothing_to_do(planet: Planet, platform: str) -> None:
 
 def test_the_recipe_s_limits_decide(planet: Planet, planet_tiles: gpd.GeoDataFrame) -> None:
     platform = PLATFORMS[SENTINEL_2]
-    table = platform.requests(planet_tiles, load_recipe("clay_v1").options(SENTINEL_2), 42)
-    options = platform.options(max_cloud_cover=10, max_scene_nodata=0)
+    table = platform.rules.requests(planet_tiles, load_recipe("clay_v1").options(SENTINEL_2), 42)
+    options = platform.rules.options(max_cloud_cover=10, max_scene_nodata=0)
     picks = pick_scenes(platform, 2020, requests_of(table, 2020), snapshot_of(planet, SENTINEL_2), options)
     taken = picks.ledger[picks.ledger["outcome"] == "picked"]
     assert len(taken)
@@ -248,7 +250,7 @@ def real_api(stac_api: StacApi, real_data: Path) -> Iterator[StacApi]:
 def real_snapshot(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("real")
     for collection in ALL:
-        snapshot(folder / f"{collection}.parquet", [canonical(item) for item in real_items(real_data, collection)])
+        snapshot(folder / f"{collection}.parquet", [as_stac_1_1(item) for item in real_items(real_data, collection)])
     return str(folder)
 
 

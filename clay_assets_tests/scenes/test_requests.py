@@ -167,7 +167,9 @@ def test_a_year_s_requests_as_the_search_takes_them() -> None:
 def cost(platform: str, requests: int, chip_size: int = 256, **options: Any) -> CostEstimate:
     recipe = load_recipe("clay_v1")
     chosen = {**recipe.platforms, platform: recipe.platforms[platform].model_copy(update=options)}
-    return estimate_cost(PLATFORMS[platform], requests, recipe.model_copy(update={"platforms": chosen, "chip_size": chip_size}))
+    return estimate_cost(
+        PLATFORMS[platform], requests, recipe.model_copy(update={"platforms": chosen, "chip_size": chip_size})
+    )
 
 
 def test_a_referenced_scene_costs_its_quality_band_to_read() -> None:
@@ -206,7 +208,7 @@ def test_no_requests_cost_nothing_and_two_cost_twice_as_much(platform: str) -> N
     assert (two.scenes, two.chips) == (2, 2 * one.chips)
     assert (two.bytes_to_read, two.bytes_to_copy) == (2 * one.bytes_to_read, 2 * one.bytes_to_copy)
     assert one.chips > 0
-    assert (one.bytes_to_copy > 0) == (PLATFORMS[platform].derivation is not None)
+    assert (one.bytes_to_copy > 0) == (PLATFORMS[platform].files.derivation is not None)
 
 
 def test_only_radar_reads_all_of_a_scene_to_index_it() -> None:

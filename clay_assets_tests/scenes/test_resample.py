@@ -39,7 +39,7 @@ from clay_assets_tests.scenes.images import (
 
 
 def derive(tmp_path: Path, platform: Platform, hrefs: dict[str, str], gsd: float = 0.3) -> Derived:
-    options = platform.options(imagery="derived", gsd=gsd)
+    options = platform.rules.options(imagery="derived", gsd=gsd)
     return derive_scene(platform, options, LocalStore(tmp_path / "store"), item(hrefs))
 
 

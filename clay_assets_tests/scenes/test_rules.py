@@ -19,7 +19,7 @@ from clay_assets.scenes.rules import imagery_of_picks, items_of_ledger, picks_as
 from clay_assets_tests.scenes.items import SENTINEL_2, sentinel_2_item, snapshot
 
 PLATFORM = platform_of(SENTINEL_2)
-OPTIONS = PLATFORM.options()
+OPTIONS = PLATFORM.rules.options()
 TILE = "32NLG"
 
 

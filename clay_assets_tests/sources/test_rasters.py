@@ -9,11 +9,11 @@ import pytest
 from rasterio.env import getenv
 from rasterio.transform import from_origin
 
-from clay_assets.transport.access import Access, safe_cause, access_for, without_signature
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.sources.rasters import gdal_options, open_raster
+from clay_assets.transport.access import Access, access_for, safe_cause, without_signature
 from clay_assets_tests.chips.factories import write_tiff
 
 

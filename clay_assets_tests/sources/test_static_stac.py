@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from clay_assets.sources.static_stac import absolute, links, read_document, root_of
 from clay_assets.errors import ClayError, InputError, SourceError, StorageError
 from clay_assets.sources.downloads import ATTEMPTS, read_bytes
+from clay_assets.sources.static_stac import absolute, links, read_document, root_of
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer

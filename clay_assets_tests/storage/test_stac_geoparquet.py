@@ -18,7 +18,7 @@ import stac_geoparquet.arrow as sga
 from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.stac import canonical, item_datetime
+from clay_assets.stac import as_stac_1_1, item_datetime
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
@@ -54,7 +54,7 @@ def without_nulls(value: Any) -> Any:
 
 def write(path: Path, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write items as the pipeline does and return what was meant."""
-    meant = [canonical(PLATFORMS[item["collection"]].renamed(item)) for item in items]
+    meant = [as_stac_1_1(PLATFORMS[item["collection"]].read_item(item)) for item in items]
     path.write_bytes(encode_items(meant, {"recipe_name": "test"}))
     return meant
 
@@ -138,7 +138,7 @@ def test_an_empty_file_is_read_by_rustac(tmp_path: Path) -> None:
 
 
 def test_the_same_items_give_the_same_bytes(planet: Planet) -> None:
-    items = [canonical(item) for item in planet.items(LANDSAT_L2)[:20]]
+    items = [as_stac_1_1(item) for item in planet.items(LANDSAT_L2)[:20]]
     assert encode_items(items, {"a": "b"}) == encode_items(items, {"a": "b"})
 
 
@@ -160,7 +160,7 @@ def test_items_of_stac_0_7_become_items_of_today(real_data: Path) -> None:
     old = [item for item in real_items(real_data, LANDSAT_L2) if item["stac_version"] == "0.7.0"]
     assert len(old) == 14
     for item in old:
-        made = canonical(PLATFORMS[LANDSAT_L2].renamed(item))
+        made = as_stac_1_1(PLATFORMS[LANDSAT_L2].read_item(item))
         assert made["stac_version"].startswith("1.")
         assert made["properties"]["datetime"].startswith(item["properties"]["datetime"])
         for asset in made["assets"].values():
@@ -171,7 +171,7 @@ def test_items_of_stac_0_7_become_items_of_today(real_data: Path) -> None:
 def test_a_catalogue_s_item_is_not_changed() -> None:
     item = landsat_item("a", "2020-01-01T00:00:00Z")
     before = repr(item)
-    canonical(item)
+    as_stac_1_1(item)
     assert repr(item) == before
 
 
@@ -182,19 +182,19 @@ def test_a_catalogue_s_item_is_not_changed() -> None:
 def test_an_item_that_is_none_is_named(damage: dict[str, Any]) -> None:
     item = {**sentinel_2_item("S2A_X", "2020-01-01T00:00:00Z"), **damage}
     with pytest.raises(InputError, match="S2A_X" if "id" not in damage else "valid STAC item"):
-        encode_items([canonical(item)], {})
+        encode_items([as_stac_1_1(item)], {})
 
 
 def test_members_that_stac_does_not_know_are_kept_with_the_properties() -> None:
     item = {**sentinel_2_item("a", "2020-01-01T00:00:00Z"), "description": "of the catalogue"}
-    [back] = decode_items(encode_items([canonical(item)], {}), "items")
-    assert canonical(item)["properties"]["description"] == "of the catalogue"
+    [back] = decode_items(encode_items([as_stac_1_1(item)], {}), "items")
+    assert as_stac_1_1(item)["properties"]["description"] == "of the catalogue"
     assert back["properties"]["description"] == "of the catalogue"
 
 
 def test_items_that_do_not_fit_together_are_told() -> None:
     when = "2020-01-01T00:00:00Z"
-    items = [canonical(sentinel_2_item("a", when, gsd=10)), canonical(sentinel_2_item("b", when, gsd=["10 m"]))]
+    items = [as_stac_1_1(sentinel_2_item("a", when, gsd=10)), as_stac_1_1(sentinel_2_item("b", when, gsd=["10 m"]))]
     with pytest.raises(InputError, match="2 items do not fit into one table"):
         encode_items(items, {})
 
@@ -221,7 +221,7 @@ def test_the_order_of_properties_does_not_reach_the_file(planet: Planet) -> None
     # stac-geoparquet gives an item's properties in the order of the hash seed.
     (item, *_) = planet.items(SENTINEL_2)
     turned = {**item, "properties": dict(reversed(item["properties"].items()))}
-    assert encode_items([canonical(turned)], {}) == encode_items([canonical(item)], {})
+    assert encode_items([as_stac_1_1(turned)], {}) == encode_items([as_stac_1_1(item)], {})
 
 
 PARSING = """
