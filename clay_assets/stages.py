@@ -7,33 +7,29 @@ A stage is a folder whose `assets.py` exposes three names: `ASSETS`, `CHECKS` (o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 import dagster as dg
 
-from clay_assets.chips import assets as chips
-from clay_assets.landcover import assets as landcover
 from clay_assets.orchestration.checks import DAILY_TAG
 from clay_assets.orchestration.partitions import cells
 from clay_assets.orchestration.stage import JOB_TAG
-from clay_assets.reconciliation import checks as reconciliation
-from clay_assets.sampling import assets as sampling
-from clay_assets.scenes import assets as scenes
 
-STAGES: tuple[ModuleType, ...] = (
-    landcover,
-    sampling,
-    scenes,
-    chips,
-    reconciliation,
+STAGES = (
+    "clay_assets.landcover.assets",
+    "clay_assets.sampling.assets",
+    "clay_assets.scenes.assets",
+    "clay_assets.chips.assets",
+    "clay_assets.reconciliation.checks",
 )
+_MODULES = [import_module(stage) for stage in STAGES]
 
 MERGED = "merged_index"  # what follows it belongs to no cell
 
-ASSETS: Sequence[dg.AssetsDefinition] = [asset for stage in STAGES for asset in stage.ASSETS]
-CHECKS: Sequence[dg.AssetChecksDefinition] = [check for stage in STAGES for check in stage.CHECKS]
-RESOURCES: dict[str, Any] = {key: factory for stage in STAGES for key, factory in stage.RESOURCES.items()}
+ASSETS: Sequence[dg.AssetsDefinition] = [asset for stage in _MODULES for asset in stage.ASSETS]
+CHECKS: Sequence[dg.AssetChecksDefinition] = [check for stage in _MODULES for check in stage.CHECKS]
+RESOURCES: dict[str, Any] = {key: factory for stage in _MODULES for key, factory in stage.RESOURCES.items()}
 
 # Asset → its partitions, for those that have any, in the order of the chain.
 PARTITIONED: dict[str, dg.PartitionsDefinition[str]] = {

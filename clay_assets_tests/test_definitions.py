@@ -13,7 +13,7 @@ import yaml
 
 from clay_assets.definitions import defs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GROUPS = {
     "mgrs_grid": "landcover",
     "worldcover_stats": "landcover",

@@ -98,10 +98,10 @@ def test_an_error_is_not_told_as_an_end(log: Lines, clock: Clock) -> None:
 
 PROGRAM = """
 import logging, sys, time
-from clay_assets.progress import Progress
+from clay_assets.progress import ProgressReporter
 logging.basicConfig(level="INFO", format="LINE %(message)s", stream=sys.stderr)
 seconds = iter([0.0, 1.0, 30.0, 31.0, 32.0])
-with Progress(logging.getLogger(), "scenes", lambda: next(seconds)) as progress:
+with ProgressReporter(logging.getLogger(), "scenes", lambda: next(seconds)) as progress:
     for done in (1, 2, 3):
         time.sleep(0.15)
         progress(done, 3)

@@ -34,6 +34,7 @@ from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, W
 
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
+SILENCE = 25  # seconds of an answer; a search takes less, and all attempts together a few minutes
 GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
@@ -69,7 +70,7 @@ class ApiCatalogue:
         requests_in_flight: int = 8,
         attempts: int = ATTEMPTS,
         back_off: float = BACK_OFF,
-        timeout: tuple[float, float] = (CONNECT_TIMEOUT, 30),
+        timeout: tuple[float, float] = (CONNECT_TIMEOUT, SILENCE),
     ) -> None:
         self.url = url
         self.requests_in_flight = requests_in_flight

@@ -8,18 +8,15 @@ from dataclasses import asdict
 import click
 
 from clay_assets.cli import SUBCOMMANDS
-from clay_assets.recipes import load_recipe
+from clay_assets.cli.settings import configured_recipe, configured_store
 from clay_assets.reconciliation.accounts import disagreements, reconcile, records
-from clay_assets.settings import read_settings
-from clay_assets.storage.stores import open_store
 
 
 @click.command("reconcile", help=SUBCOMMANDS["reconcile"])
 @click.option("--json", "as_json", is_flag=True, help="Exact numbers, for programs.")
 def command(as_json: bool) -> None:
     """Print the accounts."""
-    settings = read_settings()
-    store, recipe = open_store(settings.storage), load_recipe(settings.recipe)
+    store, recipe = configured_store(), configured_recipe()
     accounts = reconcile(store, recipe)
     differing = disagreements(accounts, recipe.tolerance.published)
     if as_json:

@@ -13,17 +13,17 @@ import shapely
 
 from clay_assets.chips.merge import Part, read_manifest
 from clay_assets.cli import SUBCOMMANDS
+from clay_assets.cli.settings import configured_store
 from clay_assets.errors import InputError
-from clay_assets.settings import read_settings
 from clay_assets.storage import layout
-from clay_assets.storage.stores import Store, open_store
+from clay_assets.storage.stores import Store
 
 
 @click.command("show", help=SUBCOMMANDS["show"])
 @click.argument("chipid")
 def command(chipid: str) -> None:
     """Print every platform's chip of that id, as JSON."""
-    store = open_store(read_settings().storage)
+    store = configured_store()
     parts = read_manifest(store)
     if not parts:
         raise InputError(f"{store.uri(layout.MERGED)}: no merged index here. Materialise merged_index first.")

@@ -18,7 +18,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import S3Store, Store
 from clay_assets.transport import s3
 from clay_assets.transport.access import Access
-from clay_assets.transport.locations import S3, name_of, s3_address_of, split_s3
+from clay_assets.transport.locations import S3, is_s3, name_of, s3_address_of, split_s3
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 
@@ -82,13 +82,20 @@ class _Source:
 
     def copy_to(self, store: Store, key: str) -> None:
         """Put the file under a key of our storage, whole."""
-        if self.address.startswith(S3) and isinstance(store, S3Store):
+        if isinstance(store, S3Store) and self._served_with(store):
             for attempt in retrying(WORK_ATTEMPTS):
                 with attempt:
                     self._copy_on_server(store, key)
             return
         with store.writing(key) as path:
             fetch(self.address, path, self.access)
+
+    def _served_with(self, store: S3Store) -> bool:
+        """Whether our storage's own server may read the source with our storage's keys."""
+        if not is_s3(self.address):
+            return False
+        source, ours = self.access.s3(), store.connection
+        return source == ours or (source.unsigned and source.endpoint_url() == ours.endpoint_url())
 
     def _copy_on_server(self, store: S3Store, key: str) -> None:
         bucket, name = split_s3(self.address)

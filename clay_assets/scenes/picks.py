@@ -111,7 +111,7 @@ def _decide(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[It
     row: dict[str, Any] = {
         "outcome": FAILED,
         "reason": answer.error,
-        "candidates": len(answer.candidates),
+        "candidates": len(answer.candidates) + answer.invalid.total(),
         "rejected": "{}",
         "item_id": None,
         "cloud_cover": None,

@@ -151,14 +151,14 @@ def names_in(folder: str, access: Access | None = None, *, suffix: str = "", rec
     else:
         root = local_path(folder)
         try:
-            names = (
-                [path.relative_to(root).as_posix() for path in root.iterdir()]
-                if not recursive
-                else [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-            )
+            if not root.is_dir():
+                raise NotADirectoryError("not a folder")  # `rglob` would find nothing there, and say nothing
+            paths = root.rglob("*") if recursive else root.iterdir()
+            names = [path.relative_to(root).as_posix() for path in paths if path.is_file()]
         except OSError as error:
             raise InputError(f"{folder}: cannot be listed ({error}). Check the path.") from error
-    return sorted(name for name in names if name.endswith(suffix))
+    # S3 consoles put an empty object in place of a folder.
+    return sorted(name for name in names if name and name.endswith(suffix) and not name.endswith("/"))
 
 
 def _read_url(url: str, access: Access | None) -> bytes:

@@ -9,6 +9,7 @@ GDAL options: https://gdal.org/en/stable/user/configoptions.html and .../user/vi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,22 +21,23 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
+from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from clay_assets.errors import InputError, SourceError
-from clay_assets.transport.access import Access, Secret, safe_cause, without_signature
-from clay_assets.transport.http import exchange
+from clay_assets.transport.access import Access, Secret, keep_signatures_out, safe_cause, without_signature
+from clay_assets.transport.http import exchange, session
 from clay_assets.transport.locations import (
     CURL,
     FILE,
     VSIS3,
     gdal_path,
-    host_of,
     is_http,
     is_remote,
     is_s3,
     local_path,
     name_of,
+    split_s3,
 )
 from clay_assets.transport.retries import gdal_options as retry_options
 from clay_assets.transport.retries import retrying
@@ -47,6 +49,7 @@ HTTP_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
+HEADERS = "GDAL_HTTP_HEADERS"
 REMOTE = (CURL, VSIS3)
 
 ABSENT, DENIED = "absent", "denied"
@@ -71,6 +74,9 @@ _WORDS = {
     "invalidaccesskeyid": DENIED,
     "signaturedoesnotmatch": DENIED,
 }
+
+
+keep_signatures_out("rasterio._base", "rasterio._env", "rasterio._err")
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,8 @@ class Raster:
         if not self.has_mask:
             return np.full((int(window.height), int(window.width)), 255, np.uint8)
         if ColorInterp.alpha in dataset.colorinterp:
-            return self.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window)
+            alpha = self.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window)
+            return alpha if alpha.dtype == np.uint8 else np.where(alpha == 0, 0, 255).astype(np.uint8)
         with self.translating_errors():
             mask: NDArray[np.uint8] = dataset.read_masks(1, window=window)
             if MaskFlags.per_dataset not in dataset.mask_flag_enums[0]:
@@ -148,12 +155,16 @@ class Raster:
 
 
 def gdal_options(href: str, access: Access) -> dict[str, str | int]:
-    """GDAL configuration for one file."""
+    """GDAL configuration for one file, headers with secrets aside.
+
+    While a file is open its options hold for all that is opened then, and if that is in the main thread, in all
+    threads. So each file is given all options that another might have set, headers with secrets above all.
+    """
     options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **retry_options(), **HTTP_OPTIONS}
+    options[HEADERS] = os.environ.get(HEADERS, "")
     if is_s3(href):
-        options |= access.s3().gdal_options()
-        if access.requester_pays:
-            options["AWS_REQUEST_PAYER"] = "requester"
+        options |= access.s3().gdal_options(split_s3(href)[0])
+        options["AWS_REQUEST_PAYER"] = "requester" if access.requester_pays else ""
     return options
 
 
@@ -175,8 +186,8 @@ def open_raster(href: str, access: Access | None = None, *, overview_level: int 
         raise InputError(f"{href}: file not found. Check the href or re-materialise scene_picks.")
     address, headers = _address(href, access)
     options: dict[str, Any] = {} if overview_level is None else {"overview_level": overview_level}
-    session = access.s3().gdal_session() if is_s3(href) else None
-    with rasterio.Env(session=session, **gdal_options(href, access), **headers):
+    keys = access.s3().gdal_session() if is_s3(href) else DummySession()
+    with rasterio.Env(session=keys, **{**gdal_options(href, access), **headers}):
         try:
             dataset = _opened(href, address, access, options)
         except RasterioIOError as error:
@@ -190,16 +201,16 @@ def open_raster(href: str, access: Access | None = None, *, overview_level: int 
 def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     """The address to open, and GDAL options with the headers that go there.
 
-    Redirects of a source with a token are followed here, since GDAL would send the token on to the other host.
+    Redirects of a source with a secret are followed here, since GDAL would send the secret on to the other host.
     """
     address = access.address(href)
     if not (access.headers and is_http(href)):
         return address, {}
     found = str(retrying()(_resolved, href, access))
-    if host_of(found) != host_of(href):
+    if not session().same_host(href, found):
         return found, {}
     lines = "\r\n".join(f"{name}: {value}" for name, value in access.http_headers().items())
-    return found, {"GDAL_HTTP_HEADERS": Secret(lines)}
+    return found, {HEADERS: Secret(lines)}
 
 
 def _resolved(href: str, access: Access) -> str:

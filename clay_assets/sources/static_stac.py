@@ -7,13 +7,14 @@ thousands of items, so nothing is read that was not asked for.
 from __future__ import annotations
 
 import json
+import posixpath
 from typing import Any
 
 from pystac.utils import make_absolute_href
 
 from clay_assets.errors import InputError
 from clay_assets.sources.downloads import read_bytes
-from clay_assets.transport.locations import local_path
+from clay_assets.transport.locations import FILE, S3, is_http, is_s3, local_path, split_s3
 
 CATALOG = "catalog.json"
 
@@ -59,6 +60,11 @@ def links(document: dict[str, Any], relation: str, href: str) -> list[str]:
 
 def absolute(href: str, base: str) -> str:
     """An address that may be relative to the document at another."""
-    if "://" not in base:
-        base = str(local_path(base))
-    return make_absolute_href(href, base)
+    if is_http(base) or base.startswith(FILE):
+        return make_absolute_href(href, base)
+    if "://" in href:
+        return href
+    # Keys and paths are no URLs: they may hold characters such as #.
+    bucket, key = split_s3(base) if is_s3(base) else ("", str(local_path(base)))
+    path = posixpath.normpath(posixpath.join("/", posixpath.dirname(key), href))
+    return f"{S3}{bucket}{path}" if bucket else path

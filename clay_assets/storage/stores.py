@@ -267,7 +267,8 @@ class S3Store(Store):
             ) from error
         except (BotoCoreError, Boto3Error, HTTPClientError) as error:
             raise StorageError(
-                f"cannot {verb} {self.uri(key)}: {error}. Check AWS_ENDPOINT_URL, credentials and the network."
+                f"cannot {verb} {self.uri(key)}: {error}. Check the endpoint (AWS_ENDPOINT_URL, or of the S3 resource), "
+                "credentials and the network."
             ) from error
 
 

@@ -5,6 +5,7 @@ Secrets are never part of it: a header or a key names the environment variable t
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from clay_assets.errors import InputError
-from clay_assets.transport.locations import host_of, is_http, is_s3
+from clay_assets.transport.locations import host_of, is_http, is_s3, s3_address_of
 from clay_assets.transport.s3 import S3Connection
 
-_SIGNED_QUERY = re.compile(r"\?[^\s'\"]*\bsig=[^\s'\",:)]*")
+# Of Azure, and of the S3, Google and CloudFront addresses that hosts with a login redirect to.
+_SIGNED_QUERY = re.compile(r"\?[^\s'\"]*\b(?:sig|(?:X-(?:Amz|Goog)-)?Signature)=[^\s'\",:)]*", re.IGNORECASE)
 
 
 class Signer(Protocol):
@@ -48,9 +50,12 @@ class Header:
         """The header's value, whose `repr` hides it.
 
         Raises:
-            InputError: the variable is not set.
+            InputError: the variable is not set, or holds what no header can.
         """
-        return Secret(f"{self.prefix}{_variable(self.variable)}")
+        secret = _variable(self.variable)
+        if not (secret.isascii() and secret.isprintable()):
+            raise InputError(f"{self.variable}: not one line of plain text. Copy the token again.")
+        return Secret(f"{self.prefix}{secret}")
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,12 @@ class Access:
     hosts: tuple[str, ...] = ()
 
     def applies_to(self, href: str) -> bool:
-        """Whether an href lies at one of the hosts."""
-        host = host_of(href)
-        return not self.hosts or any(host == known or host.startswith(f"{known}.") for known in self.hosts)
+        """Whether an href lies at one of the hosts, or in one of the buckets."""
+        if not self.hosts:
+            return True
+        bucket, _ = s3_address_of(href) or ("", "")
+        # The whole name, since anybody may own a host whose name begins like another's.
+        return host_of(href) in self.hosts or bucket in self.hosts
 
     def address(self, href: str) -> str:
         """The address to request now: the href, signed where that is needed."""
@@ -148,6 +156,8 @@ class Access:
         if self.signer is not None:
             return "Check the item's href; the signature was renewed."
         if is_s3(href):
+            if self.unsigned:
+                return "Check that the bucket is public."
             if self.keys:
                 return f"Check the keys in {self.keys.access_key} and {self.keys.secret_key}."
             return "Check AWS credentials and requester-pays rights."
@@ -169,6 +179,21 @@ def access_for(ways: Iterable[Access], href: str) -> Access:
 def without_signature(text: str) -> str:
     """A text without the signatures of the addresses in it, which no log should hold."""
     return _SIGNED_QUERY.sub("", text)
+
+
+class _WithoutSignatures(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_signature(record.getMessage()), None
+        return True
+
+
+_without_signatures = _WithoutSignatures()
+
+
+def keep_signatures_out(*loggers: str) -> None:
+    """Take the signatures out of what loggers of libraries write: at DEBUG, that is every address they request."""
+    for name in loggers:
+        logging.getLogger(name).addFilter(_without_signatures)
 
 
 def safe_cause(error: BaseException) -> BaseException | None:

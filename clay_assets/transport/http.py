@@ -12,14 +12,27 @@ from urllib3 import Retry
 from urllib3.exceptions import InvalidHeader
 
 from clay_assets.errors import InputError, SourceError
-from clay_assets.transport.access import Access, safe_cause, without_signature
+from clay_assets.transport.access import Access, keep_signatures_out, safe_cause, without_signature
 from clay_assets.transport.retries import RETRY_AFTER_MAX, STATUSES, TIMEOUT, BusyError
 
 DENIED = {401, 403}
 ABSENT = {404, 410}
 POOL_SIZE = 64
-# Headers that may follow a redirect to another host; whatever else was sent may be a secret.
-HARMLESS = {"accept", "accept-encoding", "connection", "content-length", "content-type", "range", "user-agent"}
+# Headers that may follow a redirect to another host; whatever else was sent may be a secret. `requests` has made the
+# last two anew for that host before it asks us.
+HARMLESS = {
+    *("accept", "accept-encoding", "connection", "content-length", "content-type", "range", "user-agent"),
+    *("cookie", "proxy-authorization"),
+}
+# What `requests` says of an address, wherever it came from, that no later attempt can reach.
+WRONG = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.TooManyRedirects,
+)
+
+keep_signatures_out("urllib3.connectionpool")
 
 
 class DeniedError(InputError):
@@ -34,12 +47,15 @@ class Session(requests.Session):
     """A session that sends no secret to the host of a redirect; `requests` itself drops only Authorization."""
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop what is not harmless where a redirect leads to another host."""
-        before, after = str(response.request.url), str(prepared_request.url)
-        if self.should_strip_auth(before, after):  # type: ignore[no-untyped-call]
+        """Drop what is not harmless where a redirect leads to another host; within a host nothing changes."""
+        if not self.same_host(str(response.request.url), str(prepared_request.url)):
             for name in [name for name in prepared_request.headers if name.lower() not in HARMLESS]:
                 del prepared_request.headers[name]
-        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+            super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+
+    def same_host(self, before: str, after: str) -> bool:
+        """Whether what may be sent to one URL may be sent to another: the same host, port and scheme."""
+        return not self.should_strip_auth(before, after)  # type: ignore[no-untyped-call]
 
 
 @cache  # kept per process, with its connections, for the thousands of small files of a catalogue; safe between threads
@@ -85,12 +101,28 @@ def exchange(
 
 
 def _ask(method: str, url: str, stream: bool, headers: dict[str, Any]) -> requests.Response:
+    # With `auth`, `requests` leaves Authorization as it is; else a login in ~/.netrc would take its place.
+    given = any(name.lower() == "authorization" for name in headers)
     try:
         return session().request(
-            method, url, timeout=TIMEOUT, stream=stream, headers=headers or None, allow_redirects=True
+            method,
+            url,
+            timeout=TIMEOUT,
+            stream=stream,
+            headers=headers or None,
+            auth=_as_given if given else None,
+            allow_redirects=True,
+        )
+    except WRONG as error:
+        raise InputError(f"{without_signature(f'{url}: not a usable address ({error})')}. Check it.") from safe_cause(
+            error
         )
     except requests.RequestException as error:
         raise _unread(url, error) from safe_cause(error)
+
+
+def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _unread(url: str, error: Exception) -> SourceError:

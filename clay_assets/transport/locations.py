@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,7 @@ S3, FILE = "s3://", "file://"
 HTTP = ("http://", "https://")
 LOCAL_HOSTS = ("", "localhost")
 CURL, VSIS3 = "/vsicurl/", "/vsis3/"  # before an address, for GDAL to read it by HTTP, from S3
+AWS_BUCKET = re.compile(r"(.+?)\.s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com")
 
 
 def is_s3(href: str) -> bool:
@@ -54,8 +56,10 @@ def local_path(href: str) -> Path:
 
 
 def host_of(href: str) -> str:
-    """Host of a web address, bucket of an `s3://` address; empty for local ones."""
-    return split_s3(href)[0] if is_s3(href) else urlsplit(href).netloc if is_http(href) else ""
+    """Host of a web address, with its port, or bucket of an `s3://` address; empty for local ones."""
+    if is_s3(href):
+        return split_s3(href)[0]
+    return urlsplit(href).netloc.rpartition("@")[2].lower() if is_http(href) else ""
 
 
 def name_of(href: str) -> str:
@@ -76,7 +80,7 @@ def gdal_path(href: str) -> str:
         return VSIS3 + href.removeprefix(S3)
     if is_http(href):
         return CURL + href
-    return str(local_path(href)) if href.startswith(FILE) else href
+    return href if href.startswith("/vsi") else str(local_path(href))
 
 
 def s3_address_of(href: str) -> tuple[str, str] | None:
@@ -84,6 +88,7 @@ def s3_address_of(href: str) -> tuple[str, str] | None:
     if is_s3(href):
         return split_s3(href)
     parts = urlsplit(href)
-    if parts.scheme == "https" and ".s3." in parts.netloc and parts.netloc.endswith(".amazonaws.com"):
-        return parts.netloc.split(".s3.")[0], unquote(parts.path.lstrip("/"))
-    return None
+    found = AWS_BUCKET.fullmatch(parts.netloc) if parts.scheme == "https" else None
+    if found is None or parts.query:  # a signed address is read as it is
+        return None
+    return found[1], unquote(parts.path.removeprefix("/"))

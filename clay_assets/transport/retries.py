@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
 from clay_assets.errors import SourceError
 
 if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
     from urllib3 import Retry
 
 ATTEMPTS = 5
@@ -51,6 +50,9 @@ def retrying(
         back_off: seconds of back-off to begin with.
         on: errors that are worth another attempt.
     """
+    # Imported here, so that platforms and definitions load without it.
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
     exponential = wait_random_exponential(multiplier=back_off, max=BACK_OFF_MAX)
 
     def wait(state: RetryCallState) -> float:
@@ -78,7 +80,7 @@ def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry
 def gdal_options() -> dict[str, str]:
     """The policy for GDAL, whose defaults neither retry a 503 nor time out."""
     return {
-        "GDAL_HTTP_MAX_RETRY": str(ATTEMPTS),
+        "GDAL_HTTP_MAX_RETRY": str(ATTEMPTS - 1),  # after the first attempt
         "GDAL_HTTP_RETRY_DELAY": str(BACK_OFF),  # GDAL doubles it and adds jitter
         "GDAL_HTTP_RETRY_CODES": ",".join(map(str, STATUSES)),
         "GDAL_HTTP_CONNECTTIMEOUT": str(CONNECT_TIMEOUT),

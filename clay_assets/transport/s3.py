@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clay_assets.errors import InputError, SourceError
-from clay_assets.transport.retries import botocore_options
+from clay_assets.transport.retries import ATTEMPTS, CONNECT_TIMEOUT, READ_TIMEOUT, botocore_options
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -26,6 +26,7 @@ CLIENTS_KEPT = 16
 ABSENT = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 DENIED = ("401", "403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 AWS = ".amazonaws.com"
+AWS_URL = "https://s3.amazonaws.com"  # as GDAL itself takes it, which adds region and bucket
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class S3Connection:
         opened = _opened(self, _sdk_environment())
         endpoint = self.endpoint_url()
         options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
+        options |= {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
+        options |= {"connect_timeout": CONNECT_TIMEOUT, "request_timeout": READ_TIMEOUT}
         if opened.anonymous:
             options["anonymous"] = True
         elif self.access_key or self.profile:  # else the SDK below pyarrow finds them as boto3 does
@@ -77,28 +80,30 @@ class S3Connection:
             options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
         return fs.S3FileSystem(region=opened.client.meta.region_name, **options)
 
-    def gdal_options(self) -> dict[str, str]:
-        """GDAL configuration by which `/vsis3/` reaches the same S3, keys aside (see `gdal_session`)."""
+    def gdal_options(self, bucket: str) -> dict[str, str]:
+        """GDAL configuration by which `/vsis3/` reaches a bucket of the same S3, keys aside (see `gdal_session`).
+
+        Defaults of GDAL are given too: while another file is open, its options hold for what is not given.
+        """
         opened = _opened(self, _sdk_environment())
-        options: dict[str, str] = {}
         endpoint = self.endpoint_url()
-        if endpoint:
-            parts = urlsplit(endpoint)
-            options["AWS_S3_ENDPOINT"] = parts.netloc + parts.path.rstrip("/")
-            options["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
-            options["AWS_VIRTUAL_HOSTING"] = "FALSE"
-        if opened.anonymous:
-            options["AWS_NO_SIGN_REQUEST"] = "YES"
-        return options
+        parts = urlsplit(endpoint or AWS_URL)
+        region = opened.session.region_name
+        return {
+            "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
+            "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE" if endpoint or "." in bucket else "TRUE",
+            "AWS_NO_SIGN_REQUEST": "YES" if opened.anonymous else "NO",
+            "AWS_SESSION_TOKEN": "",  # not that of the environment; the session brings what belongs to its keys
+            **({"AWS_REGION": region} if region else {}),
+        }
 
     def gdal_session(self) -> Any:
-        """A rasterio session with this connection's own keys; None where GDAL finds the SDK's by itself."""
-        if not (self.access_key or self.profile):
-            return None
-        from rasterio.session import AWSSession
+        """A rasterio session with the keys that boto3 uses; one without any where it uses none."""
+        from rasterio.session import AWSSession, DummySession
 
         opened = _opened(self, _sdk_environment())
-        return AWSSession(opened.session, region_name=opened.client.meta.region_name)
+        return DummySession() if opened.anonymous else AWSSession(opened.session, aws_unsigned=False)
 
 
 @dataclass(frozen=True)

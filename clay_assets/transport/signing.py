@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.transport.access import Access, Secret
-from clay_assets.transport.http import exchange
 from clay_assets.transport.retries import retrying
 
 BLOB_HOST = ".blob.core.windows.net"
@@ -107,6 +106,8 @@ def _requested(place: str) -> _Token:
 
 
 def _answer(url: str, headers: dict[str, str]) -> Any:
+    from clay_assets.transport.http import exchange  # here, so that definitions load without an HTTP library
+
     with exchange("GET", url, Access(), headers=headers) as answer:
         try:
             return answer.json()

@@ -185,7 +185,7 @@ def test_a_chosen_item_that_is_not_valid_is_a_row(proxy: FaultProxy) -> None:
     proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())
     picks = pick(proxy.url, TILES)
     assert outcomes(picks) == FIRST_FAILED
-    assert "bad: is not a valid STAC item" in picks.ledger["reason"].iloc[0]
+    assert "bad: not a valid STAC item" in picks.ledger["reason"].iloc[0]
     assert "bad" not in {item["id"] for item in picks.items}
 
 
@@ -239,28 +239,28 @@ def test_nobody_there() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with pytest.raises(SourceError, match=rf"{url}: is no STAC API that answers .*Check the address in the CLAY_STAC"):
+    with pytest.raises(SourceError, match=rf"{url}: did not answer as a STAC API .*Check the address in the CLAY_STAC"):
         pick(url, TILES)
 
 
 @pytest.mark.parametrize("fault", ["garbage", "empty", "reset", "truncate", "stall"])
 def test_a_root_that_answers_nonsense(proxy: FaultProxy, fault: str) -> None:
     getattr(proxy, fault)(times=None)
-    with pytest.raises(SourceError, match=r"is no STAC API that answers .*and the network"):
+    with pytest.raises(SourceError, match=r"did not answer as a STAC API .*and the network"):
         pick(proxy.url, TILES, timeout=(2, 0.3))
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'{"message": "no"}', b'{"type": "Catalog"}'])
 def test_a_root_that_is_something_else(proxy: FaultProxy, body: bytes) -> None:
     proxy.answer(200, times=None, body=body)
-    with pytest.raises((SourceError, InputError), match=r"is no STAC API that answers|without item search"):
+    with pytest.raises((SourceError, InputError), match=r"did not answer as a STAC API|without item search"):
         pick(proxy.url, TILES)
 
 
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_root_that_refuses(proxy: FaultProxy, status: int) -> None:
     proxy.answer(status, times=None)
-    with pytest.raises(SourceError, match="is no STAC API that answers"):
+    with pytest.raises(SourceError, match="did not answer as a STAC API"):
         pick(proxy.url, TILES)
 
 

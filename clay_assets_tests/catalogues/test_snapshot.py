@@ -86,16 +86,16 @@ def test_on_s3_as_a_prefix_and_as_a_key(s3_bucket: Bucket, tmp_path: Path) -> No
     assert found(f"{s3_bucket.url}/stac/", request(), request(quarter=2)) == BOTH
     one = found(f"{s3_bucket.url}/stac/part-0.parquet", request(), request(quarter=2))
     assert one == {"32NLG-2020-Q1": {"a"}, "32NLG-2020-Q2": set()}
-    with pytest.raises(InputError, match=r"nothing-here: holds no \.parquet file"):
+    with pytest.raises(InputError, match=r"nothing-here: no \.parquet file here"):
         open_catalogue(f"{s3_bucket.url}/nothing-here", 8)
     with pytest.raises(ClayError, match="no-such-bucket-here"):
         open_catalogue("s3://no-such-bucket-here/stac", 8)
 
 
 def test_what_is_no_snapshot(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.parquet: cannot be read as STAC-GeoParquet"):
+    with pytest.raises(InputError, match=r"nowhere\.parquet: file not found"):
         open_catalogue(str(tmp_path / "nowhere.parquet"), 8)
-    with pytest.raises(InputError, match=r"holds no \.parquet file"):
+    with pytest.raises(InputError, match=r"no \.parquet file here"):
         open_catalogue(str(tmp_path), 8)
     for name, content in (("text", b"this is no Parquet"), ("empty", b"")):
         path = tmp_path / f"{name}.parquet"
@@ -104,7 +104,7 @@ def test_what_is_no_snapshot(tmp_path: Path) -> None:
             open_catalogue(str(path), 8)
         path.unlink()
     gpd.GeoDataFrame({"name": ["x"]}, geometry=[shapely.Point(0, 0)], crs=4326).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=r"other\.parquet is no STAC-GeoParquet, it has no column id, bbox, datetime"):
+    with pytest.raises(InputError, match=r"other\.parquet is not STAC-GeoParquet \(no column id, bbox, datetime"):
         open_catalogue(str(tmp_path), 8)
 
 
@@ -133,7 +133,7 @@ def test_columns_of_another_type(tmp_path: Path, column: str, values: pa.Array) 
     table = pq.read_table(path)
     table = table.set_column(table.schema.get_field_index(column), column, values)
     pq.write_table(table, path)
-    with pytest.raises(InputError, match=f"its column {column} has another type"):
+    with pytest.raises(InputError, match=f"type of column {column}"):
         open_catalogue(path, 8)
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from clay_assets.chips.grid import Grid
+from clay_assets.chips.grid import ground_sample_distance
 from clay_assets.chips.index import index_scene
+from clay_assets.grids import Grid
 from clay_assets.platforms import PLATFORMS
 from clay_assets_tests.chips.factories import L2, S2, landsat, sentinel_2
 
@@ -84,7 +85,7 @@ GRIDS = {
 @pytest.mark.parametrize("place", GRIDS)
 def test_it_is_the_side_of_a_pixel_s_area(place: str) -> None:
     one = GRIDS[place]
-    found = one.ground_sample_distance(SIZE)
+    found = ground_sample_distance(one, SIZE)
     assert found.shape == ((one.width // SIZE) * (one.height // SIZE),)
     large = one.transform.a > 100  # chips of 100 km and more: scale changes within them
     np.testing.assert_allclose(found, side_by_area(one), rtol=2e-3 if large else 1e-5)
@@ -94,7 +95,7 @@ def test_it_is_the_side_of_a_pixel_s_area(place: str) -> None:
 def test_in_web_mercator_it_shrinks_with_the_cosine_of_latitude(top: float) -> None:
     one = grid("EPSG:3857", -1_000_000, top, 500, columns=3, rows=5)
     latitude = middles(one)[:, 1]
-    found = one.ground_sample_distance(SIZE)
+    found = ground_sample_distance(one, SIZE)
     np.testing.assert_allclose(found, 500 * np.cos(np.radians(latitude)), rtol=0.007)
     # More exactly: scale along a parallel and along a meridian of the ellipsoid.
     e2, sin = EARTH.es, np.sin(np.radians(latitude))
@@ -109,13 +110,13 @@ def test_in_web_mercator_it_shrinks_with_the_cosine_of_latitude(top: float) -> N
 )
 def test_in_utm_it_is_the_grid_s_own_within_a_thousandth(place: str) -> None:
     one = GRIDS[place]
-    np.testing.assert_allclose(one.ground_sample_distance(SIZE), one.transform.a, rtol=0.001)
+    np.testing.assert_allclose(ground_sample_distance(one, SIZE), one.transform.a, rtol=0.001)
 
 
 def test_on_the_central_meridian_it_is_the_grid_s_over_the_scale() -> None:
     """UTM's scale is 0.9996 there (Snyder, Map Projections, 1987, p. 57)."""
     one = grid("EPSG:32632", 500_000 - SIZE * 10 / 2, 4_000_000, 10, columns=1, rows=1)
-    np.testing.assert_allclose(one.ground_sample_distance(SIZE), [10 / 0.9996], rtol=1e-6)
+    np.testing.assert_allclose(ground_sample_distance(one, SIZE), [10 / 0.9996], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("crs", "north"), [("EPSG:32701", 4_000_000), ("EPSG:32660", 5_000_000)])
@@ -123,7 +124,7 @@ def test_chips_across_180_degrees_are_no_larger_than_their_neighbours(crs: str, 
     one = across(crs, north, 10)
     longitudes = middles(one)[:5, 0]
     assert longitudes.min() < -179 < 179 < longitudes.max()
-    found = one.ground_sample_distance(SIZE)
+    found = ground_sample_distance(one, SIZE)
     assert np.ptp(found) < 0.01
     np.testing.assert_allclose(found, 10, rtol=0.001)
     np.testing.assert_allclose(found, side_by_area(one), rtol=1e-5)
@@ -131,14 +132,15 @@ def test_chips_across_180_degrees_are_no_larger_than_their_neighbours(crs: str, 
 
 def test_a_grid_of_oblong_pixels_gives_their_geometric_mean() -> None:
     one = Grid(CRS.from_epsg(26916), Affine(25.9296875, 0, 601_135, 0, -29.63671875, 3_430_446), 256, 256)
-    np.testing.assert_allclose(one.ground_sample_distance(SIZE), np.sqrt(25.9296875 * 29.63671875), rtol=0.001)
-    np.testing.assert_allclose(one.ground_sample_distance(SIZE), side_by_area(one), rtol=1e-5)
+    np.testing.assert_allclose(ground_sample_distance(one, SIZE), np.sqrt(25.9296875 * 29.63671875), rtol=0.001)
+    np.testing.assert_allclose(ground_sample_distance(one, SIZE), side_by_area(one), rtol=1e-5)
 
 
 def test_the_size_of_a_chip_does_not_matter_where_scale_does_not_change() -> None:
     one = GRIDS["UTM at the equator"]
-    assert one.ground_sample_distance(64).shape == (16 * 12,)
-    np.testing.assert_allclose(one.ground_sample_distance(64).mean(), one.ground_sample_distance(256).mean(), rtol=1e-5)
+    assert ground_sample_distance(one, 64).shape == (16 * 12,)
+    small, large = (ground_sample_distance(one, size).mean() for size in (64, 256))
+    np.testing.assert_allclose(small, large, rtol=1e-5)
 
 
 # --- in the index ---------------------------------------------------------------------------------

@@ -273,5 +273,5 @@ def test_there_is_no_index_where_nothing_was_made(tmp_path):
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.parquet"):
         with pytest.raises(InputError, match="there is no chip index here"):
             open_index(place)
-    with pytest.raises(InputError, match="'sentinel-3' is no platform"):
+    with pytest.raises(InputError, match="unknown platform 'sentinel-3'"):
         index(sentinel_2(tmp_path), "sentinel-3")

@@ -163,7 +163,7 @@ def test_a_bad_scene_is_set_aside_and_the_rest_done(store, run, items, tmp_path,
     ledger = cell.ledger.set_index("item_id")
     failed = ledger[ledger["outcome"] == FAILED]
     assert set(failed.index) == {items[0]["id"] + "_BAD", bare["id"]}
-    assert "absent.tif: there is no such file" in failed.loc[items[0]["id"] + "_BAD", "error"]
+    assert "absent.tif: file not found" in failed.loc[items[0]["id"] + "_BAD", "error"]
     assert "has no asset scl" in failed.loc[bare["id"], "error"]
     assert failed_share(cell) == pytest.approx(2 / 14)
     assert len(cell.keys) == len(items) == len(store.list(""))

@@ -156,7 +156,7 @@ def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
     assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
     with rasterio.open(path, "r+") as source:
         source.nodata = 0
-    with pytest.raises(InputError, match=r"m\.tif: is damaged"):  # with a mask to be read it is missed
+    with pytest.raises(InputError, match=r"m\.tif: not a readable raster"):  # with a mask to be read it is missed
         every_chip(naip_item(path))
 
 

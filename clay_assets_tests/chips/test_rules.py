@@ -10,9 +10,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from clay_assets.chips.grid import Grid
+from clay_assets.chips.grid import chip_polygons, chips_in
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.rules import geometry_in_scene, geometry_valid, ids_unique, shares_in_range
+from clay_assets.grids import Grid
 from clay_assets_tests.chips.factories import (
     LEFT,
     S2,
@@ -33,9 +34,9 @@ ACROSS = Grid(UTM_1, from_origin(160_000, 100_020, 10, 10), 2 * SIZE, 8 * SIZE) 
 
 def scene(grid: Grid = GRID) -> pa.Table:
     """A chip index of a grid, whose polygons are computed here corner by corner."""
-    columns, rows = grid.chips(SIZE)
+    columns, rows = chips_in(grid, SIZE)
     table = chip_table(S2, SCENE, 2020, 0, 0, columns, rows)
-    return with_column(table, "geometry", pa.array(shapely.to_wkb(grid.polygons(SIZE)), pa.binary()))
+    return with_column(table, "geometry", pa.array(shapely.to_wkb(chip_polygons(grid, SIZE)), pa.binary()))
 
 
 def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

@@ -76,7 +76,7 @@ def test_runs_may_read_just_the_buckets_that_the_code_reads_with_credentials() -
     for platform in PLATFORMS.values():
         imagery = platform.rules.options.model_fields["imagery"].annotation
         for access in platform.files.access:
-            buckets = {place for place in access.places if "." not in place}  # others are hosts
+            buckets = {host for host in access.hosts if "." not in host}
             if access.requester_pays:
                 paid |= buckets or {LANDSAT}
             elif access.unsigned:
@@ -137,7 +137,7 @@ def test_the_policy_of_runs_lets_them_work_and_do_no_more(
         monkeypatch.setenv(name, value)
 
     # All that the pipeline does in its prefix, by its own code.
-    store = S3Store(bucket, "clay", lambda: client)
+    store = S3Store(bucket, "clay")  # with the keys of the environment
     store.write("chips/a.parquet", b"rows")
     assert store.read("chips/a.parquet") == b"rows"
     assert store.list("chips") == {"chips/a.parquet": 4}

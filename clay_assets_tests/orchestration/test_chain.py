@@ -143,7 +143,7 @@ def test_every_file_carries_the_recipe(built: Chain) -> None:
         }
         assert stamp["recipe_hash"] == hashed, key
         assert json.loads(stamp["recipe"])["name"] == "demo", key
-        assert stamp["code_version"], key
+        assert stamp["software_version"], key
 
 
 def test_running_again_writes_the_same_bytes(built: Chain, new_chain: Callable[..., Chain]) -> None:

@@ -138,7 +138,7 @@ def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, 
         ("storage", "/proc/clay", "cannot write /proc/clay/landcover/mgrs_grid.parquet"),
         ("storage", "/dev/null/clay", "Check that CLAY_STORAGE names a folder you may write to"),
         ("storage", "gs://bucket", "only a folder or s3://bucket/prefix can be written to"),
-        ("mgrs_grid", "/no/such/grid.kml", "/no/such/grid.kml: there is no such file"),
+        ("mgrs_grid", "/no/such/grid.kml", "/no/such/grid.kml: file not found"),
         ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),
     ],
 )

@@ -50,13 +50,13 @@ print(json.dumps({{
 
 def test_the_page_adds_an_eighth_platform_and_nothing_else(planet: Planet, tmp_path: Path) -> None:
     page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    name = re.search(r"save this as `(clay_assets/platforms/\w+\.py)`", page)
-    code = re.search(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert name is not None
-    assert code is not None
+    example = r"save this as `(clay_assets/platforms/\w+\.py)`.*?^```python\n(.*?)^```$"
+    found = re.search(example, page, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    name, code = found.groups()
     package = tmp_path / "copy" / "clay_assets"
     shutil.copytree(REPOSITORY / "clay_assets", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package.parent / name[1]).write_text(code[1], encoding="utf-8")
+    (package.parent / name).write_text(code, encoding="utf-8")
     recipe = tmp_path / "recipe.toml"
     written = (REPOSITORY / "clay_assets" / "recipes" / "clay_v1.toml").read_text(encoding="utf-8")
     recipe.write_text(f"{written}\n[platforms.{KEY}]\nmax_cloud_cover = 50\n", encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_page_adds_an_eighth_platform_and_nothing_else(planet: Planet, tmp_p
 
 
 def test_no_other_code_knows_a_platform_by_its_name() -> None:
-    """What a platform is, its module says; what its places are, `sampling` says. The demo plays the catalogues."""
+    """Only its module, the sampling of its places, and the demo, which generates its catalogue, may name a platform."""
     knowing = ("platforms", "sampling", "demo")
     named = re.compile("|".join(rf'["\']{re.escape(key)}["\']' for key in PLATFORMS))
     found = [

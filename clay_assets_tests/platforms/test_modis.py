@@ -22,6 +22,7 @@ from clay_assets.platforms.request_table import month_bounds
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
+from clay_assets.stac import item_datetime
 from clay_assets_tests.platforms.factories import item, mistake, recipe_with, requests, same, table
 from clay_assets_tests.scenes.items import MODIS, real_items, snapshot
 
@@ -178,7 +179,7 @@ def test_a_composite_belongs_to_the_month_in_which_it_starts() -> None:
     )
     assert [one["id"] for one in admitted] == ["2022-02-01", "2022-02-26"]
     assert rejected == {"outside the period": 2}
-    assert PLATFORM.read_item(scene())["properties"]["datetime"] == "2022-02-02T00:00:00.000+00:00"
+    assert item_datetime(PLATFORM.read_item(scene())) == datetime(2022, 2, 2, tzinfo=UTC)
 
 
 def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
@@ -284,7 +285,7 @@ def test_real_items_are_terra_or_aqua(real: dict[str, Any]) -> None:
         assert f".h{horizontal:02}v{vertical:02}." in name
         said[name] = PLATFORM.rules.refuse(found, asked(2022, 2, vertical, horizontal), PLATFORM.rules.options())
         day = datetime.strptime(name.split(".")[1], "A%Y%j").replace(tzinfo=UTC)  # 2022033 is 2 February
-        assert datetime.fromisoformat(found["properties"]["datetime"]) == day
+        assert item_datetime(found) == day
     assert said == {name: None if name in TERRA_IDS else "not Terra" for name in real}
     assert len(said) == 4
 

@@ -198,7 +198,7 @@ def test_the_hash_is_of_choices_not_of_their_spelling(recipe_file: Path) -> None
     stamp = before.stamp()
     assert stamp["recipe_hash"] == before.hash
     assert len(before.hash) == 16
-    assert {"recipe_name", "recipe", "code_version"} < set(stamp)
+    assert {"recipe_name", "recipe", "software_version"} < set(stamp)
 
 
 @pytest.mark.parametrize(

@@ -2,136 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import geopandas as gpd
-import pandas as pd
 import pytest
-import shapely
-from clay_assets.reconciliation.accounts.accounts import Account, disagreements, main, reconcile, records
 
-from clay_assets.chips.merge import Part
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.recipes import Recipe, load_recipe
-from clay_assets.scenes.requests import make_requests
+from clay_assets.reconciliation.accounts import records
 from clay_assets.storage import layout
-from clay_assets.storage.geoparquet import encode
-from clay_assets.storage.stores import LocalStore
-
-S1, S2, MODIS = "sentinel-1-rtc", "sentinel-2-l2a", "modis"
-TILES = ("32NLG", "32NLH", "32NKG")
-RECIPE = """
-name = "small"
-seed = 7
-
-[[tile_rules]]
-rule = "built_up"
-class = "Built-up"
-tiles = 3
-from_highest = 3
-
-[platforms.sentinel-2-l2a]
-years = [2020, 2021]
-years_per_location = 2
-
-[platforms.sentinel-1-rtc]
-years = [2020, 2020]
-"""
-
-
-def tiles(names: tuple[str, ...]) -> gpd.GeoDataFrame:
-    """A sample of MGRS tiles of these names, all in one place."""
-    return gpd.GeoDataFrame({"name": list(names)}, geometry=[shapely.box(6, 0, 7, 1)] * len(names), crs="EPSG:4326")
-
-
-@dataclass
-class Made:
-    """A store whose tables are made by hand, and a recipe."""
-
-    folder: Path
-    recipe_file: Path
-
-    @property
-    def store(self) -> LocalStore:
-        return LocalStore(self.folder)
-
-    @property
-    def recipe(self) -> Recipe:
-        return load_recipe(str(self.recipe_file))
-
-    def change(self, *changes: tuple[str, str], published: str = "") -> None:
-        """Rewrite the recipe."""
-        text = self.recipe_file.read_text()
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        self.recipe_file.write_text(text + published)
-
-    def request(self, platform: str, sample: gpd.GeoDataFrame | None = None) -> pd.DataFrame:
-        """Write a platform's requests, and return them."""
-        table = make_requests(PLATFORMS[platform], tiles(TILES) if sample is None else sample, self.recipe)
-        self.store.write(layout.table("scene_requests", platform), encode(table, {}))
-        return table
-
-    def answer(self, platform: str, year: int, scenes: Mapping[str, str | None], failed: tuple[str, ...] = ()) -> None:
-        """Write a ledger: request → the scene it got, None for none, and those that failed."""
-        rows = [(name, "picked" if item else "none", item) for name, item in scenes.items()]
-        rows += [(name, "failed", None) for name in failed]
-        frame = pd.DataFrame(rows, columns=["request_id", "outcome", "item_id"]).astype("string")
-        self.store.write(layout.request_ledger(platform, year), encode(frame, {}))
-
-    def copy(self, platform: str, year: int, sizes: Mapping[str, int]) -> None:
-        """Write a ledger of imagery: scene → bytes in our storage."""
-        frame = pd.DataFrame({"item_id": list(sizes), "bytes": list(sizes.values())})
-        self.store.write(layout.imagery_ledger(platform, year), encode(frame, {}))
-
-    def index(self, platform: str, year: int, chips: Mapping[str, int], failed: tuple[str, ...] = ()) -> None:
-        """Write a ledger of chips: scene → chips, and scenes that failed."""
-        rows = [(name, "indexed", count) for name, count in chips.items()] + [(name, "failed", 0) for name in failed]
-        frame = pd.DataFrame(rows, columns=["item_id", "outcome", "chips"])
-        self.store.write(layout.chip_ledger(platform, year), encode(frame, {}))
-
-    def merge(self, rows: Mapping[tuple[str, int], int]) -> None:
-        """Write the manifest of a merged index: platform and year → chips."""
-        parts = [asdict(Part(key, year, "", count, 1, 1, "", "")) for (key, year), count in rows.items()]
-        self.store.write(layout.MANIFEST, json.dumps({"partitions": parts}).encode())
-
-    def accounts(self) -> dict[str, Account]:
-        return {account.platform: account for account in reconcile(self.store, self.recipe)}
-
-    def said(self) -> list[str]:
-        return disagreements(reconcile(self.store, self.recipe), self.recipe.tolerance.published)
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    path = tmp_path / "small.toml"
-    path.write_text(RECIPE)
-    return Made(tmp_path / "clay", path)
-
-
-@pytest.fixture
-def done(made: Made) -> Made:
-    """Sentinel-2 from the requests to the merged index: 12 requests and 2 scenes in each of two years."""
-    for year, requests in made.request(S2).groupby("year"):
-        names = requests["request_id"].tolist()
-        assert len(names) == 12
-        scenes = {name: f"{year}-{'a' if number < 3 else 'b'}" for number, name in enumerate(names[:5])}
-        made.answer(S2, int(year), {**scenes, **dict.fromkeys(names[5:])})
-        made.copy(S2, int(year), {f"{year}-a": 700, f"{year}-b": 900})
-        made.index(S2, int(year), {f"{year}-a": 1000, f"{year}-b": 500})
-    made.merge({(S2, 2020): 1500, (S2, 2021): 1500})
-    return made
-
-
-def numbers(account: Account) -> dict[str, tuple[int | None, int | None, int | None]]:
-    return {count.quantity: (count.published, count.planned, count.there) for count in account.counts}
+from clay_assets_tests.reconciliation.stores import MODIS, S1, S2, Made, numbers, tiles
 
 
 def test_nothing_is_made(made: Made) -> None:
@@ -247,7 +126,7 @@ def test_what_failed_is_not_there(done: Made) -> None:
     done.answer(S2, 2021, {names[0]: "2021-a", names[1]: "2021-b", **dict.fromkeys(names[2:10])}, tuple(names[10:]))
     done.index(S2, 2021, {"2021-a": 1500}, failed=("2021-b",))
     account = done.accounts()[S2]
-    assert (account["requests"].there, account["scenes"].there, account["chips"].there) == (22, 3, 3000)
+    assert (account["requests"].present, account["scenes"].present, account["chips"].present) == (22, 3, 3000)
     assert done.said() == [
         "sentinel-2-l2a: 22 of 24 requests were answered",
         "sentinel-2-l2a: 3 of 4 picked scenes are indexed",
@@ -257,7 +136,7 @@ def test_what_failed_is_not_there(done: Made) -> None:
 def test_cells_of_another_plan_are_told(done: Made) -> None:
     done.request(S2, tiles(("32NLG", "32NLH", "32NMG")))
     account = done.accounts()[S2]
-    assert (account["requests"].planned, account["requests"].there, account.unplanned) == (24, 16, 8)
+    assert (account["requests"].planned, account["requests"].present, account.unplanned) == (24, 16, 8)
     assert done.said() == [
         "sentinel-2-l2a: 16 of 24 requests were answered",
         "sentinel-2-l2a: 8 requests in the ledgers are not among those planned; "
@@ -338,7 +217,7 @@ def test_the_table_for_people(done: Made) -> None:
     assert len(rows) == 6 * len(PLATFORMS)
 
     def shown(quantity: str, platform: str = S2) -> list[str]:
-        return [rows[platform, quantity][column] for column in ("published", "planned", "there")]
+        return [rows[platform, quantity][column] for column in ("published", "planned", "present")]
 
     assert shown("locations") == ["2,728", "3", "—"]
     assert shown("chips") == ["18,683,945", "42,336", "3,000"]
@@ -353,7 +232,7 @@ def test_the_table_for_people(done: Made) -> None:
 def test_bytes_for_people(made: Made, size: float, text: str) -> None:
     made.copy(S2, 2020, {"a": int(size)})
     (row,) = [r for r in records([made.accounts()[S2]]) if r["quantity"] == "bytes to copy"]
-    assert row["there"] == text
+    assert row["present"] == text
 
 
 def test_a_damaged_table_is_named(done: Made) -> None:
@@ -372,107 +251,3 @@ def test_a_table_that_may_not_be_read_is_named(done: Made) -> None:
 
 
 # --- the command ------------------------------------------------------------------------------------
-
-Command = Callable[..., int]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in this process; settings by keyword."""
-
-    def run(*arguments: str, **settings: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["clay-reconcile", *arguments])
-        for name, value in settings.items():
-            monkeypatch.setenv(f"CLAY_{name.upper()}", str(value))
-        return main()
-
-    return run
-
-
-def test_the_command_prints_a_table(done: Made, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(storage=done.folder, recipe=done.recipe_file) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{done.folder}, recipe small ({done.recipe.hash})"
-    cells = [line.split() for line in lines]
-    assert ["platform", "quantity", "published", "planned", "there"] in cells
-    first = cells.index([S2, "locations", "—", "3", "—"])  # a platform's name stands once
-    assert cells[first + 1 : first + 6] == [
-        ["requests", "—", "24", "24"],
-        ["scenes", "—", "24", "4"],
-        ["chips", "—", "42,336", "3,000"],
-        ["bytes", "to", "read", "—", "723.4", "MB", "—"],
-        ["bytes", "to", "copy", "—", "0", "B", "3.2", "kB"],
-    ]
-    table = [line for line in lines if "  " in line]
-    assert len({len(line) for line in table}) == 1
-    assert lines[-1] == "All that was planned is there."
-
-
-def test_the_command_says_what_is_missing(done: Made, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    done.store.delete([layout.MANIFEST])
-    assert command(storage=done.folder, recipe=done.recipe_file) == 0
-    out = capsys.readouterr().out
-    assert out.endswith("\n\nsentinel-2-l2a: 0 of 3,000 chips are in the merged index\n")
-    assert "All that was planned" not in out
-
-
-def test_the_command_on_an_empty_storage(made: Made, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(storage=made.folder, recipe="clay_v1") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "Nothing is planned yet: materialise scene_requests of the platforms that you want."
-    assert ["modis", "locations", "233", "—", "—"] in [line.split() for line in lines]
-    assert not made.folder.exists()  # asking leaves no trace
-
-
-def test_the_command_for_programs(done: Made, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    done.index(S2, 2021, {"2021-a": 1000})
-    assert command("--json", storage=done.folder, recipe=done.recipe_file) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["differing"] == done.said()
-    assert len(document["differing"]) == 2
-    account = {account["platform"]: account for account in document["accounts"]}[S2]
-    assert (account["picked"], account["merged"]) == (4, 3000)
-    assert {count.pop("quantity"): tuple(count.values()) for count in account["counts"]} == numbers(done.accounts()[S2])
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "words"),
-    [
-        ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),
-        ("storage", "gs://bucket", "only a folder or s3://bucket/prefix can be written to"),
-        ("workers", "none", "CLAY_WORKERS='none'"),
-    ],
-)
-def test_the_command_names_a_wrong_setting(
-    done: Made, command: Command, capsys: pytest.CaptureFixture[str], setting: str, value: str, words: str
-) -> None:
-    assert command(**{"storage": done.folder, "recipe": done.recipe_file, setting: value}) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert words in said.err
-
-
-def test_the_command_names_what_it_cannot_read(
-    done: Made, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done.store.write(layout.MANIFEST, b"{")
-    assert command(storage=done.folder, recipe=done.recipe_file) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{done.folder}/{layout.MANIFEST}: cannot be understood" in said.err
-
-
-def test_the_command_runs_from_a_shell(done: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*command: str, recipe: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setenv("CLAY_STORAGE", str(done.folder))
-        monkeypatch.setenv("CLAY_RECIPE", recipe)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-    installed = str(Path(sys.executable).parent / "clay-reconcile")
-    result = run(installed, "--json", recipe=str(done.recipe_file))
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["differing"] == []
-    result = run(sys.executable, "-m", "clay_assets.reconciliation.accounts", recipe="no/such/recipe.toml")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "no/such/recipe.toml" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -10,10 +10,10 @@ import dagster as dg
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from clay_assets.reconciliation.accounts.accounts import Account, disagreements, reconcile, records
 
-from clay_assets.chips.checks import reconciled
 from clay_assets.platforms import PLATFORMS
+from clay_assets.reconciliation.accounts import Account, disagreements, reconcile, records
+from clay_assets.reconciliation.checks import reconciled
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.orchestration.conftest import Chain

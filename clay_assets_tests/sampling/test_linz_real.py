@@ -135,7 +135,7 @@ def test_real_example_items(real_data: Path, tmp_path: Path) -> None:
     assert shapely.geometry.shape(found["geometry"]).area == pytest.approx(1.41e-4, rel=0.02)
     path = tmp_path / "sample.parquet"
     path.write_bytes(encode_items(drawn.items, {}))
-    request = requests_in(LINZ.requests(gpd.read_parquet(path), LinzOptions(), 42))[0]
+    request = requests_in(LINZ.rules.requests(gpd.read_parquet(path), LinzOptions(), 42))[0]
     assert (request.id, request.start.year) == ("01T_BC40_2000_2421", 2021)  # flown from December 2021
     picks = pick_scenes(LINZ, 2021, [request], SnapshotCatalogue(str(path)), LinzOptions())
     assert picks.items == decode_items(path.read_bytes(), str(path))

@@ -115,8 +115,8 @@ def test_each_tile_is_judged_by_the_composite_of_the_day(made: str) -> None:
     assert tiles.loc["h20v10", "item_id"] == "MOD09A1.A2023265.h20v10.061.2023276043514"
     failed = tiles[tiles["error"].notna()]
     assert failed["name"].tolist() == ["h10v05", "h11v05"]
-    assert "h10v05-2023-09-22.tif: there is no such file" in failed["error"].iloc[0]
-    assert "h11v05-2023-09-22.tif: is damaged or not a raster" in failed["error"].iloc[1]
+    assert "h10v05-2023-09-22.tif: file not found" in failed["error"].iloc[0]
+    assert "h11v05-2023-09-22.tif: not a readable raster" in failed["error"].iloc[1]
     sample = sample_of(tiles)
     assert sample["name"].tolist() == ["h18v04", "h21v10"]
     assert list(sample.columns) == ["name", "vertical", "horizontal", "item_id", "geometry"]
@@ -125,7 +125,7 @@ def test_each_tile_is_judged_by_the_composite_of_the_day(made: str) -> None:
 def test_the_sample_gives_requests_that_find_its_items(made: str) -> None:
     sample = sample_of(judged(made))
     options = ModisOptions(years=(2023, 2023), months=(9, 10))
-    asked = requests_in(MODIS.requests(sample, options, 42))
+    asked = requests_in(MODIS.rules.requests(sample, options, 42))
     found = {a.request.id: len(a.candidates) for a in open_catalogue(made, 8).search(MODIS, asked)}
     assert found == {"h18v04-2023-M09": 2, "h18v04-2023-M10": 0, "h21v10-2023-M09": 3, "h21v10-2023-M10": 0}
 
@@ -184,7 +184,7 @@ def test_an_empty_catalogue_samples_nothing(tmp_path: Path) -> None:
     assert (tiles["outcome"] == "no item").all()
     sample = sample_of(tiles)
     assert len(sample) == 0
-    assert len(MODIS.requests(sample, ModisOptions(), 42)) == 0
+    assert len(MODIS.rules.requests(sample, ModisOptions(), 42)) == 0
 
 
 # --- the published tiles ----------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_published_tiles_need_no_catalogue() -> None:
     assert sample["name"].is_monotonic_increasing
     assert sample.loc[sample["name"] == "h12v02", "geometry"].item().equals(tile_polygon(2, 12))
     assert differences(sample, options) == ([], [])
-    assert len(MODIS.requests(sample, options, 42)) == 233 * 72 == 16_776
+    assert len(MODIS.rules.requests(sample, options, 42)) == 233 * 72 == 16_776
 
 
 def test_how_the_computed_tiles_differ_from_the_published(made: str) -> None:
@@ -229,7 +229,7 @@ def test_one_read_per_tile(tmp_path: Path, web: FileServer, fault_proxy: Callabl
     items = [item for item in world(tmp_path / "images", proxy.url) if name_of(*CUT) not in item["id"]]
     tiles = judged(snapshot(tmp_path / "s.parquet", items))
     assert outcomes(tiles) == {tile: found for tile, found in TRUTH.items() if found[0] != "no item" and tile != CUT}
-    assert f"{proxy.url}/h10v05-2023-09-22.tif: there is no such file" in tiles.loc["h10v05", "error"]
+    assert f"{proxy.url}/h10v05-2023-09-22.tif: file not found" in tiles.loc["h10v05", "error"]
     # Nothing is asked for twice, and what is of another satellite, day or band is not looked at.
     asked = Counter((seen.path, seen.headers.get("range")) for seen in proxy.seen)
     assert set(asked.values()) == {1}
@@ -286,7 +286,7 @@ def test_a_catalogue_that_does_not_answer_is_an_error(
 ) -> None:
     proxy = fault_proxy(web.url)
     proxy.answer(404, times=None)
-    with pytest.raises((InputError, SourceError), match="is no STAC API that answers"):
+    with pytest.raises((InputError, SourceError), match="did not answer as a STAC API"):
         judged(proxy.url)
 
 

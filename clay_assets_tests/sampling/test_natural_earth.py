@@ -412,7 +412,7 @@ def said(folder: Path, random_points: int = 0) -> str:
 
 
 def test_a_folder_or_a_layer_that_is_missing(tmp_path: Path) -> None:
-    assert "nowhere: there is no such folder. Check CLAY_NATURAL_EARTH" in said(tmp_path / "nowhere")
+    assert "nowhere: folder not found. Check CLAY_NATURAL_EARTH" in said(tmp_path / "nowhere")
     folder = write_files(tmp_path / "files", world(), ".gpkg")
     (folder / "ne_10m_parks_and_protected_lands_line.gpkg").unlink()
     told = said(folder)

@@ -14,7 +14,7 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.base import Derivation, Options, Platform
+from clay_assets.platforms.base import Assets, Derivation, Files, Options, Platform
 
 LEFT, TOP = 1_576_160.0, 5_184_720.0  # corner of a sheet, NZTM2000
 NZTM = "EPSG:2193"
@@ -30,20 +30,16 @@ class ToyOptions(Options):
     gsd: float = 0.3
 
 
-def toy(*assets: str, derivation: Derivation, **fields: Any) -> Platform:
+def toy(*assets: str, derivation: Derivation[ToyOptions], optional: tuple[str, ...] = ()) -> Platform[ToyOptions]:
     """A platform of some assets, on the grid of the first."""
+    landsat = PLATFORMS["landsat-c2l1"]
     return replace(
-        PLATFORMS["landsat-c2l1"],
+        landsat,
         key="toy",
-        bands=assets,
-        quality=assets[:1],
-        grid_asset=assets[0],
-        options=ToyOptions,
-        aliases={},
-        alternate=None,
-        access=(),
-        derivation=derivation,
-        **fields,
+        rules=replace(landsat.rules, options=ToyOptions),
+        assets=Assets(bands=assets, grid=assets[0], optional=optional),
+        quality=replace(landsat.quality, assets=assets[:1]),
+        files=Files(derivation=derivation),
     )
 
 

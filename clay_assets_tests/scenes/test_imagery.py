@@ -18,7 +18,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Platform
 from clay_assets.scenes.imagery import Imagery, readable_items
 from clay_assets.storage.stores import LocalStore, Store, open_store
-from clay_assets.transport.access import Access
+from clay_assets.transport.access import Access, Keys
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.scenes.items import (
     LANDSAT_ASSETS,
@@ -33,7 +33,12 @@ from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
 WHEN = "2020-02-01T10:00:00Z"
-PLAIN = replace(PLATFORMS[LANDSAT_L2], access=())
+PLAIN = replace(PLATFORMS[LANDSAT_L2], files=replace(PLATFORMS[LANDSAT_L2].files, access=()))
+
+
+def accessed(*ways: Access) -> Platform:
+    """The platform whose files are accessed in these ways alone."""
+    return replace(PLAIN, files=replace(PLAIN.files, access=ways))
 
 
 def settle(
@@ -66,12 +71,13 @@ def fill(folder: Path, *names: str) -> list[dict[str, Any]]:
     return scenes(str(folder), *names)
 
 
-def fill_bucket(bucket: Bucket, prefix: str, *names: str) -> list[dict[str, Any]]:
+def fill_bucket(bucket: Bucket, prefix: str, *names: str, other: str | None = None) -> list[dict[str, Any]]:
+    """Scenes in the bucket, or in another of the same server."""
     for item_id in names:
         for name in LANDSAT_ASSETS:
             key = f"{prefix}/{item_id}/{name}.tif"
-            bucket.client.put_object(Bucket=bucket.name, Key=key, Body=content(item_id, name))
-    return scenes(f"{bucket.url}/{prefix}", *names)
+            bucket.client.put_object(Bucket=other or bucket.name, Key=key, Body=content(item_id, name))
+    return scenes(f"s3://{other or bucket.name}/{prefix}", *names)
 
 
 def assert_copied(imagery: Imagery, store: Store, *names: str) -> None:
@@ -181,7 +187,7 @@ def test_a_scene_with_a_missing_file_is_set_aside(tmp_path: Path) -> None:
     assert [item["id"] for item in imagery.items] == ["a", "c"]
     row = imagery.ledger.set_index("item_id").loc["b"]
     assert row["outcome"] == "failed"
-    assert "b/qa_pixel.tif: there is no such file" in row["error"]
+    assert "b/qa_pixel.tif: file not found" in row["error"]
     assert failed_share(imagery) == pytest.approx(1 / 3)
 
 
@@ -239,7 +245,7 @@ def test_a_body_that_always_breaks_off_sets_the_scene_aside(web: FaultProxy, tmp
     store = LocalStore(tmp_path / "store")
     imagery = settle(scenes(web.url, "a", "b", "c"), store)
     assert [item["id"] for item in imagery.items] == ["a", "c"]
-    assert "b/qa_pixel.tif: could not be fetched" in imagery.ledger["error"].iloc[1]
+    assert "b/qa_pixel.tif: could not be read" in imagery.ledger["error"].iloc[1]
     assert store.size(f"imagery/{LANDSAT_L2}/b/qa_pixel.tif") is None
     web.clear()
     assert settle(scenes(web.url, "a", "b", "c"), store).written == 1
@@ -267,7 +273,7 @@ class TokenSigner:
 
 def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> None:
     signer = TokenSigner()
-    signing = replace(PLAIN, access=(Access(signer=signer, hosts=(web.url.removeprefix("http://"),)),))
+    signing = PLAIN.with_access(Access(signer=signer, hosts=(web.url.removeprefix("http://"),)))
     store = LocalStore(tmp_path / "store")
     imagery = settle(scenes(web.url, "a"), store, signing)
     assert_copied(imagery, store, "a")
@@ -279,7 +285,7 @@ def test_signed_addresses_are_used_and_not_stored(web: FaultProxy, tmp_path: Pat
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_refused_address_is_signed_anew_once(web: FaultProxy, tmp_path: Path, method: str) -> None:
     signer = TokenSigner()
-    signing = replace(PLAIN, access=(Access(signer=signer),))
+    signing = accessed(Access(signer=signer))
     web.answer(403, times=None, path="secret0", method=method)
     store = LocalStore(tmp_path / "store")
     assert_copied(settle(scenes(web.url, "a"), store, signing, workers=1), store, "a")
@@ -287,7 +293,7 @@ def test_a_refused_address_is_signed_anew_once(web: FaultProxy, tmp_path: Path, 
     web.answer(403, times=None, path="b/red")
     imagery = settle(scenes(web.url, "b"), store, signing)
     assert imagery.ledger["outcome"].tolist() == ["failed"]
-    assert f"{web.url}/b/red.tif: the server answered 403" in imagery.ledger["error"][0]
+    assert f"{web.url}/b/red.tif: access refused (403" in imagery.ledger["error"][0]
     assert len(signer.refused) == 2
     assert "secret" not in repr(imagery.ledger.to_dict())
 
@@ -295,7 +301,7 @@ def test_a_refused_address_is_signed_anew_once(web: FaultProxy, tmp_path: Path, 
 def test_without_a_signer_what_is_refused_is_asked_once(web: FaultProxy, tmp_path: Path) -> None:
     web.answer(403, times=None, path="a/red")
     imagery = settle(scenes(web.url, "a"), LocalStore(tmp_path / "store"))
-    assert "a/red.tif: the server answered 403" in imagery.ledger["error"][0]
+    assert "a/red.tif: access refused (403" in imagery.ledger["error"][0]
     assert [seen.path for seen in web.seen] == ["/a/red.tif"]
 
 
@@ -303,7 +309,7 @@ def test_each_place_is_reached_in_its_own_way(web: FaultProxy, tmp_path: Path) -
     """NAIP's images lie signed on one host and at the requester's cost in buckets."""
     ways = (Access(signer=TokenSigner(), hosts=("signed.example.com",)), Access(unsigned=True))
     store = LocalStore(tmp_path / "store")
-    assert_copied(settle(scenes(web.url, "a"), store, replace(PLAIN, access=ways)), store, "a")
+    assert_copied(settle(scenes(web.url, "a"), store, accessed(*ways)), store, "a")
     assert not any("sig=" in seen.path for seen in web.seen)
 
 
@@ -345,16 +351,18 @@ def test_from_s3_to_a_folder(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) 
 
 @pytest.mark.parametrize("to_s3", [True, False])
 def test_landsat_says_that_the_requester_pays(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path, to_s3: bool) -> None:
-    items = fill_bucket(s3_bucket, "in", "a")
+    source = s3_bucket.server.new_bucket("usgs-landsat")
+    items = fill_bucket(s3_bucket, f"in-{s3_bucket.name}", "a", other=source)
     store = open_store(f"{s3_bucket.url}/out") if to_s3 else LocalStore(tmp_path)
     assert_copied(settle(items, store, PLATFORMS[LANDSAT_L2]), store, "a")
-    of_the_source = [seen for seen in s3.seen if "/in/" in seen.path or "x-amz-copy-source" in seen.headers]
+    of_the_source = [seen for seen in s3.seen if source in seen.path or "x-amz-copy-source" in seen.headers]
     assert len(of_the_source) >= 2 * len(LANDSAT_ASSETS)
     assert {seen.headers.get("x-amz-request-payer") for seen in of_the_source} == {"requester"}
 
 
-def test_other_platforms_do_not(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path) -> None:
-    settle(fill_bucket(s3_bucket, "in", "a"), LocalStore(tmp_path))
+@pytest.mark.parametrize("platform", [PLAIN, PLATFORMS[LANDSAT_L2]], ids=["another platform", "another bucket"])
+def test_others_do_not(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path, platform: Platform) -> None:
+    settle(fill_bucket(s3_bucket, "in", "a"), LocalStore(tmp_path), platform)
     assert s3.total
     assert not any("x-amz-request-payer" in seen.headers for seen in s3.seen)
 
@@ -363,7 +371,7 @@ def test_public_buckets_are_read_without_a_signature(s3: FaultProxy, s3_bucket: 
     public = s3_bucket.server.new_bucket(f"{s3_bucket.name}-public", public_read=True)
     for name in LANDSAT_ASSETS:
         s3_bucket.client.put_object(Bucket=public, Key=f"in/a/{name}.tif", Body=content("a", name))
-    unsigned = replace(PLAIN, access=(Access(unsigned=True),))
+    unsigned = accessed(Access(unsigned=True))
     store = LocalStore(tmp_path)
     assert_copied(settle(scenes(f"s3://{public}/in", "a"), store, unsigned), store, "a")
     assert s3.total
@@ -375,10 +383,31 @@ def test_missing_and_forbidden_objects_are_set_aside(s3_bucket: Bucket, tmp_path
     s3_bucket.client.delete_object(Bucket=s3_bucket.name, Key="in/b/red.tif")
     imagery = settle([*items, *scenes("s3://no-such-bucket-here/in", "c")], LocalStore(tmp_path))
     assert imagery.ledger["outcome"].tolist() == ["copied", "failed", "failed"]
-    assert "b/red.tif: there is no such file" in imagery.ledger["error"].iloc[1]
-    unsigned = replace(PLAIN, access=(Access(unsigned=True),))
+    assert "b/red.tif: file not found" in imagery.ledger["error"].iloc[1]
+    unsigned = accessed(Access(unsigned=True))
     refused = settle(items[:1], LocalStore(tmp_path / "other"), unsigned)
-    assert "access was refused" in refused.ledger["error"].iloc[0]
+    assert "access refused" in refused.ledger["error"].iloc[0]
+
+
+def test_what_our_keys_may_not_read_passes_through_here(
+    s3: FaultProxy, s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server copies with the keys of our storage, so keys of a source's own would be of no use to it."""
+    items = fill_bucket(s3_bucket, "in", "a")
+    store = open_store(f"{s3_bucket.url}/out")
+    monkeypatch.setenv("THEIR_KEY", s3_bucket.server.access_key)
+    monkeypatch.setenv("THEIR_SECRET", s3_bucket.server.secret_key)
+    theirs = accessed(Access(keys=Keys("THEIR_KEY", "THEIR_SECRET", endpoint=s3_bucket.server.endpoint_url)))
+    assert_copied(settle(items, store, theirs), store, "a")
+    assert not any("x-amz-copy-source" in seen.headers for seen in s3.seen)
+
+
+def test_public_buckets_of_the_same_server_are_copied_by_it(s3: FaultProxy, s3_bucket: Bucket) -> None:
+    public = s3_bucket.server.new_bucket(f"{s3_bucket.name}-open", public_read=True)
+    items = fill_bucket(s3_bucket, "in", "a", other=public)
+    store = open_store(f"{s3_bucket.url}/out")
+    assert_copied(settle(items, store, accessed(Access(unsigned=True))), store, "a")
+    assert len([seen for seen in s3.seen if "x-amz-copy-source" in seen.headers]) == len(LANDSAT_ASSETS)
 
 
 # --- a kill -----------------------------------------------------------------------------------------

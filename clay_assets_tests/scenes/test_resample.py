@@ -269,7 +269,7 @@ def test_a_pixel_size_may_be_asked_for_in_another_crs(tmp_path: Path) -> None:
 def test_poles_and_the_antimeridian_have_no_place_in_mercator(tmp_path: Path, horizontal: int, vertical: int) -> None:
     hrefs = {"red": write_tile(tmp_path / "red.tif", np.ones((240, 240), np.int16), horizontal, vertical)}
     hrefs["qc"] = hrefs["red"]
-    with pytest.raises(InputError, match=r"a, asset red: .*red.tif: cannot be carried over to EPSG:3857.* to a pole"):
+    with pytest.raises(InputError, match=r"a, asset red: .*red.tif: cannot be reprojected to EPSG:3857.* to a pole"):
         derive(tmp_path, TILES, hrefs)
 
 
@@ -279,12 +279,12 @@ def test_poles_and_the_antimeridian_have_no_place_in_mercator(tmp_path: Path, ho
 @pytest.mark.parametrize(
     ("bands", "fields", "message"),
     [
-        (3, {"crs": None}, "has no CRS"),
-        (3, {"down": 0.1}, "is not north up"),
-        (3, {"crs": "EPSG:4326", "left": 170.0, "top": -40.0}, "not in a projected CRS in metres"),
-        (3, {"crs": "EPSG:2263"}, "not in a projected CRS in metres"),  # feet
-        (1, {}, "has 1 bands beside alpha, not 3"),
-        (3, {"meaning": (ColorInterp.red, ColorInterp.green, ColorInterp.alpha)}, "has 2 bands beside alpha, not 3"),
+        (3, {"crs": None}, "no CRS in the file"),
+        (3, {"down": 0.1}, "not north up"),
+        (3, {"crs": "EPSG:4326", "left": 170.0, "top": -40.0}, "is not a projected CRS in metres"),
+        (3, {"crs": "EPSG:2263"}, "is not a projected CRS in metres"),  # feet
+        (1, {}, "1 bands besides alpha, expected 3"),
+        (3, {"meaning": (ColorInterp.red, ColorInterp.green, ColorInterp.alpha)}, "2 bands besides alpha, expected 3"),
     ],
 )
 def test_sources_that_cannot_be_resampled(tmp_path: Path, bands: int, fields: dict[str, Any], message: str) -> None:
@@ -296,13 +296,13 @@ def test_sources_that_cannot_be_resampled(tmp_path: Path, bands: int, fields: di
 def test_a_place_that_no_other_crs_knows(tmp_path: Path) -> None:
     local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
     red = write_image(tmp_path / "red.tif", np.ones((1, 30, 30), np.int16), 10, crs=local)
-    with pytest.raises(InputError, match=r"asset red: .*red.tif: cannot be carried over to EPSG:3857"):
+    with pytest.raises(InputError, match=r"asset red: .*red.tif: cannot be reprojected to EPSG:3857"):
         derive(tmp_path, TILES, {"red": red, "qc": red})
 
 
 def test_a_type_without_the_fill_value(tmp_path: Path) -> None:
     red = write_tile(tmp_path / "red.tif", np.ones((240, 240), np.uint8))
-    with pytest.raises(InputError, match="is of uint8, which has no -28672 to fill in"):
+    with pytest.raises(InputError, match="dtype uint8 cannot hold the fill value -28672"):
         derive(tmp_path, TILES, {"red": red, "qc": red})
 
 

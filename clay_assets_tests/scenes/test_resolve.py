@@ -273,7 +273,7 @@ def test_an_item_that_is_not_valid_is_named_with_its_location(proxy: FaultProxy,
     proxy.answer(200, times=1, path=SEARCH, body=answer([bad]))
     found = resolve(online(proxy.url), places={SINGLE: PLACES[SINGLE]})
     assert found.failures["location"].tolist() == [SINGLE]
-    assert f"{item['id']}: is not a valid STAC item" in found.failures["error"][0]
+    assert f"{item['id']}: not a valid STAC item" in found.failures["error"][0]
     assert found.items == []
 
 
@@ -293,5 +293,5 @@ def test_items_that_cannot_be_taken_give_no_year(proxy: FaultProxy, items: list[
 
 def test_a_catalogue_that_does_not_answer_at_all_is_an_error(proxy: FaultProxy) -> None:
     proxy.garbage(times=None)
-    with pytest.raises(SourceError, match="is no STAC API that answers"):
+    with pytest.raises(SourceError, match="did not answer as a STAC API"):
         resolve(online(proxy.url))

@@ -208,7 +208,7 @@ def test_times_of_items() -> None:
     assert of(datetime=None, start_datetime="2020-01-01T00:00:00Z") == "2020-01-01T00:00:00+00:00"
     with pytest.raises(InputError, match="a: datetime 'soon' is no time"):
         of(datetime="soon")
-    with pytest.raises(InputError, match="a: has neither datetime nor start_datetime"):
+    with pytest.raises(InputError, match="a: neither datetime nor start_datetime is given"):
         of(datetime=None)
 
 

@@ -1,0 +1,29 @@
+"""The storage and the recipe that the settings name, for every subcommand."""
+
+from __future__ import annotations
+
+from clay_assets.errors import InputError
+from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.settings import read_settings
+from clay_assets.storage.stores import Store, open_store
+
+
+def configured_store() -> Store:
+    """The store of CLAY_STORAGE.
+
+    Raises:
+        InputError: it is neither a folder nor `s3://bucket/prefix`.
+    """
+    try:
+        return open_store(read_settings().storage)
+    except InputError as error:
+        raise InputError(f"CLAY_STORAGE: {error}") from error
+
+
+def configured_recipe() -> Recipe:
+    """The recipe of CLAY_RECIPE.
+
+    Raises:
+        InputError: there is no such recipe, or it is not valid.
+    """
+    return load_recipe(read_settings().recipe)
