@@ -77,13 +77,17 @@ def as_stac_1_1(item: Item) -> Item:
         InputError: it is not a valid STAC item; names the item.
     """
     import pystac
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     try:
         document = parse_item(item).to_dict(include_self_link=True, transform_hrefs=False)
+        footprint = shape(document["geometry"])
         if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind
-            document["bbox"] = list(shape(document["geometry"]).bounds)
-    except (pystac.STACError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+            document["bbox"] = list(footprint.bounds)
+        if not isinstance(document["id"], str):
+            raise TypeError("id is not text")
+    except (pystac.STACError, ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{item.get('id', 'an item without id')}: not a valid STAC item ({error!r}).") from error
     for name in sorted(set(document) - set(MEMBERS)):
         document["properties"].setdefault(name, document.pop(name))

@@ -29,7 +29,7 @@ from clay_assets_tests.servers.s3 import S3Server
 from clay_assets_tests.servers.stac_api import StacApi
 
 if TYPE_CHECKING:
-    from clay_assets_tests.orchestration.conftest import Chain
+    from clay_assets_tests.chain import Chain
 
 REPOSITORY = Path(__file__).parents[1]
 EXPENSIVE_FIXTURES = (
@@ -259,7 +259,7 @@ def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's, over fewer years and months."""
-    from clay_assets_tests.orchestration.conftest import YEARS, recipe_with
+    from clay_assets_tests.chain import YEARS, recipe_with
 
     return recipe_with(
         tmp_path_factory.mktemp("recipe"),
@@ -274,7 +274,7 @@ def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory
     import dagster as dg
 
     from clay_assets.definitions import build_definitions
-    from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain, overrides
+    from clay_assets_tests.chain import NO_TELEMETRY, Chain, overrides
 
     folder = tmp_path_factory.mktemp("built")
     storage = str(folder / "clay")

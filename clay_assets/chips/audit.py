@@ -118,7 +118,7 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
         raise
     except UNREADABLE as error:
         gone = isinstance(error, FileNotFoundError)
-        said.append(f"{store.uri(file.key)} {'does not exist' if gone else f'cannot be read ({error})'}")
+        said.append(f"{store.uri(file.key)}: {'file not found' if gone else f'cannot be read ({error})'}")
         return {ROWS: make_finding(said, **{**numbers, "files_missing": 1})}
     if table.num_rows != file.chips:
         said.append(f"the file holds {table.num_rows:,} chips, the ledger says {file.chips:,}")
@@ -153,7 +153,7 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
             with pq.ParquetFile(key, filesystem=store.filesystem()) as footer:
                 rows, made_from = footer.metadata.num_rows, stamp_of(footer.schema_arrow).get("inputs")
         except UNREADABLE as error:
-            said.append(f"{name}: {store.uri(key)} cannot be read ({error})")
+            said.append(f"{name}: {store.uri(key)}: cannot be read ({error})")
             continue
         chips += rows
         size = store.size(key) or 0
@@ -203,7 +203,7 @@ def merged_ids_unique(store: Store) -> Finding:
         try:
             places, scenes, foreign = _places(store, part)
         except UNREADABLE as error:
-            said.append(f"{name}: {store.uri(f'{layout.MERGED}/{part.path}')} cannot be read ({error})")
+            said.append(f"{name}: {store.uri(f'{layout.MERGED}/{part.path}')}: cannot be read ({error})")
             continue
         shared = [scene for scene in scenes if home.setdefault((part.platform, scene), part.year) != part.year]
         said += [f"{name}: scene {scene} is in {home[part.platform, scene]} too" for scene in shared]

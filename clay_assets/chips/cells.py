@@ -76,7 +76,7 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
     try:
         content = store.read(key)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{store.uri(key)} does not exist: materialise chip_index") from error
+        raise FileNotFoundError(f"{store.uri(key)}: file not found. Materialise chip_index.") from error
     ledger = decode(content, store.uri(key))
     made_by = stamp_of(pq.read_schema(io.BytesIO(content))).get("recipe_hash", "")
     return ChipCell(platform, year, store, ledger, recipe_hash=made_by)

@@ -85,7 +85,7 @@ class StoreIOManager(UPathIOManager):
             content = self.store.read(key)
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.store.uri(key)} does not exist: materialise {context.asset_key.to_user_string()} first."
+                f"{self.store.uri(key)}: file not found. Materialise {context.asset_key.to_user_string()} first."
             ) from error
         return self.decode(content, self.store.uri(key))
 

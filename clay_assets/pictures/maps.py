@@ -167,7 +167,7 @@ def _rings(polygons: Any) -> list[NDArray[Any]]:
 @lru_cache(maxsize=1)  # read once per process: it is package data and never changes
 def _land() -> list[NDArray[Any]]:
     content = (files("clay_assets.pictures") / LAND).read_text(encoding="utf-8")
-    return _rings(shapely.from_geojson(content))
+    return _rings(shapely.get_parts(shapely.from_geojson(content)))
 
 
 def _extent(x: Numbers, y: Numbers, shape: float) -> tuple[float, float, float, float, float]:

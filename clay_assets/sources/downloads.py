@@ -182,12 +182,13 @@ def _fetch_url(url: str, path: Path, access: Access | None) -> None:
 
 def _size_of_url(url: str, access: Access | None) -> int:
     with exchange("HEAD", url, access, headers={"Accept-Encoding": "identity"}) as answer:
-        if "Content-Length" not in answer.headers:
+        size = answer.headers.get("Content-Length", "")
+        if not size.isdigit():
             raise InputError(
                 f"{without_signature(url)}: the server does not tell the size of the file, so no copy of it can be "
                 'checked. Use imagery = "reference".'
             )
-        return int(answer.headers["Content-Length"])
+        return int(size)
 
 
 def _exists(url: str, access: Access | None) -> bool:

@@ -146,11 +146,12 @@ class Raster:
             if self.access.signer is None:
                 translated = _translated(self.href, self.access, error)
                 _clear_vsi_cache(self.dataset.name, translated)
-                raise translated from error
+                raise translated from safe_cause(error)
             # The signature may have expired meanwhile: GDAL does not say why pixels cannot be read.
             self.access.signer.forget(self.dataset.name.removeprefix(CURL))
             raise SourceError(
-                f"{self.href}: reading stopped halfway ({_cause(error)}). Run again; the URL is re-signed."
+                f"{self.href}: reading stopped halfway ({_cause(error)}). Run again, with a new "
+                "signature; if it persists the file is damaged."
             ) from safe_cause(error)
 
 
@@ -201,7 +202,8 @@ def open_raster(href: str, access: Access | None = None, *, overview_level: int 
 def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     """The address to open, and GDAL options with the headers that go there.
 
-    Redirects of a source with a secret are followed here, since GDAL would send the secret on to the other host.
+    Redirects of a source with a secret are followed here, since GDAL would send the secret on to the other host, except
+    for Authorization.
     """
     address = access.address(href)
     if not (access.headers and is_http(href)):
@@ -209,7 +211,8 @@ def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     found = str(retrying()(_resolved, href, access))
     if not session().same_host(href, found):
         return found, {}
-    lines = "\r\n".join(f"{name}: {value}" for name, value in access.http_headers().items())
+    # GDAL takes a comma for the end of a header, unless lines end as on the wire.
+    lines = "".join(f"{name}: {value}\r\n" for name, value in access.http_headers().items())
     return found, {HEADERS: Secret(lines)}
 
 

@@ -8,12 +8,10 @@ from functools import cache
 from typing import Any
 
 import requests
-from urllib3 import Retry
-from urllib3.exceptions import InvalidHeader
 
 from clay_assets.errors import InputError, SourceError
 from clay_assets.transport.access import Access, keep_signatures_out, safe_cause, without_signature
-from clay_assets.transport.retries import RETRY_AFTER_MAX, STATUSES, TIMEOUT, BusyError
+from clay_assets.transport.retries import STATUSES, TIMEOUT, BusyError, urllib3_retry
 
 DENIED = {401, 403}
 ABSENT = {404, 410}
@@ -136,10 +134,7 @@ def check_answer(href: str, answer: requests.Response, access: Access | None = N
     href = without_signature(href)
     status = answer.status_code
     if status in STATUSES:
-        try:
-            wait = Retry(retry_after_max=RETRY_AFTER_MAX).get_retry_after(answer.raw) or 0
-        except InvalidHeader:
-            wait = 0
+        wait = urllib3_retry().get_retry_after(answer.raw) or 0
         raise BusyError(f"{href}: the server answered {status}. Run again later.", wait)
     if status in DENIED:
         raise DeniedError(f"{href}: access refused ({status} {answer.reason}). {(access or Access()).remedy(href)}")

@@ -65,8 +65,16 @@ def retrying(
 def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry:
     """The policy for a library that brings its own session of `requests`."""
     from urllib3 import Retry
+    from urllib3.exceptions import InvalidHeader
 
-    return Retry(
+    class Policy(Retry):
+        def parse_retry_after(self, retry_after: str) -> float:
+            try:
+                return super().parse_retry_after(retry_after)
+            except InvalidHeader:  # no time that we know: our own back-off
+                return 0
+
+    return Policy(
         total=attempts - 1,
         backoff_factor=back_off,
         backoff_jitter=back_off,

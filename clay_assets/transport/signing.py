@@ -74,9 +74,10 @@ class BlobSigner:
                 try:
                     token = self._tokens[place] = _within(self.patience, lambda: _requested(place))
                 except (ClayError, OSError, ValueError) as error:
-                    self._failures[place] = time.monotonic(), str(error)
+                    reason = str(error).partition(". ")[0]  # what to do about it is said of the file
+                    self._failures[place] = time.monotonic(), reason
                     self._tokens.pop(place, None)
-                    raise _no_signature(href, str(error)) from None
+                    raise _no_signature(href, reason) from None
         return f"{href}?{token.query}"
 
     def forget(self, address: str) -> None:
@@ -88,9 +89,13 @@ class BlobSigner:
                 del self._tokens[place]
 
 
-@cache  # one per process: a token serves all files of a container, and threads share it
 def shared_signer(patience: float = PATIENCE) -> BlobSigner:
-    """The signer of this process."""
+    """The signer of this process: a token serves all files of a container, and threads share it."""
+    return _signer(patience)
+
+
+@cache  # which would tell a default from the same value given, so it is not on the function above
+def _signer(patience: float) -> BlobSigner:
     return BlobSigner(patience)
 
 
@@ -123,7 +128,7 @@ def _place(href: str) -> str:
 
 def _no_signature(href: str, reason: str) -> SourceError:
     return SourceError(
-        f"{href}: the Planetary Computer gave no signature ({reason.rstrip('.')}). Run again; if it persists, see its "
+        f"{href}: the Planetary Computer gave no signature ({reason}). Run again; if it persists, see its "
         f"status page, and {KEY_VARIABLE} if you set one."
     )
 

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 
 from clay_assets.demo.planet import Planet
+from clay_assets_tests.chain import Chain
 from clay_assets_tests.conftest import REPOSITORY, SCREENSHOT, not_run
-from clay_assets_tests.orchestration.conftest import Chain
 from clay_assets_tests.servers.dagster import DagsterServers
 
 PATIENCE = 60_000  # milliseconds for anything to appear; the machine has other things to do

@@ -151,7 +151,7 @@ def test_runs_launched_by_clicking_succeed_or_say_what_failed(ui: Ui) -> None:
     ui.launched()
 
     expect(ui.text("Failure")).to_be_visible(timeout=A_RUN)
-    first = r"Failure: \S+/scene_picks/modis/2012\.parquet does not exist: materialise scene_picks first"
+    first = r"Failure: \S+/scene_picks/modis/2012\.parquet: file not found\. Materialise scene_picks first"
     expect(page.get_by_text(re.compile(first)).filter(visible=True).last).to_be_visible()
     ui.keep("run_that_failed")
 

@@ -74,10 +74,10 @@ def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) ->
     assert found.numbers["files_of_another_run"] == 1
     assert (found.numbers["chips"], found.numbers["chips_of_ledger"]) == (60, 192)
     missing, rows, run, damaged = found.violations
-    assert missing == f"S2A_A: {paths['S2A_A']} does not exist"
+    assert missing == f"S2A_A: {paths['S2A_A']}: file not found"
     assert rows == "S2A_B: the file holds 60 chips, the ledger says 64"
     assert run == "S2A_B: the file is not the one that the ledger tells of"
-    assert damaged.startswith(f"S2A_C: {paths['S2A_C']} cannot be read")
+    assert damaged.startswith(f"S2A_C: {paths['S2A_C']}: cannot be read")
 
 
 def test_chips_that_cannot_be_are_named_with_their_scene(store, cell, look) -> None:
@@ -166,7 +166,7 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells) -> None:
     part(store, L1, 2019).write_bytes(b"nobody's")
     found = rows_of_chip_indexes(store, cells)
     lost, other, fewer, extra = found.violations
-    assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)} cannot be read")
+    assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)}: cannot be read")
     assert other.startswith(f"{S2}|2020: the file, 190 chips in ")
     assert fewer == f"{S2}|2020: 190 chips, its chip index has 192"
     assert extra == f"{part(store, L1, 2019)} is not in the manifest"

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from clay_assets.chips.index import open_index
 from clay_assets.cli import SUBCOMMANDS, main
 from clay_assets.storage import layout
-from clay_assets_tests.orchestration.conftest import Chain
+from clay_assets_tests.chain import Chain
 from clay_assets_tests.reconciliation.stores import S2, Made, numbers
 
 Command = Callable[..., Result]
@@ -134,7 +134,7 @@ def test_show_prints_a_chip(built: Chain, command: Command) -> None:
     ("merged", "chipid", "words"),
     [
         pytest.param(False, "a-0-0", "no merged index here. Materialise merged_index first.", id="nothing merged"),
-        pytest.param(True, "S2A_NO_SUCH-0-0", "S2A_NO_SUCH-0-0: no such chip", id="unknown id"),
+        pytest.param(True, "S2A_NO_SUCH-0-0", "S2A_NO_SUCH-0-0: no chip with this id", id="unknown id"),
     ],
 )
 def test_show_says_what_is_missing(

@@ -12,8 +12,8 @@ import pytest
 from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import Planet
 from clay_assets.runs.whole_chain import Step
+from clay_assets_tests.chain import Chain, overrides, recipe_with
 from clay_assets_tests.conftest import Bucket, not_run
-from clay_assets_tests.orchestration.conftest import Chain, overrides, recipe_with
 from clay_assets_tests.servers.daemon import ServerUnavailableError
 from clay_assets_tests.servers.dagster import DagsterServers
 from clay_assets_tests.servers.postgres import Postgres

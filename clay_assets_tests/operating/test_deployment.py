@@ -23,8 +23,8 @@ from clay_assets.demo.planet import Planet
 from clay_assets.runs.automation import RETRY_OF
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
+from clay_assets_tests.chain import Chain, said
 from clay_assets_tests.operating.conftest import PASSWORD, PLATFORMS, YEARS, Deployment
-from clay_assets_tests.orchestration.conftest import Chain, said
 from clay_assets_tests.servers.dagster import DagsterServers
 
 KILLED = f"{PLATFORMS[1]}|{YEARS[0]}"
@@ -184,7 +184,7 @@ def test_a_backfill_from_a_shell_and_its_failed_partition_retried_once(deploymen
     events = servers.graphql(FAILURES, id=bad.dagster_run.run_id)["logsForRun"]["events"]
     (failure,) = [event for event in events if event]
     assert failure["stepKey"] == "scene_picks"
-    message = "scenes/scene_requests/naip.parquet does not exist: materialise scene_requests first."
+    message = "scenes/scene_requests/naip.parquet: file not found. Materialise scene_requests first."
     assert failure["failureMetadata"]["description"].endswith(message)
     assert failure["error"]["message"].split("\n")[0].endswith(message)
 

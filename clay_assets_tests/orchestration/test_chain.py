@@ -22,7 +22,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
 from clay_assets.storage.stac_geoparquet import decode_items
-from clay_assets_tests.orchestration.conftest import YEARS, Chain
+from clay_assets_tests.chain import YEARS, Chain
 
 BY_QUARTERS = ["landsat-c2l1", "landsat-c2l2-sr", "sentinel-1-rtc", "sentinel-2-l2a"]
 CELLS = [(platform, year) for platform in BY_QUARTERS for year in YEARS]
@@ -63,7 +63,7 @@ def test_storage_is_laid_out_as_the_contract_says(built: Chain) -> None:
         "sampling/naip_sample.parquet",
         "sampling/linz_sample.parquet",
         "sampling/modis_sample.parquet",
-        "scenes/found/naip.parquet",
+        "scenes/search_results/naip.parquet",
         "chips/merged_index/_manifest.json",
     } <= keys
     for platform, year in cells_of(built):

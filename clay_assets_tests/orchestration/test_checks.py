@@ -24,7 +24,7 @@ from clay_assets.orchestration.failures import run_error
 from clay_assets.orchestration.gates import stop_if_broken
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
-from clay_assets_tests.orchestration.conftest import Chain
+from clay_assets_tests.chain import Chain
 
 KEY, YEAR = "sentinel-2-l2a", 2020
 CELL = f"{KEY}|{YEAR}"
@@ -186,7 +186,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             lambda table: with_value(table, "chips", 99),
             {"rows_of_ledger": "the ledger says 99"},
         ),
-        ("chip_index", layout.chip_ledger(KEY, YEAR), None, dict.fromkeys(HARD["chip_index"], "does not exist")),
+        ("chip_index", layout.chip_ledger(KEY, YEAR), None, dict.fromkeys(HARD["chip_index"], "file not found")),
         (
             "merged_index",
             layout.merged_part(KEY, YEAR),
@@ -231,7 +231,8 @@ def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Calla
     damaged(layout.table("mgrs_sample"), None)
     result = copy.run("recheck")
     found = {(one.asset_key.path[0], one.check_name): one for one in result.get_asset_check_evaluations()}
-    assert set(found) == {(asset, name) for checks in (HARD, SOFT) for asset in checks for name in checks[asset]}
+    stored = {(asset, name) for checks in (HARD, SOFT) for asset in checks for name in checks[asset]}
+    assert set(found) == stored | {("merged_index", "reconciled")}
     assert {key for key, one in found.items() if not one.passed} == {
         ("chip_index", "shares_in_range"),
         ("chip_index", "geometry_in_scene"),
@@ -245,7 +246,7 @@ def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Calla
     cells = store.list(layout.CHIP_LEDGERS, ".parquet")
     assert told["cells"] == len(cells)
     assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in cells)
-    assert "mgrs_sample.parquet does not exist" in str(found["mgrs_sample", "rules_have_their_count"].description)
+    assert "mgrs_sample.parquet: file not found" in str(found["mgrs_sample", "rules_have_their_count"].description)
 
 
 def test_what_was_never_made_is_not_missed(new_chain: Callable[..., Chain]) -> None:
@@ -253,7 +254,7 @@ def test_what_was_never_made_is_not_missed(new_chain: Callable[..., Chain]) -> N
     result = new_chain().run("recheck")
     assert result.success
     evaluations = result.get_asset_check_evaluations()
-    assert len(evaluations) == sum(map(len, (*HARD.values(), *SOFT.values())))
+    assert len(evaluations) == sum(map(len, (*HARD.values(), *SOFT.values()))) + 1  # and `reconciled`
     assert all(one.passed for one in evaluations)
 
 

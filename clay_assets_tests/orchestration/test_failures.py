@@ -15,8 +15,8 @@ from clay_assets.orchestration.failures import outcomes, run_error
 from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
+from clay_assets_tests.chain import YEARS, Chain, recipe_with
 from clay_assets_tests.conftest import Bucket
-from clay_assets_tests.orchestration.conftest import YEARS, Chain, recipe_with
 from clay_assets_tests.servers.stac_api import StacApi
 
 KEY, YEAR = "sentinel-2-l2a", 2020
@@ -137,7 +137,7 @@ def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, 
     [
         ("storage", "/proc/clay", "cannot write /proc/clay/landcover/mgrs_grid.parquet"),
         ("storage", "/dev/null/clay", "Check that CLAY_STORAGE names a folder you may write to"),
-        ("storage", "gs://bucket", "only a folder or s3://bucket/prefix can be written to"),
+        ("storage", "gs://bucket", "CLAY_STORAGE: unsupported location 'gs://bucket'"),
         ("mgrs_grid", "/no/such/grid.kml", "/no/such/grid.kml: file not found"),
         ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),
     ],
@@ -168,7 +168,7 @@ def test_a_recipe_with_a_typo_is_named_with_file_rule_and_field(
 def test_a_sample_that_was_not_made_is_named(new_chain: Callable[..., Chain]) -> None:
     result = new_chain().run("requests", KEY)
     assert not result.success
-    assert "sampling/mgrs_sample.parquet does not exist: materialise mgrs_sample first" in run_error(result)
+    assert "sampling/mgrs_sample.parquet: file not found. Materialise mgrs_sample first" in run_error(result)
 
 
 def test_a_wrong_setting_is_what_a_failed_run_says_first(new_chain: Callable[..., Chain]) -> None:

@@ -13,8 +13,8 @@ from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chain import Chain, said
 from clay_assets_tests.conftest import Bucket
-from clay_assets_tests.orchestration.conftest import Chain, said
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 CELL = "sentinel-2-l2a|2020"
@@ -37,7 +37,7 @@ def test_a_partition_key_that_does_not_exist_is_named(shell: Shell) -> None:
 def test_an_upstream_that_is_missing_is_named(shell: Shell) -> None:
     result = shell(*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
     assert result.returncode != 0
-    assert "scenes/scene_imagery/sentinel-2-l2a/2020.parquet does not exist: materialise scene_imagery first" in said(
+    assert "scenes/scene_imagery/sentinel-2-l2a/2020.parquet: file not found. Materialise scene_imagery first" in said(
         result
     )
 

@@ -19,14 +19,17 @@ from rasterio.windows import Window
 
 from clay_assets.chips import contact_sheet, pictures
 from clay_assets.chips.cells import ChipCell
+from clay_assets.landcover.pictures import land_cover_map
 from clay_assets.orchestration.metadata import PICTURE_BYTES, picture
 from clay_assets.pictures import bars, maps, style
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import load_recipe
+from clay_assets.sampling import pictures as samples
+from clay_assets.scenes import pictures as scenes
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stac_geoparquet import decode_items
-from clay_assets_tests.orchestration.conftest import Chain
+from clay_assets_tests.chain import Chain
 
 CLASSES = list(style.CLASS_COLOURS)
 WHOLE = 255
@@ -70,7 +73,7 @@ def items(chain: Chain, platform: str, year: int) -> list[dict[str, object]]:
 @pytest.mark.parametrize("count", [12, 2_728, 18_000])
 def test_maps_fit_the_event_log_however_many_tiles(count: int) -> None:
     frame = tiles(count)
-    for png in (maps.land_cover_map(frame), maps.sample_map(frame), maps.tile_map(frame, "tiles")):
+    for png in (land_cover_map(frame), samples.sample_map(frame), maps.tile_map(frame, "tiles")):
         assert png.startswith(b"\x89PNG")
         assert len(png) <= style.MOST_BYTES <= PICTURE_BYTES
         assert pixels(png).shape[1] == style.WIDTH or count > 10_000  # noise; no real dataset is
@@ -84,14 +87,14 @@ def test_a_picture_that_is_too_large_is_left_out_and_loses_no_run() -> None:
 
 
 def test_colours_of_different_things_can_be_told_apart() -> None:
-    outcomes = {*bars.OUTCOMES.values()}, {*maps.OUTCOMES.values()}
+    outcomes = {*scenes.OUTCOMES.values()}, {*samples.OUTCOMES.values()}
     quarters = set(style.period_colours(["Q1", "Q2", "Q3", "Q4"]).values())
     for colours in (set(style.CATEGORIES), set(style.platform_colours().values()), *outcomes, quarters):
         nearest = min(np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) for a, b in combinations(colours, 2))
         assert nearest > 0.2  # of √3
     assert len(set(style.platform_colours().values())) == len(PLATFORMS)
-    assert bars.OUTCOMES["failed"] == maps.OUTCOMES["failed"]
-    rules = maps.rule_colours({"core": "Built-up", "all": "Built-up", "trees": "Tree cover"})
+    assert scenes.OUTCOMES["failed"] == samples.OUTCOMES["failed"]
+    rules = samples.rule_colours({"core": "Built-up", "all": "Built-up", "trees": "Tree cover"})
     assert rules["core"] == style.CLASS_COLOURS["Built-up"] != rules["all"]
     assert rules["trees"] == style.CLASS_COLOURS["Tree cover"]
 
@@ -99,7 +102,7 @@ def test_colours_of_different_things_can_be_told_apart() -> None:
 def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None:
     kinds = ["many"] * 2_999 + ["one"]
     places = tiles(3_000)
-    drawn = maps.places_map(places, kinds, "places")
+    drawn = samples.places_map(places, kinds, "places")
     colours = style.colours_of(["many", "one"])
     bottom = maps.TOP + maps.HEIGHT
     for kind, least in (("one", 1), ("many", 5_000)):
@@ -109,7 +112,7 @@ def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None
     assert where(drawn, style.LAND).sum() > 5_000
     # Kinds that are outcomes have the colours of outcomes, and wide tiles are drawn whole.
     wide = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 40, 40), shapely.box(60, 0, 100, 40)], crs="EPSG:4326")
-    drawn = maps.places_map(wide, ["complete", "failed"], "tiles")
+    drawn = samples.places_map(wide, ["complete", "failed"], "tiles")
     assert where(drawn, style.GREEN).sum() > 5_000
     assert where(drawn, style.VERMILION).sum() > 5_000
 
@@ -118,14 +121,14 @@ def test_a_single_bar_is_no_wider_than_one_of_many() -> None:
     ledger = pd.DataFrame(
         {"period": ["survey"] * 5, "outcome": "picked", "item_id": list("abcde"), "cloud_cover": np.nan}
     )
-    green = where(bars.picks_by_period(ledger, "one period, no clouds"), style.GREEN)
+    green = where(scenes.picks_by_period(ledger, "one period, no clouds"), style.GREEN)
     widest = green.sum(axis=1).max()
     assert 20 < widest < style.WIDTH / bars.LEAST_SLOTS
     clouds = ledger.assign(period=["Q1", "Q2", "Q3", "Q4", "Q4"], cloud_cover=[0, 1, 2, 3, 60])
     for colour in style.period_colours(["Q1", "Q2", "Q3", "Q4"]).values():
-        assert where(bars.picks_by_period(clouds, "with clouds"), colour).sum() > 100
+        assert where(scenes.picks_by_period(clouds, "with clouds"), colour).sum() > 100
     requests = pd.DataFrame({"year": [2012, 2012, 2014], "period": ["M01", "M07", "M07"]})
-    drawn = bars.requests_by_period(requests, "requests")
+    drawn = scenes.requests_by_period(requests, "requests")
     july, year = where(drawn, style.period_colours(["M07"])["M07"]), style.WIDTH / bars.LEAST_SLOTS
     across = np.flatnonzero(july[80:300].any(axis=0))
     assert 2 * year - 10 < np.ptp(across) < 3 * year  # 2013 has its place between
@@ -135,12 +138,12 @@ def test_composition_weighs_tiles_by_their_valid_area() -> None:
     world = pd.DataFrame({name: [0.0, 0.0, 0.0] for name in CLASSES}).assign(valid_share=[1.0, 0.5, 0.5])
     world["Tree cover"] = [1.0, 0.0, 0.5]
     world["Mangroves"] = [0.0, 1.0, 0.5]
-    shares = bars.composition(world.iloc[1:], world)
+    shares = samples.composition(world.iloc[1:], world)
     assert list(shares.index) == CLASSES
     assert shares.loc["Tree cover"].tolist() == pytest.approx([0.25, 0.625])
     assert shares.loc["Mangroves"].tolist() == pytest.approx([0.75, 0.375])
     assert shares.sum().tolist() == pytest.approx([1, 1])
-    drawn = bars.composition_bars(world.iloc[1:], world)
+    drawn = samples.composition_bars(world.iloc[1:], world)
     bar = {name: where(drawn, style.CLASS_COLOURS[name]).sum(axis=1).max() for name in ("Tree cover", "Mangroves")}
     assert bar["Mangroves"] == pytest.approx(3 * bar["Tree cover"], rel=0.05)
 
@@ -152,11 +155,11 @@ def test_nothing_is_a_picture_too(built: Chain) -> None:
     ledger = pd.DataFrame(columns=["period", "outcome", "item_id", "cloud_cover"])
     for drawn in (
         maps.tile_map(no_tiles, "no tiles"),
-        maps.places_map(no_tiles, [], "no places"),
+        samples.places_map(no_tiles, [], "no places"),
         maps.scene_map([], "no scenes"),
-        bars.requests_by_period(pd.DataFrame(columns=["year", "period"]), "no requests"),
-        bars.picks_by_period(ledger, "no picks"),
-        bars.composition_bars(no_tiles, None),
+        scenes.requests_by_period(pd.DataFrame(columns=["year", "period"]), "no requests"),
+        scenes.picks_by_period(ledger, "no picks"),
+        samples.composition_bars(no_tiles, None),
         pictures.cell_map(empty, "no chips"),
         pictures.index_map(pictures.scene_places([empty]), [], "no index"),
         contact_sheet.contact_sheet(empty, [], 1, 256, "no chips"),
@@ -246,6 +249,6 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
     assert len(drawn) <= style.MOST_BYTES
     absent = contact_sheet.read_sheet(chosen, [], seed, 256)
     assert absent is not None
-    assert "no longer there" in absent.note
+    assert "no longer among the items" in absent.note
     with pytest.raises(FileNotFoundError):  # our own files are not the source's
         contact_sheet.read_sheet(ChipCell("modis", 2020, chosen.store, chosen.ledger), scenes, seed, 256)

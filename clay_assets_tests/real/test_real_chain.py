@@ -24,7 +24,7 @@ from clay_assets.definitions import build_definitions
 from clay_assets.orchestration.failures import run_error
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
-from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain, recipe_with
+from clay_assets_tests.chain import NO_TELEMETRY, Chain, recipe_with
 from clay_assets_tests.servers.stac_api import StacApi
 
 SENTINEL, LANDSAT = "S2A_29RKH_20200219_0_L2A", "LC08_L2SP_001062_20201031_20201106_02_T2"

@@ -34,7 +34,7 @@ from clay_assets.stac import as_stac_1_1
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
-from clay_assets_tests.orchestration.conftest import NO_TELEMETRY, Chain
+from clay_assets_tests.chain import NO_TELEMETRY, Chain
 
 Item = dict[str, Any]
 RECORDED = {

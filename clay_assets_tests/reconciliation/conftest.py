@@ -1,5 +1,6 @@
-"""Storages made by hand."""
+"""Storages made by hand, and chains."""
 
+from clay_assets_tests.chain import new_chain
 from clay_assets_tests.reconciliation.stores import done, made
 
-__all__ = ["done", "made"]
+__all__ = ["done", "made", "new_chain"]

@@ -16,7 +16,7 @@ from clay_assets.reconciliation.accounts import Account, disagreements, reconcil
 from clay_assets.reconciliation.checks import reconciled
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.orchestration.conftest import Chain
+from clay_assets_tests.chain import Chain
 
 KEY = "sentinel-2-l2a"
 TOLD = ("scenes/scene_requests/", "scenes/ledger/", "scenes/imagery_ledger/", "chips/ledger/", layout.MANIFEST)
@@ -52,12 +52,12 @@ def test_the_numbers_are_those_of_the_tables(built: Chain, accounts: dict[str, A
     imagery = tables(built, f"scenes/imagery_ledger/{platform}")
     indexed = tables(built, f"chips/ledger/{platform}").query("outcome == 'indexed'")
     assert len(requests) == len(ledger) > 0
-    assert account["requests"].planned == account["requests"].there == len(requests)
+    assert account["requests"].planned == account["requests"].present == len(requests)
     assert account["locations"].planned == requests["location"].nunique()
-    assert account["scenes"].there == len(indexed) == account.picked == ledger["item_id"].nunique() > 0
+    assert account["scenes"].present == len(indexed) == account.picked == ledger["item_id"].nunique() > 0
     assert account["scenes"].planned == len(requests)
-    assert account["chips"].there == indexed["chips"].sum() == account.merged > 0
-    assert account["bytes to copy"].there == imagery["bytes"].sum()
+    assert account["chips"].present == indexed["chips"].sum() == account.merged > 0
+    assert account["bytes to copy"].present == imagery["bytes"].sum()
     merged = sum(
         pq.read_metadata(io.BytesIO(store.read(key))).num_rows
         for key in store.list(f"{layout.MERGED}/platform={platform}", ".parquet")
@@ -65,7 +65,7 @@ def test_the_numbers_are_those_of_the_tables(built: Chain, accounts: dict[str, A
     assert merged == account.merged
     files = store.list(f"imagery/{platform}")
     assert (sum(files.values()) > 0) == (platform in ("linz", "modis"))  # images made anew
-    assert sum(files.values()) == account["bytes to copy"].there
+    assert sum(files.values()) == account["bytes to copy"].present
 
 
 def test_the_check_passes_where_all_is_done(built: Chain, new_chain: Callable[..., Chain]) -> None:
@@ -78,10 +78,10 @@ def test_the_check_passes_where_all_is_done(built: Chain, new_chain: Callable[..
     assert check.metadata["differing"].value == "*nothing*"
     shown = str(check.metadata["accounts"].value)
     rows = records(reconcile(built.clay.store(), built.clay.recipe()))
-    assert "| platform | quantity | published | planned | there |" in shown
+    assert "| platform | quantity | published | planned | present |" in shown
     for row in rows:
         assert (
-            f"| {row['platform']} | {row['quantity']} | {row['published']} | {row['planned']} | {row['there']} |"
+            f"| {row['platform']} | {row['quantity']} | {row['published']} | {row['planned']} | {row['present']} |"
             in shown
         )
 
@@ -107,12 +107,12 @@ def test_a_cell_that_was_not_made_is_told(built: Chain, tmp_path: Path) -> None:
     requests, scenes = (pd.read_parquet(io.BytesIO(store.read(key))) for key in (ledger, chips))
     store.delete([ledger, chips])
     (account,) = [account for account in reconcile(store, recipe) if account.platform == KEY]
-    planned, there = account["requests"].planned or 0, account["requests"].there or 0
+    planned, there = account["requests"].planned or 0, account["requests"].present or 0
     assert planned - there == len(requests) > 0
-    assert account.merged - (account["chips"].there or 0) == scenes["chips"].sum() > 0
+    assert account.merged - (account["chips"].present or 0) == scenes["chips"].sum() > 0
     assert disagreements(reconcile(store, recipe), 0.1) == [
         f"{KEY}: {there:,} of {planned:,} requests were answered",
-        f"{KEY}: {account.merged:,} of {account['chips'].there:,} chips are in the merged index",
+        f"{KEY}: {account.merged:,} of {account['chips'].present:,} chips are in the merged index",
     ]
 
 
@@ -137,7 +137,7 @@ def test_the_check_compares_with_the_counts_of_the_recipe(
     share: float,
     passed: bool,
 ) -> None:
-    chips = accounts[KEY]["chips"].there or 0
+    chips = accounts[KEY]["chips"].present or 0
     text = Path(built.clay.settings.recipe).read_text(encoding="utf-8")
     path = tmp_path / "compared.toml"
     path.write_text(f"{text}\n[published.{KEY}]\nchips = {round(chips * share)}\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from clay_assets.definitions import build_definitions
 from clay_assets.recipes import load_recipe
 from clay_assets.runs import automation
-from clay_assets_tests.orchestration.conftest import NO_TELEMETRY
+from clay_assets_tests.chain import NO_TELEMETRY
 
 RECIPE = load_recipe("clay_v1")
 FIRST_OF_DECEMBER = datetime(2026, 12, 1, 3, tzinfo=UTC)
@@ -259,6 +259,6 @@ def test_a_partition_left_failed_is_told_with_its_error(defs: dg.Definitions, in
     assert found.metadata["failed"].value == 2
     rows = str(found.metadata["partitions_failed"].value)
     assert f"| modis\\|2021 | {failed.run_id.partition('-')[0]} |" in rows
-    assert "scene_requests/modis.parquet does not exist: materialise scene_requests first" in rows
+    assert "scene_requests/modis.parquet: file not found. Materialise scene_requests first" in rows
     assert "naip\\|2021" in rows
     assert "killed, or never started" in rows

@@ -206,7 +206,7 @@ def test_times_of_items() -> None:
     assert of(datetime="2020-10-31") == "2020-10-31T00:00:00+00:00"
     assert of(datetime="2020-10-31T12:00:00+02:00") == "2020-10-31T10:00:00+00:00"
     assert of(datetime=None, start_datetime="2020-01-01T00:00:00Z") == "2020-01-01T00:00:00+00:00"
-    with pytest.raises(InputError, match="a: datetime 'soon' is no time"):
+    with pytest.raises(InputError, match="a: datetime 'soon' is not a time"):
         of(datetime="soon")
     with pytest.raises(InputError, match="a: neither datetime nor start_datetime is given"):
         of(datetime=None)
@@ -227,7 +227,7 @@ def test_the_order_of_properties_does_not_reach_the_file(planet: Planet) -> None
 PARSING = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from clay_assets.storage.stac_geoparquet import parse_item
+from clay_assets.stac import parse_item
 item = {"type": "Feature", "stac_version": "1.0.0", "stac_extensions": [], "id": "a", "geometry": None, "links": [],
         "assets": {}, "properties": {"datetime": "2020-01-01T00:00:00Z"}}
 sys.setswitchinterval(1e-6)

@@ -222,7 +222,9 @@ def test_deletes_that_are_refused_are_told(s3_bucket):
         store.delete(["kept/a"])
 
 
-@pytest.mark.parametrize(("location", "said"), [("s3://", "no bucket in the location"), ("gs://bucket/x", "Use a folder or s3://")])
+@pytest.mark.parametrize(
+    ("location", "said"), [("s3://", "no bucket in the location"), ("gs://bucket/x", "Use a folder or s3://")]
+)
 def test_a_location_that_cannot_be_written_to(location, said):
     with pytest.raises(InputError, match=said):
         open_store(location)

@@ -1,0 +1,77 @@
+"""A small HTTPS server, to see what reaches it. Its certificate is its own: clients need `REQUESTS_CA_BUNDLE`."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *args: Any, owner: TlsServer, **kwargs: Any) -> None:
+        self.owner = owner
+        super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        self.owner.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        target = self.owner.redirects.get(self.path)
+        self.send_response(302 if target else 200)
+        if target:
+            self.send_header("Location", target)
+        body = b"" if target else b"content"
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class TlsServer:
+    """Listens on 127.0.0.1 in threads; a context manager.
+
+    Args:
+        certificate: PEM file, as `make_certificate` writes it.
+
+    Attributes:
+        redirects: path → where its requests are sent on to; other paths are answered with `content`.
+        seen: path, and headers by lower-case name, of the requests so far.
+    """
+
+    def __init__(self, certificate: Path) -> None:
+        self.redirects: dict[str, str] = {}
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, owner=self))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=partial(self._server.serve_forever, poll_interval=0.02), daemon=True)
+        self._thread.start()
+        self.url = f"https://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        """Return the running server."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a key and a certificate of 127.0.0.1, valid for a day, in one PEM file."""
+    path = folder / "certificate.pem"
+    options = ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *options, "-keyout", str(path), "-out", f"{path}.x509"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    path.write_text(path.read_text() + Path(f"{path}.x509").read_text())
+    return path
