@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from clay_assets.errors import InputError
 
@@ -35,6 +36,7 @@ MEMBERS = (
 )
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
+ID_BYTES = 700  # percent-encoded; a key of S3 has at most 1,024, and a path of ours is around it
 FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
 
 # pystac registers its extensions lazily when it parses the first item, and is not thread-safe while it does so: items
@@ -60,6 +62,8 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
     name = item.get("id")
     if not isinstance(name, str) or not name:
         raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
+    if len(quote(name, errors="surrogatepass")) > ID_BYTES:
+        raise InputError(f"{name}: invalid item (id of {len(name)} characters). Leave it out of the catalogue.")
     properties, assets = item.get("properties"), item.get("assets") or {}
     for field, value in (("properties", properties), ("assets", assets)):
         if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from clay_assets.demo.planet import Planet, make_planet
-from clay_assets_tests.oracle.environment import OracleUnavailableError, Stacchip
+from clay_assets_tests.oracle.environment import OracleUnavailableError, Readers, Stacchip
 from clay_assets_tests.servers.daemon import ServerUnavailableError
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
@@ -243,6 +243,15 @@ def stacchip() -> Stacchip:
         return Stacchip()
     except OracleUnavailableError as error:
         not_run("comparison with stacchip", error)
+
+
+@pytest.fixture(scope="session")
+def readers() -> Readers:
+    """Readers of Parquet in an environment of their own."""
+    try:
+        return Readers()
+    except OracleUnavailableError as error:
+        not_run("readers of the merged index", error)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from clay_assets.chips import checks
+from clay_assets.chips.columns import CHIP_INDEX, CHIP_LEDGER, MERGED_INDEX
 from clay_assets.chips.io_manager import ChipCellsIOManager
 from clay_assets.orchestration.checks import none_failed, none_failed_spec
 from clay_assets.orchestration.failures import outcomes
@@ -44,10 +45,12 @@ merge_when_chips_change = (
 
 @asset(
     kinds={"gdal"},
+    columns=CHIP_INDEX,
+    ledger=CHIP_LEDGER,
     partitions_def=cells,
     pool=IMAGERY,
     io_manager_key="chip_cells",
-    check_specs=[none_failed_spec("chip_index", "scenes")],
+    check_specs=[none_failed_spec("chip_index", "scenes", cells)],
 )
 def chip_index(
     context: dg.AssetExecutionContext, clay: ClayResource, scene_imagery: list[Item]
@@ -94,6 +97,7 @@ def chip_index(
 @asset(
     job="merge",
     kinds={"duckdb"},
+    columns=MERGED_INDEX,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=A_MONTH_OR_SO),
     ins={"chip_index": dg.AssetIn(key="chip_index", input_manager_key="chip_cells")},
     automation_condition=merge_when_chips_change,
@@ -106,7 +110,7 @@ def merged_index(
     One GeoParquet file per platform and year below `chips/merged_index/`, sorted along a Hilbert curve so that a query
     by bounding box reads little, and a manifest of the parts. Only parts whose chip index changed are rewritten.
     """
-    from clay_assets.chips.index import CHIP_SCHEMA
+    from clay_assets.chips.index import MERGED_SCHEMA
     from clay_assets.chips.merge import merge
     from clay_assets.chips.pictures import index_map, scene_places
     from clay_assets.storage import layout
@@ -119,7 +123,7 @@ def merged_index(
     return dg.MaterializeResult(
         metadata={
             "map": picture(index_map(scene_places(chip_index), parts, f"{merged.rows:,} chips")),
-            **table_metadata(CHIP_SCHEMA, merged.rows, uri, recipe),
+            **table_metadata(MERGED_SCHEMA, merged.rows, uri, recipe, MERGED_INDEX.meanings),
             "partitions": len(parts),
             "partitions_written_now": merged.written,
             "of_another_recipe": ", ".join(

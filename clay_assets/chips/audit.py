@@ -173,7 +173,7 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
     total = _manifest_rows(store)
     if total != sum(part.rows for part in parts):
         said.append(f"the manifest says {total:,} chips, its partitions {sum(part.rows for part in parts):,}")
-    extra = set(store.list(layout.MERGED, ".parquet")) - {f"{layout.MERGED}/{part.path}" for part in parts}
+    extra = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
     said += [f"{store.uri(key)} is not in the manifest" for key in sorted(extra)]
     return make_finding(
         said,
@@ -242,7 +242,7 @@ def _places(store: Store, part: Part) -> tuple[NDArray[np.uint64], list[str], in
     codes: dict[str, int] = {}
     chunks, foreign = [np.empty(0, np.uint64)], 0
     for batch in _batches(store, part, ["chipid", "item_id", "chip_index_x", "chip_index_y"]):
-        items = batch["item_id"].cast(pa.string()).dictionary_encode()
+        items = batch["item_id"].dictionary_encode()
         code = np.array([codes.setdefault(str(item), len(codes)) for item in items.dictionary], np.uint64)
         x, y = batch["chip_index_x"], batch["chip_index_y"]
         ids = pc.binary_join_element_wise(items.cast(pa.string()), x.cast(pa.string()), y.cast(pa.string()), "-")

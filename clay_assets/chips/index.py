@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pystac
 import shapely
 from affine import Affine
@@ -27,7 +28,7 @@ from clay_assets.chips.grid import chip_polygons, ground_sample_distance
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
-from clay_assets.platforms import platform_of
+from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.sources.rasters import open_raster
 from clay_assets.stac import item_datetime
@@ -41,8 +42,8 @@ BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "yma
 CHIP_SCHEMA = pa.schema(
     [
         ("chipid", pa.string()),
-        ("platform", pa.dictionary(pa.int32(), pa.string())),
-        ("item_id", pa.dictionary(pa.int32(), pa.string())),
+        ("platform", pa.string()),
+        ("item_id", pa.string()),
         ("datetime", pa.timestamp("ms", tz="UTC")),
         ("date", pa.date32()),
         ("chip_index_x", pa.uint16()),
@@ -54,6 +55,12 @@ CHIP_SCHEMA = pa.schema(
         ("bbox", BBOX),
     ]
 )
+
+
+# The merged index has the year of acquisition too, by which readers find the files of a year.
+MERGED_SCHEMA = CHIP_SCHEMA.insert(CHIP_SCHEMA.get_field_index("datetime"), pa.field("year", pa.int16()))
+# Columns of few values, which Parquet stores as dictionaries.
+DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y"]
 
 
 def index_scene(
@@ -121,20 +128,54 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
         raise InputError(f"{location}: there is no chip index here; materialise chip_index or merged_index first.")
     if platform is not None:
         platform_of(platform)
-        keys = [key for key in keys if f"/platform={platform}/" in f"/{key}" or "platform=" not in key]
+        keys = [key for key in keys if _may_hold(key, platform, "platform")]
     if year is not None:
-        keys = [key for key in keys if f"/year={year}/" in f"/{key}" or "year=" not in key]
+        keys = [key for key in keys if _may_hold(key, str(year), "year")]
     dataset = dataset_of(store, keys)
     if platform is not None:
         dataset = dataset.filter(pc.field("platform") == platform)
     if year is not None:
-        dataset = dataset.filter(pc.year(pc.field("datetime")) == year)
+        of_year = pc.field("year") if "year" in dataset.schema.names else pc.year(pc.field("datetime"))
+        dataset = dataset.filter(of_year == year)
     return dataset
 
 
+def _may_hold(key: str, value: str, name: str) -> bool:
+    """Whether a file `{platform}/{year}/….parquet` may hold chips of one platform or year; True of other layouts."""
+    folders = key.split("/")[:-1]
+    if name == "year":
+        years = [folder for folder in folders if folder.isdigit() and len(folder) == len(value)]
+        return not years or value in years
+    platforms = [folder for folder in folders if folder in PLATFORMS]
+    return not platforms or value in platforms
+
+
 def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
-    """A lazy dataset of chip-index files; nothing is read yet."""
-    return ds.dataset(list(keys), schema=CHIP_SCHEMA, filesystem=store.filesystem(), format="parquet")
+    """A lazy dataset of chip-index files, of scenes or of the merged index; at most one footer is read yet.
+
+    Raises:
+        InputError: the first file cannot be read.
+    """
+    filesystem = store.filesystem()
+    schema = CHIP_SCHEMA
+    if keys:
+        try:
+            merged = "year" in pq.read_schema(keys[0], filesystem=filesystem).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{store.uri(keys[0])}: cannot be read ({error}). Materialise it again.") from error
+        schema = MERGED_SCHEMA if merged else CHIP_SCHEMA
+    return ds.dataset(list(keys), schema=schema, filesystem=filesystem, format="parquet")
+
+
+def as_chips(table: pa.Table) -> pa.Table:
+    """A scene's chip index with today's column types: version 0.1 wrote `platform` and `item_id` as dictionaries."""
+    if table.schema.names != CHIP_SCHEMA.names:
+        return table
+    for name in ("platform", "item_id"):
+        position = table.schema.get_field_index(name)
+        if pa.types.is_dictionary(table.schema.field(position).type):
+            table = table.set_column(position, name, table[name].cast(pa.string()))
+    return table
 
 
 def declared_grid(platform: AnyPlatform, item: dict[str, Any]) -> Grid | None:
@@ -211,8 +252,8 @@ def _table(
     table = pa.Table.from_arrays(
         [
             pc.binary_join_element_wise(item_id, x.cast(text), y.cast(text), "-"),
-            _repeated(platform, count),
-            _repeated(item_id, count),
+            pa.repeat(pa.scalar(platform), count),
+            pa.repeat(pa.scalar(item_id), count),
             pa.repeat(pa.scalar(moment, pa.timestamp("ms", tz="UTC")), count),
             pa.repeat(pa.scalar(moment.date(), pa.date32()), count),
             x,
@@ -229,7 +270,3 @@ def _table(
     extent = (*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)) if count else None
     counts = {"chips_in_grid": str(kept.size), "chips_above_nodata_limit": str(kept.size - count)}
     return table.replace_schema_metadata({b"geo": geo_metadata(types, extent), **stamped(counts)})
-
-
-def _repeated(value: str, count: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))

@@ -32,15 +32,18 @@ from clay_assets.chips.index import counts_of, index_scene
 from clay_assets.chips.rules import check_chips, geometry_valid
 from clay_assets.errors import StorageError
 from clay_assets.executors import run_bounded
+from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
 from clay_assets.stac import Item, parse_item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
-from clay_assets.transport.retries import retrying
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
-INDEX_VERSION = "2"  # raise it when the same scene would give another index
+INDEX_VERSION = "3"  # raise it when the same scene would give another index, whatever its platform
+# INDEX_VERSION and Platform.version while an index has the values that version 0.1 gave it.
+LIKE_FORMER = ("3", "1")
 CHECK_THE_ITEM = "Check the item's proj: fields and its files."
 LEDGER_TYPES = {
     "item_id": "string",
@@ -62,6 +65,7 @@ class SceneJob:
     key: str
     store: Store
     recipe: Recipe
+    stamp: Mapping[str, str]
 
 
 def index_scenes(
@@ -92,7 +96,8 @@ def index_scenes(
     Raises:
         StorageError: the store cannot be written; no point in trying the other scenes.
     """
-    jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe) for item in items)
+    stamp = recipe.stamp()  # made here, so that files say the same wherever they are written
+    jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe, stamp) for item in items)
     rows, kept = [], 0
     for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
         try:
@@ -116,14 +121,14 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     if kept is not None:
         return kept, True
     item = parse_item(job.item)
-    options = job.recipe.options(job.platform)
-    for attempt in retrying():
+    options, access = job.recipe.options(job.platform), (job.store.access,)
+    for attempt in retrying(WORK_ATTEMPTS):
         with attempt:
-            table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size)
+            table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size, access=access)
     check_chips(table, job.platform, item.id, item.id, CHECK_THE_ITEM)
     geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
     in_grid, above, count = counts_of(table)
-    stamp = {**job.recipe.stamp(), **stamp_of(table.schema), "fingerprint": fingerprint}
+    stamp = {**job.stamp, **stamp_of(table.schema), "fingerprint": fingerprint}
     job.store.write(job.key, encode_arrow(table, stamp))
     return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
 
@@ -133,27 +138,59 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> s
 
     Files in our own storage count by their keys, so that a storage may be moved.
     """
-    options = recipe.options(platform)
     basis = {
         "version": INDEX_VERSION,
+        "platform_version": platform_of(platform).version,
+        "item": _below(store.uri(), {name: item[name] for name in ("id", "properties", "assets")}),
+        "chip_size": recipe.chip_size,
+        "max_chip_nodata": recipe.options(platform).max_chip_nodata,
+    }
+    return _hash(json.dumps(basis, sort_keys=True, default=str))
+
+
+def former_fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> str | None:
+    """The fingerprint that version 0.1 would have given the same index; None where it would have been another.
+
+    Its files are kept: what has changed since is their column types, which are cast when they are merged.
+    """
+    if (INDEX_VERSION, platform_of(platform).version) != LIKE_FORMER:
+        return None
+    basis = {
+        "version": "2",
         "item": {name: item[name] for name in ("id", "properties", "assets")},
         "chip_size": recipe.chip_size,
-        "max_chip_nodata": options.max_chip_nodata,
+        "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    text = json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"')
+    return _hash(json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"'))
+
+
+def _below(root: str, value: Any) -> Any:
+    """A JSON value whose addresses below our storage are relative to it."""
+    if isinstance(value, dict):
+        return {name: _below(root, entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_below(root, entry) for entry in value]
+    return value.removeprefix(f"{root}/") if isinstance(value, str) else value
+
+
+def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
+    """The ledger row of an index that is there already, if it is what this job would write."""
     try:
         parquet = pq.ParquetFile(io.BytesIO(job.store.read(job.key)))
     except (FileNotFoundError, OSError, ValueError):
         return None
     stamp: Mapping[str, str] = stamp_of(parquet.schema_arrow)
-    if stamp.get("fingerprint") != fingerprint:
+    found = stamp.get("fingerprint")
+    if found != fingerprint and (
+        found is None or found != former_fingerprint_of(job.item, job.platform, job.recipe, job.store)
+    ):
         return None
     in_grid, above = int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"])
-    return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, fingerprint)
+    return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, found)
 
 
 def _row(

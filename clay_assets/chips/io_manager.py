@@ -7,7 +7,6 @@ from upath import UPath
 
 from clay_assets.orchestration.failures import clay_errors_as_failures
 from clay_assets.orchestration.io_managers import StoreIOManager, StoreIOManagerFactory
-from clay_assets.orchestration.metadata import table_metadata
 from clay_assets.orchestration.partitions import cell_of_key
 from clay_assets.storage import layout
 
@@ -46,7 +45,7 @@ class ChipCells(StoreIOManager):
             context.log.info(f"{removed} index files of scenes that are no longer picked were removed")
         uri = self.store.uri(layout.chip_folder(obj.platform, obj.year))
         chips = int(obj.scenes["chips"].sum())
-        context.add_output_metadata(table_metadata(CHIP_SCHEMA, chips, uri, self.recipe))
+        context.add_output_metadata(self.metadata_of(context, CHIP_SCHEMA, chips, uri))
 
     def load_input(self, context: dg.InputContext) -> "list[ChipCell]":
         with clay_errors_as_failures():

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.index import as_chips
 from clay_assets.chips.rules import check_chips
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
 from clay_assets.errors import InputError
@@ -30,8 +31,8 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of, stamped
 from clay_assets.storage.stores import Store
 
-MERGE_VERSION = "2"  # raise it when the same inputs would give another file
-MANIFEST_VERSION = 1
+MERGE_VERSION = "3"  # raise it when the same inputs would give another file
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def merge(
     manifest = _manifest(parts, recipe)
     if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
         store.write(layout.MANIFEST, manifest)
-    stale = set(store.list(layout.MERGED, ".parquet")) - {f"{layout.MERGED}/{part.path}" for part in parts}
+    # Last, so that a killed run leaves files too many, never too few: parts of cells that are gone, and whatever a
+    # version before 0.2 wrote, whose folders and manifest had other names.
+    stale = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
     store.delete(sorted(stale))
     return Merged(parts, written)
 
@@ -188,22 +191,22 @@ def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor
 
 
 def _batches(cell: ChipCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
-    read = partial(_read_scene, cell.store, cell.platform)
+    read = partial(_read_scene, cell.store, cell.platform, cell.year)
     jobs = zip(cell.scenes["item_id"], cell.scenes["fingerprint"], cell.keys, strict=True)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
 
-def _read_scene(store: Store, platform: str, job: tuple[str, str, str]) -> pa.Table:
+def _read_scene(store: Store, platform: str, year: int, job: tuple[str, str, str]) -> pa.Table:
     item_id, fingerprint, key = job
     try:
-        table = pq.read_table(pa.BufferReader(store.read(key)))
+        table = as_chips(pq.read_table(pa.BufferReader(store.read(key))))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
     if stamp_of(table.schema).get("fingerprint") != fingerprint:
-        raise InputError(f"{store.uri(key)}: was made anew since its ledger was written. Materialise chip_index again.")
+        raise InputError(f"{store.uri(key)}: changed after its ledger was written. Materialise chip_index again.")
     check_chips(table, platform, item_id, store.uri(key))
-    return with_hilbert_keys(table)
+    return with_hilbert_keys(table, year)
 
 
 def _part(cell: ChipCell, size: int, content: str) -> Part:

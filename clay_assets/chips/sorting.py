@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clay_assets.chips.index import BBOX, CHIP_SCHEMA, GEOMETRY_TYPES
+from clay_assets.chips.index import BBOX, DICTIONARIES, GEOMETRY_TYPES, MERGED_SCHEMA
 from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
 
@@ -28,13 +28,12 @@ HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 SORT_MEMORY = "1GB"
 SORT_THREADS = 2
-DICTIONARIES = ["platform", "item_id", "datetime", "date", "chip_index_x", "chip_index_y"]
 
 # What DuckDB carries through the sort; times travel as numbers, so that no time zone is involved.
-_CARRIED = {"platform": pa.string(), "item_id": pa.string(), "datetime": pa.int64()}
+_CARRIED = {"datetime": pa.int64()}
 SORTED_SCHEMA = pa.schema(
     [
-        *(pa.field(field.name, _CARRIED.get(field.name, field.type)) for field in CHIP_SCHEMA),
+        *(pa.field(field.name, _CARRIED.get(field.name, field.type)) for field in MERGED_SCHEMA),
         pa.field("hilbert", pa.uint32()),
     ]
 )
@@ -50,11 +49,12 @@ def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return cast("np.ndarray[Any, np.dtype[np.uint32]]", keys.to_numpy().astype(np.uint32))
 
 
-def with_hilbert_keys(table: pa.Table) -> pa.Table:
-    """A scene's chip index as `write_sorted` takes it."""
+def with_hilbert_keys(table: pa.Table, year: int) -> pa.Table:
+    """A scene's chip index as `write_sorted` takes it: with the year of its partition and its places on the curve."""
     table = table.replace_schema_metadata(None)
     position = table.schema.get_field_index("datetime")
     table = table.set_column(position, "datetime", table["datetime"].cast(pa.int64()))
+    table = table.add_column(position, "year", pa.repeat(pa.scalar(year, pa.int16()), table.num_rows))
     keys = hilbert_keys(table["bbox"].combine_chunks())
     return table.append_column("hilbert", pa.array(keys)).cast(SORTED_SCHEMA)
 
@@ -82,14 +82,14 @@ def write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, met
         connection.register("chips", pa.RecordBatchReader.from_batches(SORTED_SCHEMA, source))
         ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
         options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
-        with pq.ParquetWriter(path, CHIP_SCHEMA, store_schema=False, **options) as writer:
+        with pq.ParquetWriter(path, MERGED_SCHEMA, store_schema=False, **options) as writer:
             for table in _row_groups(ordered.to_arrow_reader(ROW_GROUP_ROWS)):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 extent.add(table)
                 rows += table.num_rows
             entries = {b"geo": extent.metadata(), **metadata}
             # Where a file has an Arrow schema, Arrow readers take metadata from it alone; the extent is known only now.
-            arrow = base64.b64encode(CHIP_SCHEMA.with_metadata(entries).serialize().to_pybytes())
+            arrow = base64.b64encode(MERGED_SCHEMA.with_metadata(entries).serialize().to_pybytes())
             writer.add_key_value_metadata({**entries, b"ARROW:schema": arrow})
     return rows
 
@@ -155,13 +155,8 @@ def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 
 def _contracted(table: pa.Table) -> pa.Table:
-    columns = []
-    for field in CHIP_SCHEMA:
-        column = table[field.name].combine_chunks()
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.string()).dictionary_encode()
-        columns.append(column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=CHIP_SCHEMA)
+    columns = [table[field.name].combine_chunks().cast(field.type) for field in MERGED_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=MERGED_SCHEMA)
 
 
 def _duckdb_config(spill: Path) -> dict[str, str]:

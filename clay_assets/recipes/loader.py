@@ -23,11 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from clay_assets import __version__
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Options
 from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
+from clay_assets.version import software_version
 
 RULE_CLASSES = (DIVERSITY, *WORLDCOVER_CLASSES.values())
 
@@ -147,7 +147,7 @@ class Recipe(_Strict):
             "recipe_name": self.name,
             "recipe_hash": self.hash,
             "recipe": self.document,
-            "software_version": __version__,
+            "software_version": software_version(),
         }
 
 

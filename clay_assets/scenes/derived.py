@@ -94,7 +94,7 @@ def derive_scene(platform: AnyPlatform, options: Options, store: Store, item: It
             with _naming(item, name):
                 _make(platform, store, keys[name], hrefs[name], specs[name], grid, new)
     made = _stored_grid(store, keys[platform.assets.grid])
-    there = store.list(layout.imagery(platform.key, item["id"], "").rstrip("/"))
+    there = store.list(layout.imagery_folder(platform.key, item["id"]))
     store.delete([key for key in there if key not in keys.values()])
     return Derived(
         item=_item(item, {name: store.uri(key) for name, key in keys.items()}, made, specs),

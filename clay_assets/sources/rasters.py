@@ -50,6 +50,7 @@ HTTP_OPTIONS = {
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
 HEADERS = "GDAL_HTTP_HEADERS"
+RESET = {HEADERS: "", "GDAL_HTTP_UNSAFESSL": "NO", "GDAL_CURL_CA_BUNDLE": None}  # what another file may have set
 REMOTE = (CURL, VSIS3)
 
 ABSENT, DENIED = "absent", "denied"
@@ -162,7 +163,8 @@ def gdal_options(href: str, access: Access) -> dict[str, str | int]:
     threads. So each file is given all options that another might have set, headers with secrets above all.
     """
     options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **retry_options(), **HTTP_OPTIONS}
-    options[HEADERS] = os.environ.get(HEADERS, "")
+    usual = {name: os.environ.get(name, default) for name, default in RESET.items()}
+    options |= {name: value for name, value in usual.items() if value is not None}
     if is_s3(href):
         options |= access.s3().gdal_options(split_s3(href)[0])
         options["AWS_REQUEST_PAYER"] = "requester" if access.requester_pays else ""
@@ -238,7 +240,8 @@ def _clear_vsi_cache(path: str, error: InputError | SourceError) -> None:
     What GDAL caches of a file that is declared uncacheable goes when the file is closed.
     """
     if path.startswith(REMOTE) and isinstance(error, SourceError):
-        with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=":".join(REMOTE)), suppress(RasterioIOError):
+        options = {"CPL_VSIL_CURL_NON_CACHED": ":".join(REMOTE), "GDAL_HTTP_MAX_RETRY": "0"}
+        with rasterio.Env(session=DummySession(), **options), suppress(RasterioIOError):
             rasterio.open(path).close()
 
 

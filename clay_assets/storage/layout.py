@@ -1,6 +1,14 @@
-"""Where each table and file lies below `CLAY_STORAGE`. Names only; nothing is read or written here."""
+"""Where each table and file lies below `CLAY_STORAGE`. Names only; nothing is read or written here.
+
+Item ids and file names come from others, and may be anything. `file_name` makes them names of files, reversibly.
+"""
 
 from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+PART_BYTES = 200  # of a name; file systems take 255, and writers add suffixes
+MORE = "+"  # at the end of a folder that holds the rest of a name; it is escaped within names
 
 FOLDERS = {
     "mgrs_grid": "landcover",
@@ -17,8 +25,26 @@ FOLDERS = {
 }
 
 CHIP_LEDGERS = "chips/ledger"
-MERGED = "chips/merged_index"
-MANIFEST = f"{MERGED}/_manifest.json"
+MERGED = "chips/merged_index"  # nothing but Parquet lies in it
+MANIFEST = "chips/manifest.json"
+
+
+def file_name(name: str) -> str:
+    """A name of others, such as an item id, as a path that stays in its folder.
+
+    Letters, digits and `._-` stay as they are, all else is percent-encoded, and so is a dot at the beginning. A long
+    name is cut into folders. Different names give different paths, and `name_of_file` is the inverse.
+    """
+    escaped = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
+    if escaped.startswith("."):
+        escaped = "%2E" + escaped[1:]
+    parts = [escaped[start : start + PART_BYTES] for start in range(0, len(escaped), PART_BYTES)] or ["%"]
+    return f"{MORE}/".join(parts)
+
+
+def name_of_file(path: str) -> str:
+    """The inverse of `file_name`."""
+    return "" if path == "%" else unquote(path.replace(f"{MORE}/", ""), errors="surrogatepass")
 
 
 def folder_of(asset: str) -> str:
@@ -63,7 +89,12 @@ def chip_ledger(platform: str, year: int | str) -> str:
 
 def imagery(platform: str, item_id: str, name: str) -> str:
     """Key of one copied or derived image file."""
-    return f"imagery/{platform}/{item_id}/{name}"
+    return f"imagery/{platform}/{file_name(item_id)}/{file_name(name)}"
+
+
+def imagery_folder(platform: str, item_id: str) -> str:
+    """Folder of a scene's copied or derived image files."""
+    return f"imagery/{platform}/{file_name(item_id)}"
 
 
 def chip_folder(platform: str, year: int | str) -> str:
@@ -73,9 +104,9 @@ def chip_folder(platform: str, year: int | str) -> str:
 
 def chips(platform: str, year: int | str, item_id: str) -> str:
     """Key of the chip index of one scene."""
-    return f"{chip_folder(platform, year)}/{item_id}.parquet"
+    return f"{chip_folder(platform, year)}/{file_name(item_id)}.parquet"
 
 
 def merged_part(platform: str, year: int | str) -> str:
     """Key of one partition of the merged index."""
-    return f"{MERGED}/platform={platform}/year={year}/part-0.parquet"
+    return f"{MERGED}/{platform}/{year}/part-0.parquet"

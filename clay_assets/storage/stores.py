@@ -28,6 +28,7 @@ from clay_assets.transport.s3 import S3Connection
 
 ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
 TEMPORARY = ".tmp"  # folder of what is being written; never listed
+SUFFIX = 16  # characters of a suffix that a temporary file keeps, for writers that go by it
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
 
@@ -105,11 +106,12 @@ class LocalStore(Store):
         target = self.root / key
         with self._explaining(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._temporary_folder / f"{uuid.uuid4().hex}-{target.name}"
+            temporary = self._temporary_folder / f"{uuid.uuid4().hex}{target.suffix[:SUFFIX]}"  # names may be long
             temporary.touch()
         try:
             yield temporary
             with self._explaining(target):
+                target.parent.mkdir(parents=True, exist_ok=True)  # another run may have emptied and removed it
                 os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -141,7 +143,13 @@ class LocalStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            (self.root / key).unlink(missing_ok=True)
+            path = self.root / key
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # folders that are empty now go too, as they do on S3
+                for folder in path.parents:
+                    if folder == self.root:
+                        break
+                    folder.rmdir()
 
     def filesystem(self) -> fs.FileSystem:
         return fs.SubTreeFileSystem(str(self.root), fs.LocalFileSystem())
@@ -210,7 +218,7 @@ class S3Store(Store):
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="clay-") as folder:
-            path = Path(folder) / Path(key).name
+            path = Path(folder) / f"file{Path(key).suffix[:SUFFIX]}"  # names may be long
             yield path
             with self._explaining("write", key):
                 self.client.upload_file(str(path), self.bucket, self.object_key(key))
@@ -267,8 +275,8 @@ class S3Store(Store):
             ) from error
         except (BotoCoreError, Boto3Error, HTTPClientError) as error:
             raise StorageError(
-                f"cannot {verb} {self.uri(key)}: {error}. Check the endpoint (AWS_ENDPOINT_URL, or of the S3 resource), "
-                "credentials and the network."
+                f"cannot {verb} {self.uri(key)}: {error}. Check the endpoint (AWS_ENDPOINT_URL, or that of the S3 "
+                "resource), credentials and the network."
             ) from error
 
 

@@ -39,7 +39,7 @@ class S3Connection:
         profile: name of a profile in `~/.aws`.
         access_key, secret_key, session_token: keys, where they do not come from the SDK.
         unsigned: send no credentials.
-        verify: path of a certificate bundle, or False not to check certificates.
+        verify: path of a certificate bundle, or False not to check certificates (pyarrow always checks them).
     """
 
     endpoint: str | None = None
@@ -73,6 +73,8 @@ class S3Connection:
         options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
         options |= {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
         options |= {"connect_timeout": CONNECT_TIMEOUT, "request_timeout": READ_TIMEOUT}
+        if self._bundle():
+            options["tls_ca_file_path"] = self._bundle()
         if opened.anonymous:
             options["anonymous"] = True
         elif self.access_key or self.profile:  # else the SDK below pyarrow finds them as boto3 does
@@ -88,7 +90,7 @@ class S3Connection:
         opened = _opened(self, _sdk_environment())
         endpoint = self.endpoint_url()
         parts = urlsplit(endpoint or AWS_URL)
-        region = opened.session.region_name
+        region, bundle = opened.session.region_name, self._bundle()
         return {
             "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
@@ -96,6 +98,8 @@ class S3Connection:
             "AWS_NO_SIGN_REQUEST": "YES" if opened.anonymous else "NO",
             "AWS_SESSION_TOKEN": "",  # not that of the environment; the session brings what belongs to its keys
             **({"AWS_REGION": region} if region else {}),
+            **({"GDAL_HTTP_UNSAFESSL": "YES"} if self.verify is False else {}),
+            **({"GDAL_CURL_CA_BUNDLE": bundle} if bundle else {}),
         }
 
     def gdal_session(self) -> Any:
@@ -104,6 +108,12 @@ class S3Connection:
 
         opened = _opened(self, _sdk_environment())
         return DummySession() if opened.anonymous else AWSSession(opened.session, aws_unsigned=False)
+
+    def _bundle(self) -> str | None:
+        """Path of the certificates that boto3 trusts, where it is told of some; it alone reads the variable."""
+        if self.verify is None:
+            return os.environ.get("AWS_CA_BUNDLE")
+        return self.verify if isinstance(self.verify, str) else None
 
 
 @dataclass(frozen=True)

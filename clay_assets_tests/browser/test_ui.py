@@ -135,7 +135,7 @@ def test_checks_tell_what_they_found(ui: Ui) -> None:
     ui.text("shares_in_range").click()
     expect(ui.text("Passed")).to_be_visible()
     expect(ui.text("sentinel-2-l2a|2021")).to_be_visible()
-    expect(ui.page.get_by_role("row", name="violated 0")).to_be_visible()
+    expect(ui.page.get_by_role("row", name="violation_count 0")).to_be_visible()
     ui.keep("checks_of_chip_index")
 
 

@@ -118,12 +118,11 @@ def chip_table(
     shares = np.random.default_rng([columns, rows]).random((2, count), dtype=np.float32)
     moment = pd.Timestamp(f"{year}-06-15T10:00:00Z")
     text = [pa.array(axis).cast(pa.string()) for axis in (x, y)]
-    zeros = pa.array(np.zeros(count, np.int32))
     table = pa.Table.from_arrays(
         [
             pc.binary_join_element_wise(item_id, *text, "-"),
-            pa.DictionaryArray.from_arrays(zeros, pa.array([platform])),
-            pa.DictionaryArray.from_arrays(zeros, pa.array([item_id])),
+            pa.repeat(pa.scalar(platform), count),
+            pa.repeat(pa.scalar(item_id), count),
             pa.repeat(pa.scalar(moment, pa.timestamp("ms", "UTC")), count),
             pa.repeat(pa.scalar(moment.date(), pa.date32()), count),
             pa.array(x, pa.uint16()),

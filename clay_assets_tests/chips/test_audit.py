@@ -11,6 +11,7 @@ import shapely
 
 from clay_assets.chips.audit import look_at_cell, merged_ids_unique, rows_of_chip_indexes, stale_cells
 from clay_assets.chips.cells import ChipCell, stored_cell, stored_cells
+from clay_assets.chips.index import MERGED_SCHEMA
 from clay_assets.chips.merge import merge
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
@@ -195,6 +196,8 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     rewritten(store, S2, 2020, lambda table: pa.concat_tables([table, table.slice(17, 2)]))
     rewritten(store, L2, 2020, lambda table: table.set_column(0, "chipid", pa.array(["LC08_B-0-0"] * 64)))
     shared = chip_table(S2, "S2A_A", 2021, 0, 0, 2, 2)
+    position = MERGED_SCHEMA.get_field_index("year")
+    shared = shared.add_column(position, "year", pa.repeat(pa.scalar(2021, pa.int16()), shared.num_rows))
     rewritten(store, S2, 2021, lambda table: pa.concat_tables([table, shared.cast(table.schema)]))
     repeated = {row.as_py() for row in pq.read_table(part(store, S2, 2020))["chipid"].slice(17, 2)}
     found = merged_ids_unique(store)

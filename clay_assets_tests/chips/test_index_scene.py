@@ -26,8 +26,8 @@ MAX_NODATA = {S2: 0.5, L1: 0.0, L2: 0.0}
 QUALITY = {S2: "scl", L1: "qa_pixel", L2: "qa_pixel"}
 CONTRACT = {
     "chipid": pa.string(),
-    "platform": pa.dictionary(pa.int32(), pa.string()),
-    "item_id": pa.dictionary(pa.int32(), pa.string()),
+    "platform": pa.string(),
+    "item_id": pa.string(),
     "datetime": pa.timestamp("ms", tz="UTC"),
     "date": pa.date32(),
     "chip_index_x": pa.uint16(),

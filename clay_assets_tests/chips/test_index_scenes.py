@@ -1,11 +1,13 @@
 """A cell's scenes: indexed once, resumed after a kill, bad ones set aside, the same on every executor."""
 
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,9 +16,11 @@ import pytest
 
 from clay_assets.chips.cells import FAILED, INDEXED
 from clay_assets.chips.index import open_index
-from clay_assets.chips.indexing import index_scenes
+from clay_assets.chips.indexing import fingerprint_of, index_scenes
+from clay_assets.chips.merge import merge
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import open_executor, run_bounded
+from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode, stamp_of
 from clay_assets.storage.stores import LocalStore
@@ -371,3 +375,47 @@ def test_landsat_cells_work_too(planet, run, store):
     cell = run(items, platform=L2)
     expected = sum(int((planet.chip_truth(item["id"])["nodata_percentage"] == 0).sum()) for item in items)
     assert cell.ledger["chips"].sum() == expected > 0
+
+
+# --- fingerprints and names --------------------------------------------------------------------------------------
+
+
+def test_a_storage_may_be_moved_whatever_its_name(items, run, recipe, tmp_path):
+    """Images of ours count by their keys, not by where the storage lies."""
+    fingerprints = []
+    for name in ("here", "there", "línea ñandú 海"):
+        store = LocalStore(tmp_path / name)
+        item = deepcopy(items[0])
+        for asset, entry in item["assets"].items():
+            key = layout.imagery(S2, item["id"], f"{asset}.tif")
+            with store.writing(key) as path:
+                shutil.copyfile(entry["href"], path)
+            entry["href"] = store.uri(key)
+        first, again = run([item], store=store), run([item], store=store)
+        assert (first.kept, again.kept) == (0, 1)
+        fingerprints += first.ledger["fingerprint"].tolist()
+    assert len(set(fingerprints)) == 1
+
+
+def test_a_platform_s_new_version_is_another_fingerprint_of_its_scenes_alone(items, recipe, store, monkeypatch):
+    def fingerprints():
+        return {platform: fingerprint_of(items[0], platform, recipe, store) for platform in (S2, L2)}
+
+    before = fingerprints()
+    monkeypatch.setitem(PLATFORMS, S2, replace(PLATFORMS[S2], version="2"))
+    after = fingerprints()
+    assert after[S2] != before[S2]
+    assert after[L2] == before[L2]
+
+
+@pytest.mark.parametrize("item_id", ["../" * 6 + "outside", "x" * 240, "a/b c+d%2F", ".hidden"])
+def test_any_item_id_is_indexed_merged_and_pruned_within_the_storage(items, run, recipe, threads, tmp_path, item_id):
+    store = LocalStore(tmp_path / "a" / "b" / "clay")
+    odd = {**deepcopy(items[0]), "id": item_id}
+    cell = run([odd, items[1]], store=store)
+    assert set(cell.ledger["outcome"]) == {INDEXED}
+    assert run([odd, items[1]], store=store).kept == 2
+    assert merge([cell], store, recipe, threads, 4).rows == cell.ledger["chips"].sum()
+    assert set(open_index(store.root / layout.MERGED).to_table()["item_id"].to_pylist()) == {item_id, items[1]["id"]}
+    assert run([items[1]], store=store).prune() == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and store.root not in path.parents] == []

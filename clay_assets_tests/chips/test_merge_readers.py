@@ -36,7 +36,7 @@ def merged(tmp_path_factory, recipe, threads):
 
 @pytest.fixture(scope="module")
 def large(merged):
-    return merged / f"platform={S2}" / "year=2020" / "part-0.parquet"
+    return merged / S2 / "2020" / "part-0.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,26 @@ def window(large):
     """A box of half a degree in the middle of one scene."""
     row = pq.read_table(large, partitioning=None, filters=pc.field("chipid") == "S2A_050-20-20")["bbox"][0].as_py()
     return (row["xmin"] - 0.25, row["ymin"] - 0.25, row["xmin"] + 0.25, row["ymin"] + 0.25)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, recipe, threads):
+    """Folder of a small merged index of two platforms and years, and its rows."""
+    store = LocalStore(tmp_path_factory.mktemp("small"))
+    cells = [
+        write_cell(store, recipe, S2, 2020, ["S2A_0", "S2A_1"]),
+        write_cell(store, recipe, S2, 2021, ["S2B_0"]),
+        write_cell(store, recipe, L2, 2020, ["LC08_A"]),
+    ]
+    merge(cells, store, recipe, threads, 4)
+    tables = [(cell.platform, cell.year, cell.dataset().to_table(columns=["chipid"])) for cell in cells]
+    expected = [[chip, platform, year] for platform, year, table in tables for chip in table["chipid"].to_pylist()]
+    return store.root / layout.MERGED, sorted(expected, key=lambda row: (row[1], row[0]))
+
+
+def rows_of(frame):
+    """Chip id, platform and year of every row, in order."""
+    return frame[["chipid", "platform", "year"]].sort_values(["platform", "chipid"]).to_numpy().tolist()
 
 
 def touching(bbox, west, south, east, north):
@@ -120,19 +140,33 @@ def test_the_folder_opens_as_one_dataset(merged):
     assert len(gpd.read_parquet(merged, columns=["chipid", "geometry"])) == total
 
 
-@pytest.mark.parametrize("partitioning", [None, ds.HivePartitioning.discover(infer_dictionary=True)])
-def test_the_platform_column_can_be_read_by_pyarrow(merged, partitioning):
-    """With and without what the folders' names say; years are in these names alone."""
-    dataset = ds.dataset(merged, format="parquet", partitioning=partitioning)
-    assert dataset.count_rows(filter=ds.field("platform") == L2) == 64
-    if partitioning is not None:
-        assert dataset.count_rows(filter=(ds.field("platform") == S2) & (ds.field("year") == 2021)) == 64
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda root: pq.read_table(root).to_pandas(), id="pyarrow table"),
+        pytest.param(lambda root: ds.dataset(root).to_table().to_pandas(), id="pyarrow dataset"),
+        pytest.param(lambda root: ds.dataset(root, partitioning="hive").to_table().to_pandas(), id="pyarrow, hive"),
+        pytest.param(pd.read_parquet, id="pandas"),
+        pytest.param(gpd.read_parquet, id="geopandas"),
+        pytest.param(lambda root: duckdb.sql(f"SELECT * FROM '{root}/**/*.parquet'").df(), id="duckdb"),
+    ],
+)
+def test_it_opens_with_no_option(small, read):
+    root, expected = small
+    assert rows_of(read(str(root))) == expected
 
 
-@pytest.mark.parametrize("hive", [True, False])
-def test_the_platform_column_can_be_read_by_duckdb(merged, hive):
-    source = f"read_parquet('{merged}/**/*.parquet', hive_partitioning = {hive})"
-    rows = duckdb.sql(f"SELECT platform, count(*) FROM {source} GROUP BY 1").fetchall()
-    assert dict(rows) == {S2: SCENES * SIDE * SIDE + 64, L2: 64}
-    if hive:
-        assert duckdb.sql(f"SELECT count(*) FROM {source} WHERE year = 2021").fetchall() == [(64,)]
+def test_it_opens_with_no_option_in_dask_polars_and_datasets(small, readers):
+    root, expected = small
+    found = readers.open(root)
+    assert set(found) == {"dask", "dask-geopandas", "polars", "polars, lazily", "huggingface datasets"}
+    assert {name: rows == expected for name, rows in found.items()} == dict.fromkeys(found, True)
+
+
+def test_files_prune_by_platform_and_year(merged):
+    """By their statistics: no folder's name has to be known."""
+    kept = ds.dataset(merged).get_fragments(filter=(pc.field("platform") == S2) & (pc.field("year") == 2021))
+    counted = [fragment.count_rows() for fragment in kept if fragment.subset(pc.field("year") == 2021).row_groups]
+    assert sum(counted) == 64
+    assert sorted(path.name for path in merged.iterdir()) == [L2, S2]
+    assert {path.suffix for path in merged.rglob("*") if path.is_file()} == {".parquet"}

@@ -1,27 +1,24 @@
-"""Build stacchip's environment once and ask it for the chip index of an item.
-
-The environment lies in `<repository>/.oracle/`, in a folder named by the hash of `requirements.txt`.
-"""
+"""Libraries in environments of their own: stacchip, and readers of Parquet."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
 HOME = HERE.parents[1] / ".oracle"
-REQUIREMENTS = HERE / "requirements.txt"
 BUILD_SECONDS = 300
-INDEX_SECONDS = 300
+RUN_SECONDS = 300
 # numpy 1 has no wheels for Python 3.13 and later.
 TOO_NEW = (3, 13)
 
@@ -35,28 +32,35 @@ class OracleUnavailableError(Exception):
     """The environment cannot be built here."""
 
 
-class Stacchip:
-    """stacchip 0.1.38 behind one call."""
+class Environment:
+    """A virtual environment of its own, for libraries that do not fit ours.
 
-    def __init__(self) -> None:
-        """Build the environment unless it is there; about 2 s with a warm package cache, else a download.
+    It lies in `<repository>/.oracle/`, in a folder named after its list of packages and the hash of it.
+    """
+
+    def __init__(self, requirements: str) -> None:
+        """Build the environment unless it is there; a few seconds with a warm package cache, else a download.
+
+        Args:
+            requirements: name of the list of packages beside this module, without `.txt`; complete, with versions.
 
         Raises:
             OracleUnavailableError: uv is missing, or the packages cannot be fetched.
         """
-        folder = HOME / hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+        self._requirements = HERE / f"{requirements}.txt"
+        digest = hashlib.sha256(self._requirements.read_bytes()).hexdigest()[:12]
+        folder = HOME / f"{requirements}-{digest}"
         self._python = folder / "bin" / "python"
         complete = folder / "complete"
         if complete.exists():
             return
         HOME.mkdir(exist_ok=True)
-        with (HOME / "lock").open("w") as lock:  # parallel test processes: one builds, the others wait
+        with (HOME / f"{requirements}.lock").open("w") as lock:  # parallel test processes: one builds, the others wait
             fcntl.flock(lock, fcntl.LOCK_EX)
             if complete.exists():
                 return
-            for old in HOME.iterdir():
-                if old.is_dir():
-                    shutil.rmtree(old)
+            for old in HOME.glob(f"{requirements}-*"):
+                shutil.rmtree(old)
             self._build(folder)
             complete.touch()
 
@@ -67,7 +71,7 @@ class Stacchip:
         python = sys.executable if sys.version_info < TOO_NEW else ">=3.11,<3.13"
         for command in (
             [uv, "venv", "--python", python, str(folder)],
-            [uv, "pip", "install", "--no-deps", "--python", str(self._python), "-r", str(REQUIREMENTS)],
+            [uv, "pip", "install", "--no-deps", "--python", str(self._python), "-r", str(self._requirements)],
         ):
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
@@ -77,6 +81,44 @@ class Stacchip:
                 raise OracleUnavailableError(
                     f"its environment cannot be built: {done.stderr.strip().splitlines()[-1:]}"
                 )
+
+    def run(self, script: str, *arguments: str) -> None:
+        """Run a script beside this module in the environment.
+
+        Raises:
+            RuntimeError: it failed; the message holds its output.
+        """
+        done = subprocess.run(
+            [str(self._python), "-I", str(HERE / script), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{script} failed on {' '.join(arguments)}:\n{done.stderr[-3000:]}")
+
+
+class Readers(Environment):
+    """Readers of Parquet that nothing of ours needs, such as Dask and Polars."""
+
+    def __init__(self) -> None:
+        super().__init__("readers")
+
+    def open(self, merged_index: Path) -> dict[str, list[list[Any]]]:
+        """Reader → chip id, platform and year of every row, in order, of an index opened in its plainest form."""
+        with tempfile.TemporaryDirectory(prefix="clay-readers-") as folder:
+            out = Path(folder) / "rows.json"
+            self.run("open_index.py", str(merged_index), str(out))
+            found: dict[str, list[list[Any]]] = json.loads(out.read_text(encoding="utf-8"))
+        return found
+
+
+class Stacchip(Environment):
+    """stacchip 0.1.38 behind one call."""
+
+    def __init__(self) -> None:
+        super().__init__("stacchip")
 
     def index(self, item_json_path: Path, platform_class: Indexer, chip_max_nodata: float | None = None) -> pa.Table:
         """Return stacchip's chip index of an item.
@@ -100,14 +142,5 @@ class Stacchip:
             chip_max_nodata = CHIP_MAX_NODATA.get(platform_class, DEFAULT_CHIP_MAX_NODATA)
         with tempfile.TemporaryDirectory(prefix="clay-oracle-") as folder:
             out = Path(folder) / "index.parquet"
-            script = [str(self._python), "-I", str(HERE / "run_stacchip.py")]
-            done = subprocess.run(
-                [*script, str(item_json_path), platform_class, str(chip_max_nodata), str(out)],
-                capture_output=True,
-                text=True,
-                timeout=INDEX_SECONDS,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"stacchip failed on {item_json_path}:\n{done.stderr[-3000:]}")
+            self.run("run_stacchip.py", str(item_json_path), platform_class, str(chip_max_nodata), str(out))
             return pq.read_table(out)

@@ -16,7 +16,7 @@ import pyproj
 import pytest
 import rasterio
 
-from clay_assets.chips.index import CHIP_SCHEMA, open_index
+from clay_assets.chips.index import MERGED_SCHEMA, open_index
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
@@ -64,7 +64,7 @@ def test_storage_is_laid_out_as_the_contract_says(built: Chain) -> None:
         "sampling/linz_sample.parquet",
         "sampling/modis_sample.parquet",
         "scenes/search_results/naip.parquet",
-        "chips/merged_index/_manifest.json",
+        "chips/manifest.json",
     } <= keys
     for platform, year in cells_of(built):
         assert f"scenes/scene_requests/{platform}.parquet" in keys
@@ -247,7 +247,7 @@ def test_a_published_sample_is_taken_without_any_land_cover(
 
 
 def test_index_has_the_columns_of_the_contract(built: Chain) -> None:
-    assert open_index(built.clay.store().uri(layout.MERGED)).schema.equals(CHIP_SCHEMA)
+    assert open_index(built.clay.store().uri(layout.MERGED)).schema.equals(MERGED_SCHEMA)
 
 
 def test_chips_of_modis_are_what_lies_under_them_in_the_sinusoidal_source(built: Chain) -> None:

@@ -311,7 +311,7 @@ def test_naip_items_are_whole_and_of_one_version(
     chain: Chain, naip_requests: gpd.GeoDataFrame, naip_expected: dict[str, tuple[int, str]], real_data: Path
 ) -> None:
     original = {item["id"]: item for item in recorded(real_data, "naip")}
-    key = layout.found("naip")
+    key = layout.search_results("naip")
     found = {item["id"]: item for item in decode_items(chain.clay.store().read(key), key)}
     assert set(found) == {item_id for _, item_id in naip_expected.values()}
     beta = [name for name in found if original[name]["stac_version"] == "1.0.0-beta.2"]

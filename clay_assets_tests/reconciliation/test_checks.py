@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_tables(built: Chain, accounts: dict[str, A
     assert account["bytes to copy"].present == imagery["bytes"].sum()
     merged = sum(
         pq.read_metadata(io.BytesIO(store.read(key))).num_rows
-        for key in store.list(f"{layout.MERGED}/platform={platform}", ".parquet")
+        for key in store.list(f"{layout.MERGED}/{platform}", ".parquet")
     )
     assert merged == account.merged
     files = store.list(f"imagery/{platform}")

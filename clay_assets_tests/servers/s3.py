@@ -119,10 +119,8 @@ class S3Server:
         run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 20)
         run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 30)
         mon = start("ceph-mon", "-i", "a")
-        try:
-            run_tool(["ceph", *conf, "--connect-timeout", "30", "osd", "new", store], 40)
-        except Exception as error:
-            raise type(error)(f"{error}\nLog of ceph-mon:\n{mon.tail()}") from error
+        # A monitor that answers already may not know its cluster yet, and refuse; asked again it names the same store.
+        mon.wait_until(lambda: bool(run_tool(["ceph", *conf, "--connect-timeout", "30", "osd", "new", store], 40)), 60)
         run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 30)
         run_tool(["ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=local"], 40)
         store_daemon = start("ceph-osd", "-i", "0")

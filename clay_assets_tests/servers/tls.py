@@ -1,14 +1,21 @@
-"""A small HTTPS server, to see what reaches it. Its certificate is its own: clients need `REQUESTS_CA_BUNDLE`."""
+"""HTTPS with a certificate of our own, which clients must be told of: a small server, and TLS in front of another."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+from clay_assets_tests.servers.daemon import Daemon, free_port
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -75,3 +82,59 @@ def make_certificate(folder: Path) -> Path:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     path.write_text(path.read_text() + Path(f"{path}.x509").read_text())
     return path
+
+
+@contextlib.contextmanager
+def tls_in_front_of(url: str, certificate: Path, log: Path) -> Iterator[str]:
+    """The `https://` address that leads to a server; in a process of its own, as rasterio needs it (see `process`).
+
+    Args:
+        url: `http://127.0.0.1:port` of the server.
+        certificate: PEM file, as `make_certificate` writes it.
+        log: file for what the process says.
+    """
+    port, target = free_port(), urlsplit(url).port
+    code = Path(__file__).parents[2]
+    daemon = Daemon(
+        "TLS",
+        [sys.executable, "-m", __name__, str(certificate), str(port), str(target)],
+        log,
+        env={"PYTHONPATH": str(code)},
+    )
+    try:
+        daemon.wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None, 30)
+        yield f"https://127.0.0.1:{port}"
+    finally:
+        daemon.stop()
+
+
+def _forward(certificate: str, port: int, target: int) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while block := source.recv(1 << 16):
+                sink.sendall(block)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(accepted: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),  # a client that does not trust us goes away
+            context.wrap_socket(accepted, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", target)) as server,
+        ):
+            back = threading.Thread(target=pump, args=(server, client), daemon=True)
+            back.start()
+            pump(client, server)
+            back.join()
+
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        while True:
+            threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+
+if __name__ == "__main__":
+    _forward(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

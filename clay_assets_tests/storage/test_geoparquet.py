@@ -150,5 +150,5 @@ def test_layout_is_the_storage_contract():
     assert layout.table("scene_imagery", *cell) == "scenes/scene_imagery/sentinel-2-l2a/2020.parquet"
     assert layout.imagery(cell[0], "S2A", "B04.tif") == "imagery/sentinel-2-l2a/S2A/B04.tif"
     assert layout.chips(*cell, "S2A") == "chips/chip_index/sentinel-2-l2a/2020/S2A.parquet"
-    assert layout.merged_part(*cell) == "chips/merged_index/platform=sentinel-2-l2a/year=2020/part-0.parquet"
-    assert layout.MANIFEST == "chips/merged_index/_manifest.json"
+    assert layout.merged_part(*cell) == "chips/merged_index/sentinel-2-l2a/2020/part-0.parquet"
+    assert layout.MANIFEST == "chips/manifest.json"

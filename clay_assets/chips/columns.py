@@ -1,0 +1,43 @@
+"""What the columns of the chip index mean, of one scene's and of all, and of its ledger."""
+
+from __future__ import annotations
+
+from clay_assets.storage.columns import Column, Columns, geometry
+
+_WHERE_FROM = (
+    Column("chipid", "string", "`{item_id}-{x}-{y}`, unique within a platform"),
+    Column("platform", "string", "the platform's key"),
+    Column("item_id", "string", "the STAC item"),
+)
+_CHIP = (
+    Column("datetime", "timestamp[ms, UTC]", "acquisition"),
+    Column("date", "date32", "its day"),
+    Column("chip_index_x", "uint16", "column of the chip in the scene's finest grid"),
+    Column("chip_index_y", "uint16", "row of the chip in the scene's finest grid"),
+    Column("cloud_cover_percentage", "float32", "share of the chip's pixels that is cloud, **0 to 1**"),
+    Column("nodata_percentage", "float32", "share of the chip's pixels without data, **0 to 1**"),
+    Column(
+        "gsd",
+        "float32",
+        "true ground size of a pixel at the chip's centre, metres; in EPSG:3857 (MODIS) far from the grid's pixel size",
+    ),
+    *geometry("the chip's four projected corners, split at the antimeridian"),
+)
+
+CHIP_INDEX = Columns("one row per chip, ordered by row and column in the scene", (*_WHERE_FROM, *_CHIP))
+MERGED_INDEX = Columns(
+    "one row per chip, in spatial order within a file",
+    (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP),
+)
+CHIP_LEDGER = Columns(
+    "one row per scene, ordered by `item_id`",
+    (
+        Column("item_id", "string", "the scene"),
+        Column("outcome", "string", "`indexed` or `failed`"),
+        Column("chips", "int32", "rows of its index"),
+        Column("chips_in_grid", "int32", "whole chips of the scene"),
+        Column("chips_above_nodata_limit", "int32", "chips left out for their nodata"),
+        Column("fingerprint", "string", "of the item, the recipe's fields and the code that made the file"),
+        Column("error", "string", "why it failed; null where it did not"),
+    ),
+)

@@ -1,0 +1,140 @@
+"""How the columns of a table are described: once, for Dagster's catalogue, the README and the tests.
+
+The descriptions themselves are in each stage's `columns.py`. Here are the parts that they are made of, those that
+tables of several stages share, and the columns of STAC items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STRUCT = "struct"  # whatever it holds: what catalogues tell of an asset differs
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: as it is stored.
+        type: as `type_name` tells it.
+        meaning: what a value says, its unit, its range, and what null means where there is null.
+    """
+
+    name: str
+    type: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one table.
+
+    Attributes:
+        rows: what the table has a row for, such as `one row per search`.
+        always: the columns that every such table has, in their order.
+        sometimes: those that a catalogue may give, or may not. What else it gives is not described.
+    """
+
+    rows: str
+    always: tuple[Column, ...]
+    sometimes: tuple[Column, ...] = ()
+
+    @property
+    def described(self) -> tuple[Column, ...]:
+        """Every column that is described."""
+        return (*self.always, *self.sometimes)
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        """Name → meaning."""
+        return {column.name: column.meaning for column in self.described}
+
+    def markdown(self) -> str:
+        """The table as Markdown; columns that follow one another and mean the same share a line."""
+        lines = ["| column | type | meaning |", "|---|---|---|"]
+        names: list[str] = []
+        for column, following in zip(self.described, (*self.described[1:], None), strict=True):
+            names.append(f"`{column.name}`")
+            if following is None or (following.type, following.meaning) != (column.type, column.meaning):
+                lines.append(f"| {', '.join(names)} | {column.type} | {column.meaning} |")
+                names = []
+        return "\n".join(lines)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """What a column's type is called where people read it: the same for all ways to store one kind of value."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return type_name(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "WKB"  # no table of ours holds other bytes
+    if pa.types.is_floating(kind):
+        return f"float{kind.bit_width}"
+    if pa.types.is_timestamp(kind):
+        return f"timestamp[{', '.join(filter(None, [kind.unit, kind.tz]))}]"
+    if pa.types.is_date(kind):
+        return f"date{kind.bit_width}"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list of {type_name(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"{STRUCT}({', '.join(field.name for field in kind)})"
+    return str(kind)
+
+
+def geometry(meaning: str) -> tuple[Column, Column]:
+    """The geometry of a GeoParquet table and the bounding box that lies beside it."""
+    return (
+        Column("geometry", "WKB", f"{meaning}; EPSG:4326"),
+        Column("bbox", "struct(xmin, ymin, xmax, ymax)", "bounding box of the geometry, in degrees, for fast filters"),
+    )
+
+
+# Specification: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
+ITEM = (
+    Column("type", "string", "`Feature`"),
+    Column("stac_version", "string", "version of STAC that the item follows"),
+    Column("stac_extensions", "list of string", "schemas of the STAC extensions that the item follows"),
+    Column("id", "string", "the item's id, unique in its collection"),
+    *geometry("the scene's footprint"),
+    Column("links", f"list of {STRUCT}", "links of the item: to itself, its collection, its source and its licence"),
+    Column("assets", STRUCT, "asset → its href, media type, and what the catalogue tells of it"),
+    Column("collection", "string", "the collection that the item belongs to"),
+    Column("datetime", "timestamp[us, UTC]", "acquisition; null where the item has an interval"),
+)
+
+# What platforms, recipes and our own code read or write of an item's properties. Units are those of the extensions.
+PROPERTIES = (
+    Column("start_datetime", "timestamp[us, UTC]", "first moment of the acquisition or of the composite"),
+    Column("end_datetime", "timestamp[us, UTC]", "last moment of the acquisition or of the composite"),
+    Column("platform", "string", "the satellite or aircraft"),
+    Column("gsd", "float64", "nominal ground size of a pixel, metres"),
+    Column("eo:cloud_cover", "float64", "share of the scene that is cloud, percent"),
+    Column("view:sun_elevation", "float64", "height of the sun above the horizon, degrees"),
+    Column("proj:code", "string", "CRS of the files, such as `EPSG:32631`"),
+    Column("proj:wkt2", "string", "CRS of the files where it has no code, as WKT2"),
+    Column("proj:shape", "list of int64", "rows and columns of the grid"),
+    Column("proj:transform", "list of float64", "affine transform from column and row to the CRS, row by row"),
+    Column("grid:code", "string", "tile of a grid, such as `MGRS-31UFU`"),
+    Column("s2:nodata_pixel_percentage", "float64", "share of the tile without data, percent"),
+    Column("sar:instrument_mode", "string", "mode of the radar, such as `IW`"),
+    Column("sar:polarizations", "list of string", "polarisations of the files, such as `VV` and `VH`"),
+    Column("modis:vertical-tile", "int64", "row of the tile in the sinusoidal grid, 0 in the north"),
+    Column("modis:horizontal-tile", "int64", "column of the tile in the sinusoidal grid, 0 in the west"),
+    Column("linz:region", "string", "region of New Zealand, as the folders of nz-imagery call it"),
+    Column("linz:survey", "string", "aerial survey, as the folders of nz-imagery call it"),
+    Column("linz:sheet", "string", "map sheet of the image"),
+)
+
+
+def items(rows: str) -> Columns:
+    """The columns of a STAC-GeoParquet table."""
+    return Columns(rows, ITEM, PROPERTIES)
