@@ -1,13 +1,14 @@
 # Two commands do everything: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+PORT := 3000
 export PYTHONUNBUFFERED = 1
 # Certificates of the system, not uv's own: companies and mirrors often have theirs.
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint format lock clean
+.PHONY: help setup demo dev test expected lint format lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,11 +30,14 @@ demo: setup  ## make the miniature planet and run the whole pipeline on it
 dev: setup  ## open the Dagster UI, on the demo's result if there is one
 	@# A storage of your own goes before the demo's.
 	@if [ -f demo/demo.env ] && { [ -z "$$CLAY_STORAGE" ] || grep -qF "$$CLAY_STORAGE" demo/demo.env; }; then set -a; . ./demo/demo.env; set +a; fi; \
-	$(BIN)/dagster dev -m clay_assets.definitions
+	VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/dg dev --port $(PORT)
 
 test: .venv/.dev  ## run every test; installs the servers that tests talk to, where it may
 	sh scripts/install_test_servers.sh
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+expected: .venv/.dev  ## record the values that assets have on the miniature planet, once versions were raised
+	$(BIN)/python -m pytest -q clay_assets_tests/versions --record-values
 
 lint: .venv/.dev  ## ruff (lint and format) and the type checker
 	$(BIN)/ruff check .

@@ -10,9 +10,12 @@ from typing import Any
 
 import dagster as dg
 
+from clay_assets.errors import InputError
 from clay_assets.orchestration.io_managers import GeoTablesIOManager, StacItemsIOManager
 from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.source_code import linked_to_repository
 from clay_assets.runs import automation, failed_partitions, jobs
+from clay_assets.settings import check_keywords
 from clay_assets.stages import ASSETS, CHECKS, RESOURCES
 
 
@@ -23,12 +26,18 @@ def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: A
         resources: Dagster resources that replace ours, by key: `clay`, an IO manager such as `geo_tables`, or `s3`, a
             `dagster_aws` `S3Resource` with which the storage is reached.
         overrides: settings by their names in `Settings`, over those of the environment, such as `storage`.
+
+    Raises:
+        InputError: a setting is unknown, whether given here or to the resource `clay`, or is given beside that.
     """
     replaced = dict(resources or {})
+    if "clay" in replaced and overrides:
+        raise InputError(f"{', '.join(overrides)}: given beside a resource clay. Give the settings to the resource.")
     clay = replaced.get("clay") or ClayResource(overrides=overrides, s3=replaced.get("s3"))
+    check_keywords({**getattr(clay, "overrides", {}), **overrides})
     io_managers = {"geo_tables": GeoTablesIOManager, "stac_items": StacItemsIOManager, **RESOURCES}
     return dg.Definitions(
-        assets=ASSETS,
+        assets=linked_to_repository(ASSETS),
         asset_checks=[*CHECKS, *failed_partitions.CHECKS],
         jobs=jobs.ALL,
         schedules=automation.SCHEDULES,

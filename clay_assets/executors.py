@@ -6,6 +6,7 @@ at once and die with their process. What a job does belongs to the stages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -75,6 +76,19 @@ def run_bounded(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def failure_text(error: BaseException, what: str, logger: logging.Logger) -> str:
+    """The text of a failed job, for a ledger. An error that is not ours is logged with its traceback.
+
+    Args:
+        error: what the job raised.
+        what: the job's subject, such as a scene's id.
+        logger: the caller's.
+    """
+    if not isinstance(error, ClayError):
+        logger.error("%s: unexpected %s", what, type(error).__name__, exc_info=error)
+    return str(error) or type(error).__name__
 
 
 class _PicklableErrors:

@@ -38,6 +38,7 @@ EXPENSIVE_FIXTURES = (
 )  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
+RECORD = "--record-values"  # store the planet's values instead of comparing with those stored
 
 
 def not_run(what: str, why: object) -> NoReturn:
@@ -46,6 +47,11 @@ def not_run(what: str, why: object) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option of `make expected`."""
+    parser.addoption(RECORD, action="store_true", help="store the values that `versions` compares with")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

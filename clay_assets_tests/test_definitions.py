@@ -44,6 +44,7 @@ def test_each_asset_says_what_it_is() -> None:
         assert node.code_version, name
         assert node.kinds, name
         assert node.tags["stage"] in "1234", name
+        assert node.owners == ["team:clay"], name
 
 
 def test_partitions_are_platform_and_platform_by_year() -> None:
@@ -93,7 +94,11 @@ def test_one_name_for_the_code_location_everywhere() -> None:
     cloud = yaml.safe_load((ROOT / "dagster_cloud.yaml").read_text())
     assert project["project"]["name"] == "clay_assets"
     assert project["tool"]["dagster"]["code_location_name"] == "clay_assets"
+    assert project["tool"]["dg"]["project"]["code_location_name"] == "clay_assets"
+    assert project["tool"]["dg"]["project"]["code_location_target_module"] == project["tool"]["dagster"]["module_name"]
     assert workspace["load_from"][0]["python_module"]["location_name"] == "clay_assets"
+    deployed = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
+    assert deployed["load_from"][0]["grpc_server"]["location_name"] == "clay_assets"
     assert [location["location_name"] for location in cloud["locations"]] == ["clay_assets"]
 
 
@@ -148,3 +153,18 @@ def test_definitions_load_without_environment_network_or_storage_and_import_litt
     assert "clay_assets" in found["imported"]
     assert set(found["imported"]) <= MAY_BE_IMPORTED
     assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_them_gives_no_warning(tmp_path: Path) -> None:
+    """Not even of what is a preview or beta in Dagster, which those who start it have not chosen."""
+    program = "from clay_assets.definitions import defs; defs.get_repository_def()"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert "Warning" not in loaded.stderr

@@ -41,6 +41,7 @@ ROOMS = (
     "stac",
     "grids",
     "draws",
+    "version",
     "errors",
     "__init__",
 )

@@ -24,13 +24,13 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.stage import stage_asset
 
 
-@stage_asset(group="soil", number=9, partitions_def=cells, deps=["scene_imagery"])
+@stage_asset(group="soil", number=9, version="1", partitions_def=cells, deps=["scene_imagery"])
 def soil_moisture(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[None]:
     """Soil moisture of each scene."""
     return dg.MaterializeResult(metadata={"storage": clay.settings.storage})
 
 
-@stage_asset(group="soil", number=9, job="soil_overview", deps=["merged_index"])
+@stage_asset(group="soil", number=9, version="1", job="soil_overview", deps=["merged_index"])
 def soil_map(clay: ClayResource) -> dg.MaterializeResult[None]:
     """One map of them all."""
     return dg.MaterializeResult()

@@ -1,32 +1,98 @@
-"""Which candidates are eligible for a request. The platform's rules decide, whichever catalogue answered."""
+"""Which candidates are eligible for a request, and which is the best. The platform's rules decide, whichever catalogue
+answered.
+
+A bad item is refused, and counted under its reason. What a rule raises is no bad item but a bug of the rule.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from shapely.errors import ShapelyError
 
 from clay_assets.catalogues.base import Answer, Catalogue
-from clay_assets.errors import InputError
+from clay_assets.errors import ClayError, InputError
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
+LONGEST_ERROR = 300  # characters of an error in a reason; the log has the whole
+
+logger = logging.getLogger(__name__)
+
+
+class RuleError(ClayError):
+    """A rule of a platform has a bug. The request that met it fails; it says nothing of its items."""
+
 
 def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[list[Item], Counter[str]]:
-    """The candidates that a request may take, and how many were refused for each reason."""
+    """The candidates that a request may take, and how many were refused for each reason.
+
+    Raises:
+        RuleError: the platform's `refuse` raised.
+    """
     eligible: list[Item] = []
     rejected = Counter(answer.invalid)
     for item in answer.candidates:
-        try:
-            refusal = _refusal(platform, item, answer.request, options)
-        except (InputError, ShapelyError, KeyError, TypeError, ValueError, AttributeError) as error:
-            refusal = f"invalid item ({type(error).__name__}: {error})"
+        refusal = _refusal(platform, item, answer.request, options)
         if refusal is None:
             eligible.append(item)
         else:
             rejected[refusal] += 1
     return eligible, rejected
+
+
+def best_item(platform: AnyPlatform, items: Iterable[Item], request: Request) -> tuple[Item | None, Counter[str]]:
+    """The item that ranks first, None if there is none; and how many could not be ranked for each reason.
+
+    Raises:
+        RuleError: the platform's `rank` raised, or its keys cannot be compared.
+    """
+    best: Item | None = None
+    lowest: Any = None
+    rejected: Counter[str] = Counter()
+    for item in items:
+        try:
+            with _rule(platform, "rank", f"item {item['id']}"):
+                key = platform.rules.rank(item, request)
+                if best is None or key < lowest:
+                    best, lowest = item, key
+        except ShapelyError as error:
+            rejected[_invalid_footprint(error)] += 1
+    return best, rejected
+
+
+def best_candidate(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[Item | None, Counter[str]]:
+    """The eligible candidate that ranks first, None if there is none; and how many were refused for each reason.
+
+    Raises:
+        RuleError: one of the platform's rules raised.
+    """
+    eligible, rejected = eligible_items(platform, answer, options)
+    best, unranked = best_item(platform, eligible, answer.request)
+    return best, rejected + unranked
+
+
+def resolved_requests(
+    platform: AnyPlatform, search: Request, eligible: Sequence[Item], options: Options, seed: int
+) -> list[Request]:
+    """The requests that a search becomes, by a platform that has `resolve`.
+
+    Raises:
+        RuleError: `resolve` raised.
+    """
+    assert platform.rules.resolve is not None
+    try:
+        with _rule(platform, "resolve", f"the items of request {search.id}"):
+            return list(platform.rules.resolve(search, eligible, options, seed))
+    except ShapelyError as error:  # nobody knows of which item, so none can be refused
+        raise RuleError(
+            f"{platform.key}: resolve of request {search.id} met an {_invalid_footprint(error)}. "
+            "Check the catalogue's items at this place."
+        ) from error
 
 
 def full_items(
@@ -44,10 +110,44 @@ def full_items(
 
 
 def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
-    if not request.start <= item_datetime(item) < request.end:
+    try:
+        moment = item_datetime(item)
+    except InputError:  # of a stored item; those of catalogues were read
+        return "invalid item (datetime)"
+    if not request.start <= moment < request.end:
         return "outside the period"
-    refusal = platform.rules.refuse(item, request, options)
+    if item.get("geometry") is None:
+        return "without footprint"
+    problems = (declared.problem(item["properties"]) for declared in platform.rules.properties)
+    problem = next(filter(None, problems), None)
+    if problem is not None:
+        return problem
+    try:
+        with _rule(platform, "refuse", f"item {item['id']}"):
+            refusal = platform.rules.refuse(item, request, options)
+            if not isinstance(refusal, str | None):  # True, False: would refuse every item without a reason
+                raise TypeError(f"answered {refusal!r}, neither a reason nor None")
+    except ShapelyError as error:
+        return _invalid_footprint(error)
     missing = platform.missing(item, platform.asset_names)
     if refusal is None and missing:
         return f"without asset {', '.join(missing)}"
     return refusal
+
+
+@contextmanager
+def _rule(platform: AnyPlatform, rule: str, on: str) -> Iterator[None]:
+    """Say which rule raised, and on what. Errors of geometry operations pass: footprints are the catalogue's."""
+    try:
+        yield
+    except ShapelyError:
+        raise
+    except Exception as error:
+        logger.exception("%s: %s raised on %s", platform.key, rule, on)
+        said = repr(error)[:LONGEST_ERROR]
+        raise RuleError(f"{platform.key}: {rule} raised {said} on {on}. Fix the platform's rule.") from error
+
+
+def _invalid_footprint(error: ShapelyError) -> str:
+    # By its class alone: the text has coordinates, and items with the same fault are counted together.
+    return f"invalid footprint ({type(error).__name__})"

@@ -145,7 +145,7 @@ class _SnapshotFile:
             "geometry": pc.field("geometry"),
             "moment": self._moment().cast(pa.timestamp("ms", tz="UTC"), safe=False),
         }
-        for name in platform.rules.properties:
+        for name in platform.rules.property_names:
             if name in self.names:
                 columns[f"property {name}"] = pc.field(name)
         known = {field.name for field in self.dataset.schema.field("assets").type}

@@ -12,6 +12,7 @@ import dagster as dg
 from clay_assets.chips import checks
 from clay_assets.chips.columns import CHIP_INDEX, CHIP_LEDGER, MERGED_INDEX
 from clay_assets.chips.io_manager import ChipCellsIOManager
+from clay_assets.chips.versions import INDEX_VERSION, MERGE_VERSION
 from clay_assets.orchestration.checks import none_failed, none_failed_spec
 from clay_assets.orchestration.failures import outcomes
 from clay_assets.orchestration.gates import stop_if_too_many_failed
@@ -44,6 +45,7 @@ merge_when_chips_change = (
 
 
 @asset(
+    version=INDEX_VERSION,
     kinds={"gdal"},
     columns=CHIP_INDEX,
     ledger=CHIP_LEDGER,
@@ -95,6 +97,7 @@ def chip_index(
 
 
 @asset(
+    version=MERGE_VERSION,
     job="merge",
     kinds={"duckdb"},
     columns=MERGED_INDEX,

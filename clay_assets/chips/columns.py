@@ -6,12 +6,12 @@ from clay_assets.storage.columns import Column, Columns, geometry
 
 _WHERE_FROM = (
     Column("chipid", "string", "`{item_id}-{x}-{y}`, unique within a platform"),
-    Column("platform", "string", "the platform's key"),
+    Column("platform", "string", "key of the platform, such as `sentinel-2-l2a`"),
     Column("item_id", "string", "the STAC item"),
 )
 _CHIP = (
-    Column("datetime", "timestamp[ms, UTC]", "acquisition"),
-    Column("date", "date32", "its day"),
+    Column("datetime", "timestamp[ms, UTC]", "time of acquisition"),
+    Column("date", "date32", "day of acquisition, UTC"),
     Column("chip_index_x", "uint16", "column of the chip in the scene's finest grid"),
     Column("chip_index_y", "uint16", "row of the chip in the scene's finest grid"),
     Column("cloud_cover_percentage", "float32", "share of the chip's pixels that is cloud, **0 to 1**"),
@@ -24,13 +24,9 @@ _CHIP = (
     *geometry("the chip's four projected corners, split at the antimeridian"),
 )
 
-CHIP_INDEX = Columns("one row per chip, ordered by row and column in the scene", (*_WHERE_FROM, *_CHIP))
-MERGED_INDEX = Columns(
-    "one row per chip, in spatial order within a file",
-    (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP),
-)
+CHIP_INDEX = Columns((*_WHERE_FROM, *_CHIP))
+MERGED_INDEX = Columns((*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP))
 CHIP_LEDGER = Columns(
-    "one row per scene, ordered by `item_id`",
     (
         Column("item_id", "string", "the scene"),
         Column("outcome", "string", "`indexed` or `failed`"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,11 @@ CHIPS, COLUMNS = 8, 4
 FRAME, GAP = 160, 17  # pixels
 TOP, LABEL = 70, 46  # pixels
 CLIPPED = (2, 98)  # percentiles that become black and white
+ROOM = 0.15  # of the way from the brightest ground to the brightest cloud, to where it is white
+HAZE = 0.08  # of the way from black to white; what the darkest pixels of a band are lighter by, beyond this, is haze
+MIDDLE, EXPONENTS = 0.34, (0.5, 1.0)  # of the median, how light it is to be, and the exponents that may make it so
+VIVID = 0.45  # difference between the bands of all but the most colourful pixels, at most
+LEAST_POWER = 1e-5  # −50 dB, below all that radars measure
 LETTERS = 110  # of a line that are shown
 DRAW = "contact_sheet"
 
@@ -49,6 +54,7 @@ class Frame:
         cloud, nodata: shares, 0 to 1.
         pixels: float32, (bands, size, size); None where they could not be read.
         valid: where they are data, (size, size).
+        clear: where they are data and no cloud.
     """
 
     x: int
@@ -57,6 +63,7 @@ class Frame:
     nodata: float
     pixels: NDArray[np.float32] | None = None
     valid: NDArray[np.bool_] | None = None
+    clear: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,21 +152,77 @@ def draw_chips(chips: pd.DataFrame, item_id: str, seed: int) -> pd.DataFrame:
 
 
 def images(frames: Sequence[Frame]) -> list[NDArray[np.uint8] | None]:
-    """The frames as colours, (FRAME, FRAME, 3): black and white as the clearer half of them has its dark and bright."""
-    clear = frames[: max(1, len(frames) // 2)]
-    values = [frame.pixels[:, frame.valid].ravel() for frame in clear if frame.pixels is not None]
-    if not sum(map(len, values)):
-        values = [frame.pixels[:, frame.valid].ravel() for frame in frames if frame.pixels is not None]
-    measured = np.concatenate(values) if values else np.empty(0, np.float32)
-    low, high = np.percentile(measured, CLIPPED) if len(measured) else (0, 1)
-    return [_image(frame, low, max(high, low + 1e-6)) for frame in frames]
+    """The frames as they would look to the eye, (FRAME, FRAME, 3); what is not data is grey.
+
+    How they are stretched goes by what is clear, beside which clouds are white.
+    """
+    valid, clear = _measured(frames, "valid"), _measured(frames, "clear")
+    stretch = Stretch.of(clear if clear.size else valid, valid)
+    return [_image(frame, stretch) for frame in frames]
 
 
-def _image(frame: Frame, low: float, high: float) -> NDArray[np.uint8] | None:
+@dataclass(frozen=True)
+class Stretch:
+    """How measured values become colours.
+
+    Attributes:
+        black: what is black in each band.
+        white: what is white in all of them, as clouds and snow are about as bright in each.
+        exponent: by which the light that is left is raised.
+        vivid: share of the differences between bands that is kept.
+    """
+
+    black: NDArray[np.float32]
+    white: float
+    exponent: float = 1
+    vivid: float = 1
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], clouds: NDArray[np.float32]) -> Stretch:
+        """The stretch for values like these, some of which may be clouds; both (bands, pixels)."""
+        if not values.size:
+            return cls(np.zeros(len(values), np.float32), 1)
+        low, high = np.percentile(_scaled(values), CLIPPED, axis=1)
+        brightest = np.percentile(_scaled(clouds), CLIPPED[1], axis=1)
+        # Some room above the ground, so that the edges of clouds are soft.
+        white = float((high + ROOM * np.maximum(brightest - high, 0)).max())
+        # Air lightens blue most. But not all that is blue or green is air.
+        floor = low.min()
+        black = floor + np.maximum(low - floor - HAZE * (white - floor), 0)
+        plain = cls(black.astype(np.float32), max(white, float(black.max()) + 1e-6))
+        if len(values) == 1:
+            return plain
+        shown = plain.applied(values)
+        middle = float(np.clip(np.median(shown.mean(axis=0)), 1e-3, 1 - 1e-3))
+        bright = replace(plain, exponent=float(np.clip(np.log(MIDDLE) / np.log(middle), *EXPONENTS)))
+        colourful = float(np.percentile(np.ptp(bright.applied(values), axis=0), CLIPPED[1]))
+        return replace(bright, vivid=min(1.0, VIVID / max(colourful, 1e-6)))
+
+    def applied(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Colours, 0 to 1, of measured values, both (bands, …)."""
+        black = self.black.reshape(-1, *(1,) * (values.ndim - 1))
+        light = np.clip((_scaled(values) - black) / (self.white - black), 0, 1) ** np.float32(self.exponent)
+        grey = light.mean(axis=0, keepdims=True)
+        colours: NDArray[np.float32] = grey + np.float32(self.vivid) * (light - grey)
+        return colours
+
+
+def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One band alone is backscatter, which is looked at in decibels."""
+    return 10 * np.log10(np.maximum(values, LEAST_POWER)) if len(values) == 1 else values
+
+
+def _measured(frames: Sequence[Frame], where: Literal["clear", "valid"]) -> NDArray[np.float32]:
+    """What was measured in some frames where they are clear, or at least data: (bands, pixels)."""
+    found = [frame.pixels[:, getattr(frame, where)] for frame in frames if frame.pixels is not None]
+    return np.concatenate(found, axis=1) if found else np.empty((1, 0), np.float32)
+
+
+def _image(frame: Frame, stretch: Stretch) -> NDArray[np.uint8] | None:
     if frame.pixels is None or frame.valid is None:
         return None
-    scaled = np.clip((np.nan_to_num(frame.pixels) - low) / (high - low), 0, 1)
-    colours = np.broadcast_to(scaled, (3, *scaled.shape[1:])).transpose(1, 2, 0) * 255
+    shown = stretch.applied(np.nan_to_num(frame.pixels))
+    colours = np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0) * 255
     colours = np.where(frame.valid[:, :, None], colours, np.array(to_rgb(style.NODATA)) * 255)
     image = Image.fromarray(np.rint(colours).astype(np.uint8))
     return np.asarray(image.resize((FRAME, FRAME), Image.Resampling.BOX))
@@ -183,9 +246,9 @@ def _read(platform: AnyPlatform, item: Item, drawn: Sequence[Frame], size: int) 
                 )
                 sides = {name: size * source.shape[1] // finest for name, source in sources.items()}
                 quality = {name: _window(sources[name], frame, size, sides[name], band) for name in judged}
-                _, nodata = platform.quality.judge(quality)
+                cloud, nodata = platform.quality.judge(quality)
                 valid = ~nodata & np.isfinite(pixels).all(axis=0)
-                frames[number] = replace(frame, pixels=pixels.astype(np.float32), valid=valid)
+                frames[number] = replace(frame, pixels=pixels.astype(np.float32), valid=valid, clear=valid & ~cloud)
     except ClayError as error:
         return Sheet(item["id"], frames, without_signature(str(error)))
     return Sheet(item["id"], frames)

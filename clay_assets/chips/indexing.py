@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ import pyarrow.parquet as pq
 from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
 from clay_assets.chips.index import counts_of, index_scene
 from clay_assets.chips.rules import check_chips, geometry_valid
+from clay_assets.chips.versions import INDEX_VERSION, LIKE_FORMER
 from clay_assets.errors import StorageError
-from clay_assets.executors import run_bounded
+from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
@@ -41,9 +43,8 @@ from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
-INDEX_VERSION = "3"  # raise it when the same scene would give another index, whatever its platform
-# INDEX_VERSION and Platform.version while an index has the values that version 0.1 gave it.
-LIKE_FORMER = ("3", "1")
+logger = logging.getLogger(__name__)
+
 CHECK_THE_ITEM = "Check the item's proj: fields and its files."
 LEDGER_TYPES = {
     "item_id": "string",
@@ -105,11 +106,13 @@ def index_scenes(
         except StorageError:
             raise
         except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
-            rows.append(_row(job.item["id"], FAILED, error=str(error) or type(error).__name__))
+            rows.append(_row(job.item["id"], FAILED, error=failure_text(error, job.item["id"], logger)))
         else:
             rows.append(row)
             kept += was_there
         progress(done, len(items))
+    if kept:
+        logger.info("%s %d: %d of %d scenes were indexed before and are kept", platform, year, kept, len(items))
     ledger = pd.DataFrame(rows, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
     return ChipCell(platform, year, store, ledger.sort_values("item_id", ignore_index=True), kept)
 

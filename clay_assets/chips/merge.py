@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,7 @@ from clay_assets.chips.cells import ChipCell
 from clay_assets.chips.index import as_chips
 from clay_assets.chips.rules import check_chips
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
+from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
 from clay_assets.progress import OnProgress, no_progress
@@ -31,7 +33,8 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of, stamped
 from clay_assets.storage.stores import Store
 
-MERGE_VERSION = "3"  # raise it when the same inputs would give another file
+logger = logging.getLogger(__name__)
+
 MANIFEST_VERSION = 2
 
 
@@ -108,6 +111,7 @@ def merge(
                 written += 1
             parts.append(part)
         progress(done, len(ordered))
+    logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
     manifest = _manifest(parts, recipe)
     if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
         store.write(layout.MANIFEST, manifest)

@@ -14,8 +14,9 @@ def configured_store() -> Store:
     Raises:
         InputError: it is neither a folder nor `s3://bucket/prefix`.
     """
+    location = read_settings().storage
     try:
-        return open_store(read_settings().storage)
+        return open_store(location)
     except InputError as error:
         raise InputError(f"CLAY_STORAGE: {error}") from error
 

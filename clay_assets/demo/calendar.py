@@ -6,7 +6,7 @@ search can meet occurs at every place, whatever years a recipe draws. Pixels are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,6 +22,8 @@ LANDSAT_9_FROM = 2022  # first whole year
 FIRST_DAY, LAST_DAY = 2, 87  # of a quarter; the UTC date may be a day off the local one
 
 NO_WEDGE = (0, 0)
+WIDE = 0.25  # of a scene; one with a wider wedge is not what a search takes
+CLOUDS_FROM = 2021  # year; before, as the demo's recipe has it, nobody looks
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Scene:
         spacecraft: `A` or `B` of Sentinel-2; 7, 8 or 9 of Landsat, as text.
         sequence: 0, or 1 for a second processing of the same acquisition.
         lucky: a number of its own, for whatever else is left to chance.
+        shows_clouds: whether it has visible bands of its own, with its clouds; others have those of their place.
     """
 
     site: Site
@@ -103,6 +106,7 @@ class Scene:
     spacecraft: str
     sequence: int
     lucky: int
+    shows_clouds: bool
 
     @property
     def is_night(self) -> bool:
@@ -127,6 +131,7 @@ def scenes(seed: int, family: str, site: Site) -> list[Scene]:
         rng = generator(seed, family, site.name, year, quarter)
         drafts = table[kind][1]
         days = rng.choice(np.arange(FIRST_DAY, LAST_DAY + 1), len(drafts), replace=False)
+        of_quarter = len(found)
         for number, (draft, day) in enumerate(zip(drafts, days, strict=True)):
             low, high = (round(share * COVER_LEVELS / 100) for share in draft.cover)
             level = int(rng.integers(low, high + 1))
@@ -157,9 +162,23 @@ def scenes(seed: int, family: str, site: Site) -> list[Scene]:
                 spacecraft="7" if draft.kind == "landsat_7" else spacecraft,
                 sequence=0,
                 lucky=lucky,
+                shows_clouds=False,
             )
             if draft.kind == "again":
                 first = found[-1]
                 scene = Scene(**{**vars(first), "kind": "again", "number": number, "sequence": 1})
             found.append(scene)
+        found[of_quarter:] = _with_clouds(found[of_quarter:])
     return sorted(found, key=lambda one: (one.moment, one.sequence))
+
+
+def _with_clouds(quarter: list[Scene]) -> list[Scene]:
+    """The scenes of a quarter, with clouds shown in those that a search takes: to draw all would take long."""
+    taken = [
+        one.level
+        for one in quarter
+        if one.kind in ("day", "again") and one.stated is None and sum(one.wedge) < WIDE * 2 * one.site.width
+    ]
+    if not taken or quarter[0].year < CLOUDS_FROM:
+        return quarter
+    return [replace(one, shows_clouds=0 < one.level == min(taken) <= COVER_LEVELS // 2) for one in quarter]

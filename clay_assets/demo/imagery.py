@@ -1,4 +1,7 @@
-"""The planet's image files: GeoTIFFs of quality codes, drawn per scene, and of bands, drawn once per place."""
+"""The planet's image files: GeoTIFFs of quality codes, drawn per scene, and of bands, drawn once per place.
+
+The visible bands of some scenes are drawn once more, with clouds.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,19 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from clay_assets.demo.items import LANDSAT_BANDS, PAN, SENTINEL_2_BANDS, band_file
-from clay_assets.demo.noise import generator, smooth_field
+from clay_assets.demo.grid import to_lonlat
+from clay_assets.demo.ground import Spots, enlarge, landscape
+from clay_assets.demo.items import LANDSAT_BANDS, PAN, SENTINEL_2_BANDS, VISIBLE, band_file
+from clay_assets.demo.landcover import LandCover
+from clay_assets.demo.materials import reflectance
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
+from clay_assets.demo.weather import SKIES, SURFACE_PIXELS, Weather
 
-PATCH = 10  # pixels of the quality raster across one patch of equal reflectance
-BLOCK = 256
+DETAIL = 2  # pixels of the finest bands across a spot of ground: enough to see what it is, at a quarter of the time
+COARSE = 25  # spots between two whose longitude and latitude are worked out
+WINDING = 0.01  # degrees by which borders of land cover wind; its cells are 0.05° wide
+BLOCK = 256  # pixels
+LARGEST_BLOCK = 384
 
 
 def write_raster(
@@ -44,43 +54,92 @@ def write_raster(
         transform=Affine(size, 0, left, 0, -size, top),
         nodata=nodata,
         tiled=True,
-        blockxsize=BLOCK,
-        blockysize=BLOCK,
+        blockxsize=block_size(pixels.shape[1]),
+        blockysize=block_size(pixels.shape[0]),
         compress="zstd",  # a third of deflate's time; every GDAL that rasterio ships reads it
         zstd_level=1,
     ) as sink:
         sink.write(pixels, 1)
 
 
-def write_sentinel_2_bands(folder: Path, seed: int, site: Site) -> None:
-    """The ten bands of a place: reflectance × 10,000, uint16, 10 m and 20 m."""
-    green = _greenness(seed, site)
-    for band, gsd, _, wavelength in SENTINEL_2_BANDS.values():
-        factor = site.pixel // gsd
-        pixels = _ground(green, wavelength, 10_000, 0, factor * PATCH)
-        pixels = pixels[: factor * site.height, : factor * site.width]
-        path = band_file(folder, SENTINEL_2, site, band)
-        write_raster(path, pixels, site.epsg, site.left, site.top, gsd, nodata=0)
+def block_size(pixels: int) -> int:
+    """Pixels across a block, such that the last of them is nearly full; a multiple of 16, as TIFF wants it."""
+    blocks = -(-pixels // LARGEST_BLOCK)
+    return -(-pixels // (16 * blocks)) * 16
 
 
-def write_landsat_bands(folder: Path, seed: int, site: Site) -> None:
-    """The bands of both levels of a place, uint16: scaled radiance with the 15 m pan band, and reflectance.
+def draw_ground(seed: int, site: Site, weather: Weather, cover: LandCover) -> NDArray[np.uint8]:
+    """The landscape of a place, (height, width) spots, as codes of `materials`.
 
-    Level 2 stores (reflectance + 0.2) / 0.0000275 (Landsat 8-9 Collection 2 Level 2 Science Product Guide).
+    What is there is said by the land cover, but for water and snow, which are where the quality raster has them.
     """
-    green = _greenness(seed, site)
-    for band, size, _, wavelength in LANDSAT_BANDS.values():
-        for collection, name, gain, offset in (
-            (LANDSAT_L1, band, 40_000, 5_000),
-            (LANDSAT_L2, f"SR_{band}", 1 / 0.0000275, 0.2 / 0.0000275),
-        ):
-            pixels = _ground(green, wavelength, gain, offset, PATCH)[: site.height, : site.width]
-            path = band_file(folder, collection, site, name)
-            write_raster(path, pixels, site.epsg, site.left, site.top, size, nodata=0)
+    step = detail_step(site)
+    shape = (-(-site.height // step), -(-site.width // step))
+    spots = Spots.of(seed, site.name, shape, site.pixel * step)
+    x, y = (np.arange(-(-count // COARSE)) * COARSE + (COARSE - 1) / 2 for count in (shape[1], shape[0]))
+    metres = site.pixel * step
+    lon, lat = to_lonlat(site.epsg).transform(
+        *np.meshgrid(site.left + (x + 0.5) * metres, site.top - (y + 0.5) * metres)
+    )
+    lon = lon + 360 * np.round((lon[0, 0] - lon) / 360)  # past ±180 it goes on counting
+    lon, lat = (enlarge(degrees, shape, COARSE) for degrees in (lon, lat))
+    lon += WINDING * (spots.far + 0.4 * spots.near)
+    lat += WINDING * (np.roll(spots.far, COARSE, axis=0) - 0.4 * spots.near)
+    codes = weather.codes_of(site)
+    snow = codes.index(weather.encoding.snow) / len(codes) if weather.encoding.snow in codes else np.inf
+    heights = enlarge(weather.heights(site), shape, SURFACE_PIXELS / step)
+    return landscape(spots, cover.at(lon, lat), heights, 1 / len(codes), snow)
+
+
+def detail_step(site: Site) -> int:
+    """Pixels of the quality raster across a spot of ground: Sentinel-2's are twice as wide as its finest bands'."""
+    return 1 if site.pixel == 20 else DETAIL
+
+
+def write_sentinel_2_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
+    """The ten bands of a place, uint16, 10 m and 20 m."""
+    for key in SENTINEL_2_BANDS:
+        _sentinel_2_band(folder, site, site.name, key, ground)
+
+
+def write_landsat_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
+    """The bands of both levels of a place, uint16, and the 15 m pan band."""
+    for collection in (LANDSAT_L1, LANDSAT_L2):
+        for key in LANDSAT_BANDS:
+            _landsat_band(folder, site, site.name, collection, key, ground)
     band, size, _, wavelength = PAN
-    pixels = _ground(green, wavelength, 40_000, 5_000, 2 * PATCH)[1 : 2 * site.height, 1 : 2 * site.width]
-    path = band_file(folder, LANDSAT_L1, site, band)
+    pixels = band_pixels(wavelength, LANDSAT_L1, ground, 2 * DETAIL)[1 : 2 * site.height, 1 : 2 * site.width]
+    path = band_file(folder, LANDSAT_L1, site.name, band)
     write_raster(path, pixels, site.epsg, site.left + size / 2, site.top - size / 2, size, nodata=0)
+
+
+def write_visible(folder: Path, site: Site, item_id: str, collection: str, seen: NDArray[np.uint16]) -> None:
+    """The visible bands of one scene, beside its quality raster; `seen`: what `under` gives."""
+    for key in VISIBLE:
+        if collection == SENTINEL_2:
+            _sentinel_2_band(folder, site, item_id, key, seen)
+        else:
+            _landsat_band(folder, site, item_id, collection, key, seen)
+
+
+def under(sky: NDArray[np.uint8], ground: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Ground seen through a sky, as places in the tables of all bands."""
+    return sky.astype(np.uint16) * np.uint16(256) + ground
+
+
+def _sentinel_2_band(folder: Path, site: Site, place: str, key: str, seen: NDArray[Any]) -> None:
+    band, gsd, _, wavelength = SENTINEL_2_BANDS[key]
+    factor = DETAIL * 10 // gsd
+    height, width = (side * site.pixel // gsd for side in (site.height, site.width))
+    pixels = band_pixels(wavelength, SENTINEL_2, seen, factor)[:height, :width]
+    write_raster(band_file(folder, SENTINEL_2, place, band), pixels, site.epsg, site.left, site.top, gsd, nodata=0)
+
+
+def _landsat_band(folder: Path, site: Site, place: str, collection: str, key: str, seen: NDArray[Any]) -> None:
+    band, gsd, _, wavelength = LANDSAT_BANDS[key]
+    pixels = band_pixels(wavelength, collection, seen, DETAIL)[: site.height, : site.width]
+    path = band_file(folder, collection, place, band if collection == LANDSAT_L1 else f"SR_{band}")
+    write_raster(path, pixels, site.epsg, site.left, site.top, gsd, nodata=0)
 
 
 @lru_cache(maxsize=64)
@@ -89,17 +148,38 @@ def crs(epsg: int) -> CRS:
     return CRS.from_epsg(epsg)
 
 
-def _greenness(seed: int, site: Site) -> NDArray[np.float32]:
-    """How green each patch of a place is, 0 to 1."""
-    shape = (-(-site.height // PATCH), -(-site.width // PATCH))
-    return np.clip(0.5 + smooth_field(generator(seed, "ground", site.name), shape, 20) / 5, 0, 1)
+def band_pixels(wavelength: float, collection: str, seen: NDArray[Any], factor: int) -> NDArray[np.uint16]:
+    """A band as a sensor has it, each spot `factor` pixels wide and high: 1, 2 or 4.
+
+    Args:
+        wavelength: of the band, µm.
+        collection: whose numbers these are.
+        seen: the ground, as codes of `materials`, or as `under` gives them.
+        factor: pixels across a spot.
+    """
+    # One number that holds `factor` copies of another is several pixels: faster than to repeat them.
+    copies = sum(1 << 16 * place for place in range(factor))
+    wide = _digital_numbers(wavelength, collection).ravel().astype(f"u{2 * factor}") * copies
+    pixels: NDArray[np.uint16] = wide.take(seen).view(np.uint16).repeat(factor, axis=0)
+    return pixels
 
 
-def _ground(
-    green: NDArray[np.float32], wavelength: float, gain: float, offset: float, patch: int
-) -> NDArray[np.uint16]:
-    """Digital numbers of a ground between bare soil and vegetation, in patches; the red edge is at 0.7 µm."""
-    soil = 0.08 + 0.12 * min(wavelength, 1.6)
-    plants = 0.45 if 0.72 < wavelength < 1 else 0.04 + 0.06 * wavelength
-    numbers = np.round(gain * (soil + (plants - soil) * green) + offset).astype(np.uint16)
-    return numbers.repeat(patch, axis=0).repeat(patch, axis=1)
+@lru_cache(maxsize=64)
+def _digital_numbers(wavelength: float, collection: str) -> NDArray[np.uint16]:
+    """Digital numbers of a band: a row for each sky, a column for each code of the ground.
+
+    Sentinel-2 level 2A stores reflectance × 10,000, its offset being applied already, and so does MODIS; Landsat level
+    2 (reflectance + 0.2) / 0.0000275 (Landsat 8-9 Collection 2 Level 2 Science Product Guide); level 1 (reflectance ×
+    sine of the sun's elevation + 0.1) / 0.00002, at the top of an atmosphere that adds a blue haze.
+    """
+    light, hidden, bright = (column[:, None] for column in np.array(SKIES).T)
+    white = bright * np.interp(wavelength, (1.0, 1.6, 2.2), (1, 0.6, 0.45))  # clouds absorb in the infrared
+    seen = reflectance(wavelength) * light * (1 - hidden) + white * hidden
+    if collection == LANDSAT_L1:
+        numbers = (0.8 * (0.9 * seen + 0.008 * (0.7 / wavelength) ** 4) + 0.1) / 0.00002
+    elif collection == LANDSAT_L2:
+        numbers = (seen + 0.2) / 0.0000275
+    else:
+        numbers = seen * 10_000
+    rounded: NDArray[np.uint16] = np.round(numbers).astype(np.uint16)
+    return rounded

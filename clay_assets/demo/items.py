@@ -40,6 +40,7 @@ LANDSAT_BANDS = {
     "swir22": ("B7", 30, "swir22", 2.2),
 }
 PAN = ("B8", 15, "pan", 0.59)
+VISIBLE = ("blue", "green", "red")
 
 _SENTINEL_2_EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v1.0.0/schema.json",
@@ -84,9 +85,9 @@ def landsat_id(scene: Scene, collection: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def band_file(folder: Path, collection: str, site: Site, band: str) -> Path:
-    """The file of a band; all scenes of a place share it."""
-    return folder / "imagery" / collection / site.name / f"{band}.tif"
+def band_file(folder: Path, collection: str, place: str, band: str) -> Path:
+    """The file of a band; `place`: the name of the site, whose scenes share it, or the id of an item of its own."""
+    return folder / "imagery" / collection / place / f"{band}.tif"
 
 
 def quality_file(folder: Path, collection: str, item_id: str) -> Path:
@@ -107,7 +108,7 @@ def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, with
     site, name = scene.site, sentinel_2_id(scene)
     assets = {
         key: {
-            "href": str(band_file(folder, SENTINEL_2, site, band)),
+            "href": str(band_file(folder, SENTINEL_2, _place(scene, name, key), band)),
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
             "title": f"{key} - {gsd}m",
             "gsd": gsd,
@@ -165,7 +166,7 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
         assets[key] = {
             "title": f"{key} Band ({band})",
             "description": f"Collection 2 {level} {key} Band ({band})",
-            **_landsat_file(band_file(folder, collection, site, prefix + band)),
+            **_landsat_file(band_file(folder, collection, _place(scene, name, key), prefix + band)),
             "eo:bands": [{"name": band, "common_name": common, "gsd": gsd, "center_wavelength": wavelength}],
             "roles": ["data"],
         }
@@ -203,6 +204,11 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
         "proj:transform": [30.0, 0.0, float(site.left), 0.0, -30.0, float(site.top)],
     }
     return _item(name, collection, scene, properties, assets, _LANDSAT_EXTENSIONS, code)
+
+
+def _place(scene: Scene, name: str, key: str) -> str:
+    """Where a band lies: beside the quality raster of its item, or with those that all scenes share."""
+    return name if scene.shows_clouds and key in VISIBLE else scene.site.name
 
 
 def _item(

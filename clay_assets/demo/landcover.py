@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ FILE_DEGREES = 3
 FILE_PIXELS = 2400
 CELL_DEGREES = 0.05
 CELLS = 60  # across a file
+BESIDE = 1.0  # degrees; imagery that reaches so far beyond the land cover goes on with it
 OVERVIEWS = (2, 4, 8, 16)
 NODATA = 0
 WATER = 80
@@ -162,6 +164,20 @@ class LandCover:
                 }
             )
         return pd.DataFrame(rows)
+
+    def at(self, lon: NDArray[Any], lat: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class code at places given in degrees: of the nearest cell, or water where none is near."""
+        found = np.full(np.shape(lon), WATER, np.uint8)
+        for region, cells in zip(REGIONS, self.cells, strict=True):
+            east = (lon - region.west + BESIDE) % 360 - BESIDE
+            down = region.corner[1] - lat
+            width = FILE_DEGREES * region.files
+            near = (east < width + BESIDE) & (down > -BESIDE) & (down < FILE_DEGREES + BESIDE)
+            if near.any():
+                column = np.clip(east / CELL_DEGREES, 0, cells.shape[1] - 1).astype(int)
+                row = np.clip(down / CELL_DEGREES, 0, CELLS - 1).astype(int)
+                np.copyto(found, cells[row, column], where=near)
+        return np.where(found == NODATA, np.uint8(WATER), found)
 
     def write(self, folder: Path, pool: Executor) -> None:
         """Write one GeoTIFF per 3° file: uint8, EPSG:4326, nodata 0, tiled, deflate, nearest overviews."""

@@ -2,7 +2,7 @@
 
 `catalog.json` links to `{region}/{survey}/{rgb or rgbnir}/2193/collection.json`, those to an item per map sheet, and
 each item to a tiled uint8 GeoTIFF beside it, in NZTM2000. Whatever a sheet shows is drawn on a lattice of 0.3 m:
-patches of 3 m, and an alpha of 0 along the western edge of some. So resampled to 0.3 m the alpha is exact.
+spots of 0.6 m, and an alpha of 0 along the western edge of some. So resampled to 0.3 m the alpha is exact.
 
 Layout: https://github.com/linz/imagery, docs/naming.md. Checksums: multihash, SHA-256, as the STAC file extension 2.0
 wants them. Sheet names: `{Topo50 sheet}_{scale}_{row and column}`.
@@ -25,14 +25,21 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.enums import ColorInterp
 
+from clay_assets.demo.aerial import aerial, colours
 from clay_assets.demo.grid import to_lonlat
-from clay_assets.demo.imagery import BLOCK, crs
-from clay_assets.demo.noise import generator, smooth_field
+from clay_assets.demo.imagery import BLOCK, DETAIL, crs
 from clay_assets.demo.stac import GEOTIFF, Json, item
 
 NZTM = 2193
 LATTICE = 0.3  # m
-PATCH = 10  # cells of the lattice across a patch of one colour
+# Region → what it looks like, and the width of its stream in m, as `aerial` takes them.
+GROUNDS: dict[str, tuple[tuple[str, ...], float]] = {
+    "bay-of-plenty": (("meadow", "town", "town"), 0),
+    "auckland": (("woods", "meadow", "meadow"), 8),
+    "canterbury": (("farmland",), 0),
+    "southland": (("meadow", "farmland"), 12),
+    "gisborne": (("farmland", "meadow"), 0),
+}
 CEILING = 200  # cells without data, at most, at the west of a sheet that has such
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # alphabet of ULIDs
 FILE = "https://stac-extensions.github.io/file/v2.0.0/schema.json"
@@ -168,7 +175,6 @@ def write_linz_catalog(folder: Path, children: list[Json]) -> None:
 def _survey(folder: Path, seed: int, survey: Survey) -> Json:
     here = folder / survey.path
     here.mkdir(parents=True)
-    ground = _colours(seed, survey)
     links, boxes = [], []
     for number in range(survey.sheets):
         name = survey.sheet(number)
@@ -178,8 +184,7 @@ def _survey(folder: Path, seed: int, survey: Survey) -> Json:
         if number == survey.missing:
             links.append(_link("item", f"./{name}.json", hashlib.sha256(b"").hexdigest()))
             continue
-        pixels = np.roll(ground, (17 * PATCH * number, 31 * PATCH * number), axis=(1, 2))  # each sheet its own view
-        _write_sheet(image, pixels, survey, number)
+        _write_sheet(image, _ground(seed, survey, number), survey, number)
         made["assets"]["visual"]["file:checksum"] = f"1220{hashlib.sha256(image.read_bytes()).hexdigest()}"
         links.append(_link("item", f"./{name}.json", _write_json(here / f"{name}.json", made)))
     digest = _write_json(here / "collection.json", _collection(survey, links, np.array(boxes)))
@@ -264,15 +269,19 @@ def _write_json(path: Path, document: dict[str, Any]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _colours(seed: int, survey: Survey) -> NDArray[np.uint8]:
-    """Red, green, blue and near infrared of a sheet on the lattice, (4, height, width), never black."""
-    shape = (-(-survey.height // PATCH), -(-survey.width // PATCH))
-    field = smooth_field(generator(seed, "linz", survey.name), shape, 20)
-    green = np.clip(0.5 + field / 5, 0, 1)
-    soil, plants = np.array([[170, 150, 130, 160], [50, 90, 40, 230]], float)[:, :, None, None]
-    patches: NDArray[np.uint8] = np.round(soil + (plants - soil) * green).astype(np.uint8)
-    pixels: NDArray[np.uint8] = patches.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
-    return pixels[:, : survey.height, : survey.width]
+def _ground(seed: int, survey: Survey, number: int) -> NDArray[np.uint8]:
+    """Red, green, blue and near infrared of a sheet on the lattice, (4, height, width), never black.
+
+    Sheets of a survey fit together, and surveys of the same place show the same.
+    """
+    (east, north), (kinds, stream) = survey.corner(number), GROUNDS[survey.region]
+    shape, origin = (
+        (survey.height // DETAIL, survey.width // DETAIL),
+        (east - survey.origin[0], survey.origin[1] - north),
+    )
+    codes = aerial(seed, survey.region, kinds, shape, LATTICE * DETAIL, origin, stream)
+    spots: NDArray[np.uint8] = colours()[:, codes]
+    return spots.repeat(DETAIL, axis=1).repeat(DETAIL, axis=2)
 
 
 def _write_sheet(path: Path, ground: NDArray[np.uint8], survey: Survey, number: int) -> None:

@@ -1,8 +1,8 @@
 """MODIS 8-day composites and items, as the Planetary Computer's `modis-09A1-061` has them.
 
 Images are the upper left 600 × 600 pixels of a tile of the sinusoidal grid; real ones have 2400 × 2400. The bands of a
-tile are shared by its composites; state and QC are drawn per month of the year. Items have no `datetime` but a start
-and an end, and a CRS without a code.
+tile are shared by its composites, but for the visible ones of some months, which show clouds; state and QC are drawn
+per month of the year. Items have no `datetime` but a start and an end, and a CRS without a code.
 
 Grid and sphere: NASA, MODIS Land tile grid. Codes: MODIS Surface Reflectance User's Guide, Collection 6.1, tables 10
 (500 m QC) and 13 (state).
@@ -27,11 +27,13 @@ from rasterio import Affine
 from rasterio.crs import CRS as RasterCRS  # noqa: N811
 from shapely.geometry.base import BaseGeometry
 
-from clay_assets.demo.imagery import BLOCK, PATCH
+from clay_assets.demo.ground import CROPS, SNOW, TOWN, Spots, enlarge, landscape
+from clay_assets.demo.imagery import band_pixels, block_size, under
 from clay_assets.demo.noise import generator, ranked, smooth_field
 from clay_assets.demo.sites import MODIS
 from clay_assets.demo.stac import EO, GEOTIFF, PROJECTION, RASTER, Json, item
 from clay_assets.demo.truth import Made
+from clay_assets.demo.weather import CLOUDS, SHADOWS
 
 SPHERE = 6_371_007.181  # m
 TILE = np.pi * SPHERE / 18  # m across a tile
@@ -51,6 +53,14 @@ BANDS = {  # name → (common name, middle in µm)
     "sur_refl_b06": ("swir16", 1.64),
     "sur_refl_b07": ("swir22", 2.13),
 }
+PATCH = 10  # pixels across one patch of quality
+DETAIL = 2  # across one of the ground
+SEA = 0.2  # share of an image that is water, and without data where some is
+COVER = ((60, 0.08), (20, 0.14), (30, 0.22), (CROPS, 0.62), (TOWN, 0.64), (10, 0.98), (SNOW, 1.0))  # class, up to
+VISIBLE = ("sur_refl_b01", "sur_refl_b03", "sur_refl_b04")
+# Composites that show their clouds: those that the demo's recipe takes. The others have clear bands in common.
+CLOUDY_MONTHS = (1, 4, 7, 10)
+MIXED, COVERED = 0.6, 0.78  # of the sky, from where on it is partly and wholly cloud
 QC, STATE = "sur_refl_qc_500m", "sur_refl_state_500m"
 
 
@@ -128,19 +138,13 @@ def draw_modis(folder: Path, seed: int, pool: Executor) -> list[Future[list[Made
 
 def _tile(folder: Path, seed: int, tile: Tile) -> list[Made]:
     here = folder / "imagery" / MODIS / tile.name
-    green = np.clip(0.5 + smooth_field(generator(seed, "modis", tile.name), (SIZE // PATCH,) * 2, 20) / 5, 0, 1)
-    sea = ranked(smooth_field(generator(seed, "sea", tile.name), green.shape, 40)) < 0.2  # patches without data
+    heights = ranked(smooth_field(generator(seed, "sea", tile.name), (SIZE // PATCH,) * 2, 40))
+    sea = heights < SEA
     land = np.zeros_like(sea)
+    ground = _ground(seed, tile, heights)
     for name in {"never": ("whole",), "always": ("partly",), "once": ("whole", "partly")}[tile.fill]:
-        for band, (_, wavelength) in BANDS.items():
-            # Reflectance × 10,000 between bare soil and vegetation; the red edge is at 0.7 µm.
-            soil, plants = 0.08 + 0.12 * min(wavelength, 1.6), 0.45 if 0.72 < wavelength < 1 else 0.04
-            numbers = np.round(10_000 * (soil + (plants - soil) * green)).astype(np.int16)
-            _write(
-                here / f"{name}_{band}.tif",
-                np.where(sea, np.int16(FILL), numbers) if name == "partly" else numbers,
-                tile,
-            )
+        for band in BANDS:
+            _write_band(here / f"{name}_{band}.tif", band, ground, sea if name == "partly" else land, tile)
     made: list[Made] = []
     geometry, months = footprint(tile), set()
     for start in composites():
@@ -148,39 +152,75 @@ def _tile(folder: Path, seed: int, tile: Tile) -> list[Made]:
         if tile.empty_month in ((start.year, start.month), (end.year, end.month)):
             continue
         partly = tile.fill == "always" or (tile.fill == "once" and start == ONCE)
-        quality = f"{start:%m}{'_once' if tile.fill == 'once' and partly else ''}"
+        empty, name = (sea, "partly") if partly else (land, "whole")
+        month = f"{start:%m}"
+        quality = f"{month}{'_once' if tile.fill == 'once' and partly else ''}"
+        cloudy = start.month in CLOUDY_MONTHS
         if quality not in months:
             months.add(quality)
-            state, qc = _quality(seed, tile, f"{start:%m}", sea if partly else land)
-            _write(here / f"{quality}_{STATE}.tif", state, tile)
-            _write(here / f"{quality}_{QC}.tif", qc, tile)
-        paths = {band: here / f"{'partly' if partly else 'whole'}_{band}.tif" for band in BANDS}
+            sky, state, qc = _quality(seed, tile, month, empty)
+            _write(here / f"{quality}_{STATE}.tif", _patches(state), tile)
+            _write(here / f"{quality}_{QC}.tif", _patches(qc), tile)
+            if cloudy:
+                seen = under(_clouds(sky), ground)
+                for band in VISIBLE:
+                    _write_band(here / f"{name}_{quality}_{band}.tif", band, seen, empty, tile)
+        paths = {
+            band: here / f"{name}_{f'{quality}_' if cloudy and band in VISIBLE else ''}{band}.tif" for band in BANDS
+        }
         paths |= {band: here / f"{quality}_{band}.tif" for band in (STATE, QC)}
         made += [(_item(paths, tile, satellite, start, geometry), None) for satellite in tile.satellites]
     return made
 
 
+def _ground(seed: int, tile: Tile, heights: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The landscape of a tile, as codes of `materials`, one for `DETAIL` pixels."""
+    shape = (SIZE // DETAIL,) * 2
+    spots = Spots.of(seed, tile.name, shape, PIXEL * DETAIL)
+    field = smooth_field(generator(seed, "cover", tile.name), shape, 110)
+    classes, shares = (np.array(column) for column in zip(*COVER, strict=True))
+    cover = classes.astype(np.uint8)[np.searchsorted(shares[:-1], ranked(field), side="right")]
+    return landscape(spots, cover, enlarge(heights, shape, PATCH / DETAIL), SEA, np.inf)
+
+
+def _clouds(sky: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """How clouds look, as in `weather`, where the state of a composite says that there are some."""
+    wide = enlarge(sky, (SIZE // DETAIL,) * 2, PATCH / DETAIL)
+    thick = np.clip((wide - MIXED) / (COVERED - MIXED), 0, 1) * len(CLOUDS)
+    return np.where(thick < 1, 0, len(SHADOWS) + thick).astype(np.uint8)
+
+
 def _quality(
     seed: int, tile: Tile, month: str, empty: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
-    """State and QC of a month of the year, one value per patch.
+) -> tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint32]]:
+    """The sky of a month of the year, 0 to 1 from clear to cloudy, and its state and QC; one value per patch.
 
-    Both fields are drawn apart, so that each cloud state meets each QC. Beside bits 0-1 some others are set.
+    Sky and product are drawn apart, so that each cloud state meets each QC. Beside bits 0-1 some others are set.
     """
     rng = generator(seed, "modis", tile.name, month)
     sky, product = (ranked(smooth_field(rng, empty.shape, 15)) for _ in range(2))
     # Bits 0-1 clear, assumed clear, mixed, cloudy (with and without shadow, bit 2); bits 3-5 land, 6-7 aerosol.
     states = np.array([8, 72, 11, 10, 9, 13, STATE_FILL], np.uint16)
-    state = states[np.searchsorted([0.3, 0.45, 0.6, 0.7, 0.85, 0.9], sky, side="right")]
+    state = states[np.searchsorted([0.3, 0.45, MIXED, 0.7, 0.85, 0.9], sky, side="right")]
     # Bits 0-1 ideal, less than ideal, not produced for clouds or for other reasons; bit 30 atmospheric correction.
     codes = np.array([0, 1, 2, 3], np.uint32) + np.uint32(1 << 30)
     qc = codes[np.searchsorted([0.5, 0.75, 0.92], product, side="right")]
-    return np.where(empty, np.uint16(STATE_FILL), state), np.where(empty, np.uint32(QC_FILL), qc)
+    return sky, np.where(empty, np.uint16(STATE_FILL), state), np.where(empty, np.uint32(QC_FILL), qc)
 
 
-def _write(path: Path, patches: NDArray[Any], tile: Tile) -> None:
-    """Write patches as pixels into a copy of an empty file, as GDAL takes long to write a CRS that has no code."""
-    pixels = patches.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
+def _patches(patches: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of patches."""
+    return patches.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
+
+
+def _write_band(path: Path, band: str, seen: NDArray[Any], empty: NDArray[np.bool_], tile: Tile) -> None:
+    """Write a band, reflectance × 10,000, with the fill value where patches are empty."""
+    pixels = band_pixels(BANDS[band][1], MODIS, seen, DETAIL).view(np.int16)
+    _write(path, np.where(_patches(empty), np.int16(FILL), pixels) if empty.any() else pixels, tile)
+
+
+def _write(path: Path, pixels: NDArray[Any], tile: Tile) -> None:
+    """Write pixels into a copy of an empty file, as GDAL takes long to write a CRS that has no code."""
     kind = pixels.dtype.name
     left, top = tile.corner
     empty = path.parent / f"empty_{kind}.tif"
@@ -199,8 +239,8 @@ def _write(path: Path, patches: NDArray[Any], tile: Tile) -> None:
             transform=Affine(PIXEL, 0, left, 0, -PIXEL, top),
             nodata=fill,
             tiled=True,
-            blockxsize=BLOCK,
-            blockysize=BLOCK,
+            blockxsize=block_size(SIZE),
+            blockysize=block_size(SIZE),
             compress="zstd",
             zstd_level=1,
             sparse_ok=True,

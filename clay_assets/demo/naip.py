@@ -22,9 +22,9 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 from shapely.geometry.base import BaseGeometry
 
+from clay_assets.demo.aerial import aerial, colours
 from clay_assets.demo.grid import to_lonlat
-from clay_assets.demo.imagery import BLOCK, PATCH, crs
-from clay_assets.demo.noise import generator, smooth_field
+from clay_assets.demo.imagery import BLOCK, DETAIL, crs
 from clay_assets.demo.sites import NAIP
 from clay_assets.demo.stac import EO, GEOTIFF, PROJECTION, Json, item
 from clay_assets.demo.truth import ChipCounts, Made
@@ -55,6 +55,8 @@ class Place:
         dates: of its images, YYYYMMDD.
         masks: date → how nodata is told: by a `tag`, an `internal` mask or an `alpha` band.
         quads: 1, or 2 that overlap.
+        ground: what it looks like, as `aerial` takes it.
+        stream: width of the water through it, m.
     """
 
     state: str
@@ -64,6 +66,8 @@ class Place:
     dates: tuple[str, ...]
     masks: tuple[tuple[str, str], ...] = ()
     quads: int = 1
+    ground: tuple[str, ...] = ("town",)
+    stream: float = 0
 
     @property
     def epsg(self) -> int:
@@ -72,13 +76,25 @@ class Place:
 
 
 PLACES = (
-    Place("al", 16, -86.30, 31.20, ("20130921", "20190812", "20211103"), quads=2),
-    Place("co", 13, -105.02, 39.70, ("20110704", "20150815", "20190901", "20210730"), (("20150815", "tag"),)),
-    Place("ks", 14, -98.30, 38.50, ("20120619", "20170711"), (("20170711", "internal"),)),
-    Place("ny", 18, -73.48, 44.96, ("20130625", "20190903"), (("20190903", "alpha"),)),
-    Place("dc", 18, -77.03, 38.90, ("20180914",)),
-    Place("ca", 11, -116.97, 32.62, ("20100503", "20120518", "20160424", "20200512", "20200801")),
-)
+    Place(
+        "al", 16, -86.30, 31.20, ("20130921", "20190812", "20211103"),
+        quads=2, ground=("woods", "meadow", "woods"), stream=14,
+    ),
+    Place(
+        "co", 13, -105.02, 39.70, ("20110704", "20150815", "20190901", "20210730"), (("20150815", "tag"),),
+        ground=("meadow", "town"),
+    ),
+    Place("ks", 14, -98.30, 38.50, ("20120619", "20170711"), (("20170711", "internal"),), ground=("farmland",)),
+    Place(
+        "ny", 18, -73.48, 44.96, ("20130625", "20190903"), (("20190903", "alpha"),),
+        ground=("woods", "farmland", "meadow"), stream=30,
+    ),
+    Place("dc", 18, -77.03, 38.90, ("20180914",), ground=("meadow", "town", "town"), stream=70),
+    Place(
+        "ca", 11, -116.97, 32.62, ("20100503", "20120518", "20160424", "20200512", "20200801"),
+        ground=("scrub", "scrub", "town"),
+    ),
+)  # fmt: skip
 
 
 def quad_corner(place: Place, quad: int, pixel: float) -> tuple[float, float]:
@@ -110,32 +126,35 @@ def draw_naip(folder: Path, seed: int, pool: Executor) -> list[Future[list[Made]
 
 
 def _quad(folder: Path, seed: int, place: Place, quad: int) -> list[Made]:
-    ground = _colours(seed, place, quad)
+    grounds = {pixel: _ground(seed, place, quad, pixel) for pixel in {_pixel(date) for date in place.dates}}
     wedge = np.arange(WIDTH) < np.linspace(*WEDGE, HEIGHT).astype(int)[:, None]
     nowhere = np.zeros_like(wedge)
     made: list[Made] = []
     written = set()
     for date in place.dates:
-        year = int(date[:4])
-        pixel, mask = 0.6 if year >= FINE_FROM else 1.0, dict(place.masks).get(date, "none")
+        pixel, mask = _pixel(date), dict(place.masks).get(date, "none")
         path = folder / "imagery" / NAIP / f"{place.state}_{quad}_{round(pixel * 100):03d}_{mask}.tif"
         if path not in written:
             corner = quad_corner(place, quad, pixel)
-            _write(path, ground, wedge if mask != "none" else nowhere, mask, place.epsg, corner, pixel)
+            _write(path, grounds[pixel], wedge if mask != "none" else nowhere, mask, place.epsg, corner, pixel)
             written.add(path)
         truth = ChipCounts.of_mask(nowhere if mask == "none" else wedge, CHIP)
         made.append((_item(path, place, quad, date, pixel), truth))
     return made
 
 
-def _colours(seed: int, place: Place, quad: int) -> NDArray[np.uint8]:
+def _pixel(date: str) -> float:
+    """Size of the pixels of a date, m."""
+    return 0.6 if int(date[:4]) >= FINE_FROM else 1.0
+
+
+def _ground(seed: int, place: Place, quad: int, pixel: float) -> NDArray[np.uint8]:
     """Red, green, blue and near infrared, (4, height, width), 1 to 255."""
-    field = smooth_field(generator(seed, "naip", place.state, quad), (HEIGHT // PATCH, WIDTH // PATCH), 20)
-    green = np.clip(0.5 + field / 5, 0, 1)
-    soil, plants = np.array([[150, 130, 110, 160], [60, 90, 50, 220]], float)[:, :, None, None]
-    patches: NDArray[np.uint8] = np.round(soil + (plants - soil) * green).astype(np.uint8)
-    pixels: NDArray[np.uint8] = patches.repeat(PATCH, axis=1).repeat(PATCH, axis=2)
-    return pixels
+    (west, north), (left, top) = quad_corner(place, 0, pixel), quad_corner(place, quad, pixel)
+    shape, origin = (HEIGHT // DETAIL, WIDTH // DETAIL), (left - west, north - top)
+    codes = aerial(seed, place.state, place.ground, shape, pixel * DETAIL, origin, place.stream)
+    spots: NDArray[np.uint8] = colours()[:, codes]
+    return spots.repeat(DETAIL, axis=1).repeat(DETAIL, axis=2)
 
 
 def _write(

@@ -1,18 +1,32 @@
-"""Draws the scenes of Sentinel-2 and Landsat: their quality rasters, one by one, and their bands, once per place."""
+"""Draws the scenes of Sentinel-2 and Landsat: their quality rasters, one by one, and their bands, once per place.
+
+Scenes with clouds have visible bands of their own, so that a picture shows the clouds that the quality raster tells of.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clay_assets.demo import items
 from clay_assets.demo.calendar import Scene, quarter_kinds, scenes
-from clay_assets.demo.imagery import write_landsat_bands, write_raster, write_sentinel_2_bands
+from clay_assets.demo.imagery import (
+    detail_step,
+    draw_ground,
+    under,
+    write_landsat_bands,
+    write_raster,
+    write_sentinel_2_bands,
+    write_visible,
+)
+from clay_assets.demo.landcover import LandCover
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site, landsat_sites, sentinel_2_sites
 from clay_assets.demo.truth import ChipCounts, Made
 from clay_assets.demo.weather import QA_PIXEL, SCL, Weather
@@ -23,25 +37,45 @@ S2_CHIP, LANDSAT_CHIP = (
 )  # pixels of the quality raster across a chip of 256 pixels of the finest grid
 
 
-def draw_optical(folder: Path, seed: int, pool: Executor) -> list[Future[list[Made]]]:
+@dataclass(frozen=True)
+class Place:
+    """What all scenes of a site have in common.
+
+    Attributes:
+        folder: of the planet.
+        weather: of the sensor.
+        ground: the landscape, as codes of `materials`.
+        surface: codes of the quality raster without clouds.
+    """
+
+    folder: Path
+    weather: Weather
+    ground: NDArray[np.uint8]
+    surface: NDArray[Any]
+
+    def seen(self, scene: Scene) -> NDArray[np.uint16]:
+        """The landscape below the sky of a scene."""
+        return under(self.weather.sky(scene, detail_step(scene.site)), self.ground)
+
+
+def draw_optical(folder: Path, seed: int, pool: Executor, cover: LandCover) -> list[Future[list[Made]]]:
     """Draw every scene of Sentinel-2 and of both Landsat levels."""
     drawings: list[Future[list[Made]]] = []
     scl, qa_pixel = Weather(seed, SCL, S2_CHIP), Weather(seed, QA_PIXEL, LANDSAT_CHIP)
     for index, site in enumerate(sentinel_2_sites()):
-        drawings.append(pool.submit(_bands, write_sentinel_2_bands, folder, seed, site))
-        surface = scl.surface(site)
+        place = Place(folder, scl, draw_ground(seed, site, scl, cover), scl.surface(site))
+        drawings.append(pool.submit(_bands, write_sentinel_2_bands, folder, site, place.ground))
         found = scenes(seed, "sentinel-2", site)
         without_scl = _ordinary(found, 1, 1) if index == 0 else None
         for scene in found:
             oddities = {"code": scene is _ordinary(found, 0, 0), "without_scl": scene is without_scl}
-            drawings.append(pool.submit(_sentinel_2, folder, scl, surface, scene, oddities))
+            drawings.append(pool.submit(_sentinel_2, place, scene, oddities))
     for site in landsat_sites():
-        drawings.append(pool.submit(_bands, write_landsat_bands, folder, seed, site))
-        surface = qa_pixel.surface(site)
+        place = Place(folder, qa_pixel, draw_ground(seed, site, qa_pixel, cover), qa_pixel.surface(site))
+        drawings.append(pool.submit(_bands, write_landsat_bands, folder, site, place.ground))
         found = scenes(seed, "landsat", site)
         for scene in found:
-            code = scene is _ordinary(found, 0, 0)
-            drawings.append(pool.submit(_landsat, folder, qa_pixel, surface, scene, code))
+            drawings.append(pool.submit(_landsat, place, scene, scene is _ordinary(found, 0, 0)))
     return drawings
 
 
@@ -51,37 +85,42 @@ def optical_quarters(seed: int) -> list[dict[str, Any]]:
     return [row for family, sites in families.items() for site in sites for row in _quarter_rows(seed, family, site)]
 
 
-def _bands(write: Callable[[Path, int, Site], None], folder: Path, seed: int, site: Site) -> list[Made]:
-    write(folder, seed, site)
+def _bands(
+    write: Callable[[Path, Site, NDArray[np.uint8]], None], folder: Path, site: Site, ground: NDArray[np.uint8]
+) -> list[Made]:
+    write(folder, site, ground)
     return []
 
 
-def _sentinel_2(
-    folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, oddities: dict[str, bool]
-) -> list[Made]:
-    drawing = weather.draw(scene, surface)
-    item = items.sentinel_2(scene, drawing, folder, **oddities)
-    path = items.quality_file(folder, SENTINEL_2, item["id"])
+def _sentinel_2(place: Place, scene: Scene, oddities: dict[str, bool]) -> list[Made]:
+    drawing = place.weather.draw(scene, place.surface)
+    item = items.sentinel_2(scene, drawing, place.folder, **oddities)
+    path = items.quality_file(place.folder, SENTINEL_2, item["id"])
     site = scene.site
     write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel, nodata=SCL.nodata)
+    if scene.shows_clouds:
+        write_visible(place.folder, site, item["id"], SENTINEL_2, place.seen(scene))
     return [(item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2))]
 
 
-def _landsat(folder: Path, weather: Weather, surface: NDArray[Any], scene: Scene, code: bool) -> list[Made]:
+def _landsat(place: Place, scene: Scene, code: bool) -> list[Made]:
     """Both levels of an acquisition; they have the same quality band, and nothing of the night becomes level 2."""
-    drawing = weather.draw(scene, surface)
+    drawing = place.weather.draw(scene, place.surface)
     site = scene.site
+    seen = place.seen(scene) if scene.shows_clouds else None
     made: list[Made] = []
     written: Path | None = None
     for collection in (LANDSAT_L1,) if scene.is_night else (LANDSAT_L1, LANDSAT_L2):
-        item = items.landsat(scene, drawing, folder, collection, code=code)
-        path = items.quality_file(folder, collection, item["id"])
+        item = items.landsat(scene, drawing, place.folder, collection, code=code)
+        path = items.quality_file(place.folder, collection, item["id"])
         if written is None:
             write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel)
         else:
             path.parent.mkdir(parents=True)
             shutil.copyfile(written, path)
         written = path
+        if seen is not None:
+            write_visible(place.folder, site, item["id"], collection, seen)
         made.append((item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2)))
     return made
 

@@ -23,6 +23,14 @@ from clay_assets.demo.sites import Site, wedge_widths
 TEXTURES = 3  # and as many turned inside out
 BLOCKS = 4  # chips across a texture, which is periodic
 SURFACE_PIXELS = 8  # across one patch of ground
+# How clouds look, by their thickness from the fringe to the core: share of the ground that they hide, and how bright
+# they are. Beside them their shadows, with the share of the light that is left.
+CLOUDS = tuple((min(1.0, 0.12 + 0.13 * n), 0.66 + 0.02 * max(0, n - 7)) for n in range(16))
+SHADOWS = (0.86, 0.72, 0.6, 0.52)
+SKIES = ((1.0, 0.0, 0.0), *((light, 0.0, 0.0) for light in SHADOWS), *((1.0, *cloud) for cloud in CLOUDS))
+THICKER = 0.08  # of a texture's deviation, to the next thickness
+FRAYED = 0.12  # of it, by which the edges of clouds vary
+SHADOW_FALLS = 11  # spots, each way
 QUOTA_STEP = 64  # chips hold a multiple of this many cloudy pixels, where nothing hides part of them
 
 Blocks = NDArray[Any]  # (rows of chips, columns of chips, pixels of a chip)
@@ -37,6 +45,7 @@ class Encoding:
         clouds: (code, share of the bad pixels up to which it is used), from the core of a cloud outwards.
         surfaces: codes of clear ground, one set per climate.
         counted: codes that the scene's own cloud cover counts.
+        snow: code of clear snow; that of water is the first of the surfaces.
         dtype: of the raster.
     """
 
@@ -44,6 +53,7 @@ class Encoding:
     clouds: tuple[tuple[int, float], ...]
     surfaces: dict[str, tuple[int, ...]]
     counted: tuple[int, ...]
+    snow: int
     dtype: type[np.unsignedinteger[Any]]
 
 
@@ -54,6 +64,7 @@ SCL = Encoding(
     # water, vegetation, bare, unclassified, dark area or snow
     surfaces={"warm": (6, 4, 4, 5, 7, 2), "cold": (6, 4, 5, 2, 11, 11)},
     counted=(8, 9, 10),
+    snow=11,
     dtype=np.uint8,
 )
 QA_PIXEL = Encoding(
@@ -63,6 +74,7 @@ QA_PIXEL = Encoding(
     # clear over water, clear, clear with cirrus (not cloud), clear over snow
     surfaces={"warm": (21952, 21824, 21824, 54596), "cold": (21952, 21824, 30048, 54596)},
     counted=(22280, 55052),
+    snow=30048,
     dtype=np.uint16,
 )
 COLD_FROM = 55  # degrees of latitude
@@ -103,6 +115,9 @@ class Weather:
         self._ranks = np.empty((2 * TEXTURES, BLOCKS, BLOCKS, pixels), np.int32)
         # Pixels of a chip that belong to the lowest 0, 1/128, 2/128, … of the whole texture.
         self._quotas = np.empty((2 * TEXTURES, COVER_LEVELS + 1, BLOCKS, BLOCKS), np.int64)
+        # The textures as clouds are seen, with frayed edges, and where they end: in steps of thickness.
+        self._looks = np.empty((2 * TEXTURES, size, size), np.int16)
+        self._edges = np.empty((2 * TEXTURES, COVER_LEVELS + 1), np.int16)
         for index in range(TEXTURES):
             field = smooth_field(generator(seed, "texture", chip, index), (size, size), size / 3)
             blocks = _to_blocks(field, chip).reshape(-1, pixels)
@@ -116,24 +131,58 @@ class Weather:
             quotas[:-1] = np.round(inside / QUOTA_STEP) * QUOTA_STEP
             self._ranks[index] = ranks.reshape(BLOCKS, BLOCKS, pixels)
             self._quotas[index] = quotas.reshape(-1, BLOCKS, BLOCKS)
+            frayed = np.arange(size) * 5 % size  # the same texture once more, a fifth as large
+            self._looks[index] = np.round((field + FRAYED * field[np.ix_(frayed, frayed)]) / THICKER)
+            self._edges[index] = np.round(np.append(steps, steps[-1]) / THICKER)
         self._ranks[TEXTURES:] = pixels - 1 - self._ranks[:TEXTURES]
         self._quotas[TEXTURES:] = pixels - self._quotas[:TEXTURES, ::-1]
+        self._looks[TEXTURES:] = -self._looks[:TEXTURES]
+        self._edges[TEXTURES:] = -self._edges[:TEXTURES, ::-1]
         self._images = np.stack([_to_image(ranks, chip).astype(np.float32) for ranks in self._ranks])
+
+    def heights(self, site: Site) -> NDArray[np.float64]:
+        """How high each patch of a place lies among all, 0 to 1; what it is covered with goes by that."""
+        shape = (-(-site.height // SURFACE_PIXELS), -(-site.width // SURFACE_PIXELS))
+        return ranked(smooth_field(generator(self.seed, "surface", site.name), shape, 24))
+
+    def codes_of(self, site: Site) -> tuple[int, ...]:
+        """Codes of the surfaces of a place, from the lowest to the highest, each with the same share."""
+        return self.encoding.surfaces["cold" if site.middle[1] > COLD_FROM else "warm"]
 
     def surface(self, site: Site) -> NDArray[Any]:
         """Codes of a place without any cloud, (height, width)."""
-        codes = self.encoding.surfaces["cold" if site.middle[1] > COLD_FROM else "warm"]
-        shape = (-(-site.height // SURFACE_PIXELS), -(-site.width // SURFACE_PIXELS))
-        coarse = smooth_field(generator(self.seed, "surface", site.name), shape, 24)
-        chosen = np.asarray(codes, self.encoding.dtype)[(ranked(coarse) * len(codes)).astype(int)]
+        codes = self.codes_of(site)
+        chosen = np.asarray(codes, self.encoding.dtype)[(self.heights(site) * len(codes)).astype(int)]
         return np.kron(chosen, np.ones((SURFACE_PIXELS,) * 2, chosen.dtype))[: site.height, : site.width]
+
+    def sky(self, scene: Scene, step: int) -> NDArray[np.uint8]:
+        """How clouds look over every `step`th pixel of a scene, both ways, as rows of `SKIES`.
+
+        They lie where the quality raster has them, but for a few pixels, as that is drawn to counts.
+        """
+        site, chip = scene.site, self.chip
+        texture, down, across = self._cut(scene)
+        look = self._looks[texture]
+        rows, columns = (
+            np.arange(0, count, step) + start * chip for count, start in ((site.height, down), (site.width, across))
+        )
+        fall = SHADOW_FALLS * step  # pixels, to the north-west, or to the south-west in the south
+        tilt = fall if site.middle[1] > 0 else -fall
+        edge, side = self._edges[texture, scene.level], look.shape[0]
+        thick, shade = (
+            np.clip(edge - look[(rows + south)[:, None] % side, (columns + east) % side], 0, len(CLOUDS))
+            for south, east in ((0, 0), (tilt, fall))
+        )
+        skies: NDArray[np.uint8] = np.where(thick, len(SHADOWS) + thick, np.minimum(shade, len(SHADOWS))).astype(
+            np.uint8
+        )
+        return skies
 
     def draw(self, scene: Scene, surface: NDArray[Any]) -> Drawing:
         """Draw one scene over the `surface` of its site."""
         site, chip, pixels = scene.site, self.chip, self.chip * self.chip
         rows, columns = -(-site.height // chip), -(-site.width // chip)
-        rng = generator(self.seed, "sky", site.name, scene.lucky)
-        texture, down, across = (int(n) for n in rng.integers([2 * TEXTURES, BLOCKS, BLOCKS]))
+        texture, down, across = self._cut(scene)
         chips = np.ix_((np.arange(rows) + down) % BLOCKS, (np.arange(columns) + across) % BLOCKS)
         quota = self._quotas[texture, scene.level][chips]
         ranks = self._images[texture][(np.arange(site.height) + down * chip) % (BLOCKS * chip)]
@@ -180,6 +229,12 @@ class Weather:
             nodata_share=100 * empty / codes.size,
             shares=shares,
         )
+
+    def _cut(self, scene: Scene) -> tuple[int, int, int]:
+        """Which texture a scene is cut from, and where: chips down and across."""
+        rng = generator(self.seed, "sky", scene.site.name, scene.lucky)
+        texture, down, across = (int(n) for n in rng.integers([2 * TEXTURES, BLOCKS, BLOCKS]))
+        return texture, down, across
 
 
 def _to_blocks(image: NDArray[Any], chip: int) -> Blocks:

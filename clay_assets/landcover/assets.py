@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from clay_assets.landcover import checks
+from clay_assets.landcover.columns import MGRS_GRID, WORLDCOVER_STATS
 from clay_assets.orchestration.gates import stop_if_broken
 from clay_assets.orchestration.metadata import picture
 from clay_assets.orchestration.stage import WORLDCOVER, stage_asset
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 asset = partial(stage_asset, group="landcover", number=1)
 
 
-@asset(io_manager_key="geo_tables")
+@asset(version="1", columns=MGRS_GRID, io_manager_key="geo_tables")
 def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The Sentinel-2 tiling grid: one row per MGRS tile.
 
@@ -40,7 +41,14 @@ def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     )
 
 
-@asset(kinds={"gdal"}, pool=WORLDCOVER, io_manager_key="geo_tables", metadata={"flatgeobuf": True})
+@asset(
+    version="1",
+    kinds={"gdal"},
+    columns=WORLDCOVER_STATS,
+    pool=WORLDCOVER,
+    io_manager_key="geo_tables",
+    metadata={"flatgeobuf": True},
+)
 def worldcover_stats(
     context: dg.AssetExecutionContext, clay: ClayResource, mgrs_grid: gpd.GeoDataFrame
 ) -> dg.MaterializeResult[gpd.GeoDataFrame]:

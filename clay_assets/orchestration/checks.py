@@ -2,21 +2,27 @@
 
 Two kinds. An asset returns with its materialisation the checks of what only the run knows, such as what failed and
 was set aside. The checks of stored tables read what was published, so they can be re-run at any time, and fail where a
-file was damaged or replaced. In the run of a partition they check that cell; run by themselves, as *Execute* in the UI
-and the job `recheck` do, they check every stored cell. They have no partitions of their own: those of checks are a
-preview in Dagster 1.13, whose UI, jobs and backfills cannot run them by themselves.
+file was damaged or replaced.
+
+Checks of an asset with partitions have its partitions, so the UI shows which cell fails. In the run of a partition they
+check that cell. Run by themselves, without a partition, they check every stored cell and report each as its own
+partition, and all of them together besides: so do *Execute all* in the UI and the job `recheck`, which has no
+partitions, as those of a job come from its assets alone. Partitions of checks are a preview in Dagster 1.13: its UI
+cannot execute a single check that has them, and its backfills run checks with their assets only.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from clay_assets.errors import InputError
 from clay_assets.findings import SHOWN, Finding, combined, make_finding
 from clay_assets.orchestration.metadata import table
-from clay_assets.orchestration.partitions import cell_of_key
+from clay_assets.orchestration.partitions import cell_of_key, cells, key_of_cell
 from clay_assets.orchestration.resources import ClayResource
 
 if TYPE_CHECKING:
@@ -29,12 +35,14 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 FAILURES_SHOWN = 20
 DAILY_TAG = "clay/daily"  # of checks that read little and are worth running every day
 
+AnyPartitions: TypeAlias = dg.PartitionsDefinition[Any]
+
 # --- checks that an asset returns --------------------------------------------------------------------------------
 
 
-def none_failed_spec(asset: str, what: str) -> dg.AssetCheckSpec:
-    """The check that nothing in a partition was set aside."""
-    return dg.AssetCheckSpec(f"no_failed_{what}", asset=asset, description=f"No {what} of the partition failed.")
+def none_failed_spec(asset: str, what: str, partitions: AnyPartitions | None = None) -> dg.AssetCheckSpec:
+    """The check that nothing was set aside; `partitions` are the asset's."""
+    return _spec(f"no_failed_{what}", asset, f"None of the {what} failed.", partitions)
 
 
 def none_failed(asset: str, what: str, failures: "pd.DataFrame", of: int, tolerance: float) -> dg.AssetCheckResult:
@@ -50,7 +58,7 @@ def none_failed(asset: str, what: str, failures: "pd.DataFrame", of: int, tolera
 
 def agreement_spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
     """A check that something agrees with what was published or requested."""
-    return dg.AssetCheckSpec(name, asset=asset, description=description)
+    return _spec(name, asset, description)
 
 
 def agreement(asset: str, name: str, differences: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
@@ -103,21 +111,29 @@ def checks_of(
         daily: whether the job `daily_checks` runs them too.
     """
     severities = {check.name: check.severity for check in checks}
+    partitions = cells if cells_in is not None else None
 
     def declare(look: Look) -> dg.AssetChecksDefinition:
         @dg.multi_asset_check(
             name=f"{look.__name__}_checks",
-            specs=[
-                dg.AssetCheckSpec(check.name, asset=asset, description=check.rule, metadata={DAILY_TAG: daily})
-                for check in checks
-            ],
+            specs=[_spec(check.name, asset, check.rule, partitions, {DAILY_TAG: daily}) for check in checks],
             can_subset=True,
             compute_kind="python",
         )
-        def evaluate(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Iterator[dg.AssetCheckResult]:
-            findings = _found(asset, look, context, clay, list(severities), cells_in)
-            for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
-                yield report(asset, key.name, findings[key.name], severities[key.name])
+        def evaluate(
+            context: dg.AssetCheckExecutionContext, clay: ClayResource
+        ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
+            wanted = sorted(key.name for key in context.selected_asset_check_keys)
+            if cells_in is not None and not context.has_partition_key:
+                severity_of = {name: severities[name] for name in wanted}
+                yield from _of_every_cell(asset, look, context, clay, severity_of, cells_in)
+                return
+            if cells_in is None:
+                findings = _of_table(asset, look, context, clay, wanted)
+            else:
+                findings = _looked(look, context, clay, wanted, *cell_of_key(str(context.partition_key)))
+            for name in wanted:
+                yield report(asset, name, findings[name], severities[name])
 
         return evaluate
 
@@ -173,34 +189,98 @@ def stored_table(store: "Store", key: str, made_by: str, columns: Sequence[str] 
         raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise {made_by} again.") from error
 
 
-def _found(
+def _spec(
+    name: str,
+    asset: str,
+    description: str,
+    partitions: AnyPartitions | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitions; nobody who starts Dagster needs to be told
+        return dg.AssetCheckSpec(
+            name, asset=asset, description=description, partitions_def=partitions, metadata=metadata
+        )
+
+
+def _of_table(
+    asset: str, look: Look, context: dg.AssetCheckExecutionContext, clay: ClayResource, names: list[str]
+) -> Mapping[str, Finding]:
+    """The findings in an asset's one table; there are none in a table that was never made."""
+    try:
+        return _looked(look, context, clay, names)
+    except FileNotFoundError as error:
+        never_made = context.instance.get_latest_materialization_event(dg.AssetKey(asset)) is None
+        return {name: make_finding([] if never_made else [str(error)], not_there=str(error)) for name in names}
+
+
+def _of_every_cell(
     asset: str,
     look: Look,
     context: dg.AssetCheckExecutionContext,
     clay: ClayResource,
-    names: list[str],
-    cells_in: str | None,
-) -> Mapping[str, Finding]:
-    """The findings in the asset's one table, in the cell of the run, or in all stored cells."""
-    if cells_in is None:
-        try:
-            return _looked(look, context, clay, names)
-        except FileNotFoundError as error:
-            never_made = context.instance.get_latest_materialization_event(dg.AssetKey(asset)) is None
-            return {name: make_finding([] if never_made else [str(error)], not_there=str(error)) for name in names}
-    if context.has_partition_key:
-        cell = str(context.partition_key)
-        findings = _looked(look, context, clay, names, *cell_of_key(cell))
-        return {name: replace(one, numbers={"cell": cell, **one.numbers}) for name, one in findings.items()}
-    found: dict[str, dict[str, Finding]] = {name: {} for name in names}
-    for key in clay.store().list(cells_in, ".parquet"):
+    severities: Mapping[str, dg.AssetCheckSeverity],
+    folder: str,
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Check every stored cell in a run without partitions: an evaluation for each check and cell, and one of all cells.
+
+    Evaluations, since Dagster takes the partition of a result from its run, and refuses the result of a check that has
+    partitions in a run that has none.
+    """
+    made, found = {}, {}
+    for key in clay.store().list(folder, ".parquet"):
         platform, year = key.removesuffix(".parquet").split("/")[-2:]
-        for name, one in _looked(look, context, clay, names, platform, year).items():
-            found[name][f"{platform}|{year}"] = one
-    wholes = {name: combined(cells) for name, cells in found.items()}
-    return {
-        name: replace(whole, numbers={"cells": len(found[name]), **whole.numbers}) for name, whole in wholes.items()
-    }
+        cell = key_of_cell(platform, int(year))
+        made[cell] = _latest(context.instance, asset, cell)  # before it is read, as it may be made anew meanwhile
+        found[cell] = _looked(look, context, clay, list(severities), platform, year)
+    for ok in (True, False):  # the UI shows the latest evaluation of a check first
+        for name, severity in severities.items():
+            for cell, findings in found.items():
+                if findings[name].ok is ok:
+                    yield _evaluation(report(asset, name, findings[name], severity), made[cell], cell)
+    for name, severity in severities.items():
+        whole = combined({cell: findings[name] for cell, findings in found.items()})
+        counted = replace(whole, numbers={"cells": len(found), **whole.numbers})
+        yield _evaluation(report(asset, name, counted, severity))
+
+
+def _evaluation(
+    result: dg.AssetCheckResult,
+    made: AssetCheckEvaluationTargetMaterializationData | None = None,
+    cell: str | None = None,
+) -> dg.AssetCheckEvaluation:
+    """A result as the evaluation of one partition, or of none."""
+    assert result.asset_key is not None
+    assert result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        metadata=result.metadata,
+        target_materialization_data=made,
+        severity=result.severity,
+        description=result.description,
+        partition=cell,
+    )
+
+
+def _latest(
+    instance: dg.DagsterInstance, asset: str, partition: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """What an evaluation says that it is of, None if this instance knows of nothing. Without it, Dagster takes a
+    partition that was materialised for one that was not checked since.
+    """
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return next(
+        (
+            AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            )
+            for record in records
+        ),
+        None,
+    )
 
 
 def _looked(

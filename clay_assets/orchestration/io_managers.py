@@ -14,7 +14,7 @@ from upath import UPath
 
 from clay_assets.errors import InputError
 from clay_assets.orchestration.failures import clay_errors_as_failures
-from clay_assets.orchestration.metadata import table_metadata
+from clay_assets.orchestration.metadata import meanings_in, table_metadata
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.storage import layout
 
@@ -69,7 +69,12 @@ class StoreIOManager(UPathIOManager):
 
             self.store.write(path.with_suffix(".fgb").as_posix(), flatgeobuf(obj))
         schema, rows = _described(content)
-        context.add_output_metadata(table_metadata(schema, rows, self.store.uri(key), self.recipe))
+        context.add_output_metadata(self.metadata_of(context, schema, rows, self.store.uri(key)))
+
+    def metadata_of(self, context: dg.OutputContext, schema: "pa.Schema", rows: int, uri: str) -> dict[str, Any]:
+        """What Dagster shows of a table that was written."""
+        meanings = meanings_in(context.definition_metadata)
+        return table_metadata(schema, rows, uri, self.recipe, meanings, partition=context.has_asset_partitions)
 
     def load_input(self, context: dg.InputContext) -> Any:
         with clay_errors_as_failures():

@@ -8,24 +8,77 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from clay_assets.storage.columns import type_name
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from clay_assets.recipes import Recipe
+    from clay_assets.storage.columns import Columns
+
+COLUMN_SCHEMA, OUR_COLUMN_SCHEMA = "dagster/column_schema", "clay/column_schema"  # keys of metadata
 
 PICTURE_BYTES = 50_000  # the event log holds the picture itself, so it has to be small
 JPEG = b"\xff\xd8"  # how one begins
+# Dagster's UI (1.13) shows Markdown beside its key, where what is wider than the column is cut off; from so many
+# characters on, it shows a link that opens a dialogue.
+IN_A_DIALOGUE = 1000
+BESIDE = 290  # pixels that a table may be wide beside its key
+LETTER, HEADING, GAP = 8.5, 7, 18  # pixels: a letter of a cell and of a heading, and the room around a column
 
 
-def table_metadata(schema: pa.Schema, rows: int, uri: str, recipe: Recipe) -> dict[str, Any]:
-    """Row count, column schema, address and recipe of what was written."""
-    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in schema]
+def table_metadata(
+    schema: pa.Schema, rows: int, uri: str, recipe: Recipe, meanings: Mapping[str, str], *, partition: bool = False
+) -> dict[str, Any]:
+    """Row count, column schema, address and recipe of what was written.
+
+    Args:
+        schema: of the table.
+        rows: how many it has.
+        uri: where it lies.
+        recipe: what it was made with.
+        meanings: column → what it means.
+        partition: whether the table is one partition's.
+    """
+    columns = [
+        dg.TableColumn(name=field.name, type=type_name(field.type), description=meanings.get(field.name))
+        for field in schema
+    ]
+    # The catalogue shows `row_count` of the latest materialisation as that of the whole asset. For an asset with
+    # partitions it would be the count of whichever cell was made last, and the sum over all cells would have to be read
+    # from storage in every cell's run; so it is left out. `partition_row_count` stands on each partition's page.
     return {
-        "dagster/row_count": rows,
-        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/partition_row_count" if partition else "dagster/row_count": rows,
+        COLUMN_SCHEMA: dg.TableSchema(columns=columns),
         "dagster/uri": uri,
         **recipe_metadata(recipe),
     }
+
+
+def column_metadata(columns: Columns) -> dict[str, dg.TableSchema]:
+    """The columns of an asset, for its definition; `meanings_in` finds them again when it is materialised."""
+    # Where definition and materialisation both have `column_schema`, the UI shows the names in lower case. Names with
+    # capitals would then be wrong, so their tables have it on the materialisation alone.
+    lower = all(column.name.islower() for column in columns.described)
+    return {COLUMN_SCHEMA if lower else OUR_COLUMN_SCHEMA: table_schema(columns)}
+
+
+def table_schema(columns: Columns) -> dg.TableSchema:
+    """The columns of a table as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name=column.name, type=column.type, description=column.meaning)
+            for column in columns.described
+        ]
+    )
+
+
+def meanings_in(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """Column → what it means, as the metadata of an asset's definition tells it."""
+    given = metadata or {}
+    schema = given.get(COLUMN_SCHEMA) or given.get(OUR_COLUMN_SCHEMA)
+    columns = schema.columns if isinstance(schema, dg.TableSchema) else []
+    return {column.name: column.description for column in columns if column.description}
 
 
 def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
@@ -48,17 +101,25 @@ def picture(image: bytes) -> dg.MarkdownMetadataValue:
 
 
 def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMetadataValue:
-    """A small table as Markdown."""
+    """A small table as Markdown. The UI shows a narrow one beside its key, and opens any other in a dialogue."""
     if not records:
         return dg.MetadataValue.md("*nothing*")
     columns = list(records[0])
-    lines = [
-        columns,
-        ["---"] * len(columns),
-        *([_cell(record[c]) for c in columns] for record in records[:most]),
-    ]
+    rows = [[_cell(record[c]) for c in columns] for record in records[:most]]
+    lines = [columns, [_rule(records[0][c]) for c in columns], *rows]
     text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    return dg.MetadataValue.md(text if len(records) <= most else f"{text}\n\n… and {len(records) - most} more")
+    if len(records) > most:
+        text += f"\n\n… and {len(records) - most} more"
+    widths = [
+        max(LETTER * max(map(len, cells)), HEADING * len(str(c))) for c, *cells in zip(columns, *rows, strict=True)
+    ]
+    # Blanks change nothing of what is shown but where.
+    return dg.MetadataValue.md(text if sum(widths) + GAP * len(columns) <= BESIDE else text.ljust(IN_A_DIALOGUE))
+
+
+def _rule(value: Any) -> str:
+    """Below the name of a column: numbers are aligned at the right."""
+    return "---:" if isinstance(value, (int, float)) and not isinstance(value, bool) else "---"
 
 
 def _cell(value: Any) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Set
-from typing import Any
+from collections.abc import Callable, Mapping, Set
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from clay_assets.orchestration.failures import clay_errors_as_failures
+from clay_assets.orchestration.metadata import column_metadata, table_schema
 from clay_assets.orchestration.resources import ClayResource
+from clay_assets.orchestration.source_code import code_reference
+
+if TYPE_CHECKING:
+    from clay_assets.storage.columns import Columns
 
 # Pools: how many steps, of all runs together, may use one remote service at once. The deployment sets the limits.
 STAC_API = "stac_api"
@@ -19,11 +24,21 @@ WORLDCOVER = "worldcover"
 IMAGERY = "imagery"
 
 JOB_TAG = "clay/job"  # the job that an asset belongs to
+OWNERS = ["team:clay"]  # who is asked about an asset; the catalogue can be filtered by it
 _INJECTED = {"context": dg.AssetExecutionContext, "clay": ClayResource}
 
 
 def stage_asset(
-    *, group: str, number: int, job: str | None = None, kinds: Set[str] = frozenset(), **arguments: Any
+    *,
+    group: str,
+    number: int,
+    version: str,
+    job: str | None = None,
+    kinds: Set[str] = frozenset(),
+    columns: Columns | None = None,
+    ledger: Columns | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **arguments: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset` for the assets of one stage; a `ClayError` in the body becomes a `dagster.Failure`.
 
@@ -34,21 +49,32 @@ def stage_asset(
     Args:
         group: asset group, the stage's name.
         number: place of the stage in the chain, from 1.
+        version: the asset's code version; raise it when the same inputs would give another result.
         job: job that materialises the asset; the group's own by default. All assets of a job share one partitioning.
         kinds: kinds besides those of every asset.
+        columns: what the columns of its table mean.
+        ledger: what those of its ledger mean, if it has one.
+        metadata: more metadata of its definition.
         arguments: passed to `dg.asset`.
 
     Returns:
         The decorator.
     """
+    described = {
+        **(column_metadata(columns) if columns else {}),
+        **({"ledger_columns": table_schema(ledger)} if ledger else {}),
+        **(metadata or {}),
+    }
 
     def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
         declared: dg.AssetsDefinition = dg.asset(
             group_name=group,
             tags={"stage": str(number), JOB_TAG: job or group},
             kinds={"python", "geoparquet", *kinds},
-            code_version="1",
+            code_version=version,
             description=inspect.getdoc(body),
+            owners=OWNERS,
+            metadata={**described, **code_reference(body)},
             **arguments,
         )(_for_dagster(body))
         return declared

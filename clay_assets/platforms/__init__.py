@@ -1,25 +1,31 @@
-"""The sources of scenes: one module each, gathered here under their keys.
+"""The sources of scenes, gathered under their keys.
 
-Any module of this package that has a `PLATFORM` is a platform.
+Any module of this package that has a `PLATFORM` is a platform, and so are those that other installed distributions name
+as entry points in the group `clay_assets.platforms`.
 """
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
+from functools import cache
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Platform
+from clay_assets.platforms.gathering import gather
+
+PLATFORMS: dict[str, AnyPlatform]  # see `__getattr__`
 
 
+@cache  # once per process: what a platform is never changes while it runs
 def _gathered() -> dict[str, AnyPlatform]:
-    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    found = [module.PLATFORM for module in modules if hasattr(module, "PLATFORM")]
-    return {platform.key: platform for platform in sorted(found, key=lambda platform: platform.key)}
+    return gather(__path__)
 
 
-# Read once per process: what a platform is never changes while it runs.
-PLATFORMS: dict[str, AnyPlatform] = _gathered()
+def __getattr__(name: str) -> dict[str, AnyPlatform]:
+    # On first use: a distribution's module, while it is being imported, imports this package for `platforms.base`, and
+    # could not be loaded as an entry point then.
+    if name == "PLATFORMS":
+        return _gathered()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def platform_of(key: str) -> AnyPlatform:
@@ -29,9 +35,9 @@ def platform_of(key: str) -> AnyPlatform:
         InputError: no platform has that key.
     """
     try:
-        return PLATFORMS[key]
+        return _gathered()[key]
     except KeyError:
-        raise InputError(f"unknown platform {key!r}; known: {', '.join(PLATFORMS)}.") from None
+        raise InputError(f"unknown platform {key!r}; known: {', '.join(_gathered())}.") from None
 
 
 __all__ = ["PLATFORMS", "AnyPlatform", "Platform", "platform_of"]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clay_assets.platforms.properties import Property
 from clay_assets.stac import Item, read_item
 from clay_assets.transport.access import Access, access_for
 
@@ -139,28 +140,35 @@ class SceneSource:
     """Where the scenes of a platform are looked up.
 
     Attributes:
-        catalogue: the field of `Settings` that holds its catalogue.
+        catalogue: the setting that holds its catalogue: a field of `Settings`, or one that `default` makes. Of
+            `stac_my_catalogue` the variable is CLAY_STAC_MY_CATALOGUE.
         collection: STAC collection id in that catalogue; None: any.
         sample: asset whose table the requests are made from.
         sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
+        default: the address of a catalogue for which `Settings` has no field; None where it has one.
     """
 
     catalogue: str
     collection: str | None
     sample: str
     sample_has_items: bool = False
+    default: str | None = None
 
 
 @dataclass(frozen=True)
 class Rules(Generic[OptionsT]):
     """Which searches are made, and which scene each of them gets.
 
+    What `refuse`, `rank` or `resolve` raises is a bug of theirs, and fails the request; what may be wrong with an item
+    is declared in `properties`, or refused.
+
     Attributes:
         options: the recipe fields of this platform.
         requests: (sample, options, seed) → request table (see `clay_assets.platforms.request_table`).
         refuse: (item, request, options) → why an item cannot be taken, or None.
         rank: (item, request) → sort key; the lowest is taken.
-        properties: item properties that `refuse` and `rank` look at.
+        properties: item properties that the rules look at; a candidate may lack all others. An item that breaks their
+            declaration is refused before the rules run.
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
             platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
             made once, when the requests are made. None: requests are as `requests` gives them.
@@ -170,8 +178,13 @@ class Rules(Generic[OptionsT]):
     requests: Callable[[gpd.GeoDataFrame, OptionsT, int], gpd.GeoDataFrame]
     refuse: Callable[[Item, Request, OptionsT], str | None]
     rank: Callable[[Item, Request], tuple[Any, ...]]
-    properties: tuple[str, ...] = ()
+    properties: tuple[Property, ...] = ()
     resolve: Callable[[Request, Sequence[Item], OptionsT, int], list[Request]] | None = None
+
+    @property
+    def property_names(self) -> tuple[str, ...]:
+        """All names of the item properties that the rules look at."""
+        return tuple(name for declared in self.properties for name in declared.names)
 
 
 @dataclass(frozen=True)
@@ -244,6 +257,8 @@ class Platform(Generic[OptionsT]):
         quality: what cloud and nodata are judged from.
         files: which files are read, and how they are accessed.
         typical: the typical size of one of its scenes.
+        version: raise it when its quality rules would give the same scene another index; its scenes alone are then
+            indexed again.
     """
 
     key: str
@@ -254,6 +269,7 @@ class Platform(Generic[OptionsT]):
     quality: Quality
     files: Files[OptionsT] = field(default_factory=Files)
     typical: Typical = field(default_factory=Typical)
+    version: str = "1"
 
     @property
     def asset_names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.properties import Property
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -99,7 +100,11 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
             requests=requests,
             refuse=refuse,
             rank=rank,
-            properties=("eo:cloud_cover", "platform", "eo:platform", *SUN_ELEVATION),
+            properties=(
+                Property("eo:cloud_cover", float),
+                Property(("platform", "eo:platform"), str),
+                Property(SUN_ELEVATION, float),
+            ),
         ),
         assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
         quality=Quality(assets=("qa_pixel",), judge=judge),

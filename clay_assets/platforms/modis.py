@@ -28,6 +28,7 @@ from clay_assets.platforms.base import (
     Typical,
 )
 from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.properties import Property
 from clay_assets.platforms.request_table import month_bounds, request_table
 from clay_assets.stac import Item, item_datetime
 
@@ -157,7 +158,11 @@ PLATFORM = Platform(
         requests=requests,
         refuse=refuse,
         rank=rank,
-        properties=("platform", "modis:vertical-tile", "modis:horizontal-tile"),
+        properties=(
+            Property("platform", str),
+            Property("modis:vertical-tile", int),
+            Property("modis:horizontal-tile", int),
+        ),
     ),
     assets=Assets(
         bands=BANDS,

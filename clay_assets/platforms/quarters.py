@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from clay_assets.draws import draw, keyed_hash
 from clay_assets.platforms.base import ReferenceOrCopy, Request
+from clay_assets.platforms.properties import is_number
 from clay_assets.platforms.request_table import quarter_bounds, request_table
 from clay_assets.stac import Item
 
@@ -91,7 +91,7 @@ def number(item: Item, *names: str) -> float | None:
     properties: Mapping[str, Any] = item["properties"]
     for name in names:
         value = properties.get(name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
+        if is_number(value):
             return float(value)
     return None
 

@@ -24,6 +24,7 @@ from clay_assets.platforms.base import (
     Typical,
 )
 from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.properties import Property
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 
@@ -94,7 +95,7 @@ PLATFORM = Platform(
         requests=requests,
         refuse=refuse,
         rank=rank,
-        properties=("sar:instrument_mode", "sar:polarizations"),
+        properties=(Property("sar:instrument_mode", str), Property("sar:polarizations", list[str])),
     ),
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),

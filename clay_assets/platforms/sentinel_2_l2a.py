@@ -24,6 +24,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.properties import Property
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -104,7 +105,11 @@ PLATFORM = Platform(
         requests=requests,
         refuse=refuse,
         rank=rank,
-        properties=("eo:cloud_cover", "grid:code", *NODATA_SHARE),
+        properties=(
+            Property("eo:cloud_cover", float),
+            Property("grid:code", str),
+            Property(NODATA_SHARE, float),
+        ),
     ),
     assets=Assets(
         bands=(

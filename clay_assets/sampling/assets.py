@@ -14,6 +14,8 @@ from clay_assets.orchestration.stage import LINZ_CATALOG, STAC_API, stage_asset
 from clay_assets.platforms import platform_of
 from clay_assets.progress import ProgressReporter
 from clay_assets.sampling import checks
+from clay_assets.sampling.columns import MGRS_SAMPLE, MODIS_SAMPLE, NAIP_SAMPLE
+from clay_assets.storage.columns import ITEMS
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -25,8 +27,10 @@ asset = partial(stage_asset, group="sampling", number=2)
 
 
 @asset(
+    version="1",
     # Loaded in the body: a published sample needs the grid alone, and no land cover at all.
     deps=["mgrs_grid", "worldcover_stats"],
+    columns=MGRS_SAMPLE,
     io_manager_key="geo_tables",
     metadata={"flatgeobuf": True},
 )
@@ -63,7 +67,7 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     )
 
 
-@asset(io_manager_key="geo_tables")
+@asset(version="1", columns=NAIP_SAMPLE, io_manager_key="geo_tables")
 def naip_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The locations at which NAIP is sampled: one point per row, inside the contiguous United States.
 
@@ -87,7 +91,9 @@ def naip_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
 
 
 @asset(
+    version="1",
     kinds={"stac"},
+    columns=ITEMS,
     pool=LINZ_CATALOG,
     io_manager_key="stac_items",
     check_specs=[
@@ -136,7 +142,9 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.Mat
 
 
 @asset(
+    version="1",
     kinds={"stac"},
+    columns=MODIS_SAMPLE,
     pool=STAC_API,
     io_manager_key="geo_tables",
     check_specs=[

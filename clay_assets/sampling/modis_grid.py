@@ -9,6 +9,7 @@ Grid: https://modis-land.gsfc.nasa.gov/MODLAND_grid.html
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -20,14 +21,16 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues.base import Catalogue
-from clay_assets.catalogues.eligibility import eligible_items
-from clay_assets.executors import run_bounded
+from clay_assets.catalogues.eligibility import RuleError, best_candidate
+from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.modis import COLUMNS, FILL, ROWS, ModisOptions, on_earth, tile_filter, tile_name
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.sources.rasters import open_raster
 from clay_assets.transport.access import Access
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
+
+logger = logging.getLogger(__name__)
 
 EDGE_POINTS = 41  # along each side of a polygon, whose sides are curved in degrees
 COMPOSITE = timedelta(days=8)
@@ -107,7 +110,7 @@ def tile_states(
     Returns:
         The grid with `outcome` (`complete`, `with nodata`, `no item` or `failed`; `published` or `not published` where
         nothing was read), `item_id`, `nodata_pixels` and `error`. A search or a read that fails is retried, and then
-        a row of its own; it does not touch the others.
+        a row of its own, as is a tile on which a rule of the platform raised; it does not touch the others.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -123,9 +126,12 @@ def tile_states(
         if answer.error is not None:
             tiles.loc[name, ["outcome", "error"]] = [FAILED, answer.error]
             continue
-        admitted, _ = eligible_items(platform, answer, options)
-        if admitted:
-            best = min(admitted, key=lambda item: platform.rules.rank(item, answer.request))
+        try:
+            best, _ = best_candidate(platform, answer, options)
+        except RuleError as error:
+            tiles.loc[name, ["outcome", "error"]] = [FAILED, str(error)]
+            continue
+        if best is not None:
             href = platform.href(best["assets"][options.reference_band], options)
             tiles.loc[name, "item_id"] = best["id"]
             jobs[name] = _Read(href, platform.access_to(href))
@@ -134,7 +140,7 @@ def tile_states(
         try:
             count = future.result()
         except Exception as error:  # whatever a library makes of a bad file, it is not the other tiles' fault
-            tiles.loc[name, ["outcome", "error"]] = [FAILED, str(error) or type(error).__name__]
+            tiles.loc[name, ["outcome", "error"]] = [FAILED, failure_text(error, name, logger)]
         else:
             tiles.loc[name, ["outcome", "nodata_pixels"]] = [WITH_NODATA if count else COMPLETE, count]
         done += 1

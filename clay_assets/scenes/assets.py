@@ -17,6 +17,8 @@ from clay_assets.orchestration.stage import IMAGERY, STAC_API, stage_asset
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.progress import ProgressReporter
 from clay_assets.scenes import checks
+from clay_assets.scenes.columns import IMAGERY_LEDGER, REQUEST_LEDGER, SCENE_REQUESTS
+from clay_assets.storage.columns import ITEMS
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -28,13 +30,15 @@ asset = partial(stage_asset, group="scenes", number=3)
 
 
 @asset(
+    version="1",
     job="requests",
+    columns=SCENE_REQUESTS,
     partitions_def=platforms,
     # A platform loads its own sample in the body, so it runs where no other was made.
     deps=sorted({platform.scenes.sample for platform in PLATFORMS.values()}),
     pool=STAC_API,
     io_manager_key="geo_tables",
-    check_specs=[none_failed_spec("scene_requests", "searches")],
+    check_specs=[none_failed_spec("scene_requests", "searches", platforms)],
 )
 def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The searches of one platform, over all years: one row per search.
@@ -76,11 +80,14 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
 
 
 @asset(
+    version="1",
     kinds={"stac"},
+    columns=ITEMS,
+    ledger=REQUEST_LEDGER,
     partitions_def=cells,
     pool=STAC_API,
     io_manager_key="stac_items",
-    check_specs=[none_failed_spec("scene_picks", "requests")],
+    check_specs=[none_failed_spec("scene_picks", "requests", cells)],
 )
 def scene_picks(
     context: dg.AssetExecutionContext, clay: ClayResource, scene_requests: gpd.GeoDataFrame
@@ -130,11 +137,14 @@ def scene_picks(
 
 
 @asset(
+    version="1",
     kinds={"stac"},
+    columns=ITEMS,
+    ledger=IMAGERY_LEDGER,
     partitions_def=cells,
     pool=IMAGERY,
     io_manager_key="stac_items",
-    check_specs=[none_failed_spec("scene_imagery", "copies")],
+    check_specs=[none_failed_spec("scene_imagery", "copies", cells)],
 )
 def scene_imagery(
     context: dg.AssetExecutionContext, clay: ClayResource, scene_picks: list[Item]

@@ -14,6 +14,7 @@ scene:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ from typing import Any
 import pandas as pd
 
 from clay_assets.errors import InputError, StorageError
-from clay_assets.executors import run_bounded
+from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.scenes.copies import Copied, copy_scene
 from clay_assets.scenes.derived import Derived, derive_scene
 from clay_assets.stac import Item
 from clay_assets.storage.stores import Store
+
+logger = logging.getLogger(__name__)
 
 REFERENCED, COPIED, DERIVED, FAILED = "referenced", "copied", "derived", "failed"
 LEDGER_TYPES = {
@@ -86,7 +89,7 @@ def readable_items(
         rows = [_row(item["id"], REFERENCED) for item in items]
         return Imagery([platform.settled(item, options) for item in items], _ledger(rows))
     if options.imagery == "derived" and platform.files.derivation is None:
-        raise InputError(f'{platform.key}: imagery = "derived" is not for it; "reference" and "copy" are.')
+        raise InputError(f'{platform.key}: imagery = "derived" is not available. Use "reference" or "copy".')
     make: Callable[[Item], Copied | Derived]
     if options.imagery == "derived":
         make, outcome = partial(derive_scene, platform, options, store), DERIVED
@@ -101,12 +104,15 @@ def readable_items(
         except StorageError:
             raise  # ours cannot be written: no point in trying the other scenes
         except Exception as error:  # whatever a library makes of a bad source, it is not the others' fault
-            rows.append(_row(item["id"], FAILED, error=str(error) or type(error).__name__))
+            rows.append(_row(item["id"], FAILED, error=failure_text(error, item["id"], logger)))
         else:
             done.append(made.item)
             rows.append(_row(item["id"], outcome, made.files, made.bytes, getattr(made, "note", None)))
             written += made.written
         progress(count, len(items))
+    if done and written < sum(row["files"] for row in rows):
+        there = sum(row["files"] for row in rows) - written
+        logger.info("%s: %d files were in our storage before and are kept", platform.key, there)
     return Imagery(sorted(done, key=lambda item: str(item["id"])), _ledger(rows), written)
 
 

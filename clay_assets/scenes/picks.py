@@ -6,7 +6,7 @@ The decision is the same whichever end of a catalogue answered. The ledger has o
 |---|---|---|
 | `request_id`, `platform`, `location`, `period` | string | as in the request table |
 | `year` | int16 | the partition |
-| `outcome` | string | `picked`, `none` (nothing could be taken) or `failed` (no answer) |
+| `outcome` | string | `picked`, `none` (nothing could be taken) or `failed` (no answer, or a rule has a bug) |
 | `reason` | string | why nothing was taken, or the error; null where picked |
 | `candidates` | int32 | items that the catalogue offered |
 | `rejected` | string | JSON object: reason → number of candidates refused for it |
@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from clay_assets.catalogues.base import Answer, Catalogue
-from clay_assets.catalogues.eligibility import eligible_items, full_items
+from clay_assets.catalogues.eligibility import RuleError, best_candidate, full_items
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
@@ -118,15 +118,17 @@ def _decide(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[It
     }
     if answer.error is not None:
         return None, row
-    admitted, rejected = eligible_items(platform, answer, options)
-    row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
-    if not admitted:
-        row.update(outcome=NONE, reason=_summary(rejected))
+    try:
+        best, rejected = best_candidate(platform, answer, options)
+    except RuleError as error:
+        row["reason"] = str(error)
         return None, row
-    best = min(admitted, key=lambda item: platform.rules.rank(item, answer.request))
-    row.update(outcome=PICKED, reason=None, item_id=best["id"], cloud_cover=number(best, "eo:cloud_cover"))
-    whole = next(candidate for candidate in answer.candidates if candidate["id"] == best["id"])
-    return whole, row
+    row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
+    if best is None:
+        row.update(outcome=NONE, reason=_summary(rejected))
+    else:
+        row.update(outcome=PICKED, reason=None, item_id=best["id"], cloud_cover=number(best, "eo:cloud_cover"))
+    return best, row
 
 
 def _summary(rejected: Mapping[str, int]) -> str:

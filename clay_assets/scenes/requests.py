@@ -13,8 +13,8 @@ from typing import cast
 import geopandas as gpd
 import pandas as pd
 
-from clay_assets.catalogues.base import Catalogue
-from clay_assets.catalogues.eligibility import eligible_items, full_items
+from clay_assets.catalogues.base import Answer, Catalogue
+from clay_assets.catalogues.eligibility import RuleError, best_item, eligible_items, full_items, resolved_requests
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.request_table import request_table, requests_in
@@ -30,7 +30,7 @@ class Resolved:
     Attributes:
         requests: request table, each row within one year.
         items: what the requests found, whole, ordered by id.
-        failures: `location` and `error` of the searches that failed.
+        failures: `location` and `error` of the searches that failed, or that a bug of a rule left without requests.
     """
 
     requests: gpd.GeoDataFrame
@@ -82,27 +82,39 @@ def resolve_requests(
     Raises:
         SourceError: the catalogue as a whole does not answer.
     """
-    assert platform.rules.resolve is not None
-    options = recipe.options(platform.key)
     requests: list[Request] = []
     chosen: dict[str, Item] = {}
     wanted_at: dict[str, list[str]] = {}
     failures = []
     for done, answer in enumerate(catalogue.search(platform, requests_in(searches)), start=1):
-        if answer.error is None:
-            admitted, _ = eligible_items(platform, answer, options)
-            candidates = {item["id"]: item for item in answer.candidates}
-            for request in platform.rules.resolve(answer.request, admitted, options, recipe.seed):
-                requests.append(request)
-                within = [item for item in admitted if request.start <= item_datetime(item) < request.end]
-                if within:
-                    best = min(within, key=lambda item: platform.rules.rank(item, request))
-                    chosen[best["id"]] = candidates[best["id"]]
-                    wanted_at.setdefault(best["id"], []).append(request.location)
-        else:
-            failures.append({"location": answer.request.location, "error": answer.error})
+        found, error = _requests_found(platform, answer, recipe)
+        if error is not None:
+            failures.append({"location": answer.request.location, "error": error})
+        for request, best in found:
+            requests.append(request)
+            if best is not None:
+                chosen[best["id"]] = best
+                wanted_at.setdefault(best["id"], []).append(request.location)
         progress(done, len(searches))
     items, invalid = full_items(platform, catalogue, chosen)
     failures += [{"location": place, "error": error} for name, error in invalid.items() for place in wanted_at[name]]
     failed = pd.DataFrame(failures, columns=["location", "error"]).sort_values("location", ignore_index=True)
     return Resolved(request_table(platform.key, requests), items, failed)
+
+
+def _requests_found(
+    platform: AnyPlatform, answer: Answer, recipe: Recipe
+) -> tuple[list[tuple[Request, Item | None]], str | None]:
+    """The requests that one answer becomes, each with its best item, or why it becomes none."""
+    if answer.error is not None:
+        return [], answer.error
+    options = recipe.options(platform.key)
+    try:
+        eligible, _ = eligible_items(platform, answer, options)
+        found = []
+        for request in resolved_requests(platform, answer.request, eligible, options, recipe.seed):
+            within = [item for item in eligible if request.start <= item_datetime(item) < request.end]
+            found.append((request, best_item(platform, within, request)[0]))
+    except RuleError as error:
+        return [], str(error)
+    return found, None

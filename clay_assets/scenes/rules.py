@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues.base import Answer
-from clay_assets.catalogues.eligibility import eligible_items
+from clay_assets.catalogues.eligibility import RuleError, eligible_items
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding, names
 from clay_assets.grids import HALF_TURN
@@ -115,8 +115,8 @@ def picks_as_requested(
     ]
     refused, other_year = [], []
     for request, item in pairs:
-        _, rejected = eligible_items(platform, Answer(request, [item]), options)
-        refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in rejected]
+        reasons = _refusals(platform, request, item, options)
+        refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in reasons]
         if _year_of(item) != year:
             other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
     footprints = _footprints(items)
@@ -165,6 +165,14 @@ def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.Da
         missing=len(missing),
         unpicked=len(unpicked),
     )
+
+
+def _refusals(platform: AnyPlatform, request: Request, item: Item, options: Options) -> list[str]:
+    """Why a platform refuses an item; what a rule raises is why it cannot be said to be within the limits."""
+    try:
+        return list(eligible_items(platform, Answer(request, [item]), options)[1])
+    except RuleError as error:
+        return [str(error)]
 
 
 def _year_of(item: Item) -> int | None:

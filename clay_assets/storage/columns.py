@@ -36,12 +36,10 @@ class Columns:
     """The columns of one table.
 
     Attributes:
-        rows: what the table has a row for, such as `one row per search`.
         always: the columns that every such table has, in their order.
         sometimes: those that a catalogue may give, or may not. What else it gives is not described.
     """
 
-    rows: str
     always: tuple[Column, ...]
     sometimes: tuple[Column, ...] = ()
 
@@ -134,7 +132,4 @@ PROPERTIES = (
     Column("linz:sheet", "string", "map sheet of the image"),
 )
 
-
-def items(rows: str) -> Columns:
-    """The columns of a STAC-GeoParquet table."""
-    return Columns(rows, ITEM, PROPERTIES)
+ITEMS = Columns(ITEM, PROPERTIES)  # of a STAC-GeoParquet table

@@ -7,6 +7,7 @@ A request is tried `ATTEMPTS` times, with exponential back-off and full jitter, 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from clay_assets.errors import SourceError
@@ -14,6 +15,8 @@ from clay_assets.errors import SourceError
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
     from urllib3 import Retry
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 WORK_ATTEMPTS = 3
@@ -59,7 +62,20 @@ def retrying(
         error = state.outcome.exception() if state.outcome else None
         return max(exponential(state), error.wait if isinstance(error, BusyError) else 0)
 
-    return Retrying(retry=retry_if_exception_type(on), stop=stop_after_attempt(attempts), wait=wait, reraise=True)
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0
+        asked = f", as the server asks ({error.wait:g} s)" if isinstance(error, BusyError) and error.wait else ""
+        done = state.attempt_number
+        logger.info("attempt %d of %d failed: %s Next in %.1f s%s.", done, attempts, error, pause, asked)
+
+    return Retrying(
+        retry=retry_if_exception_type(on),
+        stop=stop_after_attempt(attempts),
+        wait=wait,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
 
 
 def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry:

@@ -8,6 +8,7 @@ https://planetarycomputer.microsoft.com/docs/concepts/sas/
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 from clay_assets.errors import ClayError, InputError, SourceError
 from clay_assets.transport.access import Access, Secret
 from clay_assets.transport.retries import retrying
+
+logger = logging.getLogger(__name__)
 
 BLOB_HOST = ".blob.core.windows.net"
 TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
@@ -87,6 +90,7 @@ class BlobSigner:
             token = self._tokens.get(place)
             if token is not None and token.query == urlsplit(address).query:
                 del self._tokens[place]
+                logger.info("the signature of %s was refused; the next read requests a new one", place)
 
 
 def shared_signer(patience: float = PATIENCE) -> BlobSigner:

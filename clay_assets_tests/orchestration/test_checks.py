@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster import AssetCheckEvaluation
+from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
 
 from clay_assets.landcover.rules import shares_sum_to_one
 from clay_assets.orchestration.failures import run_error
 from clay_assets.orchestration.gates import stop_if_broken
+from clay_assets.orchestration.partitions import cells
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets_tests.chain import Chain
@@ -109,12 +111,12 @@ def with_value(table: pa.Table, name: str, value: object, row: int = 0) -> pa.Ta
 
 
 def test_every_run_has_checked_what_it_published(built: Chain) -> None:
-    cells = [f"{platform}|{year}" for platform in PLATFORMS for year in built.clay.requested_years(platform)]
+    every = {f"{platform}|{year}" for platform in PLATFORMS for year in built.clay.requested_years(platform)}
     for severity, declared in ((dg.AssetCheckSeverity.ERROR, HARD), (dg.AssetCheckSeverity.WARN, SOFT)):
         for asset, checks in declared.items():
             for name in checks:
                 found = evaluations_of(built.instance, asset, name)
-                assert set(found) == (set(cells) if asset in OF_CELLS else {None}), (asset, name)
+                assert set(found) == (every if asset in OF_CELLS else {None}), (asset, name)
                 assert all(one.passed for one in found.values()), (asset, name, found)
                 assert {one.severity for one in found.values()} == {severity}
                 assert all(one.target_materialization_data for one in found.values())
@@ -143,7 +145,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
         evaluation = record.event.get_dagster_event().event_specific_data
         assert isinstance(evaluation, AssetCheckEvaluation)
         if "cells" not in evaluation.metadata:
-            found[numbers(evaluation).get("cell")] = evaluation
+            found[evaluation.partition] = evaluation
     return found
 
 
@@ -219,18 +221,20 @@ def test_what_was_damaged_is_found_by_running_the_checks_again(
         assert words in said[name]
         assert words.replace("|", "\\|") in str(numbers(evaluations[name])["violations"])
         assert numbers(evaluations[name])["violation_count"] > 0
-        assert numbers(evaluations[name]).get("cell") == partition
+        assert evaluations[name].partition == partition
 
 
-def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Callable[..., Path]) -> None:
-    """As *Execute* in the UI and the job `recheck` run them."""
+def test_recheck_looks_at_every_cell(copy: Chain, damaged: Callable[..., Path]) -> None:
     store = copy.clay.store()
     file = min(store.list(layout.chip_folder(KEY, YEAR)))
     scene = file.rpartition("/")[2].removesuffix(".parquet")
     damaged(file, lambda table: with_value(with_value(table, "cloud_cover_percentage", 1.5), "geometry", b"none", 1))
     damaged(layout.table("mgrs_sample"), None)
     result = copy.run("recheck")
-    found = {(one.asset_key.path[0], one.check_name): one for one in result.get_asset_check_evaluations()}
+    assert result.success
+    wholes = [one for one in result.get_asset_check_evaluations() if one.partition is None]
+    found = {(one.asset_key.path[0], one.check_name): one for one in wholes}
+    assert len(found) == len(wholes)
     stored = {(asset, name) for checks in (HARD, SOFT) for asset in checks for name in checks[asset]}
     assert set(found) == stored | {("merged_index", "reconciled")}
     assert {key for key, one in found.items() if not one.passed} == {
@@ -243,10 +247,82 @@ def test_run_by_themselves_checks_look_at_every_cell(copy: Chain, damaged: Calla
     assert all(text.startswith(f"{CELL}: {scene}: ") for text in said.values())
     told = numbers(evaluations["shares_in_range"])
     assert (told["violation_count"], told["outside"], told["highest_share"]) == (1, 1, 1.5)
-    cells = store.list(layout.CHIP_LEDGERS, ".parquet")
-    assert told["cells"] == len(cells)
-    assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in cells)
+    ledgers = store.list(layout.CHIP_LEDGERS, ".parquet")
+    assert told["cells"] == len(ledgers)
+    assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in ledgers)
     assert "mgrs_sample.parquet: file not found" in str(found["mgrs_sample", "rules_have_their_count"].description)
+    # And each cell by itself, with the materialisation that it was read of; those that failed last.
+    of_cells = [one for one in result.get_asset_check_evaluations() if one.partition is not None]
+    names = {(asset, name) for asset, name in stored if asset in OF_CELLS}
+    every = cells_in(ledgers)
+    assert sorted((one.asset_key.path[0], one.check_name, one.partition) for one in of_cells) == sorted(
+        (asset, name, cell) for asset, name in names for cell in every
+    )
+    failing = [(one.check_name, one.partition) for one in of_cells if not one.passed]
+    assert sorted(failing) == [("geometry_in_scene", CELL), ("shares_in_range", CELL)]
+    chip_index = [one for one in of_cells if one.asset_key == dg.AssetKey("chip_index")]
+    assert [one.passed for one in chip_index[-2:]] == [False, False]
+    for one in of_cells:
+        assert one.partition is not None
+        made = latest(copy.instance, one.asset_key.path[0], one.partition)
+        assert one.target_materialization_data is not None
+        assert one.target_materialization_data.storage_id == made.storage_id
+        assert "cells" not in one.metadata
+
+
+def cells_in(keys: Iterable[str]) -> set[str]:
+    """The cells of files `…/{platform}/{year}.parquet`."""
+    return {f"{Path(key).parent.name}|{Path(key).stem}" for key in keys}
+
+
+def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dg.EventLogRecord:
+    """The latest materialisation of a partition."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
+    return instance.fetch_materializations(wanted, limit=1).records[0]
+
+
+def grid(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str, set[str]]:
+    """Status → the cells that have it, as the UI's grid of a check's partitions shows them."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), name)
+    state = bulk_update_asset_check_state(instance, [(key, cells)], {key: AssetCheckState.empty()})[key]
+    shown = {status.value: subset.subset_value for status, subset in state.subsets.items()}
+    return {status: set(subset.get_partition_keys()) for status, subset in shown.items() if subset.get_partition_keys()}
+
+
+def test_the_grid_of_partitions_shows_which_cell_fails(copy: Chain, damaged: Callable[..., Path]) -> None:
+    """Run without a partition, as *Execute all* in the UI runs them, and then of one cell."""
+    stored = copy.clay.store().list(layout.CHIP_LEDGERS, ".parquet")
+    every = cells_in(stored)
+    key = layout.chip_ledger(KEY, YEAR)
+    before = (Path(copy.storage) / key).read_bytes()
+    damaged(key, lambda table: with_value(table, "chips", 99))
+    run_checks(copy, "chip_index")
+    assert grid(copy.instance, "chip_index", "rows_of_ledger") == {"FAILED": {CELL}, "SUCCEEDED": every - {CELL}}
+    assert grid(copy.instance, "chip_index", "chip_ids_unique") == {"SUCCEEDED": every}
+    # What is shown first is a cell that failed, though others were checked in the same run.
+    (record,) = copy.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey("chip_index"), "rows_of_ledger"), limit=1
+    )
+    assert (record.partition, record.status.value) == (CELL, "FAILED")
+
+    (Path(copy.storage) / key).write_bytes(before)
+    run_checks(copy, "chip_index", CELL)
+    assert grid(copy.instance, "chip_index", "rows_of_ledger") == {"SUCCEEDED": every}
+
+
+def test_checks_have_the_partitions_of_their_assets_but_the_job_recheck_has_none(built: Chain) -> None:
+    graph = built.defs.resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        # `no_partition_failed` is of all partitions together.
+        expected = None if key.name == "no_partition_failed" else graph.get(key.asset_key).partitions_def
+        assert graph.get_check_spec(key).partitions_def == expected, key
+    assert built.defs.resolve_job_def("recheck").partitions_def is None
+
+
+def test_what_an_asset_returns_is_of_its_partition_too(built: Chain) -> None:
+    for asset, name in (("scene_picks", "no_failed_requests"), ("scene_requests", "no_failed_searches")):
+        partitions = set(evaluations_of(built.instance, asset, name))
+        assert partitions == set(built.instance.get_materialized_partitions(dg.AssetKey(asset)))
 
 
 def test_what_was_never_made_is_not_missed(new_chain: Callable[..., Chain]) -> None:

@@ -1,18 +1,21 @@
-"""An eighth platform is one module: the one that CONTRIBUTING.md shows, added to a copy of the package and run."""
+"""An eighth platform is one module, the one that CONTRIBUTING.md shows: added to a copy of the package, or installed as
+a distribution beside it, and run.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets_tests.conftest import REPOSITORY
+from clay_assets_tests.platforms.distributions import distribution, example_entry_point, example_platform, python
 
 KEY = "sentinel-2-spring"
 RUN = f"""
@@ -36,6 +39,12 @@ chips = open_index(store.uri("chips/merged_index")).to_table()
 print(json.dumps({{
     "file": __import__("clay_assets").__file__,
     "platforms": list(PLATFORMS),
+    "partitions": defs.resolve_asset_graph().get(dg.AssetKey("scene_requests")).partitions_def.get_partition_keys(),
+    "jobs": [
+        name for name in ("requests", "cell")
+        if any("{KEY}" in key for key in defs.resolve_job_def(name).partitions_def.get_partition_keys())
+    ],
+    "recipe": clay.recipe().options("{KEY}").max_cloud_cover,
     "steps": results,
     "periods": sorted({{period for ledger in ledgers for period in ledger["period"]}}),
     "locations": sorted({{name for ledger in ledgers for name in ledger["location"]}}),
@@ -48,33 +57,56 @@ print(json.dumps({{
 """
 
 
-def test_the_page_adds_an_eighth_platform_and_nothing_else(planet: Planet, tmp_path: Path) -> None:
-    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    example = r"save this as `(clay_assets/platforms/\w+\.py)`.*?^```python\n(.*?)^```$"
-    found = re.search(example, page, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    name, code = found.groups()
-    package = tmp_path / "copy" / "clay_assets"
-    shutil.copytree(REPOSITORY / "clay_assets", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package.parent / name).write_text(code, encoding="utf-8")
+def in_a_copy_of_the_package(folder: Path) -> Path:
+    """Add the platform's module to a copy of `clay_assets`."""
+    shutil.copytree(REPOSITORY / "clay_assets", folder / "clay_assets", ignore=shutil.ignore_patterns("__pycache__"))
+    name, code = example_platform()
+    (folder / name).write_text(code, encoding="utf-8")
+    return folder
+
+
+def as_a_distribution(folder: Path) -> Path:
+    """Install the platform beside `clay_assets`, with a setting of its own for its catalogue."""
+    _, code = example_platform()
+    ours = 'catalogue="stac_earth_search"'
+    assert ours in code
+    entry, module = example_entry_point()
+    package, _, name = module.rpartition(".")
+    distribution(folder, "sentinel-2-spring", {}, {entry: module})
+    (folder / package).mkdir()
+    (folder / package / f"{name}.py").write_text(
+        code.replace(ours, 'catalogue="stac_spring", default="https://stac.example.org/v1"'), encoding="utf-8"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("added", "variable", "package"),
+    [
+        (in_a_copy_of_the_package, "CLAY_STAC_EARTH_SEARCH", "copy"),
+        (as_a_distribution, "CLAY_STAC_SPRING", None),
+    ],
+    ids=["module", "distribution"],
+)
+def test_the_page_adds_an_eighth_platform_and_nothing_else(
+    planet: Planet, tmp_path: Path, added: Callable[[Path], Path], variable: str, package: str | None
+) -> None:
+    path = tmp_path / "copy"
+    path.mkdir()
+    added(path)
     recipe = tmp_path / "recipe.toml"
     written = (REPOSITORY / "clay_assets" / "recipes" / "clay_v1.toml").read_text(encoding="utf-8")
     recipe.write_text(f"{written}\n[platforms.{KEY}]\nmax_cloud_cover = 50\n", encoding="utf-8")
-    environment = {
-        **os.environ,
-        **planet.environment(),
-        "CLAY_RECIPE": str(recipe),
-        "CLAY_STORAGE": str(tmp_path / "storage"),
-        "PYTHONPATH": str(package.parent),
-        "DAGSTER_HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    settings = planet.environment()
+    catalogue = settings.pop("CLAY_STAC_EARTH_SEARCH")
+    settings |= {"CLAY_RECIPE": str(recipe), "CLAY_STORAGE": str(tmp_path / "storage"), variable: catalogue}
+    done = python(RUN, path, **settings, DAGSTER_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["file"] == str(package / "__init__.py")
-    assert said["platforms"] == sorted([*PLATFORMS, KEY])
+    assert said["file"] == str((tmp_path / package if package else REPOSITORY) / "clay_assets" / "__init__.py")
+    assert said["platforms"] == said["partitions"] == sorted([*PLATFORMS, KEY])
+    assert said["jobs"] == ["requests", "cell"]
+    assert said["recipe"] == 50
     assert all(success for _, success in said["steps"])
     assert [step for step, _ in said["steps"]][:4] == [
         "landcover",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
 from clay_assets.platforms.request_table import month_bounds
 from clay_assets.recipes import load_recipe
+from clay_assets.sampling.modis_grid import sample_of, tile_states
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
 from clay_assets.stac import item_datetime
@@ -193,6 +196,21 @@ def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
     admitted, rejected = eligible_items(PLATFORM, Answer(asked(), candidates), PLATFORM.rules.options())
     assert [one["id"] for one in admitted] == ["whole", "no state"]
     assert rejected == {f"without asset {name}": 1 for name in (QC, "sur_refl_b01", "sur_refl_b07")}
+
+
+@pytest.mark.parametrize("rule", ["refuse", "rank"])
+def test_a_rule_that_raises_fails_the_tiles_that_it_met_in_the_sample(tmp_path: Path, rule: str) -> None:
+    catalogue = SnapshotCatalogue(snapshot(tmp_path / "modis.parquet", [scene(start="2023-09-22T00:00:00Z")]))
+    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **{rule: lambda item, *_: item["propertys"]}))
+    with ThreadPoolExecutor(1) as pool:
+        states = tile_states(platform, lambda: catalogue, PLATFORM.rules.options(), pool, 1)
+    failed = states[states["outcome"] == "failed"]
+    assert failed["name"].tolist() == ["h19v10"]
+    assert failed["error"].tolist() == [
+        f"modis: {rule} raised KeyError('propertys') on item a. Fix the platform's rule."
+    ]
+    assert set(states["outcome"]) == {"failed", "no item"}
+    assert len(sample_of(states)) == 0
 
 
 def test_rank_is_first_by_time_then_id() -> None:

@@ -242,7 +242,7 @@ def test_a_damaged_source_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_platform_without_a_derivation(tmp_path: Path) -> None:
     platform = replace(AERIAL, files=replace(AERIAL.files, derivation=None))
-    with pytest.raises(InputError, match='toy: imagery = "derived" is not available. Use "reference" or "copy"'):
+    with pytest.raises(InputError, match=r'toy: imagery = "derived" is not available\. Use "reference" or "copy"'):
         derive(LocalStore(tmp_path / "store"), platform, item({"visual": write_sheet(tmp_path)}))
 
 

@@ -147,7 +147,7 @@ def test_derived_images_are_asked_only_of_platforms_that_have_them(tmp_path: Pat
     derived, items = PLATFORMS["linz"].rules.options(imagery="derived"), fill(tmp_path / "source", "a")
     with (
         ThreadPoolExecutor(1) as pool,
-        pytest.raises(InputError, match='landsat-c2l2-sr: imagery = "derived" is not for it'),
+        pytest.raises(InputError, match='landsat-c2l2-sr: imagery = "derived" is not available'),
     ):
         readable_items(PLAIN, items, derived, LocalStore(tmp_path / "store"), pool, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clay_assets.platforms.quarters import QuarterlyOptions
 from clay_assets.recipes import load_recipe
 from clay_assets.scenes.picks import Picks, pick_scenes, rejections
 from clay_assets.scenes.requests import requests_of
+from clay_assets.scenes.rules import picks_as_requested
 from clay_assets.stac import as_stac_1_1
 from clay_assets_tests.scenes.brute_force import expected, plain
 from clay_assets_tests.scenes.items import (
@@ -193,6 +195,87 @@ def test_the_recipe_s_limits_decide(planet: Planet, planet_tiles: gpd.GeoDataFra
     assert (taken["cloud_cover"] <= 10).all()
     reasons = {reason for text in picks.ledger["rejected"] for reason in json.loads(text)}
     assert {"cloud cover above 10 %", "nodata above 0 %"} <= reasons
+
+
+# --- what goes wrong --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound(planet: Planet, planet_tiles: gpd.GeoDataFrame) -> Picks:
+    """Sentinel-2 of 2020."""
+    return pick_all(SENTINEL_2, planet_tiles, snapshot_of(planet, SENTINEL_2), (2020, 2020))[2020]
+
+
+def picks_with(
+    planet: Planet, tiles: gpd.GeoDataFrame, catalogue: Catalogue | None = None, **rules: Any
+) -> tuple[Picks, gpd.GeoDataFrame]:
+    """The same cell with some rules replaced, and its requests."""
+    one = PLATFORMS[SENTINEL_2]
+    table, options = every_year(SENTINEL_2, tiles, (2020, 2020))
+    platform = replace(one, rules=replace(one.rules, **rules))
+    catalogue = catalogue or snapshot_of(planet, SENTINEL_2)
+    return pick_scenes(platform, 2020, requests_of(table, 2020), catalogue, options), table
+
+
+@pytest.mark.parametrize("rule", ["refuse", "rank"])
+def test_a_typo_in_a_rule_fails_every_request_that_meets_an_item(
+    planet: Planet, planet_tiles: gpd.GeoDataFrame, sound: Picks, rule: str
+) -> None:
+    found, _ = picks_with(planet, planet_tiles, **{rule: lambda item, *_: item["properties"]["eo:cloud_covr"]})
+    ledger = found.ledger
+    assert found.items == []
+    met = sound.ledger["candidates"] > 0 if rule == "refuse" else sound.ledger["outcome"] == "picked"
+    assert (ledger["outcome"] == "failed").tolist() == met.tolist()
+    assert ledger["candidates"].tolist() == sound.ledger["candidates"].tolist()
+    said = rf"sentinel-2-l2a: {rule} raised KeyError\('eo:cloud_covr'\) on item S2\w+\. Fix the platform's rule\."
+    assert ledger.loc[met, "reason"].str.fullmatch(said).all()
+    others = ~met & (sound.ledger["candidates"] == 0)
+    assert set(ledger.loc[others, "reason"]) == {"no item in the catalogue"}
+
+
+def test_a_rule_that_fails_on_one_item_fails_the_requests_that_met_it_alone(
+    planet: Planet, planet_tiles: gpd.GeoDataFrame, sound: Picks
+) -> None:
+    bad, refuse = sound.items[0]["id"], PLATFORMS[SENTINEL_2].rules.refuse
+
+    def refuse_unless_bad(item: dict[str, Any], *others: Any) -> str | None:
+        return str(item["properties"]["no such"]) if item["id"] == bad else refuse(item, *others)
+
+    found, table = picks_with(planet, planet_tiles, refuse=refuse_unless_bad)
+    failed = found.ledger["outcome"] == "failed"
+    assert found.ledger.loc[failed, "request_id"].tolist() == (
+        sound.ledger.loc[sound.ledger["item_id"] == bad, "request_id"].tolist()
+    )
+    pd.testing.assert_frame_equal(found.ledger[~failed], sound.ledger[~failed])
+    assert [item["id"] for item in found.items] == [item["id"] for item in sound.items[1:]]
+    # The same rule, looked at again afterwards: the pick of before cannot be said to be within the limits.
+    one = PLATFORMS[SENTINEL_2]
+    platform = replace(one, rules=replace(one.rules, refuse=refuse_unless_bad))
+    options, asked = one.rules.options(), requests_of(table, 2020)
+    broken = picks_as_requested(platform, 2020, asked, sound.ledger, sound.items, options)
+    assert broken.numbers["refused"] == int(failed.sum())
+    assert f"scene {bad} is refused: sentinel-2-l2a: refuse raised KeyError('no such') on item" in broken.violations[0]
+    assert picks_as_requested(one, 2020, asked, sound.ledger, sound.items, options).ok
+
+
+def test_items_of_another_type_are_refused_at_both_ends(
+    stac_api: StacApi, planet: Planet, planet_tiles: gpd.GeoDataFrame, sound: Picks, tmp_path: Path
+) -> None:
+    items = [item for item in planet.items(SENTINEL_2) if item["properties"]["datetime"].startswith("2020")]
+    odd = [
+        {**item, "properties": {**item["properties"], "eo:cloud_cover": str(item["properties"]["eo:cloud_cover"])}}
+        for item in items
+    ]
+    stac_api.clear()
+    stac_api.load([], odd)
+    ends = [open_catalogue(snapshot(tmp_path / "odd.parquet", odd), 8), open_catalogue(stac_api.url, 8)]
+    ledgers = [picks_with(planet, planet_tiles, end)[0].ledger for end in ends]
+    stac_api.clear()
+    pd.testing.assert_frame_equal(*ledgers)
+    reason = "property eo:cloud_cover: text, expected a number"
+    for row, before in zip(ledgers[0].itertuples(), sound.ledger.itertuples(), strict=True):
+        assert row.outcome == "none"
+        assert json.loads(row.rejected) == ({reason: before.candidates} if before.candidates else {})
 
 
 # --- real items -------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +291,33 @@ def test_items_that_cannot_be_taken_give_no_year(proxy: FaultProxy, items: list[
     assert years(found) == {f"{SINGLE}-latest": 2019}
     assert [one["id"] for one in found.items] == [item["id"]]
     assert len(found.failures) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("refuse", r"naip: refuse raised KeyError\('gone'\) on item \w+\. Fix the platform's rule\."),
+        ("rank", r"naip: rank raised KeyError\('gone'\) on item \w+\. Fix the platform's rule\."),
+        ("resolve", r"naip: resolve raised KeyError\('gone'\) on the items of request idaho\. Fix .*"),
+    ],
+)
+def test_a_rule_that_raises_fails_its_location_alone(at_rest: SnapshotCatalogue, rule: str, said: str) -> None:
+    sound = getattr(PLATFORM.rules, rule)
+    montana = shapely.Point(PLACES["idaho"])
+
+    def raises_in_idaho(*arguments: Any) -> Any:
+        request = arguments[0] if rule == "resolve" else arguments[1]
+        return {}["gone"] if request.geometry == montana else sound(*arguments)
+
+    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **{rule: raises_in_idaho}))
+    recipe = load_recipe("clay_v1")
+    found = resolve_requests(platform, searches(recipe), at_rest, recipe)
+    assert found.failures["location"].tolist() == ["idaho"]
+    assert re.fullmatch(said, found.failures["error"][0])
+    whole = resolve(at_rest)
+    kept = whole.requests[whole.requests["location"] != "idaho"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.DataFrame(kept), pd.DataFrame(found.requests))
+    assert {item["id"] for item in whole.items} - {item["id"] for item in found.items} >= {LATEST_OF_TWO["idaho"]}
 
 
 def test_a_catalogue_that_does_not_answer_at_all_is_an_error(proxy: FaultProxy) -> None:

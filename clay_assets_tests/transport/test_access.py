@@ -39,12 +39,14 @@ SENT = {"authorization": f"Bearer {TOKEN}", "x-api-key": KEY}
 
 
 @pytest.fixture(autouse=True)
-def secrets(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def secrets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """The environment holds the secrets; no log record of the test may, those of libraries at DEBUG included."""
-    monkeypatch.setenv("THEIR_TOKEN", TOKEN)
-    monkeypatch.setenv("THEIR_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    yield
+    # Not by `monkeypatch`, which would then be undone after a bucket's own variables.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THEIR_TOKEN", TOKEN)
+        patch.setenv("THEIR_KEY", KEY)
+        yield
     assert_hidden(*(shown for record in caplog.records for shown in (record.getMessage(), record.__dict__)))
 
 
@@ -332,7 +334,7 @@ def test_secrets_have_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_for_another_process_shows_no_secret() -> None:
     connection = S3Connection(endpoint="http://127.0.0.1:9", access_key=KEY, secret_key=TOKEN)
     store = S3Store("bucket", "prefix", connection)
-    job = SceneJob({"id": "a"}, "sentinel-2-l2a", "key", store, load_recipe("clay_v1"))
+    job = SceneJob({"id": "a"}, "sentinel-2-l2a", "key", store, load_recipe("clay_v1"), stamp={})
     received = pickle.loads(pickle.dumps(job))
     assert received.store.connection == connection
     assert_hidden(repr(job), repr(received), repr(store), repr(store.access))

@@ -148,9 +148,19 @@ def test_an_unsigned_access_sends_none_of_the_keys_there_are(
 # --- keys of a bucket's own -----------------------------------------------------------------------
 
 
+@pytest.fixture
+def theirs(s3_bucket: Bucket, fault_proxy: Proxy) -> FaultProxy:
+    """The server of a bucket with keys of its own."""
+    return fault_proxy(s3_bucket.server.endpoint_url)
+
+
 @pytest.fixture(params=["wrong keys", "keys of a session", "no keys"])
 def their_bucket(
-    request: pytest.FixtureRequest, s3_bucket: Bucket, private: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    s3_bucket: Bucket,
+    theirs: FaultProxy,
+    private: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[str, Access]:
     """Address of a raster, and its access by keys of its own, while the environment has others or none."""
     monkeypatch.setenv("THEIR_KEY", s3_bucket.server.access_key)
@@ -162,19 +172,24 @@ def their_bucket(
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     if request.param == "keys of a session":
         monkeypatch.setenv("AWS_SESSION_TOKEN", "of the wrong keys")
-    keys = Keys("THEIR_KEY", "THEIR_SECRET", endpoint=s3_bucket.server.endpoint_url, region=REGION)
+    keys = Keys("THEIR_KEY", "THEIR_SECRET", endpoint=theirs.url, region=REGION)
     return private, Access(keys=keys)
 
 
 @every_reader
-def test_a_bucket_is_read_with_its_own_keys(read: Reader, their_bucket: tuple[str, Access], tmp_path: Path) -> None:
+def test_a_bucket_is_read_with_its_own_keys(
+    read: Reader, their_bucket: tuple[str, Access], theirs: FaultProxy, tmp_path: Path
+) -> None:
     read(*their_bucket, tmp_path / "to")
+    assert theirs.total
+    assert not any("x-amz-security-token" in seen.headers for seen in theirs.seen)
 
 
-def test_pyarrow_reads_a_bucket_with_its_own_keys(their_bucket: tuple[str, Access]) -> None:
+def test_pyarrow_reads_a_bucket_with_its_own_keys(their_bucket: tuple[str, Access], theirs: FaultProxy) -> None:
     href, access = their_bucket
     assert access.s3().filesystem().open_input_file(href.removeprefix("s3://")).read(2) == b"II"
     assert names_in(href.removesuffix(f"/{NAME}"), access) == [NAME]
+    assert not any("x-amz-security-token" in seen.headers for seen in theirs.seen)
 
 
 @every_reader

@@ -1,0 +1,87 @@
+"""Which item properties the rules of a platform look at, and of which type they must be.
+
+Catalogues answer with whatever their items hold. An item that breaks a declaration is refused before any rule runs, so
+a rule that fails all the same has a bug of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard
+
+PropertyType: TypeAlias = type[float] | type[int] | type[str] | type[bool] | type[list[str]]
+
+# Type → what it is called in a reason.
+EXPECTED: dict[PropertyType, str] = {
+    float: "a number",
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    list[str]: "a list of text",
+}
+
+
+@dataclass(frozen=True)
+class Property:
+    """An item property that the rules of a platform look at.
+
+    Attributes:
+        name: as catalogues write it; several, where one thing has had several names, of which an item needs one. A
+            picked item is checked once more after its migration to STAC 1.1, which renames a few, such as `proj:epsg`.
+        type: `float` (any finite number), `int` (a whole number), `str`, `bool` or `list[str]`.
+        required: whether an item without it is refused. Null counts as missing.
+    """
+
+    name: str | tuple[str, ...]
+    type: PropertyType
+    required: bool = False
+
+    def __post_init__(self) -> None:
+        if self.type not in EXPECTED:
+            listed = ", ".join(str(getattr(one, "__name__", one)) for one in EXPECTED)
+            raise TypeError(f"property {self.name}: type {self.type!r} is not one of {listed}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that it has had."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+    def problem(self, properties: Mapping[str, Any]) -> str | None:
+        """Why properties break the declaration, the same for all items with the same fault; None if they do not."""
+        given = {name: properties[name] for name in self.names if properties.get(name) is not None}
+        if self.required and not given:
+            return f"property {' or '.join(self.names)}: missing"
+        for name, value in given.items():
+            if not _fits(value, self.type):
+                return f"property {name}: {_described(value)}, expected {EXPECTED[self.type]}"
+        return None
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a finite number; true and false are none."""
+    # Not `math.isfinite`, which cannot take the integers beyond every float that JSON allows.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _fits(value: Any, wanted: PropertyType) -> bool:
+    if wanted is float:
+        return is_number(value)
+    if wanted is int:
+        return is_number(value) and value == int(value)  # tables hold whole numbers as floats where some are null
+    if wanted is str or wanted is bool:
+        return isinstance(value, wanted)
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number" if is_number(value) else "not finite"
+    if isinstance(value, (list, tuple)):
+        return "a list of text" if all(isinstance(entry, str) for entry in value) else "a list of other values"
+    if isinstance(value, dict):
+        return "an object"
+    return "text" if isinstance(value, str) else type(value).__name__

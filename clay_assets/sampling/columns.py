@@ -1,0 +1,39 @@
+"""What the columns of the samples mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clay_assets.landcover.columns import GEOMETRY, NAME, STATISTICS
+from clay_assets.storage.columns import Column, Columns, geometry
+
+MGRS_SAMPLE = Columns(
+    (
+        NAME,
+        Column(
+            "rules", "list of string", "rules of the recipe that chose the tile; `published` where somebody else did"
+        ),
+        *(
+            replace(column, meaning=f"{column.meaning}; null where a published sample lacks it")
+            for column in STATISTICS
+        ),
+        *GEOMETRY,
+    ),
+)
+NAIP_SAMPLE = Columns(
+    (
+        Column("name", "string", "name of the location: its layer, and a hash or a number; unique"),
+        Column("layer", "string", "layer of Natural Earth that it comes from, or `random`"),
+        Column("feature", "string", "what the layer calls it; empty where it has no name"),
+        *geometry("the point"),
+    ),
+)
+MODIS_SAMPLE = Columns(
+    (
+        Column("name", "string", "name of the tile of the sinusoidal grid, such as `h18v04`; unique"),
+        Column("vertical", "int64", "row of the tile in the grid, 0 in the north"),
+        Column("horizontal", "int64", "column of the tile in the grid, 0 in the west"),
+        Column("item_id", "string", "the composite by which it was judged; null where the published tiles are taken"),
+        *geometry("the tile"),
+    ),
+)
