@@ -34,7 +34,7 @@ NZTM = 2193
 LATTICE = 0.3  # m
 # Region → what it looks like, and the width of its stream in m, as `aerial` takes them.
 GROUNDS: dict[str, tuple[tuple[str, ...], float]] = {
-    "bay-of-plenty": (("meadow", "town", "town"), 0),
+    "bay-of-plenty": (("town", "town", "meadow"), 0),
     "auckland": (("woods", "meadow", "meadow"), 8),
     "canterbury": (("farmland",), 0),
     "southland": (("meadow", "farmland"), 12),

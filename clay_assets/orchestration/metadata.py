@@ -105,9 +105,10 @@ def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMe
     if not records:
         return dg.MetadataValue.md("*nothing*")
     columns = list(records[0])
+    names = [str(c).replace("_", " ") for c in columns]  # which can be broken where there is little room
     rows = [[_cell(record[c]) for c in columns] for record in records[:most]]
-    lines = [columns, [_rule(records[0][c]) for c in columns], *rows]
-    text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    lines = [names, [_rule(records[0][c]) for c in columns], *rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if len(records) > most:
         text += f"\n\n… and {len(records) - most} more"
     widths = [

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 # Natural Earth 4.1, land at 1:110 million (https://www.naturalearthdata.com, public domain), as published in the npm
-# package world-atlas 2.0.2; rounded to 0.01°.
+# package world-atlas 2.0.2, whose outlines go on across ±180°; cut there, and rounded to 0.01°.
 LAND = "land_110m.geojson"
 TOP, HEIGHT, LEFT, RIGHT = 42, 276, 46, 24  # pixels: of a map in a picture
 SMALL_PART = 100  # degrees
@@ -93,7 +93,9 @@ def map_panel(figure: Any, x: Numbers, y: Numbers, width: float = style.WIDTH - 
     """The map of a picture, `width` pixels wide, with land, showing the part of the world where the places are."""
     axes = style.axes_at(figure, LEFT, TOP, width, HEIGHT)
     axes.set_facecolor(style.SEA)
-    axes.add_collection(PolyCollection(_land(), facecolors=style.LAND, edgecolors=style.LAND, linewidths=0.5))
+    land, seas = _land()
+    axes.add_collection(PolyCollection(land, facecolors=style.LAND, edgecolors=style.LAND, linewidths=0.5))
+    axes.add_collection(PolyCollection(seas, facecolors=style.SEA, edgecolors=style.SEA, linewidths=0.5))
     west, east, south, north, stretch = _extent(x, y, width / HEIGHT)
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
@@ -125,7 +127,8 @@ def shapes(axes: Axes, polygons: Any, colour: str, edge: str) -> None:
 
 def coast(axes: Axes) -> None:
     """The coast, above what is on a map."""
-    axes.add_collection(PolyCollection(_land(), facecolors="none", edgecolors=style.INK, linewidths=0.4, zorder=3))
+    shores = [ring for rings in _land() for ring in rings]
+    axes.add_collection(PolyCollection(shores, facecolors="none", edgecolors=style.INK, linewidths=0.4, zorder=3))
 
 
 def map_of_kinds(
@@ -165,9 +168,11 @@ def _rings(polygons: Any) -> list[NDArray[Any]]:
 
 
 @lru_cache(maxsize=1)  # read once per process: it is package data and never changes
-def _land() -> list[NDArray[Any]]:
+def _land() -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Outlines of land, and of seas within it."""
     content = (files("clay_assets.pictures") / LAND).read_text(encoding="utf-8")
-    return _rings(shapely.get_parts(shapely.from_geojson(content)))
+    land = shapely.get_parts(shapely.get_parts(shapely.from_geojson(content)))
+    return _rings(land), [shapely.get_coordinates(ring) for one in land for ring in one.interiors]
 
 
 def _extent(x: Numbers, y: Numbers, shape: float) -> tuple[float, float, float, float, float]:

@@ -108,13 +108,29 @@ def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None
     for kind, least in (("one", 1), ("many", 5_000)):
         assert where(drawn, colours[kind])[:bottom].sum() >= least
         assert where(drawn, colours[kind])[bottom:].sum() > 50  # its patch in the legend
-    # The map's land is there: a dependency carries it for its own tests, and may stop to.
     assert where(drawn, style.LAND).sum() > 5_000
     # Kinds that are outcomes have the colours of outcomes, and wide tiles are drawn whole.
     wide = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 40, 40), shapely.box(60, 0, 100, 40)], crs="EPSG:4326")
     drawn = samples.places_map(wide, ["complete", "failed"], "tiles")
     assert where(drawn, style.GREEN).sum() > 5_000
     assert where(drawn, style.VERMILION).sum() > 5_000
+
+
+def test_the_land_of_the_maps_is_the_worlds() -> None:
+    land = shapely.union_all([shapely.Polygon(ring) for ring in maps._land()[0]])
+    seas = shapely.union_all([shapely.Polygon(ring) for ring in maps._land()[1]])
+    on_land = [(100, 72), (-100, 66), (-175, 66), (175, 68), (25, 67), (20, -20), (135, -17), (-60, -20), (0, -86)]
+    at_sea = [(-15, 66), (0, 70), (-120, -16.4), (70, -16.4), (160, -16.4), (160, 75), (-140, 71), (0, 0), (-179, 0)]
+    assert shapely.contains_xy(land, *zip(*on_land, strict=True)).all()
+    assert not shapely.contains_xy(land, *zip(*at_sea, strict=True)).any()
+    assert seas.contains(shapely.Point(51, 42))  # the Caspian Sea
+    bounds = land.bounds
+    assert (bounds[0], bounds[2]) == (-180, 180)
+    # What is drawn at the world's scale is that land, row for row: no outline runs across the map.
+    drawn = maps.tile_map(tiles(12), "tiles")[:]
+    rows = where(drawn, style.LAND)[maps.TOP : maps.TOP + maps.HEIGHT].mean(axis=1)
+    assert rows.max() < 0.75
+    assert np.abs(np.diff(rows[10:-40])).max() < 0.12
 
 
 def test_a_single_bar_is_no_wider_than_one_of_many() -> None:
@@ -191,6 +207,108 @@ def test_maps_of_chips_count_every_chip_where_it_is(built: Chain) -> None:
     for c in cells:
         assert where(drawn, style.platform_colours()[c.platform]).sum() > 100
     assert len(drawn) <= style.MOST_BYTES
+
+
+# Reflectance in red, green and blue, of the USGS Spectral Library, version 7, about.
+WOODS, WATERS, SOIL, CLOUD = (0.024, 0.046, 0.021), (0.012, 0.028, 0.046), (0.19, 0.14, 0.10), (0.76, 0.77, 0.78)
+GAIN_AND_OFFSET = {
+    "sentinel-2": ((10_000, 10_000, 10_000), (0, 0, 0)),
+    "landsat level 2": ((36_364, 36_364, 36_364), (7_273, 7_273, 7_273)),
+    "landsat level 1 through haze": ((36_000, 36_000, 36_000), (5_430, 5_780, 6_450)),
+    "aerial through haze": ((150, 150, 150), (40, 60, 75)),
+}
+
+
+def chip_of(kinds: dict[str, tuple[float, ...]], sensor: str, *, cloud: str = "") -> contact_sheet.Frame:
+    """A chip with stripes of several kinds of ground, noisy, as a sensor would store it."""
+    rng = np.random.default_rng(7)
+    gain, offset = (np.array(values)[:, None, None] for values in GAIN_AND_OFFSET[sensor])
+    side = 256 // len(kinds)
+    ground = np.concatenate(
+        [np.broadcast_to(np.array(k)[:, None, None], (3, side, 256)) for k in kinds.values()], axis=1
+    )
+    stored = ground * rng.normal(1, 0.06, ground.shape[1:]) * gain + offset
+    clear = np.repeat([name != cloud for name in kinds], side)[:, None] & np.ones(256, np.bool_)
+    return contact_sheet.Frame(0, 0, 0, 0, stored.astype(np.float32), np.ones_like(clear), clear)
+
+
+def colours_of(frame: contact_sheet.Frame, count: int) -> list[NDArray[np.float64]]:
+    """The middle colour of each stripe of a chip as it is shown."""
+    (image,) = contact_sheet.images([frame])
+    assert image is not None
+    side = contact_sheet.FRAME // count
+    return [np.median(image[n * side + 3 : (n + 1) * side - 3], axis=(0, 1)) for n in range(count)]
+
+
+@pytest.mark.parametrize("sensor", GAIN_AND_OFFSET)
+def test_contact_sheets_have_true_colours(sensor: str) -> None:
+    kinds = {"woods": WOODS, "water": WATERS, "soil": SOIL, "cloud": CLOUD}
+    woods, water, soil, cloud = colours_of(chip_of(kinds, sensor, cloud="cloud"), len(kinds))
+    assert woods[1] > woods[0] + 10
+    assert woods[1] > woods[2] + 10
+    assert water[2] > water[1] > water[0] - 1
+    assert water[2] > water[0] + 20
+    assert soil[0] > soil[1] > soil[2]
+    assert cloud.min() > 250
+    assert woods.mean() < 130  # neither is it black
+    assert woods.max() > 30
+    assert soil.mean() > woods.mean() + 40
+
+
+@pytest.mark.parametrize("sensor", ["sentinel-2", "landsat level 2"])
+def test_a_sheet_of_one_kind_of_ground_keeps_its_colour_and_is_not_garish(sensor: str) -> None:
+    (woods,), (water,), (snow,) = (
+        colours_of(chip_of({"it": kind}, sensor), 1) for kind in (WOODS, WATERS, (0.84, 0.86, 0.87))
+    )
+    assert woods.argmax() == 1
+    assert water.argmax() == 2
+    assert np.ptp(snow) < 50
+    for shown in (woods, water):
+        assert 20 < np.ptp(shown) < 150
+        assert 40 < shown.mean() < 190
+
+
+def test_backscatter_is_grey_in_decibels() -> None:
+    power = np.repeat(10.0 ** np.linspace(-2.5, 0, 256)[None], 256, axis=0)[None].astype(np.float32)
+    power[0, 0] = 0  # as some software writes where there is nothing
+    all_of_it = np.ones((256, 256), np.bool_)
+    (image,) = contact_sheet.images([contact_sheet.Frame(0, 0, 0, 0, power, all_of_it, all_of_it)])
+    assert image is not None
+    assert (image == image[:, :, :1]).all()
+    steps = np.diff(image[80, 10:-10, 0].astype(int))
+    assert steps.min() >= 1
+    assert steps.max() <= 3
+
+
+def test_a_sheet_of_the_planet_shows_water_plants_and_clouds_as_they_are(built: Chain) -> None:
+    seen: dict[str, list[NDArray[np.float64]]] = {"water": [], "plants": [], "clouds": []}
+    chosen, scenes, size = cell(built, "sentinel-2-l2a", 2021), items(built, "sentinel-2-l2a", 2021), 256
+    for item_id in chosen.scenes["item_id"]:
+        alone = ChipCell(chosen.platform, chosen.year, chosen.store, chosen.ledger[chosen.ledger["item_id"] == item_id])
+        sheet = contact_sheet.read_sheet(alone, scenes, built.clay.recipe().seed, size)
+        assert sheet is not None
+        drawn = pixels(contact_sheet.contact_sheet(alone, scenes, built.clay.recipe().seed, size, "chips"))
+        assets = next(item for item in scenes if item["id"] == item_id)["assets"]
+        assert isinstance(assets, dict)
+        with rasterio.open(assets["scl"]["href"]) as source:
+            scl = source.read(1)
+        for number, frame in enumerate(sheet.frames):
+            row, column = divmod(number, contact_sheet.COLUMNS)
+            top = contact_sheet.TOP + row * (contact_sheet.FRAME + contact_sheet.LABEL)
+            left = style.EDGE + column * (contact_sheet.FRAME + contact_sheet.GAP)
+            shown = drawn[top : top + contact_sheet.FRAME, left : left + contact_sheet.FRAME]
+            codes = Image.fromarray(scl[frame.y * 128 : (frame.y + 1) * 128, frame.x * 128 : (frame.x + 1) * 128])
+            judged = np.asarray(codes.resize((contact_sheet.FRAME, contact_sheet.FRAME), Image.Resampling.NEAREST))
+            for what, code in (("water", 6), ("plants", 4), ("clouds", 9)):
+                seen[what].append(shown[judged == code].astype(float))
+    red, green, blue = np.concatenate(seen["water"]).T
+    assert (blue > red + 10).mean() > 0.8
+    red, green, blue = np.concatenate(seen["plants"]).T
+    assert np.median(green - red) > 5
+    assert np.median(green - blue) > 15
+    clouds = np.concatenate(seen["clouds"])
+    assert len(clouds) > 5_000
+    assert (clouds.min(axis=1) > 200).mean() > 0.8
 
 
 @pytest.mark.parametrize(("platform", "year"), [("sentinel-2-l2a", 2020), ("modis", 2023), ("naip", 2021)])

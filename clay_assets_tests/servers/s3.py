@@ -116,24 +116,24 @@ class S3Server:
 
         monmap = str(folder / "monmap")
         address = f"[v1:127.0.0.1:{mon_port}]"
-        run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 20)
-        run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 30)
+        run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 90)
+        run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 90)
         mon = start("ceph-mon", "-i", "a")
         # A monitor that answers already may not know its cluster yet, and refuse; asked again it names the same store.
-        mon.wait_until(lambda: bool(run_tool(["ceph", *conf, "--connect-timeout", "30", "osd", "new", store], 40)), 60)
-        run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 30)
-        run_tool(["ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=local"], 40)
+        mon.wait_until(lambda: bool(run_tool(["ceph", *conf, "--connect-timeout", "30", "osd", "new", store], 60)), 180)
+        run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 90)
+        run_tool(["ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=local"], 120)
         store_daemon = start("ceph-osd", "-i", "0")
-        store_daemon.wait_until(lambda: self._store_is_up(conf), 30)
+        store_daemon.wait_until(lambda: self._store_is_up(conf), 120)
         gateway = start("radosgw", "-n", "client.rgw.a")
-        gateway.wait_until(self._answers, 60)
+        gateway.wait_until(self._answers, 180)
         user = ["--uid=tests", "--display-name=tests"]
         keys = [f"--access-key={self.access_key}", f"--secret-key={self.secret_key}"]
-        run_tool(["radosgw-admin", *conf, "user", "create", *user, *keys], 40)
+        run_tool(["radosgw-admin", *conf, "user", "create", *user, *keys], 120)
 
     @staticmethod
     def _store_is_up(conf: list[str]) -> bool:
-        state = json.loads(run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 10))
+        state = json.loads(run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 30))
         return bool(state["num_up_osds"] == 1)
 
     def _answers(self) -> bool:
