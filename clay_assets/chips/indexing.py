@@ -1,17 +1,8 @@
 """Indexing the scenes of one cell (platform and year) in parallel: one file per scene, resumable.
 
 A scene's file carries a fingerprint of its inputs; a later run keeps the file as long as the fingerprint is the same.
-A scene that cannot be indexed is set aside with its error and the others go on. The ledger has one row per scene:
-
-| column | type | meaning |
-|---|---|---|
-| `item_id` | string | the scene |
-| `outcome` | string | `indexed` or `failed` |
-| `chips` | int32 | rows of its index |
-| `chips_in_grid` | int32 | whole chips of the scene |
-| `chips_above_nodata_limit` | int32 | chips left out for their nodata |
-| `fingerprint` | string | of the item, the recipe's fields and the code that made the file |
-| `error` | string | why it failed |
+A scene that cannot be indexed is set aside with its error and the others go on. The ledger has one row per scene; its
+columns are described in `chips/columns.py`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 SHADES = 8
 EVEN = 3  # the shade in which a material has its own brightness
 STEP = 0.07  # by which the next shade is brighter
-WAVELENGTHS = (0.44, 0.48, 0.56, 0.65, 0.69, 0.74, 0.80, 0.87, 1.24, 1.62, 2.20)  # µm
+WAVELENGTHS = (0.44, 0.48, 0.56, 0.665, 0.70, 0.74, 0.80, 0.87, 1.24, 1.62, 2.20)  # µm
 
 
 class Material(IntEnum):

@@ -28,7 +28,9 @@ SURFACE_PIXELS = 8  # across one patch of ground
 CLOUDS = tuple((min(1.0, 0.12 + 0.13 * n), 0.66 + 0.02 * max(0, n - 7)) for n in range(16))
 SHADOWS = (0.86, 0.72, 0.6, 0.52)
 SKIES = ((1.0, 0.0, 0.0), *((light, 0.0, 0.0) for light in SHADOWS), *((1.0, *cloud) for cloud in CLOUDS))
-THICKER = 0.08  # of a texture's deviation, to the next thickness
+LOOK = 0.01  # of a texture's deviation: the unit in which clouds are kept
+# To the next thickness, in that unit, at most. Where there are few clouds they are thin, and would hardly be seen.
+THICKER = 8
 FRAYED = 0.12  # of it, by which the edges of clouds vary
 SHADOW_FALLS = 11  # spots, each way
 QUOTA_STEP = 64  # chips hold a multiple of this many cloudy pixels, where nothing hides part of them
@@ -115,7 +117,7 @@ class Weather:
         self._ranks = np.empty((2 * TEXTURES, BLOCKS, BLOCKS, pixels), np.int32)
         # Pixels of a chip that belong to the lowest 0, 1/128, 2/128, … of the whole texture.
         self._quotas = np.empty((2 * TEXTURES, COVER_LEVELS + 1, BLOCKS, BLOCKS), np.int64)
-        # The textures as clouds are seen, with frayed edges, and where they end: in steps of thickness.
+        # The textures as clouds are seen, with frayed edges, and where they end; in units of `LOOK`.
         self._looks = np.empty((2 * TEXTURES, size, size), np.int16)
         self._edges = np.empty((2 * TEXTURES, COVER_LEVELS + 1), np.int16)
         for index in range(TEXTURES):
@@ -132,8 +134,8 @@ class Weather:
             self._ranks[index] = ranks.reshape(BLOCKS, BLOCKS, pixels)
             self._quotas[index] = quotas.reshape(-1, BLOCKS, BLOCKS)
             frayed = np.arange(size) * 5 % size  # the same texture once more, a fifth as large
-            self._looks[index] = np.round((field + FRAYED * field[np.ix_(frayed, frayed)]) / THICKER)
-            self._edges[index] = np.round(np.append(steps, steps[-1]) / THICKER)
+            self._looks[index] = np.round((field + FRAYED * field[np.ix_(frayed, frayed)]) / LOOK)
+            self._edges[index] = np.round(np.append(steps, steps[-1]) / LOOK)
         self._ranks[TEXTURES:] = pixels - 1 - self._ranks[:TEXTURES]
         self._quotas[TEXTURES:] = pixels - self._quotas[:TEXTURES, ::-1]
         self._looks[TEXTURES:] = -self._looks[:TEXTURES]
@@ -169,14 +171,13 @@ class Weather:
         fall = SHADOW_FALLS * step  # pixels, to the north-west, or to the south-west in the south
         tilt = fall if site.middle[1] > 0 else -fall
         edge, side = self._edges[texture, scene.level], look.shape[0]
-        thick, shade = (
-            np.clip(edge - look[(rows + south)[:, None] % side, (columns + east) % side], 0, len(CLOUDS))
+        depth, fallen = (
+            edge - look[(rows + south)[:, None] % side, (columns + east) % side]
             for south, east in ((0, 0), (tilt, fall))
         )
-        skies: NDArray[np.uint8] = np.where(thick, len(SHADOWS) + thick, np.minimum(shade, len(SHADOWS))).astype(
-            np.uint8
-        )
-        return skies
+        thicker = np.int16(np.clip(depth.max() // (len(CLOUDS) + 4), 1, THICKER))
+        thick, shade = (np.clip(one // thicker, 0, len(CLOUDS)) for one in (depth, fallen))
+        return np.asarray(np.where(thick, len(SHADOWS) + thick, np.minimum(shade, len(SHADOWS))), np.uint8)
 
     def draw(self, scene: Scene, surface: NDArray[Any]) -> Drawing:
         """Draw one scene over the `surface` of its site."""

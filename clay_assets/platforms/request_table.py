@@ -1,17 +1,6 @@
 """The request table of a platform, and the periods that requests ask for.
 
-A request table has one row per search:
-
-| column | type | meaning |
-|---|---|---|
-| `request_id` | string | unique within the platform, such as `{location}-{year}-Q{quarter}` |
-| `platform`, `location` | string | the platform's key; the sampled place |
-| `year` | int16 | the year partition it belongs to |
-| `period` | string | what of the year is asked for: `Q1` … `Q4`, `M01` … `M12`, `latest`, … |
-| `start`, `end` | timestamp[ms, UTC] | the period; `end` is excluded |
-| `filters` | string | JSON list of alternatives, each `{property: value}` that an item must equal |
-| `draw` | uint64 | the keyed hash by which it was drawn; 0 where nothing was left to chance |
-| `geometry` | EPSG:4326 | what items must intersect |
+A request table has one row per search; its columns are described in `scenes/columns.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The check that no partition is left failed. The schedule `daily_checks` runs it; it can also be run in the UI.
 
-It is of all partitions together, so it has none itself. Which cell breaks a rule is shown by the partitions of the other
-checks, which are a preview in Dagster 1.13.
+It is of all partitions together, so it has none itself. The other checks show by their own partitions which cell breaks
+a rule; those are a preview in Dagster 1.13.
 """
 
 import dagster as dg

@@ -1,15 +1,6 @@
-"""The items with the hrefs that will be read: as in the catalogue, or of files in our own storage.
+"""Settles which files are read for each scene: the catalogue's, copies in our storage, or resampled images.
 
-Those are copies (`copies`), or images made anew (`derived`) where the platform has them so. The ledger has one row per
-scene:
-
-| column | type | meaning |
-|---|---|---|
-| `item_id` | string | the scene |
-| `outcome` | string | `referenced`, `copied`, `derived` or `failed` |
-| `files`, `bytes` | int32, int64 | files and bytes in our storage; 0 where there are none |
-| `note` | string | what is out of the ordinary, such as a source too coarse to be resampled |
-| `error` | string | why it failed; such a scene is set aside |
+The ledger has one row per scene; its columns are described in `scenes/columns.py`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,7 @@
 """Which scene each request gets, and the ledger that says why.
 
-The decision is the same whichever end of a catalogue answered. The ledger has one row per request:
-
-| column | type | meaning |
-|---|---|---|
-| `request_id`, `platform`, `location`, `period` | string | as in the request table |
-| `year` | int16 | the partition |
-| `outcome` | string | `picked`, `none` (nothing could be taken) or `failed` (no answer, or a rule has a bug) |
-| `reason` | string | why nothing was taken, or the error; null where picked |
-| `candidates` | int32 | items that the catalogue offered |
-| `rejected` | string | JSON object: reason → number of candidates refused for it |
-| `item_id` | string | the scene taken; several requests may name the same |
-| `cloud_cover` | float64 | its eo:cloud_cover, percent |
+The decision is the same whichever catalogue answered. The ledger has one row per request; its columns are described in
+`scenes/columns.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, MODIS, NAIP, SENTINEL
 
 TREES, MEADOWS, CROPS, TOWN, BARE = 10, 30, 40, 50, 60  # codes of WorldCover
 WATER, SNOW, CLOUD, CLEAR = 6, 11, 9, (4, 5)  # of the SCL
-DEEP_IN = 0.012  # degrees, a quarter of a cell of land cover: what lies so far inside one class mostly shows that
+DEEP_IN = 0.02  # degrees; cells of land cover are 0.05° wide, and their borders wind: so far inside, a class is alone
 COLOURS = ("red", "green", "blue")
 
 
@@ -33,7 +33,7 @@ def _scl(item):
         return src.read(1).repeat(2, axis=0).repeat(2, axis=1)
 
 
-def _cover(planet, item):
+def _cover(planet, item, deep_in=DEEP_IN):
     """WorldCover code of each pixel at 10 m, 0 where its surroundings have several, from the planet's rasters."""
     with rasterio.open(item["assets"]["red"]["href"]) as src:
         x = src.bounds.left + (np.arange(src.width) + 0.5) * src.res[0]
@@ -41,8 +41,8 @@ def _cover(planet, item):
         places = np.meshgrid(x[::10], y[::10])
         lon, lat = (np.array(v) for v in transform(src.crs, "EPSG:4326", *(p.ravel() for p in places)))
     found = []
-    for east in (-DEEP_IN, 0, DEEP_IN):
-        for north in (-DEEP_IN, 0, DEEP_IN):
+    for east in (-deep_in, 0, deep_in):
+        for north in (-deep_in, 0, deep_in):
             codes = np.zeros(lon.size, np.uint8)
             for path in planet.worldcover.iterdir():
                 with rasterio.open(path) as src:
@@ -77,8 +77,10 @@ def spectra(planet, clear):
         for code in (WATER, SNOW):
             by.setdefault(("scl", code), []).append(bands[:, scl == code])
         land = np.isin(scl, CLEAR)
-        for code in (TREES, MEADOWS, CROPS, TOWN, BARE):
+        for code in (TREES, MEADOWS, CROPS, BARE):
             by.setdefault(("cover", code), []).append(bands[:, land & (cover == code)])
+        # Towns are of single cells.
+        by.setdefault(("cover", TOWN), []).append(bands[:, land & (_cover(planet, item, DEEP_IN / 2) == TOWN)])
     return {what: np.concatenate(values, axis=1) for what, values in by.items()}
 
 

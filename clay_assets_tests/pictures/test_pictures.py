@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Mapping
 from itertools import combinations
 
 import geopandas as gpd
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 
 from clay_assets.chips import contact_sheet, pictures
 from clay_assets.chips.cells import ChipCell
+from clay_assets.errors import InputError
 from clay_assets.landcover.pictures import land_cover_map
 from clay_assets.orchestration.metadata import PICTURE_BYTES, picture
 from clay_assets.pictures import bars, maps, style
@@ -120,17 +122,17 @@ def test_the_land_of_the_maps_is_the_worlds() -> None:
     land = shapely.union_all([shapely.Polygon(ring) for ring in maps._land()[0]])
     seas = shapely.union_all([shapely.Polygon(ring) for ring in maps._land()[1]])
     on_land = [(100, 72), (-100, 66), (-175, 66), (175, 68), (25, 67), (20, -20), (135, -17), (-60, -20), (0, -86)]
-    at_sea = [(-15, 66), (0, 70), (-120, -16.4), (70, -16.4), (160, -16.4), (160, 75), (-140, 71), (0, 0), (-179, 0)]
+    at_sea = [(-8, 67), (0, 70), (-120, -16.4), (70, -16.4), (160, -16.4), (160, 75), (-140, 71), (0, 0), (-179, 0)]
     assert shapely.contains_xy(land, *zip(*on_land, strict=True)).all()
     assert not shapely.contains_xy(land, *zip(*at_sea, strict=True)).any()
     assert seas.contains(shapely.Point(51, 42))  # the Caspian Sea
     bounds = land.bounds
     assert (bounds[0], bounds[2]) == (-180, 180)
     # What is drawn at the world's scale is that land, row for row: no outline runs across the map.
-    drawn = maps.tile_map(tiles(12), "tiles")[:]
+    drawn = maps.tile_map(tiles(12), "tiles")
     rows = where(drawn, style.LAND)[maps.TOP : maps.TOP + maps.HEIGHT].mean(axis=1)
-    assert rows.max() < 0.75
-    assert np.abs(np.diff(rows[10:-40])).max() < 0.12
+    assert rows[:-40].max() < 0.6
+    assert np.abs(np.diff(rows[:-40])).max() < 0.15
 
 
 def test_a_single_bar_is_no_wider_than_one_of_many() -> None:
@@ -219,7 +221,7 @@ GAIN_AND_OFFSET = {
 }
 
 
-def chip_of(kinds: dict[str, tuple[float, ...]], sensor: str, *, cloud: str = "") -> contact_sheet.Frame:
+def chip_of(kinds: Mapping[str, tuple[float, ...]], sensor: str, *, cloud: str = "") -> contact_sheet.Frame:
     """A chip with stripes of several kinds of ground, noisy, as a sensor would store it."""
     rng = np.random.default_rng(7)
     gain, offset = (np.array(values)[:, None, None] for values in GAIN_AND_OFFSET[sensor])
@@ -245,7 +247,7 @@ def test_contact_sheets_have_true_colours(sensor: str) -> None:
     kinds = {"woods": WOODS, "water": WATERS, "soil": SOIL, "cloud": CLOUD}
     woods, water, soil, cloud = colours_of(chip_of(kinds, sensor, cloud="cloud"), len(kinds))
     assert woods[1] > woods[0] + 10
-    assert woods[1] > woods[2] + 10
+    assert woods[1] > woods[2] + (0 if "aerial" in sensor else 10)
     assert water[2] > water[1] > water[0] - 1
     assert water[2] > water[0] + 20
     assert soil[0] > soil[1] > soil[2]
@@ -368,5 +370,5 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
     absent = contact_sheet.read_sheet(chosen, [], seed, 256)
     assert absent is not None
     assert "no longer among the items" in absent.note
-    with pytest.raises(FileNotFoundError):  # our own files are not the source's
+    with pytest.raises(InputError, match="cannot be read"):  # our own files are not the source's
         contact_sheet.read_sheet(ChipCell("modis", 2020, chosen.store, chosen.ledger), scenes, seed, 256)
