@@ -51,6 +51,16 @@ def drawn(picture: Locator) -> tuple[int, int]:
     return width, height
 
 
+def whole(table: Locator, headings: list[str] | None = None) -> None:
+    """A table of which every column can be read, and nothing is cut off."""
+    found = table.get_by_role("columnheader")
+    expect(found.first).to_be_visible()
+    if headings is not None:
+        expect(found).to_have_text(headings)
+    for cell in (*found.all(), *table.get_by_role("cell").all()):
+        expect(cell).to_be_in_viewport(ratio=1)
+
+
 def test_the_graph_shows_the_chain_in_its_groups(ui: Ui) -> None:
     page = ui.page
     page.set_viewport_size({"width": 1080, "height": 1040})  # so that no button covers the graph
@@ -112,14 +122,19 @@ def test_pictures_and_tables_are_visible(ui: Ui) -> None:
 
     ui.asset("mgrs_sample")
     rules = ui.value("rules")
-    expect(rules.get_by_role("columnheader").first).to_have_text("rule")
+    whole(rules, ["rule", "tiles", "candidates", "drawn"])
     for rule in ui.chain.clay.recipe().tile_rules:
         expect(rules.get_by_role("cell", name=rule.rule, exact=True).first).to_be_visible()
     ui.keep("rules_of_mgrs_sample")
+    ui.close()
+
+    ui.asset("naip_sample")  # its table of layers is the widest
+    whole(ui.value("layers"))
+    ui.keep("layers_of_naip_sample")
 
     ui.page.goto("/assets/scene_picks?view=partitions&partition=sentinel-2-l2a%7C2021")
     reasons = ui.value("reasons")
-    expect(reasons.get_by_role("columnheader").first).to_have_text("reason")
+    whole(reasons, ["reason", "candidates refused", "requests without a scene"])
     expect(reasons.get_by_role("cell", name="no item in the catalogue", exact=True)).to_be_visible()
     ui.keep("reasons_of_scene_picks")
 
