@@ -62,7 +62,7 @@ def test_an_unexpected_error_is_logged_with_its_traceback(
 
 
 def test_a_run_s_event_log_has_the_lines_of_our_loggers(built: Chain, tmp_path: Path) -> None:
-    overrides = {**NO_TELEMETRY, "python_logs": {"managed_python_loggers": ["clay_assets"]}}
+    overrides = {**NO_TELEMETRY, "python_logs": {"managed_python_loggers": ["clay_assets"], "python_log_level": "INFO"}}
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as instance:
         definitions = build_definitions(**built.clay.overrides)
         step = Step("chips", f"{S2}|2020")

@@ -16,7 +16,7 @@ from pathlib import Path
 DAGSTER_YAML = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
-python_logs: {managed_python_loggers: [clay_assets]}
+python_logs: {managed_python_loggers: [clay_assets], python_log_level: INFO}
 """
 INTERRUPTED = 130  # exit status, as of a shell command that was interrupted
 QUIET = ("dagster", "dagster.builtin")
