@@ -23,14 +23,14 @@ from clay_assets.demo.sites import Site, wedge_widths
 TEXTURES = 3  # and as many turned inside out
 BLOCKS = 4  # chips across a texture, which is periodic
 SURFACE_PIXELS = 8  # across one patch of ground
+OPAQUE = 7  # the first thickness of a cloud that hides the ground
 # How clouds look, by their thickness from the fringe to the core: share of the ground that they hide, and how bright
 # they are. Beside them their shadows, with the share of the light that is left.
-CLOUDS = tuple((min(1.0, 0.12 + 0.13 * n), 0.66 + 0.02 * max(0, n - 7)) for n in range(16))
+CLOUDS = tuple((min(1.0, 0.12 + 0.13 * n), 0.66 + 0.02 * max(0, n - OPAQUE)) for n in range(16))
 SHADOWS = (0.86, 0.72, 0.6, 0.52)
 SKIES = ((1.0, 0.0, 0.0), *((light, 0.0, 0.0) for light in SHADOWS), *((1.0, *cloud) for cloud in CLOUDS))
 LOOK = 0.01  # of a texture's deviation: the unit in which clouds are kept
-# To the next thickness, in that unit, at most. Where there are few clouds they are thin, and would hardly be seen.
-THICKER = 8
+THICKER = 8  # to the next thickness, in that unit; less where half of the clouds would not be opaque
 FRAYED = 0.12  # of it, by which the edges of clouds vary
 SHADOW_FALLS = 11  # spots, each way
 QUOTA_STEP = 64  # chips hold a multiple of this many cloudy pixels, where nothing hides part of them
@@ -175,7 +175,8 @@ class Weather:
             edge - look[(rows + south)[:, None] % side, (columns + east) % side]
             for south, east in ((0, 0), (tilt, fall))
         )
-        thicker = np.int16(np.clip(depth.max() // (len(CLOUDS) + 4), 1, THICKER))
+        some = depth[::4, ::4]
+        thicker = np.int16(np.clip(np.median(some[some > 0]) // OPAQUE if (some > 0).any() else 1, 1, THICKER))
         thick, shade = (np.clip(one // thicker, 0, len(CLOUDS)) for one in (depth, fallen))
         return np.asarray(np.where(thick, len(SHADOWS) + thick, np.minimum(shade, len(SHADOWS))), np.uint8)
 

@@ -252,7 +252,7 @@ def test_contact_sheets_have_true_colours(sensor: str) -> None:
     assert water[2] > water[0] + 20
     # Not all of a thick haze can be told from the ground: soil that is stored as blue is at least grey.
     assert np.ptp(soil) < 10 if aerial else soil[0] > soil[1] > soil[2]
-    assert cloud.min() > 250
+    assert cloud.min() > (200 if aerial else 250)
     assert woods.mean() < 130  # neither is it black
     assert woods.max() > 30
     assert soil.mean() > woods.mean() + 40

@@ -245,7 +245,7 @@ def test_a_damaged_table_is_named(done: Made) -> None:
 def test_a_table_that_may_not_be_read_is_named(done: Made) -> None:
     key = layout.table("scene_requests", S2)
     done.store.delete([key])
-    (done.folder / key).mkdir()
+    (done.folder / key).mkdir(parents=True)
     with pytest.raises(StorageError, match=r"cannot read .*scene_requests/sentinel-2-l2a.parquet"):
         done.accounts()
 
