@@ -22,6 +22,7 @@ LANDSAT_9_FROM = 2022  # first whole year
 FIRST_DAY, LAST_DAY = 2, 87  # of a quarter; the UTC date may be a day off the local one
 
 NO_WEDGE = (0, 0)
+THICK = COVER_LEVELS * 3 // 5  # scenes with more clouds are taken by few searches
 WIDE = 0.25  # of a scene; one with a wider wedge is not what a search takes
 CLOUDS_FROM = 2021  # year; before, as the demo's recipe has it, nobody looks
 
@@ -181,4 +182,6 @@ def _with_clouds(quarter: list[Scene]) -> list[Scene]:
     ]
     if not taken or quarter[0].year < CLOUDS_FROM:
         return quarter
-    return [replace(one, shows_clouds=0 < one.level == min(taken) <= COVER_LEVELS // 2) for one in quarter]
+    # Where the least cloudy scene lacks a corner, the tiles in that corner take the next one.
+    shown = taken if quarter[0].quarter_kind == "wedge" else [min(taken)]
+    return [replace(one, shows_clouds=0 < one.level <= THICK and one.level in shown) for one in quarter]

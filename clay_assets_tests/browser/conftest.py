@@ -9,11 +9,13 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FloatRect, Locator, Page, ViewportSize, expect, sync_playwright
 
+from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import Planet
-from clay_assets_tests.chain import Chain
+from clay_assets_tests.chain import Chain, overrides
 from clay_assets_tests.conftest import REPOSITORY, SCREENSHOT, not_run
 from clay_assets_tests.servers.dagster import DagsterServers
 
@@ -42,11 +44,13 @@ class Ui:
     Attributes:
         page: of the browser.
         chain: what the UI shows a copy of.
+        copied: the copy, on the instance of the UI.
         keep: takes a screenshot with this name, of the page or of a part of it.
     """
 
     page: Page
     chain: Chain
+    copied: Chain
     keep: Callable[..., None]
 
     def asset(self, name: str, view: str = "Overview") -> None:
@@ -104,15 +108,21 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def servers(
-    built: Chain, planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DagsterServers]:
-    """Dagster on a copy of `built`: what is clicked here changes nothing there."""
+def copied(built: Chain, planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """A copy of `built`: what is clicked or damaged here changes nothing there."""
     home = tmp_path_factory.mktemp("ui") / "dagster_home"
     shutil.copytree(Path(built.storage).parent, home)
     (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
     storage = str(home / Path(built.storage).name)
-    running = DagsterServers(home, {**planet.environment(), "CLAY_RECIPE": str(recipe), "CLAY_STORAGE": storage})
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield Chain(build_definitions(**overrides(planet, recipe, storage)), instance, storage)
+
+
+@pytest.fixture(scope="module")
+def servers(copied: Chain, planet: Planet, recipe: Path) -> Iterator[DagsterServers]:
+    """Dagster on the copy."""
+    home = Path(copied.storage).parent
+    running = DagsterServers(home, {**planet.environment(), "CLAY_RECIPE": str(recipe), "CLAY_STORAGE": copied.storage})
     yield running
     running.stop()
 
@@ -141,7 +151,9 @@ def context(browser: Browser, servers: DagsterServers) -> Iterator[BrowserContex
 
 
 @pytest.fixture
-def ui(context: BrowserContext, built: Chain, record_property: Callable[[str, object], None]) -> Iterator[Ui]:
+def ui(
+    context: BrowserContext, built: Chain, copied: Chain, record_property: Callable[[str, object], None]
+) -> Iterator[Ui]:
     """A page in it."""
     folder = Path(os.environ.get("CLAY_ARTIFACTS", REPOSITORY / "artifacts")) / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,5 +164,5 @@ def ui(context: BrowserContext, built: Chain, record_property: Callable[[str, ob
         page.screenshot(path=path, clip=part, animations="disabled")
         record_property(SCREENSHOT, str(path))
 
-    yield Ui(page, built, keep)
+    yield Ui(page, built, copied, keep)
     page.close()

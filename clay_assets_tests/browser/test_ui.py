@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from playwright.sync_api import FloatRect, Locator, expect
 from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.platforms import PLATFORMS
 from clay_assets_tests.browser.conftest import A_RUN, Ui
+from clay_assets_tests.orchestration.test_checks import run_checks
 
 GROUPS = {
     "landcover": ["mgrs_grid", "worldcover_stats"],
@@ -189,3 +191,28 @@ def test_schedules_and_sensors_are_listed_and_stopped(ui: Ui) -> None:
     expect(page.get_by_role("checkbox")).to_have_count(1 + 2 * len(AUTOMATION))
     expect(page.get_by_role("checkbox", checked=True)).to_have_count(0)
     ui.keep("automation")
+
+
+def test_the_number_of_rows_is_that_of_the_asset_or_of_the_partition(ui: Ui) -> None:
+    rows = ui.chain.metadata("merged_index")["dagster/row_count"]
+    ui.asset("merged_index")
+    expect(ui.text("Row count")).to_be_visible()
+    expect(ui.text(f"{rows:,}").first).to_be_visible()
+    ui.keep("rows_of_merged_index")
+    ui.asset("chip_index")
+    expect(ui.text("Latest materialization")).to_be_visible()
+    expect(ui.text("Row count")).to_have_count(0)  # would be that of the last cell
+
+
+def test_the_cell_that_breaks_a_rule_is_seen_in_the_grid(ui: Ui) -> None:
+    cell = "sentinel-2-l2a|2021"
+    chips = sorted((Path(ui.copied.storage) / "chips" / "chip_index").glob("sentinel-2-l2a/2021/*.parquet"))
+    chips[0].unlink()
+    assert not run_checks(ui.copied, "chip_index", cell)["rows_of_ledger"].passed
+    ui.asset("chip_index", "Checks")
+    ui.text("rows_of_ledger").click()
+    ui.page.get_by_role("tab", name="Partitions").last.click()
+    expect(ui.page.get_by_text(re.compile(r"^Failed\s*\(1\)$")).filter(visible=True)).to_be_visible()
+    ui.text("sentinel-2-l2a").last.click()
+    expect(ui.text("2021")).to_be_visible()
+    ui.keep("grid_of_a_failed_check")

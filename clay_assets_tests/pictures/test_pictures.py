@@ -271,6 +271,15 @@ def test_a_sheet_of_one_kind_of_ground_keeps_its_colour_and_is_not_garish(sensor
         assert 40 < shown.mean() < 190
 
 
+@pytest.mark.parametrize("platform", ["sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"])
+def test_scenes_of_the_planet_that_are_indexed_show_the_clouds_that_are_counted(built: Chain, platform: str) -> None:
+    found = items(built, platform, 2021)
+    cloudy = [item for item in found if 0 < item["properties"]["eo:cloud_cover"] <= 50]
+    assert len(cloudy) > len(found) / 3
+    for item in cloudy:
+        assert f"/{item['id']}/" in item["assets"]["red"]["href"]
+
+
 def test_backscatter_is_grey_in_decibels() -> None:
     power = np.repeat(10.0 ** np.linspace(-2.5, 0, 256)[None], 256, axis=0)[None].astype(np.float32)
     power[0, 0] = 0  # as some software writes where there is nothing
