@@ -8,6 +8,8 @@ Specification: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/i
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,6 +38,7 @@ MEMBERS = (
 )
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
+ITEM_TYPE, ASSUMED_VERSION = "Feature", "1.0.0"  # of items that do not say
 ID_BYTES = 700  # percent-encoded; a key of S3 has at most 1,024, and a path of ours is around it
 FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
 
@@ -53,8 +56,8 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
         aliases: names that the catalogue has given to these assets → the name used here.
 
     Returns:
-        A new item: a text id, only the wanted assets under their names here, a geometry that shapely can read (or
-        null), and a time that `item_datetime` can tell.
+        A new item: a text id, only the wanted assets under their names here, a valid footprint on the globe (or null;
+        see `footprints.as_meant`), and a time that `item_datetime` can tell.
 
     Raises:
         InputError: the item lacks one of these, or they are invalid; names item and field.
@@ -68,10 +71,14 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
     for field, value in (("properties", properties), ("assets", assets)):
         if not isinstance(value, dict):
             raise InputError(f"{name}: invalid item ({field} is not an object).")
-    _check_geometry(name, item.get("geometry"))
-    item_datetime(item)
-    named = {(aliases or {}).get(key, key): asset for key, asset in assets.items()}
-    return {**item, "assets": {key: named[key] for key in bands if key in named}}
+    read = {**item, **_members(name, item)}
+    item_datetime(read)
+    if not properties.get("datetime"):  # only an interval that has two ends may go without
+        moment = None if properties.get("end_datetime") else properties["start_datetime"]
+        read["properties"] = {**properties, "datetime": moment}
+    named = {(aliases or {}).get(key, key): asset for key, asset in assets.items() if _has_href(asset)}
+    read["assets"] = {key: named[key] for key in bands if key in named}
+    return _with_footprint(read)
 
 
 def as_stac_1_1(item: Item) -> Item:
@@ -80,19 +87,21 @@ def as_stac_1_1(item: Item) -> Item:
     Raises:
         InputError: it is not a valid STAC item; names the item.
     """
-    import pystac
-    from shapely.errors import ShapelyError
+    try:
+        return _migrated(item)
+    except Exception as error:  # pystac raises whatever a wrong member leads to, besides errors of its own
+        raise InputError(f"{item.get('id', 'an item without id')}: not a valid STAC item ({error!r}).") from error
+
+
+def _migrated(item: Item) -> Item:
     from shapely.geometry import shape
 
-    try:
-        document = parse_item(item).to_dict(include_self_link=True, transform_hrefs=False)
-        footprint = shape(document["geometry"])
-        if len(document.get("bbox") or ()) != BBOX_NUMBERS:  # none, or with heights: a table has one kind
-            document["bbox"] = list(footprint.bounds)
-        if not isinstance(document["id"], str):
-            raise TypeError("id is not text")
-    except (pystac.STACError, ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{item.get('id', 'an item without id')}: not a valid STAC item ({error!r}).") from error
+    document = parse_item(item).to_dict(include_self_link=True, transform_hrefs=False)
+    footprint = shape(document["geometry"])
+    if not _is_bbox(document.get("bbox")):  # none, or with heights: a table has one kind
+        document["bbox"] = list(footprint.bounds)
+    if not isinstance(document["id"], str):
+        raise TypeError("id is not text")
     for name in sorted(set(document) - set(MEMBERS)):
         document["properties"].setdefault(name, document.pop(name))
     _resolve_band_numbers(document)
@@ -132,22 +141,64 @@ def item_datetime(item: Item) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _check_geometry(name: str, geometry: Any) -> None:
-    from shapely.errors import ShapelyError
-    from shapely.geometry import shape
+def _members(name: str, item: Item) -> dict[str, Any]:
+    """The members of an item that decide nothing, as STAC has them; what is not so is left out."""
+    if item.get("type") not in (None, ITEM_TYPE):
+        raise InputError(f"{name}: invalid item (type is {item['type']!r}). Leave it out of the catalogue.")
+    version, extensions, links = (item.get(member) for member in ("stac_version", "stac_extensions", "links"))
+    return {
+        "type": ITEM_TYPE,
+        "stac_version": version if isinstance(version, str) and version else ASSUMED_VERSION,
+        "stac_extensions": [entry for entry in _listed(extensions) if isinstance(entry, str)],
+        "links": [link for link in _listed(links) if _has_href(link) and isinstance(link.get("rel"), str)],
+    }
 
+
+def _is_bbox(value: Any) -> bool:
+    numbers = [number for number in _listed(value) if isinstance(number, int | float) and math.isfinite(number)]
+    return len(numbers) == len(_listed(value)) == BBOX_NUMBERS
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _has_href(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("href"), str) and bool(value["href"])
+
+
+def _with_footprint(item: Item) -> Item:
+    """An item whose geometry is its footprint as it is meant; where that changes it, the bounding box follows."""
+    import antimeridian
+    import numpy as np
+    import shapely
+    from shapely.errors import ShapelyError
+
+    from clay_assets.footprints import as_meant
+
+    if item.get("geometry") is None:
+        return {**item, "geometry": None}
     try:
-        if geometry is not None:
-            shape(geometry)
+        told = shapely.geometry.shape(item["geometry"])
     except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{name}: invalid item (geometry: {type(error).__name__}).") from error
+        raise InputError(f"{item['id']}: invalid item (geometry: {type(error).__name__}).") from error
+    if told.is_empty:
+        return {**item, "geometry": None}
+    meant = as_meant(np.array([told], dtype=object))[0]
+    if meant is None:
+        raise InputError(f"{item['id']}: invalid item (geometry: not longitudes and latitudes).")
+    if not told.has_z and shapely.equals_identical(told, meant):
+        return item
+    geometry = json.loads(shapely.to_geojson(meant))
+    areal = geometry["type"] in ("Polygon", "MultiPolygon")
+    return {**item, "geometry": geometry, "bbox": antimeridian.bbox(geometry) if areal else list(meant.bounds)}
 
 
 def _resolve_band_numbers(item: Item) -> None:
     # Before STAC 1.0 an asset's eo:bands were positions in the item's eo:bands; mixed with today's objects they
     # would not fit one column.
-    bands = item["properties"].get("eo:bands", [])
+    bands = _listed(item["properties"].get("eo:bands"))
     for asset in item["assets"].values():
-        numbers = asset.get("eo:bands", [])
-        if any(isinstance(number, int) for number in numbers):
-            asset["eo:bands"] = [bands[number] for number in numbers if number < len(bands)]
+        numbers = _listed(asset.get("eo:bands"))
+        if numbers and all(isinstance(number, int) for number in numbers):
+            asset["eo:bands"] = [bands[number] for number in numbers if 0 <= number < len(bands)]

@@ -7,7 +7,8 @@ geometry and the requests' property filters on what is left. Needs no server.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,34 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from clay_assets.catalogues.base import Answer, answer_of, read_candidate
+from clay_assets.catalogues.snapshot_types import (
+    EPOCH,
+    SIDES,
+    TIMES,
+    check_columns,
+    footprints,
+    has_box,
+    has_views,
+    moments,
+    parsed,
+    plain,
+    value_of,
+    whole_items,
+)
 from clay_assets.errors import ClayError, InputError, SourceError
+from clay_assets.footprints import as_meant
+from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
 from clay_assets.stac import Item
-from clay_assets.storage.stac_geoparquet import items_of
 from clay_assets.transport.access import Access
 from clay_assets.transport.locations import is_s3, join, local_path, split_s3
 
-NEEDED = {  # column → whether its type can be searched
-    "id": lambda kind: True,
-    "geometry": lambda kind: True,
-    "bbox": pa.types.is_struct,
-    "datetime": lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
-    "assets": pa.types.is_struct,
-}
+SUFFIXES = (".parquet", ".geoparquet")
+HIDDEN = (".", "_")  # of files and folders that tools leave behind
+BOX_ROUNDING = 1e-4  # degrees; boxes may be of single precision
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+POLAR = 45.0  # latitude beyond which a box may be that of a ring around the pole
 
 
 class SnapshotCatalogue:
@@ -53,14 +67,7 @@ class SnapshotCatalogue:
         datasets = _open_files(location, access or Access())
         self.files = [_SnapshotFile(dataset) for dataset in datasets if dataset.count_rows()]
         for file in self.files:
-            where = f"{location}: {file.dataset.files[0]} is not STAC-GeoParquet"
-            remedy = "Write it with stac-geoparquet or rustac."
-            missing = [name for name in NEEDED if name not in file.names]
-            if missing:
-                raise InputError(f"{where} (no column {', '.join(missing)}). {remedy}")
-            odd = [name for name, fits in NEEDED.items() if not fits(file.dataset.schema.field(name).type)]
-            if odd:
-                raise InputError(f"{where} (type of column {', '.join(odd)}). {remedy}")
+            check_columns(file.schema, f"{location}: {file.dataset.files[0]}")
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
@@ -75,17 +82,16 @@ class SnapshotCatalogue:
         bounds = shapely.total_bounds(geometries)
         for file in self.files:
             for batch in file.scan(platform, int(starts.min()), int(ends.max()), bounds):
-                shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False), on_invalid="ignore")
+                shapes, taken = as_meant(footprints(batch["geometry"])), moments(batch)
                 rows, numbers = tree.query(shapes, predicate="intersects")
-                moments = batch["moment"].cast(pa.int64()).to_numpy()[rows]
-                inside = (moments >= starts[numbers]) & (moments < ends[numbers])
+                inside = (taken[rows] >= starts[numbers]) & (taken[rows] < ends[numbers])
                 inside &= alternatives.match(batch, rows, numbers)
                 rows, numbers = rows[inside], numbers[inside]
                 wanted = np.unique(rows)
-                documents = dict(zip(wanted.tolist(), _documents(platform, batch, shapes, wanted), strict=True))
+                documents = dict(zip(wanted.tolist(), _documents(platform, batch, shapes, taken, wanted), strict=True))
                 candidates = {row: read_candidate(platform, document) for row, document in documents.items()}
                 for row, number in zip(rows.tolist(), numbers.tolist(), strict=True):
-                    found[number].setdefault(documents[row]["id"], candidates[row])
+                    found[number].setdefault(repr(documents[row]["id"]), candidates[row])
         for number, request in enumerate(requests):
             yield answer_of(request, found.pop(number).values())
 
@@ -106,84 +112,129 @@ class _SnapshotFile:
 
     def __init__(self, dataset: ds.Dataset) -> None:
         self.dataset = dataset
-        self.names = set(dataset.schema.names)
+        self.schema = pa.schema(
+            [field.with_type(plain(field.type)) for field in dataset.schema], dataset.schema.metadata
+        )
+        self.names = set(self.schema.names)
+        self.has_views = any(has_views(field.type) for field in dataset.schema)
 
     def scan(
         self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]
     ) -> Iterator[pa.RecordBatch]:
-        """The items of a collection between two moments (milliseconds since 1970) that touch some bounds."""
-        scanner = self.dataset.scanner(
-            columns=self._columns(platform), filter=self._prefilter(platform, first, last, bounds)
-        )
+        """The items of a collection between two moments (milliseconds since 1970) that may touch some bounds."""
+        for batch in self._batches(self._prefilter(platform, first, last, bounds), self._columns(platform)):
+            if batch.num_rows:
+                yield batch
+
+    def items(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
+        """Whole items by their ids."""
+        batches = self._batches(self._field("id").isin(ids) & self._of(platform))
+        found = [batch.cast(self.schema) for batch in batches if batch.num_rows]
+        return whole_items(pa.Table.from_batches(found)) if found else []
+
+    def _batches(
+        self, condition: pc.Expression, columns: Mapping[str, pc.Expression] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns, all of them by default, of the rows that fulfil a condition."""
+        wanted = None if columns is None else dict(columns)
         try:
-            for batch in scanner.to_batches():
-                if batch.num_rows:
-                    yield batch
+            if not self.has_views:
+                yield from self.dataset.scanner(columns=wanted, filter=condition).to_batches()
+                return
+            for batch in self.dataset.to_batches():  # Arrow cannot filter views
+                table = pa.Table.from_batches([batch]).cast(self.schema)
+                yield from ds.dataset(table).scanner(columns=wanted, filter=condition).to_batches()
         except (OSError, pa.ArrowException) as error:
             raise SourceError(
                 f"{self.dataset.files[0]}: the snapshot could not be read ({error}). "
                 "Run again; if it persists, the file is damaged."
             ) from error
 
-    def items(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """Whole items by their ids."""
-        return items_of(self.dataset.to_table(filter=pc.field("id").isin(ids) & self._of(platform)))
+    def _field(self, name: str) -> pc.Expression:
+        """A column of a plain type; only then can it be compared."""
+        field = pc.field(name)
+        kind = self.schema.field(name).type
+        return field if self.has_views or kind == self.dataset.schema.field(name).type else field.cast(kind)
 
     def _of(self, platform: AnyPlatform) -> pc.Expression:
         if platform.scenes.collection is not None and "collection" in self.names:
-            return pc.field("collection") == platform.scenes.collection
+            return self._field("collection") == platform.scenes.collection
         return pc.scalar(True)
 
-    def _moment(self) -> pc.Expression:
-        if "start_datetime" in self.names:
-            return pc.coalesce(pc.field("datetime"), pc.field("start_datetime"))
-        return pc.field("datetime")
-
     def _columns(self, platform: AnyPlatform) -> dict[str, pc.Expression]:
-        columns = {
-            "id": pc.field("id"),
-            "geometry": pc.field("geometry"),
-            "moment": self._moment().cast(pa.timestamp("ms", tz="UTC"), safe=False),
-        }
+        columns = {name: self._field(name) for name in ("id", "geometry", *TIMES) if name in self.names}
         for name in platform.rules.property_names:
             if name in self.names:
-                columns[f"property {name}"] = pc.field(name)
-        known = {field.name for field in self.dataset.schema.field("assets").type}
+                columns[f"property {name}"] = self._field(name)
+        assets = self.schema.field("assets").type
+        if pa.types.is_string(assets):
+            return {**columns, "assets": self._field("assets")}
         for name in (*platform.asset_names, *platform.assets.aliases):
-            if name in known:
-                columns[f"asset {name}"] = pc.field("assets", name, "href")
+            if _has_href(assets, name):
+                columns[f"asset {name}"] = pc.field("assets", name, "href").cast(pa.string())
         return columns
 
     def _prefilter(self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]) -> pc.Expression:
-        microseconds = pa.timestamp("us", tz="UTC")
-        since, until = (pa.scalar(moment * 1000, microseconds) for moment in (first, last))
-        condition = self._of(platform) & (self._moment() >= since) & (self._moment() < until)
-        west, south, east, north = map(float, bounds)
-        xmin, xmax = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")
-        crossing = xmin > xmax  # an item across the antimeridian, RFC 7946
-        overlapping = ((xmin <= east) & (xmax >= west)) | crossing
-        return condition & overlapping & (pc.field("bbox", "ymin") <= north) & (pc.field("bbox", "ymax") >= south)
+        return self._of(platform) & self._between(first, last) & self._near(bounds)
+
+    def _between(self, first: int, last: int) -> pc.Expression:
+        """Within a period, as far as the columns' types can be compared; `moments` decides."""
+        within, before = pc.scalar(False), pc.scalar(True)  # before: all columns looked at are null
+        for name in (name for name in TIMES if name in self.names):
+            kind = self.schema.field(name).type
+            if pa.types.is_null(kind):
+                continue
+            if not pa.types.is_timestamp(kind):
+                return pc.scalar(True)
+            since, until = (pa.scalar(_timestamp(moment, kind), kind) for moment in (first, last))
+            within |= before & (pc.field(name) >= since) & (pc.field(name) <= until)
+            before &= pc.field(name).is_null()
+        return within
+
+    def _near(self, bounds: NDArray[np.float64]) -> pc.Expression:
+        """Whether a box may touch some bounds. Footprints across ±180 have boxes that tell little."""
+        if not has_box(self.schema):
+            return pc.scalar(True)
+        west, south, east, north = map(float, bounds + np.array([-1, -1, 1, 1]) * BOX_ROUNDING)
+        xmin, ymin, xmax, ymax = (pc.field("bbox", side) for side in SIDES)
+        beside, above = (xmin > east) | (xmax < west), (ymin > north) | (ymax < south)
+        around = (xmin > xmax) | (xmax - xmin > HALF_TURN) | (xmin < -HALF_TURN) | (xmax > HALF_TURN)
+        polar = around & ((ymax > POLAR) | (ymin < -POLAR))
+        return xmin.is_null() | polar | (~above & (around | ~beside))
+
+
+def _has_href(assets: pa.StructType, name: str) -> bool:
+    at = assets.get_field_index(name)
+    if at < 0 or not pa.types.is_struct(assets.field(at).type):
+        return False
+    asset = assets.field(at).type
+    return asset.get_field_index("href") >= 0 and pa.types.is_string(asset.field("href").type)
 
 
 def _documents(
-    platform: AnyPlatform, batch: pa.RecordBatch, shapes: NDArray[Any], rows: NDArray[np.intp]
+    platform: AnyPlatform,
+    batch: pa.RecordBatch,
+    shapes: NDArray[Any],
+    taken: NDArray[np.int64],
+    rows: NDArray[np.intp],
 ) -> list[Item]:
     table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
     properties, assets = _named(table, "property "), _named(table, "asset ")
+    told = [parsed("assets", text) for text in table["assets"]] if "assets" in table else None
     return [
         {
             "id": item_id,
             "collection": platform.scenes.collection,
-            "geometry": shapely.geometry.mapping(shape),
-            "properties": {**_present(properties, row), "datetime": moment},
-            "assets": {name: {"href": href} for name, href in _present(assets, row).items()},
+            "geometry": shapely.geometry.mapping(shapes[rows[row]]),
+            "properties": {**_present(properties, row), "datetime": EPOCH + timedelta(milliseconds=int(moment))},
+            "assets": told[row] if told else {name: {"href": href} for name, href in _present(assets, row).items()},
         }
-        for row, (item_id, moment, shape) in enumerate(zip(table["id"], table["moment"], shapes[rows], strict=True))
+        for row, (item_id, moment) in enumerate(zip(table["id"], taken[rows], strict=True))
     ]
 
 
 def _present(columns: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
-    return {name: values[row] for name, values in columns.items() if values[row] is not None}
+    return {name: value_of(values[row]) for name, values in columns.items() if values[row] is not None}
 
 
 class _Alternatives:
@@ -224,8 +275,18 @@ def _milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def _is_of_snapshot(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return name.lower().endswith(SUFFIXES) and not any(part.startswith(HIDDEN) for part in parts)
+
+
+def _timestamp(moment: int, kind: pa.TimestampType) -> int:
+    """Milliseconds since 1970 in the unit of a column, rounded down."""
+    return moment * PER_SECOND[kind.unit] // 1000
+
+
 def _open_files(location: str, access: Access) -> list[ds.Dataset]:
-    single = location.endswith(".parquet")
+    single = location.lower().endswith(SUFFIXES)
     if is_s3(location):
         bucket, key = split_s3(location)
         filesystem, root = access.s3().filesystem(), f"{bucket}/"
@@ -234,7 +295,7 @@ def _open_files(location: str, access: Access) -> list[ds.Dataset]:
         single = single or path.is_file()
         filesystem, root, key = fs.LocalFileSystem(), "", str(path)
     try:
-        names = [key] if single else names_in(location, access, suffix=".parquet", recursive=True)
+        names = [key] if single else list(filter(_is_of_snapshot, names_in(location, access, recursive=True)))
         if not names:
             raise InputError(f"{location}: no .parquet file here. Give a STAC-GeoParquet file, or a folder of them.")
         paths = [root + key] if single else [f"{root}{join(key, name) if key else name}" for name in names]

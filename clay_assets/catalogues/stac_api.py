@@ -1,5 +1,8 @@
 """A STAC API as a catalogue: item search through pystac-client.
 
+Where a footprint lies is for us to say, as servers differ about those across the antimeridian: what they find is held
+against the place, and near ±180° it is also searched for where they may see it.
+
 A server is asked only what all of the catalogues answer: `intersects`, `datetime`, `query` with eq, and `fields`
 where it says that it knows them. No `sortby`: every candidate is fetched and ranked here, and a sorted search can
 repeat an item from page to page (pystac-client issue 855).
@@ -9,9 +12,11 @@ STAC API: https://api.stacspec.org/v1.0.0/item-search
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,11 +28,13 @@ from pystac_client.conformance import ConformanceClasses
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from shapely.geometry.base import BaseGeometry
 from tenacity import Retrying
 
 from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
+from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item
 from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, WORK_ATTEMPTS, retrying, urllib3_retry
@@ -38,6 +45,11 @@ SILENCE = 25  # seconds of an answer; a search takes less, and all attempts toge
 GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
+OUTSIDE = "outside the place"
+# Where footprints may reach across the antimeridian: degrees at the equator, as wide as the widest scene. The strips
+# that are searched besides are a little taller than the place, and for rings around a pole much taller.
+REACH, MARGIN, THIN = 5.0, 1.0, 1e-3
+POLE, POLAR, MOST_POLEWARD, REACH_OF_RINGS = 90.0, 75.0, 89.0, 15.0
 CORE_FIELDS = (
     "id",
     "type",
@@ -112,12 +124,21 @@ class ApiCatalogue:
         return list(items)
 
     def _answer(self, platform: AnyPlatform, request: Request) -> Answer:
+        wrapped = _where_servers_see_it(request.geometry)
+        told = self._found(platform, request)
+        elsewhere = self._found(platform, replace(request, geometry=wrapped)) if wrapped else {}
+        read = [_at(request.geometry, read_candidate(platform, document)) for document in told.values()]
+        also = (read_candidate(platform, document) for name, document in elsewhere.items() if name not in told)
+        return answer_of(request, [*read, *(one for one in also if _touches(request.geometry, one))])
+
+    def _found(self, platform: AnyPlatform, request: Request) -> dict[str, Item]:
+        """The features that the server finds, each once."""
         found: dict[str, Item] = {}
         for wanted in request.filters or ({},):
             for page in self._pages(platform, request, wanted):
                 for item in page["features"]:
-                    found.setdefault(item["id"], item)
-        return answer_of(request, (read_candidate(platform, document) for document in found.values()))
+                    found.setdefault(repr(item.get("id")), item)
+        return found
 
     def _pages(self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         for attempt in self._retrying():
@@ -150,8 +171,8 @@ class ApiCatalogue:
         )
         pages = []
         for page in search.pages_as_dicts():
-            if not all(isinstance(item, dict) and isinstance(item.get("id"), str) for item in page["features"]):
-                raise ValueError("answered with features that are no items")
+            if not all(isinstance(item, dict) for item in page["features"]):
+                raise ValueError("answered with features that are not items")
             pages.append(page)
             if len(pages) == MAX_PAGES and any(link.get("rel") == "next" for link in page.get("links", [])):
                 # What was not seen might be better, so nothing is taken.
@@ -159,6 +180,11 @@ class ApiCatalogue:
                     f"{self.url}: search {request.id} goes on after {MAX_PAGES} pages of {PAGE_SIZE} items; "
                     "the API ignores part of the search, or repeats itself"
                 )
+        got, matched = sum(len(page["features"]) for page in pages), max(map(_matched, pages), default=0)
+        if got < matched:
+            raise _RefusedError(
+                f"{self.url}: search {request.id} ends after {got} of {matched} items, without a link to the next page"
+            )
         return pages
 
     def _fields(self, client: Client, platform: AnyPlatform) -> dict[str, list[str]] | None:
@@ -209,6 +235,45 @@ class ApiCatalogue:
 
     def _failed(self, request: Request, error: Exception) -> str:
         return f"{self.url}: search {request.id} failed ({_brief(error)})"
+
+
+def _where_servers_see_it(place: BaseGeometry) -> BaseGeometry | None:
+    """Where else than at a place servers may find footprints that cover it; None where there is no such place.
+
+    A server may read the longitudes of a footprint on a plane: one across the antimeridian then circles the world, or
+    leaves it, and one around a pole is a band. All of them meet the meridian of 0° or that of 180°.
+    """
+    west, south, east, north = place.bounds
+    poleward = max(abs(south), abs(north))
+    reach = REACH / max(math.cos(math.radians(min(poleward, MOST_POLEWARD))), REACH / HALF_TURN)
+    if west > -HALF_TURN + reach and east < HALF_TURN - reach:
+        return None
+    south, north = south - MARGIN, north + MARGIN
+    if poleward > POLAR:
+        south, north = (south - REACH_OF_RINGS, POLE) if north > 0 else (-POLE, north + REACH_OF_RINGS)
+    south, north = max(south, -POLE), min(north, POLE)
+    sides = ((-HALF_TURN, THIN - HALF_TURN), (0, THIN), (HALF_TURN - THIN, HALF_TURN))
+    return shapely.MultiPolygon([shapely.box(first, south, last, north) for first, last in sides])
+
+
+def _touches(place: BaseGeometry, candidate: Item | str) -> bool:
+    if isinstance(candidate, str) or candidate["geometry"] is None:
+        return False
+    return bool(shapely.intersects(shapely.geometry.shape(candidate["geometry"]), place))
+
+
+def _at(place: BaseGeometry, candidate: Item | str) -> Item | str:
+    """A candidate, or why it is none: servers err where footprints cross the antimeridian, or do not look at places."""
+    if isinstance(candidate, str) or candidate["geometry"] is None or _touches(place, candidate):
+        return candidate
+    return OUTSIDE
+
+
+def _matched(page: Mapping[str, Any]) -> int:
+    """How many items a page says that the search has, 0 if it does not say."""
+    context = page.get("context")
+    told = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
+    return told if isinstance(told, int) else 0
 
 
 class _SearchIO(StacApiIO):

@@ -104,7 +104,7 @@ def test_what_is_no_snapshot(tmp_path: Path) -> None:
             open_catalogue(str(path), 8)
         path.unlink()
     gpd.GeoDataFrame({"name": ["x"]}, geometry=[shapely.Point(0, 0)], crs=4326).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match=r"other\.parquet is not STAC-GeoParquet \(no column id, bbox, datetime"):
+    with pytest.raises(InputError, match=r"other\.parquet is not STAC-GeoParquet \(no column id, assets, datetime"):
         open_catalogue(str(tmp_path), 8)
 
 
@@ -118,23 +118,6 @@ def test_a_file_cut_short_and_one_damaged_inside(tmp_path: Path) -> None:
     catalogue = open_catalogue(str(path), 8)
     with pytest.raises(SourceError, match=r"items\.parquet: the snapshot could not be read"):
         list(catalogue.search(PLATFORMS[SENTINEL_2], [request()]))
-
-
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        ("assets", pa.array(["{}", "{}"])),
-        ("datetime", pa.array(["2020-01-01", "2020-01-01"])),
-        ("bbox", pa.array([[6.0, 0, 7, 1]] * 2)),
-    ],
-)
-def test_columns_of_another_type(tmp_path: Path, column: str, values: pa.Array) -> None:
-    path = snapshot(tmp_path / "items.parquet", ITEMS)
-    table = pq.read_table(path)
-    table = table.set_column(table.schema.get_field_index(column), column, values)
-    pq.write_table(table, path)
-    with pytest.raises(InputError, match=f"type of column {column}"):
-        open_catalogue(path, 8)
 
 
 def test_without_a_collection_column_everything_is_of_the_collection(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Footprints as they are meant: on the globe, not on a plane that ends at ±180°.
+
+Catalogues draw a footprint across the antimeridian in several ways: with longitudes that jump from 179 to −179, beyond
+±180, or in two parts (RFC 7946, section 3.1.9). Read as a plane, the first circles the world and the second leaves it.
+Here all of them become the third. Edges are straight in degrees (RFC 7946, section 3.1.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.affinity import translate
+from shapely.errors import ShapelyError
+from shapely.geometry.base import BaseGeometry
+
+from clay_assets.grids import HALF_TURN
+
+TURN = 360.0
+POLE = 90.0
+# Rings around a pole lie beyond this latitude; others that circle the world are taken as they are drawn.
+POLAR = 45.0
+MOST_TURNS = 1.5  # of longitude, either way; what goes further is not in degrees
+ROUNDING = 1e-6  # degrees, by which a latitude may lie beyond a pole
+LINE, POLYGON = (1, 2), 3  # shapely's type numbers
+AREAL = (POLYGON, 6)
+
+
+def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Footprints on the globe: valid, two-dimensional, within ±180° and cut there.
+
+    Those that are so already are returned as they are. Of a shape with polygons, only these are kept.
+
+    Args:
+        shapes: shapely geometries in EPSG:4326, or None; shape (n,).
+
+    Returns:
+        (n,) geometries; None where a footprint is empty, or is not in degrees.
+    """
+    meant: NDArray[Any] = np.array(shapely.force_2d(shapes), dtype=object)
+    bounds = shapely.bounds(meant)
+    kept = _in_degrees(meant, bounds)
+    meant[~kept] = None
+    sound = shapely.is_valid(meant) & np.isin(shapely.get_type_id(meant), (0, *LINE, *AREAL))
+    for row in np.flatnonzero(kept & (_leaves_world(bounds) | ~sound)):
+        meant[row] = _on_globe(meant[row])
+    return meant
+
+
+def _in_degrees(shapes: NDArray[Any], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which shapes have coordinates, all of them finite and in the range of longitudes and latitudes."""
+    within = (np.abs(bounds[:, [0, 2]]) <= MOST_TURNS * TURN).all(axis=1)
+    within &= (np.abs(bounds[:, [1, 3]]) <= POLE + ROUNDING).all(axis=1)
+    coordinates, rows = shapely.get_coordinates(shapes, return_index=True)
+    within[rows[~np.isfinite(coordinates).all(axis=1)]] = False  # bounds leave NaN out
+    return np.asarray(within, np.bool_)
+
+
+def _leaves_world(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which bounds, (n, 4), are wider than half of the world, or go beyond ±180 or a pole."""
+    west, south, east, north = bounds.T
+    leaves = (east - west > HALF_TURN) | (west < -HALF_TURN) | (east > HALF_TURN) | (south < -POLE) | (north > POLE)
+    return np.asarray(leaves, np.bool_)
+
+
+def _on_globe(shape: BaseGeometry) -> BaseGeometry | None:
+    try:
+        parts = _parts(shape)
+        leaves = _leaves_world(shapely.bounds(parts).reshape(-1, 4))
+        whole = [
+            _cut(part) if leaving else shapely.make_valid(part) for part, leaving in zip(parts, leaves, strict=True)
+        ]
+        meant = shapely.union_all([_areal(part) for part in whole])
+        if shapely.is_valid(shape) and shapely.get_type_id(shape) in AREAL and meant.equals(shape):
+            return shape
+        return None if meant.is_empty else _areal(meant)
+    except ShapelyError:
+        return None
+
+
+def _areal(shape: BaseGeometry) -> BaseGeometry:
+    """The polygons of a shape; where it has none, the whole of it."""
+    polygons = [part for part in _parts(shape) if shapely.get_type_id(part) == POLYGON]
+    return shapely.union_all(polygons) if polygons and shapely.get_type_id(shape) not in AREAL else shape
+
+
+def _parts(shape: BaseGeometry) -> NDArray[Any]:
+    """Single geometries, those inside nested collections too."""
+    parts = shapely.get_parts(shape)
+    while (shapely.get_type_id(parts) > POLYGON).any():
+        parts = shapely.get_parts(parts)
+    return np.asarray(parts[~shapely.is_empty(parts)])
+
+
+def _cut(part: BaseGeometry) -> BaseGeometry:
+    """A single geometry that reaches across ±180, or jumps there, in parts that do not."""
+    whole = part
+    if isinstance(part, shapely.Polygon):
+        shell, *holes = (_filled(ring) for ring in shapely.get_rings(part))
+        if shell.area == 0:  # all around the world: there is no narrower way
+            return shapely.make_valid(part)
+        return _difference(_within_world(shell), [_within_world(hole) for hole in holes])
+    if isinstance(part, shapely.LineString):
+        coordinates = shapely.get_coordinates(part)
+        coordinates[:, 0] = np.unwrap(coordinates[:, 0], period=TURN)
+        whole = shapely.LineString(coordinates)
+    return _within_world(whole)
+
+
+def _difference(shape: BaseGeometry, holes: list[BaseGeometry]) -> BaseGeometry:
+    return shapely.difference(shape, shapely.union_all(holes)) if holes else shape
+
+
+def _filled(ring: BaseGeometry) -> BaseGeometry:
+    """What a ring encloses if each edge goes the narrow way round, on a plane of longitudes without an end."""
+    coordinates = shapely.get_coordinates(ring)
+    longitudes, latitudes = coordinates.T.copy()
+    longitudes = np.unwrap(longitudes, period=TURN)
+    if abs(longitudes[-1] - longitudes[0]) > HALF_TURN:
+        if not (latitudes > POLAR).all() and not (latitudes < -POLAR).all():
+            return shapely.make_valid(shapely.Polygon(coordinates))
+        pole = np.copysign(POLE, latitudes.mean())
+        longitudes = np.append(longitudes, [longitudes[-1], longitudes[0]])
+        latitudes = np.append(latitudes, [pole, pole])
+    return shapely.make_valid(shapely.Polygon(np.column_stack([longitudes, latitudes])))
+
+
+def _within_world(shape: BaseGeometry) -> BaseGeometry:
+    west, _, east, _ = shape.bounds
+    first, last = (int(np.floor((side + HALF_TURN) / TURN)) for side in (west, east))
+    pieces = []
+    for turn in range(first, last + 1):
+        world = shapely.box(turn * TURN - HALF_TURN, -POLE, turn * TURN + HALF_TURN, POLE)
+        pieces.append(translate(shapely.intersection(shape, world), -turn * TURN))
+    return shapely.union_all(pieces)
