@@ -38,6 +38,7 @@ MEMBERS = (
 )
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
+STAC_VERSION = "1.1.0"
 ITEM_TYPE, ASSUMED_VERSION = "Feature", "1.0.0"  # of items that do not say
 ID_BYTES = 700  # percent-encoded; a key of S3 has at most 1,024, and a path of ours is around it
 FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
@@ -96,7 +97,11 @@ def as_stac_1_1(item: Item) -> Item:
 def _migrated(item: Item) -> Item:
     from shapely.geometry import shape
 
-    document = parse_item(item).to_dict(include_self_link=True, transform_hrefs=False)
+    try:
+        parsed = parse_item(item)
+    except Exception:  # a field of an extension that is not as its migration expects it, and decides nothing here
+        parsed = parse_item({**item, "stac_version": STAC_VERSION, "stac_extensions": []})
+    document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
     footprint = shape(document["geometry"])
     if not _is_bbox(document.get("bbox")):  # none, or with heights: a table has one kind
         document["bbox"] = list(footprint.bounds)
@@ -145,11 +150,13 @@ def _members(name: str, item: Item) -> dict[str, Any]:
     """The members of an item that decide nothing, as STAC has them; what is not so is left out."""
     if item.get("type") not in (None, ITEM_TYPE):
         raise InputError(f"{name}: invalid item (type is {item['type']!r}). Leave it out of the catalogue.")
-    version, extensions, links = (item.get(member) for member in ("stac_version", "stac_extensions", "links"))
+    names = ("stac_version", "stac_extensions", "collection", "links")
+    version, extensions, collection, links = (item.get(member) for member in names)
     return {
         "type": ITEM_TYPE,
         "stac_version": version if isinstance(version, str) and version else ASSUMED_VERSION,
         "stac_extensions": [entry for entry in _listed(extensions) if isinstance(entry, str)],
+        "collection": collection if isinstance(collection, str) else None,
         "links": [link for link in _listed(links) if _has_href(link) and isinstance(link.get("rel"), str)],
     }
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import requests as http
 import shapely
 from pystac import STACError
@@ -46,10 +47,10 @@ GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is d
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
 OUTSIDE = "outside the place"
-# Where footprints may reach across the antimeridian: degrees at the equator, as wide as the widest scene. The strips
-# that are searched besides are a little taller than the place, and for rings around a pole much taller.
-REACH, MARGIN, THIN = 5.0, 1.0, 1e-3
-POLE, POLAR, MOST_POLEWARD, REACH_OF_RINGS = 90.0, 75.0, 89.0, 15.0
+# Where footprints may reach across the antimeridian: degrees at the equator, as wide as the widest scene. The meridians
+# that are searched besides reach a little beyond the place; in degrees.
+REACH, MARGIN, STEP = 5.0, 1.0, 0.2
+POLE, MOST_POLEWARD = 90.0, 89.0
 CORE_FIELDS = (
     "id",
     "type",
@@ -240,20 +241,18 @@ class ApiCatalogue:
 def _where_servers_see_it(place: BaseGeometry) -> BaseGeometry | None:
     """Where else than at a place servers may find footprints that cover it; None where there is no such place.
 
-    A server may read the longitudes of a footprint on a plane: one across the antimeridian then circles the world, or
-    leaves it, and one around a pole is a band. All of them meet the meridian of 0° or that of 180°.
+    A server may read the longitudes of a footprint on a plane: one across the antimeridian then circles the world and
+    meets the meridian of 0°, or leaves the world and meets that of 180°.
     """
     west, south, east, north = place.bounds
     poleward = max(abs(south), abs(north))
     reach = REACH / max(math.cos(math.radians(min(poleward, MOST_POLEWARD))), REACH / HALF_TURN)
     if west > -HALF_TURN + reach and east < HALF_TURN - reach:
         return None
-    south, north = south - MARGIN, north + MARGIN
-    if poleward > POLAR:
-        south, north = (south - REACH_OF_RINGS, POLE) if north > 0 else (-POLE, north + REACH_OF_RINGS)
-    south, north = max(south, -POLE), min(north, POLE)
-    sides = ((-HALF_TURN, THIN - HALF_TURN), (0, THIN), (HALF_TURN - THIN, HALF_TURN))
-    return shapely.MultiPolygon([shapely.box(first, south, last, north) for first, last in sides])
+    south, north = max(south - MARGIN, -POLE), min(north + MARGIN, POLE)
+    # Points, since databases may refuse to compare a footprint that is not valid with anything else.
+    latitudes = np.linspace(south, north, math.ceil((north - south) / STEP) + 1)
+    return shapely.MultiPoint([(lon, lat) for lon in (-HALF_TURN, 0, HALF_TURN) for lat in latitudes])
 
 
 def _touches(place: BaseGeometry, candidate: Item | str) -> bool:

@@ -19,6 +19,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
 from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.scenes.picks import Picks, pick_scenes
+from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.scenes.items import SENTINEL_2, failed_share, sentinel_2_item
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
@@ -140,8 +141,6 @@ def test_nonsense_is_tried_again(proxy: FaultProxy, fault: str) -> None:
         {"type": "FeatureCollection", "features": None},
         [],
         {"type": "FeatureCollection", "features": ["item"]},
-        {"type": "FeatureCollection", "features": [{"type": "Feature"}]},
-        {"type": "FeatureCollection", "features": [{"type": "Feature", "id": 7}]},
         "timeout",
         None,
     ],
@@ -178,15 +177,87 @@ def test_broken_items_are_refused_and_the_others_picked(proxy: FaultProxy) -> No
     assert sum(json.loads(picks.ledger["rejected"].iloc[0]).values()) == 4
 
 
-def test_a_chosen_item_that_is_not_valid_is_a_row(proxy: FaultProxy) -> None:
-    item = sentinel_2_item("bad", WHEN, 1.0, tile=TILES[0])
-    item["assets"]["red"] = {"title": "without href"}
-    body = {"type": "FeatureCollection", "features": [item], "links": []}
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": 7}, "an item with id 7: invalid item (id is not text)"),
+        ({"id": None}, "an item with id None: invalid item (id is not text)"),
+        ({"id": ["a"]}, "an item with id ['a']: invalid item (id is not text)"),
+        ({"type": "Collection"}, "invalid item (type is 'Collection')"),
+        ({"properties": []}, "invalid item (properties is not an object)"),
+        ({"assets": "none"}, "invalid item (assets is not an object)"),
+        ({"assets": {"red": {"title": "without href"}}}, "without asset blue, green, red"),
+        ({"geometry": {"type": "Polygon", "coordinates": [[["x", 0], [1, 1], [1, 0]]]}}, "invalid item (geometry: "),
+        ({"geometry": {"type": "Point", "coordinates": [500_000, 4_000_000]}}, "not longitudes and latitudes"),
+        ({"geometry": {"type": "Polygon", "coordinates": []}}, "without footprint"),
+        ({"geometry": {"type": "Point", "coordinates": [100, 0.5]}}, "outside the place"),
+    ],
+)
+def test_an_item_that_cannot_be_used_is_counted_with_its_reason(
+    proxy: FaultProxy, changes: dict[str, Any], reason: str
+) -> None:
+    good, bad = (sentinel_2_item(name, WHEN, cover, tile=TILES[0]) for name, cover in (("good", 20.0), ("bad", 1.0)))
+    body = {"type": "FeatureCollection", "features": [{**bad, **changes}, good], "links": []}
+    proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())
+    picks = pick(proxy.url, TILES)
+    assert outcomes(picks) == ALL_PICKED
+    assert picks.ledger["item_id"].iloc[0] == "good"
+    (refused,) = json.loads(picks.ledger["rejected"].iloc[0])
+    assert reason in refused
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stac_version": None},
+        {"stac_version": 1.0},
+        {"stac_version": "unknown"},
+        {"type": None},
+        {"links": None},
+        {"links": [None, {"rel": 5, "href": "x"}]},
+        {"stac_extensions": "eo"},
+        {"stac_extensions": [5, "https://stac-extensions.github.io/eo/v0.0/schema.json"]},
+        {"bbox": ["a", None]},
+        {"bbox": [6, 0, 500, 7, 1, 900]},
+        {"collection": 5},
+        {"properties": {"eo:bands": 5}, "stac_version": "0.9.0"},
+        {"geometry": {"type": "Polygon", "coordinates": [[[6, 0, 5], [7, 0, 5], [7, 1, 5], [6, 1, 5]]]}},
+        {"geometry": {"type": "Polygon", "coordinates": [[[6, 0], [7, 1], [7, 0], [6, 1], [6, 0]]]}},
+    ],
+)
+def test_an_item_with_odd_members_that_decide_nothing_is_used(proxy: FaultProxy, changes: dict[str, Any]) -> None:
+    item = sentinel_2_item("odd", WHEN, 1.0, tile=TILES[0])
+    changed = {**item, **changes, "properties": {**item["properties"], **changes.get("properties", {})}}
+    left_out = {name for name, value in changes.items() if value is None}
+    body = {"type": "FeatureCollection", "features": [{k: v for k, v in changed.items() if k not in left_out}]}
+    proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())
+    picks = pick(proxy.url, TILES)
+    assert picks.ledger["item_id"].iloc[0] == "odd"
+    (kept,) = [one for one in picks.items if one["id"] == "odd"]
+    assert kept["type"] == "Feature"
+    assert len(kept["bbox"]) == 4
+    assert shapely.geometry.shape(kept["geometry"]).is_valid
+    assert decode_items(encode_items(picks.items, {}), "picks")
+
+
+@pytest.mark.parametrize("told", [{"numberMatched": 3}, {"context": {"matched": 3, "returned": 2}}])
+def test_a_server_that_stops_before_its_own_count_is_a_failed_search(proxy: FaultProxy, told: dict[str, Any]) -> None:
+    items = [sentinel_2_item(name, WHEN, 10.0, tile=TILES[0]) for name in "ab"]
+    body = {"type": "FeatureCollection", "features": items, "links": [], **told}
     proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())
     picks = pick(proxy.url, TILES)
     assert outcomes(picks) == FIRST_FAILED
-    assert "bad: not a valid STAC item" in picks.ledger["reason"].iloc[0]
-    assert "bad" not in {item["id"] for item in picks.items}
+    assert "ends after 2 of 3 items" in picks.ledger["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    "told", [{"numberMatched": 2}, {"numberMatched": None}, {"numberMatched": "many"}, {"context": 5}, {}]
+)
+def test_a_count_that_is_reached_or_cannot_be_read_is_no_fault(proxy: FaultProxy, told: dict[str, Any]) -> None:
+    items = [sentinel_2_item(name, WHEN, 10.0, tile=TILES[0]) for name in "ab"]
+    body = {"type": "FeatureCollection", "features": items, "links": [], **told}
+    proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())
+    assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED
 
 
 def test_a_search_that_is_never_answered_ends_and_the_others_go_on(proxy: FaultProxy) -> None:
