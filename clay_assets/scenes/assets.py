@@ -80,7 +80,7 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
 
 
 @asset(
-    version="1",
+    version="2",
     kinds={"stac"},
     columns=ITEMS,
     ledger=REQUEST_LEDGER,
