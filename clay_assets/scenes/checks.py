@@ -10,6 +10,9 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 
+# Of the picks of a cell, and of the searches that a platform makes before it has requests.
+SOME_PASS = Check("some_candidate_passes", "Where the catalogue has candidates, not all of them are refused.")
+
 
 @checks_of(
     "scene_picks",
@@ -20,7 +23,7 @@ from clay_assets.storage import layout
             "picks_as_requested",
             "Every pick lies in the period, year and place of its request, and within the platform's limits.",
         ),
-        Check("some_candidate_passes", "Where the catalogue has candidates, not all of them are refused."),
+        SOME_PASS,
     ],
     cells_in=layout.folder_of("scene_picks"),
 )

@@ -22,6 +22,7 @@ from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.scenes.imagery import FAILED
 from clay_assets.scenes.picks import FAILED as UNANSWERED
 from clay_assets.scenes.picks import PICKED
+from clay_assets.scenes.requests import Resolved
 from clay_assets.stac import FOOTPRINT_ROUNDING, Item, item_datetime
 
 REASONS_SHOWN = 3
@@ -94,8 +95,6 @@ def some_candidate_passes(platform: AnyPlatform, year: int, ledger: pd.DataFrame
         `candidates`, how many requests were `picked`, and, where none was, what the candidates were refused for.
     """
     candidates, picked = int(ledger["candidates"].sum()), int((ledger["outcome"] == PICKED).sum())
-    if picked or not candidates:
-        return make_finding([], candidates=candidates, picked=picked)
     refused: Counter[str] = Counter()
     columns = (ledger[name] for name in ("outcome", "reason", "candidates", "rejected"))
     for outcome, reason, offered, rejected in zip(*columns, strict=True):
@@ -103,12 +102,19 @@ def some_candidate_passes(platform: AnyPlatform, year: int, ledger: pd.DataFrame
         refused.update(counts)
         if outcome == UNANSWERED:  # a rule raised, or what was picked proved invalid
             refused[str(reason)] += int(offered) - counts.total()
-    ordered = sorted((+refused).items(), key=lambda entry: (-entry[1], entry[0]))
-    most = "; ".join(f"{count:,} × {reason}" for reason, count in ordered[:REASONS_SHOWN])
-    more = f"; and {len(ordered) - REASONS_SHOWN} other reasons" if len(ordered) > REASONS_SHOWN else ""
-    said = f"{platform.key} {year}: none of {candidates:,} candidates of {len(ledger):,} requests passes ({most}{more})"
-    rows = [{"reason": reason, "candidates refused": count} for reason, count in ordered]
-    return make_finding([said], rows, candidates=candidates, picked=picked)
+    where = f"{platform.key} {year}: none of {candidates:,} candidates of {len(ledger):,} requests passes"
+    return _some_pass(where, +refused, candidates=candidates, picked=picked)
+
+
+def some_search_finds(platform: AnyPlatform, resolved: Resolved) -> Finding:
+    """The same of the searches that a platform makes before its requests, whose ledgers know of what was taken alone.
+
+    Returns:
+        `candidates`, how many scenes were `picked`, and, where none was, what the candidates were refused for.
+    """
+    candidates = resolved.candidates
+    where = f"{platform.key}: none of {candidates:,} candidates of its searches passes"
+    return _some_pass(where, resolved.rejected, candidates=candidates, picked=len(resolved.items))
 
 
 def picks_as_requested(
@@ -193,6 +199,17 @@ def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.Da
         missing=len(missing),
         unpicked=len(unpicked),
     )
+
+
+def _some_pass(said: str, refused: Counter[str], *, candidates: int, picked: int) -> Finding:
+    if picked or not candidates:
+        return make_finding([], candidates=candidates, picked=picked)
+    ordered = sorted(refused.items(), key=lambda entry: (-entry[1], entry[0]))
+    most = "; ".join(f"{count:,} × {reason}" for reason, count in ordered[:REASONS_SHOWN])
+    more = f"; and {len(ordered) - REASONS_SHOWN} other reasons" if len(ordered) > REASONS_SHOWN else ""
+    rows = [{"reason": reason, "candidates refused": count} for reason, count in ordered]
+    reasons = f" ({most}{more})" if most else ""  # none where what was picked proved invalid
+    return make_finding([f"{said}{reasons}"], rows, candidates=candidates, picked=picked)
 
 
 def _refusals(platform: AnyPlatform, request: Request, item: Item, options: Options) -> list[str]:
