@@ -38,11 +38,8 @@ POLARIZATIONS = {"VV", "VH"}
 # S1A_IW_GRDH_1SDV_20240419T045749_…: spacecraft, mode, polarizations
 _PRODUCT = re.compile(r"S(1[A-D])_([A-Z0-9]{2})_[A-Z]{3}[A-Z_]_\d[A-Z](SV|SH|DV|DH)_")
 POLARIZATIONS_OF = {"SV": {"VV"}, "SH": {"HH"}, "DV": {"VV", "VH"}, "DH": {"HH", "HV"}}
-ORBITS = {
-    "PREORB": 0,
-    "RESORB": 1,
-    "POEORB": 2,
-}  # predicted, restituted, precise: products are made again with better ones
+# Predicted, restituted and precise orbits: products are made again with better ones.
+ORBITS = {"PREORB": 0, "RESORB": 1, "POEORB": 2}
 OVERLAP_DIGITS = 6  # of a share; what differs by less is the same overlap, and time decides
 
 
