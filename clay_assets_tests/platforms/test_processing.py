@@ -292,6 +292,24 @@ def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_pa
     assert row["reason"] == f"1 × cloud cover above 20 %; 1 × {OLDER}"
 
 
+def test_times_out_of_a_snapshot_tell_it_too(real_data: Path, tmp_path: Path) -> None:
+    """There `created` and `updated` are columns of timestamps, where an API gives text."""
+    pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]
+    for one, cloud in zip(pair, (1.0, 60.0), strict=True):
+        kept = {name: one["properties"][name] for name in ("datetime", "created", "updated", "grid:code", "platform")}
+        one["properties"] = {**kept, "eo:cloud_cover": cloud, "s2:nodata_pixel_percentage": 0.0}
+    # Beyond its sequence, which would be told by the id.
+    pair[0]["id"], pair[1]["id"] = "S2B_13SDV_20200501_1_L2A", "S2B_13SDV_20200501_0_L2A"
+    one = platform_of(SENTINEL_2)
+    point = shapely.geometry.shape(pair[0]["geometry"]).representative_point()
+    asked = request("13SDV", point, filters=({"grid:code": "MGRS-13SDV"},))
+    picks = pick_scenes(
+        one, 2020, [asked], SnapshotCatalogue(snapshot(tmp_path / "pair.parquet", pair)), one.rules.options()
+    )
+    assert [item["id"] for item in picks.items] == ["S2B_13SDV_20200501_0_L2A"]
+    assert picks.ledger["rejected"].tolist() == [f'{{"{OLDER}": 1}}']
+
+
 @pytest.mark.parametrize(("collection", "pairs"), [(name, int(name == SENTINEL_2)) for name in REAL_FILES])
 def test_every_real_item_tells_its_acquisition(real_data: Path, collection: str, pairs: int) -> None:
     key = next(key for key, platform in PLATFORMS.items() if platform.scenes.collection == collection)
