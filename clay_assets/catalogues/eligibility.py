@@ -17,8 +17,10 @@ from shapely.errors import ShapelyError
 from clay_assets.catalogues.base import Answer, Catalogue
 from clay_assets.errors import ClayError, InputError
 from clay_assets.platforms.base import AnyPlatform, Options, Request
+from clay_assets.platforms.processing import superseded
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
+OLDER = "older processing of the same acquisition"
 LONGEST_ERROR = 300  # characters of an error in a reason; the log has the whole
 
 logger = logging.getLogger(__name__)
@@ -31,13 +33,20 @@ class RuleError(ClayError):
 def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[list[Item], Counter[str]]:
     """The candidates that a request may take, and how many were refused for each reason.
 
+    Of several processings of one acquisition the newest that is sound is judged, and stands for them all: an older
+    one is not taken in its place where it is, say, too cloudy.
+
     Raises:
-        RuleError: the platform's `refuse` raised.
+        RuleError: the platform's `refuse` raised, or what tells its processings.
     """
+    faults = [_fault(platform, item, answer.request) for item in answer.candidates]
+    sound = [item for item, fault in zip(answer.candidates, faults, strict=True) if fault is None]
+    older = _older(platform, [item for item in sound if not platform.missing(item, platform.asset_names)])
     eligible: list[Item] = []
     rejected = Counter(answer.invalid)
-    for item in answer.candidates:
-        refusal = _refusal(platform, item, answer.request, options)
+    rejected.update(fault for fault in faults if fault is not None)
+    for item in sound:
+        refusal = OLDER if id(item) in older else _refusal(platform, item, answer.request, options)
         if refusal is None:
             eligible.append(item)
         else:
@@ -109,7 +118,8 @@ def full_items(
     return [whole[name] for name in sorted(whole)], invalid
 
 
-def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
+def _fault(platform: AnyPlatform, item: Item, request: Request) -> str | None:
+    """Why no rule can judge an item, or need not."""
     try:
         moment = item_datetime(item)
     except InputError:  # of a stored item; those of catalogues were read
@@ -119,9 +129,21 @@ def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Optio
     if item.get("geometry") is None:
         return "without footprint"
     problems = (declared.problem(item["properties"]) for declared in platform.rules.properties)
-    problem = next(filter(None, problems), None)
-    if problem is not None:
-        return problem
+    return next(filter(None, problems), None)
+
+
+def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
+    """Those items, by `id()`, of which there is a newer processing among them."""
+    if platform.rules.processings is None:
+        return set()
+    told = []
+    for item in items:
+        with _rule(platform, "processings", f"item {item['id']}"):
+            told.append(platform.rules.processings.tell(item))
+    return {id(item) for item, older in zip(items, superseded(told), strict=True) if older}
+
+
+def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
     try:
         with _rule(platform, "refuse", f"item {item['id']}"):
             refusal = platform.rules.refuse(item, request, options)

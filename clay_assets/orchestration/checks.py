@@ -37,6 +37,22 @@ DAILY_TAG = "clay/daily"  # of checks that read little and are worth running eve
 
 AnyPartitions: TypeAlias = dg.PartitionsDefinition[Any]
 
+
+@dataclass(frozen=True)
+class Check:
+    """One check of an asset.
+
+    Attributes:
+        name: the check's name.
+        rule: what must hold, as a sentence.
+        severity: severity of a violation.
+    """
+
+    name: str
+    rule: str
+    severity: dg.AssetCheckSeverity = ERROR
+
+
 # --- checks that an asset returns --------------------------------------------------------------------------------
 
 
@@ -54,6 +70,11 @@ def none_failed(asset: str, what: str, failures: "pd.DataFrame", of: int, tolera
         severity=WARN,
         metadata={"failed": len(failures), "of": of, "tolerance": tolerance, "failures": failures_table(failures)},
     )
+
+
+def returned_spec(asset: str, check: Check, partitions: AnyPartitions | None = None) -> dg.AssetCheckSpec:
+    """A check whose finding the asset returns, by `report`; `partitions` are the asset's."""
+    return _spec(check.name, asset, check.rule, partitions)
 
 
 def agreement_spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
@@ -78,21 +99,6 @@ def failures_table(failures: "pd.DataFrame") -> dg.MarkdownMetadataValue:
 
 
 # --- checks of stored tables -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check of an asset.
-
-    Attributes:
-        name: the check's name.
-        rule: what must hold, as a sentence.
-        severity: severity of a violation.
-    """
-
-    name: str
-    rule: str
-    severity: dg.AssetCheckSeverity = ERROR
 
 
 # (context, clay, *cell) → findings by the names of the checks; a cell is platform and year.

@@ -17,6 +17,7 @@ import shapely
 from matplotlib.collections import PolyCollection
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
+from shapely.errors import ShapelyError
 
 from clay_assets.pictures import style
 from clay_assets.stac import Item, item_datetime
@@ -53,8 +54,7 @@ def scene_map(items: Sequence[Item], title: str) -> bytes:
     """Where scenes lie, and in which months they were taken."""
     if not items:
         return style.empty_picture(title)
-    points = shapely.point_on_surface([shapely.geometry.shape(item["geometry"]) for item in items])
-    x, y = shapely.get_x(points), shapely.get_y(points)
+    x, y = _footprint_points(items)
     below = TOP + HEIGHT + 52
     figure = style.new_figure(title, below + 92)
     dots(map_panel(figure, x, y), x, y, style.BLUE)
@@ -161,6 +161,19 @@ def map_of_kinds(
         coast(axes)
     style.legend(figure, below, shown, LEFT)
     return style.png(figure)
+
+
+def _footprint_points(items: Sequence[Item]) -> tuple[Numbers, Numbers]:
+    """A point in each footprint; a scene whose footprint cannot be drawn is not on the map."""
+    found = []
+    for item in items:
+        try:
+            found.append(shapely.point_on_surface(shapely.geometry.shape(item["geometry"])))
+        except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError):
+            continue
+    points = np.array([[point.x, point.y] for point in found if not point.is_empty], dtype=float).reshape(-1, 2)
+    x, y = points[np.isfinite(points).all(axis=1)].T
+    return x, y
 
 
 def _rings(polygons: Any) -> list[NDArray[Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
 from clay_assets.stac import Item, read_item
 from clay_assets.transport.access import Access, access_for
@@ -169,6 +170,8 @@ class Rules(Generic[OptionsT]):
         rank: (item, request) → sort key; the lowest is taken.
         properties: item properties that the rules look at; a candidate may lack all others. An item that breaks their
             declaration is refused before the rules run.
+        processings: how to tell that items are processings of one acquisition, of which the newest alone is a
+            candidate; None: every item is an acquisition of its own.
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
             platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
             made once, when the requests are made. None: requests are as `requests` gives them.
@@ -179,12 +182,14 @@ class Rules(Generic[OptionsT]):
     refuse: Callable[[Item, Request, OptionsT], str | None]
     rank: Callable[[Item, Request], tuple[Any, ...]]
     properties: tuple[Property, ...] = ()
+    processings: Processings | None = None
     resolve: Callable[[Request, Sequence[Item], OptionsT, int], list[Request]] | None = None
 
     @property
     def property_names(self) -> tuple[str, ...]:
-        """All names of the item properties that the rules look at."""
-        return tuple(name for declared in self.properties for name in declared.names)
+        """All names of the item properties that the rules look at, each once."""
+        declared = [name for one in self.properties for name in one.names]
+        return tuple(dict.fromkeys((*declared, *(self.processings.properties if self.processings else ()))))
 
 
 @dataclass(frozen=True)

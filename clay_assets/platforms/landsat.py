@@ -6,6 +6,7 @@ cloud follows stacchip's LandsatIndexer, so that the numbers stay comparable.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
-from clay_assets.platforms.properties import Property
+from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
+from clay_assets.platforms.properties import Property, label_of
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 QA_FILL = 1 << 0
 QA_CLOUD = (1 << 1) | (1 << 3) | (1 << 4)  # dilated cloud, cloud, cloud shadow
 SPACECRAFT = ("LANDSAT_8", "LANDSAT_9")
+# LC08_L2SP_047027_20201204_20210313_02_T1_SR: sensor and spacecraft, correction, path and row, date, date of
+# processing, collection, tier
+_PRODUCT = re.compile(r"L[A-Z](\d\d)_L\w{3}_(\d{6})_(\d{8})_(\d{8})_(\d\d)_(RT|T1|T2)(?![A-Z0-9])")
+_SCENE = re.compile(r"L[A-Z](\d)(\d{6})(\d{7})")  # LC80470272020339LGN00: spacecraft, path and row, year and day
+TIERS = {"RT": 0, "T2": 1, "T1": 2}  # real-time products are replaced by those of the tiers
 SUN_ELEVATION = ("view:sun_elevation", "eo:sun_elevation")  # STAC 1.0, STAC 0.7
 BANDS = ("red", "green", "blue", "nir08", "swir16", "swir22")
 
@@ -61,10 +68,20 @@ def search_point(tile: BaseGeometry) -> BaseGeometry:
     return tile.representative_point()
 
 
+def spacecraft_of(item: Item) -> str | None:
+    """The spacecraft, such as `LANDSAT_8`: as the item is labelled, or else by its id. A label that is there decides,
+    also where the id says something else.
+    """
+    label = label_of(item["properties"], "platform", "eo:platform")
+    if label:
+        return label.upper().replace("-", "_")
+    product = _PRODUCT.match(item["id"])
+    return f"LANDSAT_{int(product[1])}" if product else None
+
+
 def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
     """Refuse other spacecraft, night scenes, and scenes too cloudy or of unknown cloud cover."""
-    properties = item["properties"]
-    if (properties.get("platform") or properties.get("eo:platform")) not in SPACECRAFT:
+    if spacecraft_of(item) not in SPACECRAFT:
         return "not Landsat 8 or 9"
     elevation = number(item, *SUN_ELEVATION)
     if elevation is None:
@@ -77,6 +94,29 @@ def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Least cloud first, then earliest, then by id."""
     return number(item, "eo:cloud_cover"), item_datetime(item), item["id"]
+
+
+def processing(item: Item) -> Processing | None:
+    """Of one spacecraft, path, row and day, real-time products are the oldest; else the date of processing tells.
+
+    Items without a product's name tell their scene by `landsat:scene_id`, and its age by `created` and `updated`.
+    """
+    product = _PRODUCT.match(item["id"])
+    if product:
+        day = stamp_of(product[3], "%Y%m%d")
+        made: tuple[float | int | None, ...] = (
+            int(product[5]),
+            int(TIERS[product[6]] > TIERS["RT"]),
+            stamp_of(product[4], "%Y%m%d"),
+            TIERS[product[6]],
+        )
+        return Processing((int(product[1]), product[2], day), None, (*made, *catalogued(item)))
+    scene = _SCENE.match(label_of(item["properties"], "landsat:scene_id"))
+    if scene is None:
+        return None
+    return Processing(
+        (int(scene[1]), scene[2], stamp_of(scene[3], "%Y%j")), None, (None, None, None, None, *catalogued(item))
+    )
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -105,6 +145,7 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
                 Property(("platform", "eo:platform"), str),
                 Property(SUN_ELEVATION, float),
             ),
+            processings=Processings(processing, ("landsat:scene_id", "created", "updated")),
         ),
         assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
         quality=Quality(assets=("qa_pixel",), judge=judge),

@@ -6,6 +6,7 @@ Collection 6.1, tables 10 (500 m QA) and 13 (state QA). https://planetarycompute
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from math import cos, radians
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,8 @@ from clay_assets.platforms.base import (
     Typical,
 )
 from clay_assets.platforms.planetary_computer import signed
-from clay_assets.platforms.properties import Property
+from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
+from clay_assets.platforms.properties import Property, is_number, label_of
 from clay_assets.platforms.request_table import month_bounds, request_table
 from clay_assets.stac import Item, item_datetime
 
@@ -43,6 +45,10 @@ LOW_BITS = 0b11
 STATE_CLOUDY, STATE_MIXED = 1, 2  # bits 0-1 of the state
 QC_CLOUD, QC_NOT_PRODUCED = 2, 3  # bits 0-1 of the QC: not produced for clouds, for other reasons
 ROWS, COLUMNS = 18, 36  # of the sinusoidal tile grid
+# MOD09A1.A2022033.h19v10.061.2022042043514: satellite, tile, collection, when it was made
+_PRODUCT = re.compile(r"(MOD|MYD)\w*\.A\d{7}\.h(\d\d)v(\d\d)\.(\d{3})(?:\.(\d{13}))?(?!\w)")
+SATELLITES = {"MOD": "terra", "MYD": "aqua"}
+TILE = ("modis:vertical-tile", "modis:horizontal-tile")
 TOUCHING = 1e-9  # degrees; at 60° latitude the Earth's edge meets the corners of tiles
 
 
@@ -97,7 +103,7 @@ def on_earth(vertical: int, horizontal: int) -> bool:
 
 def tile_filter(vertical: int, horizontal: int) -> dict[str, int]:
     """The properties by which the items of one tile are found."""
-    return {"modis:vertical-tile": vertical, "modis:horizontal-tile": horizontal}
+    return dict(zip(TILE, (vertical, horizontal), strict=True))
 
 
 def requests(sample: gpd.GeoDataFrame, options: ModisOptions, seed: int) -> gpd.GeoDataFrame:
@@ -121,18 +127,52 @@ def requests(sample: gpd.GeoDataFrame, options: ModisOptions, seed: int) -> gpd.
     )
 
 
+def satellite_of(item: Item) -> str | None:
+    """`terra` or `aqua`: as the item is labelled, or else by its id, since the Planetary Computer writes no label from
+    day 2024065 on. A label that is there decides, also where the id says something else.
+
+    https://github.com/microsoft/PlanetaryComputer/issues/380
+    """
+    label = label_of(item["properties"], "platform").lower()
+    product = _PRODUCT.match(item["id"])
+    return label or (SATELLITES[product[1]] if product else None)
+
+
+def tile_of(item: Item) -> dict[str, int]:
+    """The tile of an item as `tile_filter` writes it: by its properties, or else by its id; empty if neither tells."""
+    vertical, horizontal = (item["properties"].get(name) for name in TILE)
+    if is_number(vertical) and is_number(horizontal):
+        return tile_filter(int(vertical), int(horizontal))
+    product = _PRODUCT.match(item["id"])
+    return tile_filter(int(product[3]), int(product[2])) if product else {}
+
+
 def refuse(item: Item, request: Request, options: ModisOptions) -> str | None:
     """Refuse Aqua, which shares the collection, and the neighbours, which touch the tile."""
-    properties = item["properties"]
-    if str(properties.get("platform")).lower() != "terra":
+    if satellite_of(item) != "terra":
         return "not Terra"
-    asked = request.filters or ({},)
-    return None if any(wanted.items() <= properties.items() for wanted in asked) else "of another tile"
+    asked, tile = request.filters or ({},), tile_of(item)
+    return None if any(wanted.items() <= tile.items() for wanted in asked) else "of another tile"
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """First by time, which is the start of the composite, then by id."""
     return item_datetime(item), item["id"]
+
+
+def processing(item: Item) -> Processing | None:
+    """Of one satellite, tile and composite the highest collection is the newest, and of that what was made last."""
+    satellite, tile = satellite_of(item), tile_of(item)
+    if satellite is None or not tile:
+        return None
+    product = _PRODUCT.match(item["id"])
+    created, updated = catalogued(item)  # NASA's time of production is what the Planetary Computer calls created
+    made = stamp_of(product[5], "%Y%j%H%M%S") if product else None
+    return Processing(
+        (satellite, *tile.values(), item_datetime(item).date()),
+        None,
+        (int(product[4]) if product else None, created if made is None else made, updated),
+    )
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -160,9 +200,9 @@ PLATFORM = Platform(
         rank=rank,
         properties=(
             Property("platform", str),
-            Property("modis:vertical-tile", int),
-            Property("modis:horizontal-tile", int),
+            *(Property(name, int) for name in TILE),
         ),
+        processings=Processings(processing, ("created", "updated")),
     ),
     assets=Assets(
         bands=BANDS,

@@ -30,6 +30,7 @@ from clay_assets.platforms.base import (
     Typical,
 )
 from clay_assets.platforms.planetary_computer import signed
+from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.request_table import request_table, year_bounds
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -45,6 +46,8 @@ _ON_AZURE = re.compile(
     r"https://naipeuwest\.blob\.core\.windows\.net/naip/v\d+/"
     r"(?P<state>\w\w)/(?P<year>\d{4})/\w\w_0*(?P<cm>\d+)cm_\d{4}/(?P<block>\d+(/\d+)?)/(?P<file>[^/]+)"
 )
+# al_m_3008501_ne_16_060_20191109_20200114: quad, zone and pixel size, date, and when it was made, where that is told
+_IMAGE = re.compile(r"(?:[a-z]{2}_)?m_(\d{7}_[a-z]{2}_\d{1,2}_[a-z0-9]+)_(\d{8})(?:_(\d{8}))?", re.IGNORECASE)
 
 
 class NaipOptions(ReferenceOrCopy):
@@ -104,6 +107,14 @@ def rank(item: Item, request: Request) -> tuple[Any, ...]:
     return -item_datetime(item).timestamp(), item["id"]
 
 
+def processing(item: Item) -> Processing | None:
+    """Of one quad, pixel size and day the newest is what was made last; the first deliveries often tell no day."""
+    image = _IMAGE.fullmatch(item["id"])
+    if image is None:
+        return None
+    return Processing((image[1].lower(), image[2]), None, (stamp_of(image[3], "%Y%m%d") or 0.0, *catalogued(item)))
+
+
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask), 0 where there is none."""
     mask = pixels["image"]
@@ -123,7 +134,14 @@ PLATFORM = Platform(
     key=KEY,
     title="NAIP",
     scenes=SceneSource(catalogue="stac_planetary_computer", collection="naip", sample="naip_sample"),
-    rules=Rules(options=NaipOptions, requests=requests, resolve=resolve, refuse=refuse, rank=rank),
+    rules=Rules(
+        options=NaipOptions,
+        requests=requests,
+        resolve=resolve,
+        refuse=refuse,
+        rank=rank,
+        processings=Processings(processing, ("created", "updated")),
+    ),
     assets=Assets(
         bands=("image",),  # red, green, blue and near infrared in one file
         grid="image",

@@ -31,7 +31,8 @@ class Property:
         name: as catalogues write it; several, where one thing has had several names, of which an item needs one. A
             picked item is checked once more after its migration to STAC 1.1, which renames a few, such as `proj:epsg`.
         type: `float` (any finite number), `int` (a whole number), `str`, `bool` or `list[str]`.
-        required: whether an item without it is refused. Null counts as missing.
+        required: whether an item without it is refused. Null counts as missing, and so does what is empty: catalogues
+            write `""` and `[]` where they know no value.
     """
 
     name: str | tuple[str, ...]
@@ -50,13 +51,26 @@ class Property:
 
     def problem(self, properties: Mapping[str, Any]) -> str | None:
         """Why properties break the declaration, the same for all items with the same fault; None if they do not."""
-        given = {name: properties[name] for name in self.names if properties.get(name) is not None}
+        given = {name: properties[name] for name in self.names if is_given(properties.get(name))}
         if self.required and not given:
             return f"property {' or '.join(self.names)}: missing"
         for name, value in given.items():
             if not _fits(value, self.type):
                 return f"property {name}: {_described(value)}, expected {EXPECTED[self.type]}"
         return None
+
+
+def is_given(value: Any) -> bool:
+    """Whether a value says anything: it is neither null nor empty, and no text of blanks."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and not (isinstance(value, (list, tuple, dict)) and not value)
+
+
+def label_of(properties: Mapping[str, Any], *names: str) -> str:
+    """The first of these properties that is a text with something in it, without blanks around it; else empty."""
+    texts = (value.strip() for name in names if isinstance(value := properties.get(name), str))
+    return next(filter(None, texts), "")
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

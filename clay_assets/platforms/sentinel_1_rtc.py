@@ -6,6 +6,7 @@ https://planetarycomputer.microsoft.com/dataset/sentinel-1-rtc
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from clay_assets.platforms.base import (
     Typical,
 )
 from clay_assets.platforms.planetary_computer import signed
-from clay_assets.platforms.properties import Property
+from clay_assets.platforms.processing import Processing, Processings, catalogued
+from clay_assets.platforms.properties import Property, is_number, label_of
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
 
 KEY = "sentinel-1-rtc"
 POLARIZATIONS = {"VV", "VH"}
+# S1A_IW_GRDH_1SDV_20240419T045749_…: spacecraft, mode, polarizations
+_PRODUCT = re.compile(r"S(1[A-D])_([A-Z0-9]{2})_[A-Z]{3}[A-Z_]_\d[A-Z](SV|SH|DV|DH)_")
+POLARIZATIONS_OF = {"SV": {"VV"}, "SH": {"HH"}, "DV": {"VV", "VH"}, "DH": {"HH", "HV"}}
+# Predicted, restituted and precise orbits: products are made again with better ones.
+ORBITS = {"PREORB": 0, "RESORB": 1, "POEORB": 2}
 OVERLAP_DIGITS = 6  # of a share; what differs by less is the same overlap, and time decides
 
 
@@ -56,12 +63,25 @@ def requests(sample: gpd.GeoDataFrame, options: Sentinel1Options, seed: int) -> 
     return quarterly_requests(KEY, sample, options, seed, quarters_per_year=options.quarters_per_year)
 
 
+def mode_of(item: Item) -> str | None:
+    """The instrument mode: as the item is labelled, or else by its id. A label that is there decides."""
+    product = _PRODUCT.match(item["id"])
+    return label_of(item["properties"], "sar:instrument_mode").upper() or (product[2] if product else None)
+
+
+def polarizations_of(item: Item) -> set[str]:
+    """The polarizations: as the item lists them, or else by its id. A list that is there decides."""
+    names = item["properties"].get("sar:polarizations") or ()
+    listed = {name.strip().upper() for name in names} - {""}
+    product = _PRODUCT.match(item["id"])
+    return listed or (POLARIZATIONS_OF[product[3]] if product else set())
+
+
 def refuse(item: Item, request: Request, options: Sentinel1Options) -> str | None:
     """Refuse other modes and polarizations, and scenes that touch the tile without overlapping it."""
-    properties = item["properties"]
-    if properties.get("sar:instrument_mode") != "IW":
+    if mode_of(item) != "IW":
         return "not in IW mode"
-    if not set(properties.get("sar:polarizations") or ()) >= POLARIZATIONS:
+    if not polarizations_of(item) >= POLARIZATIONS:
         return "not both VV and VH"
     return None if overlap(item, request) else "does not overlap the tile"
 
@@ -77,7 +97,20 @@ def overlap(item: Item, request: Request) -> float:
 
     footprint = shapely.make_valid(shapely.geometry.shape(item["geometry"]))
     share = float(footprint.intersection(request.geometry).area / request.geometry.area)
-    return round(share, OVERLAP_DIGITS)
+    return round(share, OVERLAP_DIGITS) if is_number(share) else 0.0
+
+
+def processing(item: Item) -> Processing | None:
+    """Of one spacecraft, sensing time and set of polarizations the newest is what was catalogued last, or else what
+    was made with the better orbit.
+    """
+    label = re.fullmatch(r"sentinel-?(1[A-D])", label_of(item["properties"], "platform"), re.IGNORECASE)
+    spacecraft = label or _PRODUCT.match(item["id"])
+    if spacecraft is None:
+        return None
+    orbit = ORBITS.get(label_of(item["properties"], "s1:orbit_source").upper())
+    polarizations = "-".join(sorted(polarizations_of(item)))
+    return Processing((spacecraft[1].upper(), polarizations), item_datetime(item), (*catalogued(item), orbit))
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -96,6 +129,7 @@ PLATFORM = Platform(
         refuse=refuse,
         rank=rank,
         properties=(Property("sar:instrument_mode", str), Property("sar:polarizations", list[str])),
+        processings=Processings(processing, ("platform", "s1:orbit_source", "created", "updated")),
     ),
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),

@@ -24,7 +24,8 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
-from clay_assets.platforms.properties import Property
+from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of, time_of, version_of
+from clay_assets.platforms.properties import Property, label_of
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
@@ -36,13 +37,20 @@ KEY = "sentinel-2-l2a"
 SCL_NODATA = 0
 SCL_CLOUD = (1, 3, 8, 9, 10)  # saturated or defective, cloud shadow, cloud medium, cloud high, thin cirrus
 SCL_CODES = 256
+STAMP = "%Y%m%dT%H%M%S"  # of the time in a product's name
 NODATA_SHARE = (
     "s2:nodata_pixel_percentage",
     "sentinel2:nodata_pixel_percentage",
 )  # new name, name until 2022
 
 _IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
-_TILE_IN_ID = re.compile(r"^S2[A-D]_(\d{1,2}[C-X][A-Z]{2})_")
+_TILE_IN_ID = re.compile(r"(?:^S2[A-D]_T?|_T)(\d{1,2}[C-X][A-Z]{2})_")
+_SPACECRAFT = re.compile(r"(?:sentinel[-_ ]?|S)(2[A-D])(?![^_])", re.IGNORECASE)  # of a label, or at the start of an id
+_SEQUENCE_IN_ID = re.compile(r"_(\d+)_L2A$")
+# S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and when it was made
+_PRODUCT = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N(\d{4})_R\d{3}_T\w{5}_(\d{8}T\d{6})(?:\.SAFE)?")
+BASELINE = ("s2:processing_baseline", "sentinel2:processing_baseline")
+PRODUCT, DATATAKE = ("s2:product_uri", "sentinel:product_id"), "s2:datatake_id"
 
 
 class Sentinel2Options(CloudOptions):
@@ -65,9 +73,9 @@ def grid_codes(tile: str) -> list[dict[str, str]]:
 
 def tile_of(item: Item) -> str | None:
     """The MGRS tile of an item, five characters, from `grid:code` or else from its id."""
-    code = str(item["properties"].get("grid:code") or "").removeprefix("MGRS-")
+    code = label_of(item["properties"], "grid:code").removeprefix("MGRS-")
     if not code:
-        match = _TILE_IN_ID.match(item["id"])
+        match = _TILE_IN_ID.search(item["id"])
         code = match.group(1) if match else ""
     return code.zfill(5) if code else None
 
@@ -90,6 +98,35 @@ def rank(item: Item, request: Request) -> tuple[Any, ...]:
     return cover, nodata, item_datetime(item), item["id"]
 
 
+def processing(item: Item) -> Processing | None:
+    """Of one spacecraft, tile and sensing time the highest baseline is the newest, and of that what was made last.
+
+    Two datastrips of a tile are sensed seconds apart, so they are two acquisitions.
+    """
+    properties = item["properties"]
+    spacecraft = _SPACECRAFT.match(label_of(properties, "platform")) or _SPACECRAFT.match(item["id"])
+    tile = tile_of(item)
+    if spacecraft is None or tile is None:
+        return None
+    product = _PRODUCT.search(label_of(properties, *PRODUCT)) or _PRODUCT.search(item["id"])
+    baselines = (
+        *(properties.get(name) for name in BASELINE),
+        product[1] if product else None,
+        label_of(properties, DATATAKE).rpartition("_")[2],  # GS2B_20200501T174909_016469_N05.00
+    )
+    sequence = _SEQUENCE_IN_ID.search(item["id"])
+    return Processing(
+        (spacecraft[1].upper(), tile),
+        item_datetime(item),
+        (
+            next(filter(None, map(version_of, baselines)), None),
+            time_of(properties.get("s2:generation_time")) or (stamp_of(product[2], STAMP) if product else None),
+            *catalogued(item),
+            int(sequence[1]) if sequence else None,
+        ),
+    )
+
+
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """Cloud and nodata masks from the scene classification layer, uint8."""
     scl = pixels["scl"]
@@ -109,6 +146,9 @@ PLATFORM = Platform(
             Property("eo:cloud_cover", float),
             Property("grid:code", str),
             Property(NODATA_SHARE, float),
+        ),
+        processings=Processings(
+            processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, "s2:generation_time", "created", "updated")
         ),
     ),
     assets=Assets(

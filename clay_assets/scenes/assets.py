@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from clay_assets.orchestration.checks import none_failed, none_failed_spec
+from clay_assets.orchestration.checks import none_failed, none_failed_spec, report, returned_spec
 from clay_assets.orchestration.failures import outcomes
 from clay_assets.orchestration.gates import stop_if_broken, stop_if_too_many_failed
 from clay_assets.orchestration.metadata import picture, table
@@ -38,7 +38,10 @@ asset = partial(stage_asset, group="scenes", number=3)
     deps=sorted({platform.scenes.sample for platform in PLATFORMS.values()}),
     pool=STAC_API,
     io_manager_key="geo_tables",
-    check_specs=[none_failed_spec("scene_requests", "searches", platforms)],
+    check_specs=[
+        none_failed_spec("scene_requests", "searches", platforms),
+        returned_spec("scene_requests", checks.SOME_PASS, platforms),
+    ],
 )
 def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The searches of one platform, over all years: one row per search.
@@ -51,19 +54,20 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
 
     from clay_assets.scenes.cost import estimate_cost
     from clay_assets.scenes.pictures import requests_by_period
-    from clay_assets.scenes.requests import make_requests, resolve_requests
+    from clay_assets.scenes.requests import Resolved, make_requests, resolve_requests
+    from clay_assets.scenes.rules import some_search_finds
     from clay_assets.storage import layout
 
     platform, recipe = platform_of(context.partition_key), clay.recipe()
     requests = make_requests(platform, clay.table(platform.scenes.sample), recipe)
-    failures, searches = pd.DataFrame(columns=["location", "error"]), 0
+    resolved, searches = Resolved(requests, [], pd.DataFrame(columns=["location", "error"])), 0
     tolerance = recipe.tolerance.failed_requests
     if platform.rules.resolve:
         searches = len(requests)
         with ProgressReporter(context.log, "locations") as progress:
             resolved = resolve_requests(platform, requests, clay.catalogue(platform), recipe, progress)
-        requests, failures = resolved.requests, resolved.failures
-        stop_if_too_many_failed("searches", failures, searches, tolerance, f"scene_requests {platform.key}")
+        requests = resolved.requests
+        stop_if_too_many_failed("searches", resolved.failures, searches, tolerance, f"scene_requests {platform.key}")
         clay.write_items(layout.search_results(platform.key), resolved.items)
     title = f"{platform.title}: {len(requests):,} requests"
     return dg.MaterializeResult(
@@ -75,12 +79,20 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
             "planned_at_most": table([asdict(estimate_cost(platform, len(requests), recipe))]),
             "requests_by_period": picture(requests_by_period(requests, title)),
         },
-        check_results=[none_failed("scene_requests", "searches", failures, searches, tolerance)],
+        check_results=[
+            none_failed("scene_requests", "searches", resolved.failures, searches, tolerance),
+            report(
+                "scene_requests",
+                checks.SOME_PASS.name,
+                some_search_finds(platform, resolved),
+                checks.SOME_PASS.severity,
+            ),
+        ],
     )
 
 
 @asset(
-    version="1",
+    version="2",
     kinds={"stac"},
     columns=ITEMS,
     ledger=REQUEST_LEDGER,

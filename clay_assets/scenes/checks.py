@@ -10,6 +10,9 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 
+# Of the picks of a cell, and of the searches that a platform makes before it has requests.
+SOME_PASS = Check("some_candidate_passes", "Where the catalogue has candidates, not all of them are refused.")
+
 
 @checks_of(
     "scene_picks",
@@ -20,6 +23,7 @@ from clay_assets.storage import layout
             "picks_as_requested",
             "Every pick lies in the period, year and place of its request, and within the platform's limits.",
         ),
+        SOME_PASS,
     ],
     cells_in=layout.folder_of("scene_picks"),
 )
@@ -28,12 +32,17 @@ def scene_picks(
 ) -> Mapping[str, Finding]:
     """Look at a cell's requests, ledger and items."""
     from clay_assets.scenes.requests import requests_of
-    from clay_assets.scenes.rules import items_of_ledger, picks_as_requested, requests_in_ledger_once
+    from clay_assets.scenes.rules import (
+        items_of_ledger,
+        picks_as_requested,
+        requests_in_ledger_once,
+        some_candidate_passes,
+    )
     from clay_assets.storage.stac_geoparquet import items_of
 
     store, platform = clay.store(), platform_of(key)
     requests = requests_of(clay.table("scene_requests", key), int(year))
-    columns = ["request_id", "outcome", "item_id", "cloud_cover"]
+    columns = ["request_id", "outcome", "reason", "candidates", "rejected", "item_id", "cloud_cover"]
     ledger = stored_table(store, layout.request_ledger(key, year), "scene_picks", columns).to_pandas()
     items = items_of(stored_table(store, layout.table("scene_picks", key, year), "scene_picks"))
     options = clay.recipe().options(key)
@@ -41,6 +50,7 @@ def scene_picks(
         "requests_in_ledger_once": requests_in_ledger_once([request.id for request in requests], ledger),
         "items_of_ledger": items_of_ledger(ledger, items),
         "picks_as_requested": picks_as_requested(platform, int(year), requests, ledger, items, options),
+        "some_candidate_passes": some_candidate_passes(platform, int(year), ledger),
     }
 
 

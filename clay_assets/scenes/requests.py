@@ -7,7 +7,8 @@ searched once, here. What is found there becomes the location's requests, and is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import cast
 
 import geopandas as gpd
@@ -31,11 +32,15 @@ class Resolved:
         requests: request table, each row within one year.
         items: what the requests found, whole, ordered by id.
         failures: `location` and `error` of the searches that failed, or that a bug of a rule left without requests.
+        candidates: items that the catalogue offered, counted once for each search that did not fail.
+        rejected: reason → number of candidates refused for it.
     """
 
     requests: gpd.GeoDataFrame
     items: list[Item]
     failures: pd.DataFrame
+    candidates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
 
 
 def make_requests(platform: AnyPlatform, sample: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
@@ -85,11 +90,14 @@ def resolve_requests(
     requests: list[Request] = []
     chosen: dict[str, Item] = {}
     wanted_at: dict[str, list[str]] = {}
-    failures = []
+    failures, candidates = [], 0
+    rejected: Counter[str] = Counter()
     for done, answer in enumerate(catalogue.search(platform, requests_in(searches)), start=1):
-        found, error = _requests_found(platform, answer, recipe)
+        found, error = _requests_found(platform, answer, recipe, rejected)
         if error is not None:
             failures.append({"location": answer.request.location, "error": error})
+        else:
+            candidates += len(answer.candidates) + answer.invalid.total()
         for request, best in found:
             requests.append(request)
             if best is not None:
@@ -99,22 +107,27 @@ def resolve_requests(
     items, invalid = full_items(platform, catalogue, chosen)
     failures += [{"location": place, "error": error} for name, error in invalid.items() for place in wanted_at[name]]
     failed = pd.DataFrame(failures, columns=["location", "error"]).sort_values("location", ignore_index=True)
-    return Resolved(request_table(platform.key, requests), items, failed)
+    return Resolved(request_table(platform.key, requests), items, failed, candidates, rejected)
 
 
 def _requests_found(
-    platform: AnyPlatform, answer: Answer, recipe: Recipe
+    platform: AnyPlatform, answer: Answer, recipe: Recipe, rejected: Counter[str]
 ) -> tuple[list[tuple[Request, Item | None]], str | None]:
-    """The requests that one answer becomes, each with its best item, or why it becomes none."""
+    """The requests that one answer becomes, each with its best item, or why it becomes none. What was refused is
+    counted in `rejected`.
+    """
     if answer.error is not None:
         return [], answer.error
     options = recipe.options(platform.key)
     try:
-        eligible, _ = eligible_items(platform, answer, options)
+        eligible, refused = eligible_items(platform, answer, options)
+        rejected.update(refused)
         found = []
         for request in resolved_requests(platform, answer.request, eligible, options, recipe.seed):
             within = [item for item in eligible if request.start <= item_datetime(item) < request.end]
-            found.append((request, best_item(platform, within, request)[0]))
+            best, unranked = best_item(platform, within, request)
+            rejected.update(unranked)
+            found.append((request, best))
     except RuleError as error:
         return [], str(error)
     return found, None

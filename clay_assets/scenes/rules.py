@@ -4,27 +4,28 @@ may be taken is the platform's to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-import antimeridian
-import numpy as np
 import pandas as pd
 import shapely
-from numpy.typing import NDArray
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.eligibility import RuleError, eligible_items
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding, names
-from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.scenes.imagery import FAILED
+from clay_assets.scenes.picks import FAILED as UNANSWERED
 from clay_assets.scenes.picks import PICKED
+from clay_assets.scenes.requests import Resolved
 from clay_assets.stac import FOOTPRINT_ROUNDING, Item, item_datetime
 
-POLYGON = 3  # shapely's type number
+REASONS_SHOWN = 3
 
 
 def requests_in_ledger_once(requests: Sequence[str], ledger: pd.DataFrame) -> Finding:
@@ -82,6 +83,40 @@ def items_of_ledger(ledger: pd.DataFrame, items: Sequence[Item]) -> Finding:
     )
 
 
+def some_candidate_passes(platform: AnyPlatform, year: int, ledger: pd.DataFrame) -> Finding:
+    """Where the catalogue has candidates, a scene is picked: one that refuses them all has most likely changed.
+
+    Args:
+        platform: of the cell.
+        year: partition.
+        ledger: `outcome`, `reason`, `candidates` and `rejected` of the cell.
+
+    Returns:
+        `candidates`, how many requests were `picked`, and, where none was, what the candidates were refused for.
+    """
+    candidates, picked = int(ledger["candidates"].sum()), int((ledger["outcome"] == PICKED).sum())
+    refused: Counter[str] = Counter()
+    columns = (ledger[name] for name in ("outcome", "reason", "candidates", "rejected"))
+    for outcome, reason, offered, rejected in zip(*columns, strict=True):
+        counts = Counter[str](json.loads(rejected))
+        refused.update(counts)
+        if outcome == UNANSWERED:  # a rule raised, or what was picked proved invalid
+            refused[str(reason)] += int(offered) - counts.total()
+    where = f"{platform.key} {year}: none of {candidates:,} candidates of {len(ledger):,} requests passes"
+    return _some_pass(where, +refused, candidates=candidates, picked=picked)
+
+
+def some_search_finds(platform: AnyPlatform, resolved: Resolved) -> Finding:
+    """The same of the searches that a platform makes before its requests, whose ledgers know of what was taken alone.
+
+    Returns:
+        `candidates`, how many scenes were `picked`, and, where none was, what the candidates were refused for.
+    """
+    candidates = resolved.candidates
+    where = f"{platform.key}: none of {candidates:,} candidates of its searches passes"
+    return _some_pass(where, resolved.rejected, candidates=candidates, picked=len(resolved.items))
+
+
 def picks_as_requested(
     platform: AnyPlatform,
     year: int,
@@ -119,12 +154,11 @@ def picks_as_requested(
         refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in reasons]
         if _year_of(item) != year:
             other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
-    footprints = _footprints(items)
-    away = _apart([request.geometry for request, _ in pairs], [footprints[item["id"]] for _, item in pairs])
+    footprints = {item["id"]: _footprint(item) for item in items}
     elsewhere = [
         f"request {request.id}: scene {item['id']} does not touch {request.location}"
-        for (request, item), apart in zip(pairs, away, strict=True)
-        if apart
+        for request, item in pairs
+        if _apart(request.geometry, footprints[item["id"]])
     ]
     numbers: dict[str, Any] = {
         "picks": len(pairs),
@@ -167,6 +201,17 @@ def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.Da
     )
 
 
+def _some_pass(said: str, refused: Counter[str], *, candidates: int, picked: int) -> Finding:
+    if picked or not candidates:
+        return make_finding([], candidates=candidates, picked=picked)
+    ordered = sorted(refused.items(), key=lambda entry: (-entry[1], entry[0]))
+    most = "; ".join(f"{count:,} × {reason}" for reason, count in ordered[:REASONS_SHOWN])
+    more = f"; and {len(ordered) - REASONS_SHOWN} other reasons" if len(ordered) > REASONS_SHOWN else ""
+    rows = [{"reason": reason, "candidates refused": count} for reason, count in ordered]
+    reasons = f" ({most}{more})" if most else ""  # none where what was picked proved invalid
+    return make_finding([f"{said}{reasons}"], rows, candidates=candidates, picked=picked)
+
+
 def _refusals(platform: AnyPlatform, request: Request, item: Item, options: Options) -> list[str]:
     """Why a platform refuses an item; what a rule raises is why it cannot be said to be within the limits."""
     try:
@@ -182,27 +227,17 @@ def _year_of(item: Item) -> int | None:
         return None
 
 
-def _footprints(items: Sequence[Item]) -> Mapping[str, BaseGeometry | None]:
-    """The items' geometries, valid, and cut at the antimeridian where a catalogue has not done it."""
-    shapes: dict[str, BaseGeometry | None] = {}
-    for item in items:
-        geometry = item.get("geometry")
-        shape = shapely.make_valid(shapely.geometry.shape(geometry)) if geometry else None
-        shapes[item["id"]] = shapely.union_all([shape, *_meant(shape)]) if shape is not None else None
-    return shapes
+def _footprint(item: Item) -> BaseGeometry | None:
+    """An item's geometry as it is stored, made valid; None if there is none, or none that can be used."""
+    try:
+        return shapely.make_valid(shapely.geometry.shape(item["geometry"]))
+    except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError):
+        return None  # of a storage written before footprints were made valid where items enter
 
 
-def _meant(shape: BaseGeometry) -> list[BaseGeometry]:
-    """The parts that go around the world the wrong way, as they were meant: search engines differ in what they see."""
-    parts = shapely.get_parts(shape)
-    bounds = shapely.bounds(parts)
-    wide = parts[(bounds[:, 2] - bounds[:, 0] > HALF_TURN) & (shapely.get_type_id(parts) == POLYGON)]
-    return [antimeridian.fix_polygon(part, fix_winding=True, great_circle=False) for part in wide]
-
-
-def _apart(places: Sequence[BaseGeometry], footprints: Sequence[BaseGeometry | None]) -> NDArray[np.bool_]:
-    """Which places their footprints do not touch; all EPSG:4326."""
-    near: NDArray[np.bool_] = shapely.dwithin(
-        np.array(places, dtype=object), np.array(footprints, dtype=object), FOOTPRINT_ROUNDING
-    )
-    return ~near
+def _apart(place: BaseGeometry, footprint: BaseGeometry | None) -> bool:
+    """Whether a footprint does not touch a place, both EPSG:4326; so where it cannot be told."""
+    try:
+        return not shapely.dwithin(place, footprint, FOOTPRINT_ROUNDING)
+    except ShapelyError:
+        return True

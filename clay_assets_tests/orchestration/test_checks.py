@@ -33,7 +33,7 @@ CELL = f"{KEY}|{YEAR}"
 # Asset → checks of what it stored; the second are warnings.
 HARD = {
     "worldcover_stats": {"class_shares_sum_to_1"},
-    "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested"},
+    "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested", "some_candidate_passes"},
     "chip_index": {"chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"},
     "merged_index": {"rows_of_chip_indexes", "chip_ids_unique"},
 }
@@ -169,6 +169,17 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             layout.request_ledger(KEY, YEAR),
             lambda table: table.slice(1),
             {"requests_in_ledger_once": "-Q1 is not in the ledger", "items_of_ledger": "was picked for no request"},
+        ),
+        (
+            "scene_picks",
+            layout.request_ledger(KEY, YEAR),
+            lambda table: table.set_column(
+                table.schema.get_field_index("outcome"), "outcome", pa.array(["none"] * len(table))
+            ),
+            {
+                "items_of_ledger": "is picked without a scene, or has one without being picked",
+                "some_candidate_passes": f"{KEY} {YEAR}: none of ",
+            },
         ),
         (
             "scene_picks",

@@ -185,6 +185,24 @@ def test_nothing_is_a_picture_too(built: Chain) -> None:
         assert where(drawn, "white").mean() > 0.5
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_scene_that_cannot_be_drawn_is_not_on_the_map() -> None:
+    ring = [[6, 0], [7, 0], [7, 1], [6, 0]]
+    items = [
+        {"id": "a", "properties": {"datetime": "2020-02-01T00:00:00Z"}, "geometry": geometry}
+        for geometry in (
+            {"type": "Polygon", "coordinates": [ring]},
+            {"type": "Polygon", "coordinates": [[*ring[:2], [float("nan"), 1], ring[0]]]},
+            {"type": "Polygon", "coordinates": [ring[:2]]},
+            {"type": "Polygon", "coordinates": []},
+            {"type": "Polygon"},
+            None,
+        )
+    ]
+    assert maps.scene_map(items, "odd footprints").startswith(b"\x89PNG")
+    assert maps.scene_map(items[2:], "none can be drawn").startswith(b"\x89PNG")
+
+
 def test_maps_of_chips_count_every_chip_where_it_is(built: Chain) -> None:
     cells = [cell(built, "sentinel-2-l2a", 2020), cell(built, "linz", 2022)]
     stored = cells[0].dataset().to_table().to_pandas()

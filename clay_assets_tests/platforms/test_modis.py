@@ -175,6 +175,42 @@ def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
     assert PLATFORM.rules.refuse(PLATFORM.read_item(scene(**changes)), asked(), PLATFORM.rules.options()) == expected
 
 
+@pytest.mark.parametrize("empty", [None, "", " ", [], {}])
+@pytest.mark.parametrize(
+    ("item_id", "expected"),
+    [
+        ("MOD09A1.A2024065.h19v10.061.2024074041502", None),
+        ("MOD09A1.A2024065.h19v10.061", None),
+        ("MYD09A1.A2024065.h19v10.061.2024074041502", "not Terra"),
+        ("MCD43A4.A2024065.h19v10.061.2024074041502", "not Terra"),  # of both
+        ("composite-1", "not Terra"),
+    ],
+)
+def test_without_a_label_the_id_tells_the_satellite(empty: Any, item_id: str, expected: str | None) -> None:
+    """As the Planetary Computer writes items since day 2024065: https://github.com/microsoft/PlanetaryComputer/issues/380"""
+    one = PLATFORM.read_item(scene(item_id, **{"platform": empty, "instruments": []}))
+    found, rejected = eligible_items(PLATFORM, Answer(asked(), [one]), PLATFORM.rules.options())
+    assert ([item["id"] for item in found], dict(rejected)) == (
+        ([item_id], {}) if expected is None else ([], {expected: 1})
+    )
+
+
+@pytest.mark.parametrize(("platform", "satellite", "expected"), [("terra", "MYD", None), ("aqua", "MOD", "not Terra")])
+def test_a_label_that_is_there_decides_against_the_id(platform: str, satellite: str, expected: str | None) -> None:
+    one = PLATFORM.read_item(scene(f"{satellite}09A1.A2022033.h19v10.061", platform=platform))
+    assert PLATFORM.rules.refuse(one, asked(), PLATFORM.rules.options()) == expected
+
+
+def test_without_its_properties_the_id_tells_the_tile() -> None:
+    unsaid = {"modis:vertical-tile": None, "modis:horizontal-tile": None}
+    for item_id, expected in (
+        ("MOD09A1.A2022033.h19v10.061", None),
+        ("MOD09A1.A2022033.h10v19.061", "of another tile"),
+    ):
+        one = PLATFORM.read_item(scene(item_id, **unsaid))
+        assert PLATFORM.rules.refuse(one, asked(), PLATFORM.rules.options()) == expected
+
+
 def test_a_composite_belongs_to_the_month_in_which_it_starts() -> None:
     starts = ["2022-01-31", "2022-02-01", "2022-02-26", "2022-03-01"]
     admitted, rejected = eligible_items(

@@ -158,6 +158,44 @@ def test_without_grid_code_the_id_tells_the_tile() -> None:
     assert tile_of(sentinel_2_item("scene-1", WHEN, **{"grid:code": None})) is None
 
 
+@pytest.mark.parametrize("empty", [None, "", " ", "MGRS-", []])
+@pytest.mark.parametrize(
+    "item_id",
+    [
+        "S2B_9VWK_20200203_0_L2A",
+        "S2C_T09VWK_20200203T180403_L2A",
+        "S2B_MSIL2A_20200203T174909_N0500_R141_T09VWK_20230504T032818",
+    ],
+)
+def test_an_empty_grid_code_is_none(empty: Any, item_id: str) -> None:
+    item = sentinel_2_item(item_id, WHEN, **{"grid:code": empty})
+    assert platform_of(SENTINEL_2).rules.properties[1].problem(item["properties"]) is None
+    assert tile_of(item) == "09VWK"
+    assert refusal(SENTINEL_2, item, "09VWK") is None
+
+
+@pytest.mark.parametrize("key", [LANDSAT_L1, LANDSAT_L2])
+@pytest.mark.parametrize(
+    ("item_id", "platform", "expected"),
+    [
+        ("LC08_L2SP_193026_20200203_20200824_02_T1_SR", "", None),
+        ("LC09_L1TP_193026_20200203_20200824_02_T1", " ", None),
+        ("LC08_L1TP_193026_20200203_20200203_02_RT", None, None),
+        ("LE07_L2SP_193026_20200203_20200824_02_T1_SR", "", "not Landsat 8 or 9"),
+        ("scene-1", "", "not Landsat 8 or 9"),
+        ("scene-1", "landsat-8", None),  # as other catalogues spell it
+        ("LE07_L2SP_193026_20200203_20200824_02_T1_SR", "LANDSAT_8", None),  # a label that is there decides
+        ("LC08_L2SP_193026_20200203_20200824_02_T1_SR", "LANDSAT_7", "not Landsat 8 or 9"),
+    ],
+)
+def test_without_a_label_the_id_tells_the_spacecraft(
+    key: str, item_id: str, platform: Any, expected: str | None
+) -> None:
+    for name in ("platform", "eo:platform"):
+        changes = {"platform": "", name: platform}
+        assert refusal(key, landsat_item(item_id, WHEN, **changes)) == expected
+
+
 def test_sentinel_2_ranks_by_cloud_nodata_time_id() -> None:
     ordered = [
         sentinel_2_item("d", "2020-03-01T00:00:00Z", 1.0, nodata=9.0),

@@ -66,7 +66,7 @@ def test_values_that_do_not_fit(kind: Any, value: Any, said: str) -> None:
     assert Property(CLOUD, kind).problem({CLOUD: value}) == f"property {CLOUD}: {said}"
 
 
-@pytest.mark.parametrize("properties", [{}, {CLOUD: None}])
+@pytest.mark.parametrize("properties", [{}, *({CLOUD: empty} for empty in (None, "", " ", [], (), {}))])
 def test_a_missing_value_counts_only_where_it_is_required(properties: Mapping[str, Any]) -> None:
     assert Property(CLOUD, float).problem(properties) is None
     assert Property(CLOUD, float, required=True).problem(properties) == f"property {CLOUD}: missing"
@@ -112,7 +112,9 @@ def test_numbers_are_finite_and_no_truth_values(value: Any, expected: bool) -> N
 
 
 def test_names_are_those_of_all_declarations() -> None:
-    assert PLATFORMS["sentinel-2-l2a"].rules.property_names == (CLOUD, "grid:code", *NODATA)
+    rules = PLATFORMS["sentinel-2-l2a"].rules
+    assert rules.processings is not None
+    assert rules.property_names == (CLOUD, "grid:code", *NODATA, *rules.processings.properties)
     assert PLATFORMS["linz"].rules.property_names == ()
 
 

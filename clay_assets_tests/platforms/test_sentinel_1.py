@@ -182,6 +182,32 @@ def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
     assert refusal(scene(**changes)) == expected
 
 
+@pytest.mark.parametrize("empty", [None, "", " ", [], [""]])
+@pytest.mark.parametrize(
+    ("item_id", "expected"),
+    [
+        ("S1A_IW_GRDH_1SDV_20200203T100000_20200203T100025_031091_039277_rtc", None),
+        ("S1C_IW_GRDH_1SDV_20200203T100000_20200203T100025_031091_039277_5AB3", None),
+        ("S1A_EW_GRDM_1SDV_20200203T100000_20200203T100025_031091_039277_rtc", "not in IW mode"),
+        ("S1A_IW_GRDH_1SSV_20200203T100000_20200203T100025_031091_039277_rtc", "not both VV and VH"),
+        ("S1A_IW_GRDH_1SDH_20200203T100000_20200203T100025_031091_039277_rtc", "not both VV and VH"),
+        ("scene-1", "not in IW mode"),
+    ],
+)
+def test_without_labels_the_id_tells_mode_and_polarizations(empty: Any, item_id: str, expected: str | None) -> None:
+    mode = empty if not isinstance(empty, list) else ""
+    one = PLATFORM.read_item(scene(item_id, **{"sar:instrument_mode": mode, "sar:polarizations": empty or []}))
+    assert refusal(one) == expected
+
+
+def test_labels_that_are_there_decide_against_the_id() -> None:
+    name = "S1A_EW_GRDM_1SDH_20200203T100000_20200203T100025_031091_039277_rtc"
+    assert refusal(scene(name)) is None
+    name = "S1A_IW_GRDH_1SDV_20200203T100000_20200203T100025_031091_039277_rtc"
+    assert refusal(scene(name, **{"sar:instrument_mode": "EW"})) == "not in IW mode"
+    assert refusal(scene(name, **{"sar:polarizations": ["VV"]})) == "not both VV and VH"
+
+
 def test_overlap_is_the_share_of_the_tile() -> None:
     assert overlap(scene(geometry=shapely.box(5, -1, 8, 2)), request()) == 1
     assert overlap(scene(geometry=shapely.box(6.5, 0.5, 9, 9)), request()) == 0.25

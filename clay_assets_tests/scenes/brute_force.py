@@ -87,6 +87,23 @@ def landsat_reason(known: Known) -> str | None:
     return cloud(known)
 
 
+def older(offered: list[Known]) -> set[int]:
+    """Those, by `id()`, whose tile the same spacecraft has at the same time in a later processing."""
+
+    def acquisition(one: Known) -> tuple[Any, ...]:
+        return one.item["id"].split("_")[:2], one.moment.replace(microsecond=0)
+
+    def processing(one: Known) -> tuple[Any, ...]:
+        return float(one.properties.get("s2:processing_baseline", 0)), one.item["id"].split("_")[3]
+
+    return {
+        id(one)
+        for one in offered
+        for other in offered
+        if acquisition(one) == acquisition(other) and processing(one) < processing(other)
+    }
+
+
 def expected(
     platform: str, items: list[Item], tiles: dict[str, BaseGeometry], requests: Iterable[tuple[str, int, str]]
 ) -> pd.DataFrame:
@@ -108,8 +125,14 @@ def expected(
             )
         ]
         reason = sentinel_2_reason if platform == SENTINEL_2 else landsat_reason
-        refused = Counter(said for one in offered if (said := reason(one)))
-        taken = [one for one in offered if reason(one) is None]
+        old = (
+            older([one for one in offered if not missing(one, SENTINEL_2_ASSETS)]) if platform == SENTINEL_2 else set()
+        )
+        reasons = [
+            (one, "older processing of the same acquisition" if id(one) in old else reason(one)) for one in offered
+        ]
+        refused = Counter(said for _, said in reasons if said)
+        taken = [one for one, said in reasons if said is None]
         best = min(taken, key=lambda one: _order(platform, one), default=None)
         counted = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))
         why = "; ".join(f"{count} × {said}" for said, count in counted) or "no item in the catalogue"

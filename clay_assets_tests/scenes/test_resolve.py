@@ -24,6 +24,8 @@ from clay_assets.platforms.request_table import requests_in
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import Resolved, make_requests, requests_of, resolve_requests
+from clay_assets.scenes.rules import some_search_finds
+from clay_assets_tests.platforms import factories
 from clay_assets_tests.scenes.items import NAIP, Item, real_items, snapshot, without_links
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.stac_api import StacApi
@@ -94,6 +96,26 @@ def by_hand(items: list[Item], first: int = 2010, last: int = 2023) -> dict[str,
 
 def hash_of(*names: str | int) -> bytes:
     return hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).digest()
+
+
+def made_item(item_id: str, asset: str = "image") -> Item:
+    place = shapely.Point(PLACES["alabama"]).buffer(0.03)
+    return factories.item(item_id, NAIP, "2021-11-03T16:00:00Z", [asset], place)
+
+
+def test_a_catalogue_whose_every_image_is_refused_is_found(tmp_path: Path) -> None:
+    """Here no ledger of a year would tell: it knows of what the searches took alone."""
+    name = "al_m_3008501_ne_16_030_20211103"
+    renamed = resolve(SnapshotCatalogue(snapshot(tmp_path / "renamed.parquet", [made_item(name, "data")])))
+    assert (renamed.candidates, dict(renamed.rejected)) == (1, {"without asset image": 1})
+    assert some_search_finds(PLATFORM, renamed).violations == (
+        "naip: none of 1 candidates of its searches passes (1 × without asset image)",
+    )
+    both = [made_item(name, "data"), made_item(f"{name}_20220114")]
+    found = some_search_finds(PLATFORM, resolve(SnapshotCatalogue(snapshot(tmp_path / "both.parquet", both))))
+    assert (found.ok, found.numbers) == (True, {"candidates": 2, "picked": 1})
+    nowhere = resolve(SnapshotCatalogue(snapshot(tmp_path / "nowhere.parquet", [])), places={NOTHING: PLACES[NOTHING]})
+    assert some_search_finds(PLATFORM, nowhere).ok
 
 
 def years(found: Resolved) -> dict[str, int]:

@@ -15,7 +15,13 @@ from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import Request
 from clay_assets.scenes.picks import Picks, pick_scenes
-from clay_assets.scenes.rules import imagery_of_picks, items_of_ledger, picks_as_requested, requests_in_ledger_once
+from clay_assets.scenes.rules import (
+    imagery_of_picks,
+    items_of_ledger,
+    picks_as_requested,
+    requests_in_ledger_once,
+    some_candidate_passes,
+)
 from clay_assets_tests.scenes.items import SENTINEL_2, sentinel_2_item, snapshot
 
 PLATFORM = platform_of(SENTINEL_2)
@@ -127,18 +133,76 @@ def test_a_pick_elsewhere_is_found(picks: Picks) -> None:
     assert told(picks.ledger, [{**first, "geometry": None}, second])
 
 
-@pytest.mark.parametrize("longitude", [179.7, -179.7, 10.0])
-@pytest.mark.parametrize(("latitude", "found"), [(0.5, False), (1.5, True)])
-def test_a_footprint_that_was_not_cut_at_the_antimeridian_is_taken_both_ways(
-    picks: Picks, longitude: float, latitude: float, found: bool
+@pytest.mark.parametrize(("longitude", "found"), [(179.7, False), (-179.7, False), (10.0, True), (178.9, True)])
+def test_a_footprint_across_the_antimeridian_is_taken_as_it_is_stored(
+    picks: Picks, longitude: float, found: bool
 ) -> None:
-    """From 179° to -179° as a catalogue may write it, in one ring: some search engines see the strip, some the rest."""
     first, second = picks.items
-    ring = shapely.Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1), (179, 0)])
-    place = replace(REQUESTS[0], geometry=shapely.Point(longitude, latitude))
-    damaged = [{**first, "geometry": shapely.geometry.mapping(ring)}, second]
+    parts = shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])
+    place = replace(REQUESTS[0], geometry=shapely.Point(longitude, 0.5))
+    stored = [{**first, "geometry": shapely.geometry.mapping(parts)}, second]
     expected = (f"request 32NLG-2020-Q1: scene {first['id']} does not touch {TILE}",) if found else ()
-    assert told(picks.ledger, damaged, requests=[place, *REQUESTS[1:]]) == expected
+    assert told(picks.ledger, stored, requests=[place, *REQUESTS[1:]]) == expected
+
+
+RING = [[6, 0], [7, 0], [7, 1], [6, 1], [6, 0]]
+# What storages may hold that were written before footprints were made valid; whether they touch the tile.
+ODD_FOOTPRINTS: dict[str, tuple[Any, bool]] = {
+    "bow-tie": ({"type": "Polygon", "coordinates": [[[6, 0], [7, 1], [7, 0], [6, 1], [6, 0]]]}, True),
+    "with heights": ({"type": "Polygon", "coordinates": [[[*point, 9] for point in RING]]}, True),
+    "overlapping parts": ({"type": "MultiPolygon", "coordinates": [[RING], [RING]]}, True),
+    "a collection": ({"type": "GeometryCollection", "geometries": [{"type": "Polygon", "coordinates": [RING]}]}, True),
+    "flat": ({"type": "Polygon", "coordinates": [[[6, 0.5], [7, 0.5], [6, 0.5], [6, 0.5]]]}, True),
+    "not a number": ({"type": "Polygon", "coordinates": [[[6, 0], [float("nan"), 1], [7, 0], [6, 0]]]}, False),
+    "infinite": ({"type": "Polygon", "coordinates": [[[6, 0], [float("inf"), 1], [7, 0], [6, 0]]]}, False),
+    "empty": ({"type": "Polygon", "coordinates": []}, False),
+    "two points": ({"type": "Polygon", "coordinates": [[[6, 0], [7, 1]]]}, False),
+    "without coordinates": ({"type": "Polygon"}, False),
+    "unknown type": ({"type": "Circle", "coordinates": [6, 0], "radius": 1}, False),
+    "text": ("POLYGON EMPTY", False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:divide by zero:RuntimeWarning")
+@pytest.mark.parametrize(("geometry", "touches"), ODD_FOOTPRINTS.values(), ids=ODD_FOOTPRINTS)
+def test_no_footprint_ends_a_look_at_the_picks(picks: Picks, geometry: Any, touches: bool) -> None:
+    first, second = picks.items
+    said = told(picks.ledger, [{**first, "geometry": geometry}, second])
+    assert said == (() if touches else (f"request 32NLG-2020-Q1: scene {first['id']} does not touch {TILE}",))
+
+
+def test_a_cell_whose_candidates_are_all_refused_is_found(tmp_path: Path) -> None:
+    items = [
+        sentinel_2_item(f"S2A_32NLG_2020{month:02}{day}_0_L2A", f"2020-{month:02}-{day}T10:00Z", cloud, nodata=nodata)
+        for month, day, cloud, nodata in [
+            (2, 15, 99.0, 0.0), (2, 25, 98.0, 0.0), (5, 15, 97.0, 0.0), (5, 16, None, 0.0), (5, 25, 10.0, None),
+            (5, 26, -1.0, 0.0), (5, 27, 10.0, 90.0),
+        ]
+    ]  # fmt: skip
+    refused = pick_scenes(
+        PLATFORM, 2020, REQUESTS, SnapshotCatalogue(snapshot(tmp_path / "bad.parquet", items)), OPTIONS
+    ).ledger
+    found = some_candidate_passes(PLATFORM, 2020, refused)
+    assert found.violations == (
+        "sentinel-2-l2a 2020: none of 7 candidates of 3 requests passes (3 × cloud cover above 75 %; "
+        "1 × cloud cover below 0 (not assessed); 1 × cloud cover unknown; and 2 other reasons)",
+    )
+    assert found.numbers == {"candidates": 7, "picked": 0}
+    assert found.rows[0] == {"reason": "cloud cover above 75 %", "candidates refused": 3}
+    assert len(found.rows) == 5
+
+
+def test_one_pick_and_no_candidate_are_both_sound(picks: Picks) -> None:
+    assert some_candidate_passes(PLATFORM, 2020, picks.ledger).numbers == {"candidates": 2, "picked": 2}
+    assert some_candidate_passes(PLATFORM, 2020, picks.ledger).ok
+    assert some_candidate_passes(PLATFORM, 2020, picks.ledger[picks.ledger["outcome"] == "none"]).ok
+    assert some_candidate_passes(PLATFORM, 2020, picks.ledger.head(0)).ok
+
+
+def test_candidates_on_which_a_rule_raised_do_not_pass(picks: Picks) -> None:
+    ledger = picks.ledger.assign(outcome="failed", reason="a bug", item_id=None, cloud_cover=None)
+    (said,) = some_candidate_passes(PLATFORM, 2020, ledger).violations
+    assert said == "sentinel-2-l2a 2020: none of 2 candidates of 3 requests passes (2 × a bug)"
 
 
 def test_imagery_that_is_not_of_the_picks_is_found() -> None:

@@ -1,0 +1,137 @@
+"""Which items are of one acquisition, and which of them was processed last.
+
+Agencies process their archives again, and catalogues keep the older items beside the new ones. Of one acquisition only
+the newest processing is a candidate: an older one must not win because it shows, or misses, other clouds. What tells
+the acquisition and its processing is declared by the platform.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from clay_assets.platforms.properties import is_number
+from clay_assets.stac import Item
+
+# Catalogues give sensing times to the second, the millisecond or the microsecond, and a new processing may move them
+# by a line of the sensor. Neighbouring scenes of one orbit are sensed many seconds apart.
+SAME_MOMENT = timedelta(seconds=1)
+
+_BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})|(\d{1,2})(?:\.(\d))?")
+
+Evidence: TypeAlias = tuple[int, ...] | float | None
+
+
+@dataclass(frozen=True)
+class Processing:
+    """One processing of an acquisition.
+
+    Attributes:
+        acquisition: what all processings of the acquisition share, such as spacecraft and tile.
+        moment: sensing time, UTC, compared to a second; None where `acquisition` tells the time.
+        evidence: what tells how new it is, the most telling first; the higher is the newer. None: the item does not
+            say. The first evidence that all items of the acquisition have, and that differs, decides.
+    """
+
+    acquisition: tuple[Hashable, ...]
+    moment: datetime | None
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Processings:
+    """How a platform tells the processings of an acquisition.
+
+    Attributes:
+        tell: item → its processing; None where the item does not tell of which acquisition it is. It raises on no
+            item: the properties that it looks at may have any type.
+        properties: names of the item properties that it looks at.
+    """
+
+    tell: Callable[[Item], Processing | None]
+    properties: tuple[str, ...] = ()
+
+
+_Numbered: TypeAlias = tuple[int, Processing]
+
+
+def superseded(told: Sequence[Processing | None]) -> list[bool]:
+    """Which of some items are older processings of an acquisition that another of them has; one answer per item.
+
+    Items whose evidence is the same are not told apart: neither is older.
+    """
+    older = [False] * len(told)
+    known: dict[tuple[Hashable, ...], list[_Numbered]] = {}
+    for number, one in enumerate(told):
+        if one is not None:
+            known.setdefault(one.acquisition, []).append((number, one))
+    for of_one_name in known.values():
+        for group in _at_one_moment(of_one_name):
+            newest = _newest(group)
+            for number, _ in group:
+                older[number] = number not in newest
+    return older
+
+
+def version_of(value: Any) -> tuple[int, int] | None:
+    """A processing baseline as a version: of `05.00`, `N0500`, 5 and 5.0 it is (5, 0); None if it is none."""
+    if is_number(value):
+        value = f"{value:.2f}"
+    found = _BASELINE.fullmatch(value.strip(' "')) if isinstance(value, str) else None
+    if found is None:
+        return None
+    major, minor = (found[1], found[2]) if found[1] else (found[3], found[4] or "0")
+    return int(major), int(minor)
+
+
+def time_of(value: Any) -> float | None:
+    """A time as seconds since 1970, UTC where it has no zone; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(value.strip(' "')) if isinstance(value, str) else value
+        if not isinstance(moment, datetime):
+            return None
+        seconds = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds if is_number(seconds) else None  # pandas has a time that is none
+
+
+def stamp_of(digits: str | None, form: str) -> float | None:
+    """A time in an id, such as `20230504T032818`, as seconds since 1970, UTC; None if it is none."""
+    try:
+        return datetime.strptime(digits or "", form).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def catalogued(item: Item) -> tuple[float | None, float | None]:
+    """When the item came into its catalogue and when it was changed: evidence where the product itself has none."""
+    return time_of(item["properties"].get("created")), time_of(item["properties"].get("updated"))
+
+
+def _at_one_moment(named: Sequence[_Numbered]) -> Iterator[list[_Numbered]]:
+    """Items of one acquisition by name, apart where they were sensed at different times."""
+    group: list[_Numbered] = []
+    for number, one in sorted(named, key=lambda entry: (_moment(entry), entry[0])):
+        if group and _moment((number, one)) - _moment(group[-1]) > SAME_MOMENT:
+            yield group
+            group = []
+        group.append((number, one))
+    yield group
+
+
+def _moment(entry: _Numbered) -> datetime:
+    return entry[1].moment or datetime.min.replace(tzinfo=UTC)
+
+
+def _newest(group: Sequence[_Numbered]) -> list[int]:
+    left = list(group)
+    for level in range(len(group[0][1].evidence)):
+        values: list[Any] = [one.evidence[level] for _, one in group]
+        if None not in values:
+            highest = max(one.evidence[level] for _, one in left)  # type: ignore[type-var]  # of one kind, none is None
+            left = [(number, one) for number, one in left if one.evidence[level] == highest]
+    return [number for number, _ in left]
