@@ -51,11 +51,11 @@ def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:
 
 def _in_degrees(shapes: NDArray[Any], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which shapes have coordinates, all of them finite and in the range of longitudes and latitudes."""
-    within = (np.abs(bounds[:, [0, 2]]) <= MOST_TURNS * TURN).all(axis=1)
-    within &= (np.abs(bounds[:, [1, 3]]) <= POLE + ROUNDING).all(axis=1)
+    limits = np.array([MOST_TURNS * TURN, POLE + ROUNDING] * 2)
+    within: NDArray[np.bool_] = np.all(np.abs(bounds) <= limits, axis=1)
     coordinates, rows = shapely.get_coordinates(shapes, return_index=True)
     within[rows[~np.isfinite(coordinates).all(axis=1)]] = False  # bounds leave NaN out
-    return np.asarray(within, np.bool_)
+    return within
 
 
 def _leaves_world(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:

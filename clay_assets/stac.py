@@ -68,7 +68,8 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
         raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
     if len(quote(name, errors="surrogatepass")) > ID_BYTES:
         raise InputError(f"{name}: invalid item (id of {len(name)} characters). Leave it out of the catalogue.")
-    properties, assets = item.get("properties"), item.get("assets") or {}
+    properties: Any = item.get("properties")
+    assets = item.get("assets") or {}
     for field, value in (("properties", properties), ("assets", assets)):
         if not isinstance(value, dict):
             raise InputError(f"{name}: invalid item ({field} is not an object).")

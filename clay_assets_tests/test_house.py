@@ -39,6 +39,7 @@ ROOMS = (
     "executors",
     "progress",
     "stac",
+    "footprints",
     "grids",
     "draws",
     "version",

@@ -40,6 +40,16 @@ class Catalogue(Protocol):
         """One answer per request, in any order. Candidates may lack what is not needed to choose."""
         ...
 
+    def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
+        """Why the catalogue may not be the platform's, as sentences; none where nothing speaks against it.
+
+        Args:
+            platform: that searched it.
+            requests: its searches.
+            found: how many candidates they had.
+        """
+        ...
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates as whole items, in any order."""
         ...

@@ -95,6 +95,26 @@ class SnapshotCatalogue:
         for number, request in enumerate(requests):
             yield answer_of(request, found.pop(number).values())
 
+    def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
+        """That it has no item of the collection, or no column that the requests filter by."""
+        if not requests:
+            return []
+        if not self.files:
+            return [f"{self.location}: holds no item. Write the items of the catalogue into it."]
+        wanted, said = platform.scenes.collection, []
+        there = {name for file in self.files for name in file.collections(wanted)}
+        if wanted is not None and wanted not in there:
+            listed = ", ".join(sorted(map(str, there - {None}))) or "none"
+            said.append(f"{self.location}: holds no item of collection {wanted}, but of {listed}. Check the address.")
+        names = {name for request in requests for alternative in request.filters for name in alternative}
+        said += [
+            f"{self.location}: no column {name}, which searches of {platform.key} filter by; only ids tell it. "
+            "Write the snapshot with all properties."
+            for name in sorted(names)
+            if not any(name in file.names for file in self.files)
+        ]
+        return said
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
         if not items:
@@ -131,6 +151,13 @@ class _SnapshotFile:
         batches = self._batches(self._field("id").isin(ids) & self._of(platform))
         found = [batch.cast(self.schema) for batch in batches if batch.num_rows]
         return whole_items(pa.Table.from_batches(found)) if found else []
+
+    def collections(self, wanted: str | None) -> set[str | None]:
+        """The collections of its items; `wanted` where it does not say."""
+        if "collection" not in self.names:
+            return {wanted}
+        columns = {"collection": self._field("collection")}
+        return {name for batch in self._batches(pc.scalar(True), columns) for name in batch[0].unique().to_pylist()}
 
     def _batches(
         self, condition: pc.Expression, columns: Mapping[str, pc.Expression] | None = None
@@ -208,7 +235,7 @@ def _has_href(assets: pa.StructType, name: str) -> bool:
     if at < 0 or not pa.types.is_struct(assets.field(at).type):
         return False
     asset = assets.field(at).type
-    return asset.get_field_index("href") >= 0 and pa.types.is_string(asset.field("href").type)
+    return bool(asset.get_field_index("href") >= 0 and pa.types.is_string(asset.field("href").type))
 
 
 def _documents(
@@ -251,7 +278,10 @@ class _Alternatives:
         self.free = np.array([not request.filters for request in requests])
 
     def match(self, batch: pa.RecordBatch, rows: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`."""
+        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`, or may, as it does not say.
+
+        What it does not say, its id may: the platform's rules decide.
+        """
         matched = self.free[numbers]
         for layer, given in zip(self.layers, self.given, strict=True):
             fulfilled = given[numbers]
@@ -262,7 +292,7 @@ class _Alternatives:
                 else:
                     values = np.full(len(rows), None, dtype=object)
                 asked = wanted[numbers]
-                fulfilled &= (values == asked) | (asked == None)  # noqa: E711 — elementwise
+                fulfilled &= (values == asked) | (asked == None) | (values == None)  # noqa: E711 — elementwise
             matched = matched | fulfilled
         return matched
 

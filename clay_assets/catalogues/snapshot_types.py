@@ -91,7 +91,8 @@ def check_columns(schema: pa.Schema, where: str) -> None:
 
 def is_time(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold times: timestamps, dates, text, or nothing."""
-    return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_string(kind) or pa.types.is_null(kind)
+    types = pa.types
+    return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_string(kind) or types.is_null(kind))
 
 
 def has_box(schema: pa.Schema) -> bool:

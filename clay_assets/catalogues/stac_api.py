@@ -12,6 +12,7 @@ STAC API: https://api.stacspec.org/v1.0.0/item-search
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item
 from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, WORK_ATTEMPTS, retrying, urllib3_retry
+
+logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
@@ -119,6 +122,19 @@ class ApiCatalogue:
                         f"{answer.error}. Run again when the API answers."
                     )
                 yield answer
+
+    def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
+        """That there is no such collection, where nothing was found; APIs answer that with no items."""
+        wanted = platform.scenes.collection
+        if found or not requests or wanted is None:
+            return []
+        try:
+            if self._client().get_collection(wanted) is not None:
+                return []
+        except Exception:  # an API need not describe its collections
+            logger.info("%s: does not describe the collection %s", self.url, wanted, exc_info=True)
+            return []
+        return [f"{self.url}: no collection {wanted}. Check the address in the CLAY_STAC_… setting."]
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The candidates as they are: an API answers with whole items."""

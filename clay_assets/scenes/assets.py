@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from clay_assets.findings import make_finding
 from clay_assets.orchestration.checks import none_failed, none_failed_spec, report, returned_spec
 from clay_assets.orchestration.failures import outcomes
 from clay_assets.orchestration.gates import stop_if_broken, stop_if_too_many_failed
@@ -41,6 +43,7 @@ asset = partial(stage_asset, group="scenes", number=3)
     check_specs=[
         none_failed_spec("scene_requests", "searches", platforms),
         returned_spec("scene_requests", checks.SOME_PASS, platforms),
+        returned_spec("scene_requests", checks.OF_PLATFORM, platforms),
     ],
 )
 def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
@@ -52,6 +55,7 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
     """
     import pandas as pd
 
+    from clay_assets.platforms.request_table import requests_in
     from clay_assets.scenes.cost import estimate_cost
     from clay_assets.scenes.pictures import requests_by_period
     from clay_assets.scenes.requests import Resolved, make_requests, resolve_requests
@@ -61,11 +65,13 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
     platform, recipe = platform_of(context.partition_key), clay.recipe()
     requests = make_requests(platform, clay.table(platform.scenes.sample), recipe)
     resolved, searches = Resolved(requests, [], pd.DataFrame(columns=["location", "error"])), 0
+    doubts: list[str] = []
     tolerance = recipe.tolerance.failed_requests
     if platform.rules.resolve:
-        searches = len(requests)
+        searches, catalogue = len(requests), clay.catalogue(platform)
         with ProgressReporter(context.log, "locations") as progress:
-            resolved = resolve_requests(platform, requests, clay.catalogue(platform), recipe, progress)
+            resolved = resolve_requests(platform, requests, catalogue, recipe, progress)
+        doubts = catalogue.doubts(platform, requests_in(requests), resolved.candidates)
         requests = resolved.requests
         stop_if_too_many_failed("searches", resolved.failures, searches, tolerance, f"scene_requests {platform.key}")
         clay.write_items(layout.search_results(platform.key), resolved.items)
@@ -87,6 +93,7 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
                 some_search_finds(platform, resolved),
                 checks.SOME_PASS.severity,
             ),
+            _catalogue_of_platform(context, "scene_requests", doubts, resolved.candidates),
         ],
     )
 
@@ -99,7 +106,10 @@ def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.
     partitions_def=cells,
     pool=STAC_API,
     io_manager_key="stac_items",
-    check_specs=[none_failed_spec("scene_picks", "requests", cells)],
+    check_specs=[
+        none_failed_spec("scene_picks", "requests", cells),
+        returned_spec("scene_picks", checks.OF_PLATFORM, cells),
+    ],
 )
 def scene_picks(
     context: dg.AssetExecutionContext, clay: ClayResource, scene_requests: gpd.GeoDataFrame
@@ -119,9 +129,14 @@ def scene_picks(
     key, year = cell_of(context)
     platform, recipe = platform_of(key), clay.recipe()
     requests = requests_of(scene_requests, year)
+    catalogue = clay.scenes_of(platform)
     with ProgressReporter(context.log, "requests") as progress:
-        picks = pick_scenes(platform, year, requests, clay.scenes_of(platform), recipe.options(key), progress)
+        picks = pick_scenes(platform, year, requests, catalogue, recipe.options(key), progress)
     ledger = picks.ledger
+    # What was found before, for the requests or the sample, is known to be the platform's.
+    looked_up_before = platform.rules.resolve is not None or platform.scenes.sample_has_items
+    candidates = int(ledger["candidates"].sum())
+    doubts = [] if looked_up_before else catalogue.doubts(platform, requests, candidates)
     title = f"{platform.title} {year}: {len(picks.items):,} scenes"
     failures = ledger.loc[ledger["outcome"] == FAILED, ["request_id", "reason"]]
     tolerance = recipe.tolerance.failed_requests
@@ -144,7 +159,10 @@ def scene_picks(
             "reasons": table(rejections(ledger)),
             "picks_by_period": picture(picks_by_period(ledger, title)),
         },
-        check_results=[none_failed("scene_picks", "requests", failures, len(requests), tolerance)],
+        check_results=[
+            none_failed("scene_picks", "requests", failures, len(requests), tolerance),
+            _catalogue_of_platform(context, "scene_picks", doubts, candidates),
+        ],
     )
 
 
@@ -196,6 +214,16 @@ def scene_imagery(
         },
         check_results=[none_failed("scene_imagery", "copies", failures, len(ledger), tolerance)],
     )
+
+
+def _catalogue_of_platform(
+    context: dg.AssetExecutionContext, asset: str, doubts: Sequence[str], candidates: int
+) -> dg.AssetCheckResult:
+    """Warn of a catalogue that may not be the platform's; an error where it had no candidate at all."""
+    for doubt in doubts:
+        context.log.warning(doubt)
+    severity = dg.AssetCheckSeverity.WARN if candidates else checks.OF_PLATFORM.severity
+    return report(asset, checks.OF_PLATFORM.name, make_finding(list(doubts), candidates=candidates), severity)
 
 
 ASSETS = [scene_requests, scene_picks, scene_imagery]

@@ -13,6 +13,10 @@ from clay_assets.storage import layout
 # Of the picks of a cell, and of the searches that a platform makes before it has requests.
 SOME_PASS = Check("some_candidate_passes", "Where the catalogue has candidates, not all of them are refused.")
 
+OF_PLATFORM = Check(
+    "catalogue_of_platform", "The catalogue has the platform's collection, and the properties that it is searched by."
+)
+
 
 @checks_of(
     "scene_picks",

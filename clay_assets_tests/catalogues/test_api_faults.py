@@ -421,3 +421,18 @@ def test_a_server_that_ignores_the_query_gives_no_wrong_tile(proxy: FaultProxy) 
     picks = pick(proxy.url, TILES[:1])
     assert outcomes(picks) == {TILES[0]: "none"}
     assert picks.ledger["reason"].iloc[0] == "3 × of another tile; 1 × outside the period"
+
+
+def test_an_api_without_the_collection_says_so(proxy: FaultProxy) -> None:
+    one, asked = catalogue(proxy.url), [request(TILES[0])]
+    assert one.doubts(PLATFORM, asked, 0) == []
+    naip = PLATFORMS["naip"]
+    (doubt,) = one.doubts(naip, asked, 0)
+    assert "no collection naip" in doubt
+    assert one.doubts(naip, asked, 3) == []
+    assert one.doubts(naip, [], 0) == []
+
+
+def test_an_api_that_does_not_describe_its_collections_leaves_no_doubt(proxy: FaultProxy) -> None:
+    proxy.answer(403, times=9, path="/collections")
+    assert catalogue(proxy.url).doubts(PLATFORMS["naip"], [request(TILES[0])], 0) == []
