@@ -101,19 +101,18 @@ class SnapshotCatalogue:
             return []
         if not self.files:
             return [f"{self.location}: holds no item. Write the items of the catalogue into it."]
-        wanted, said = platform.scenes.collection, []
+        wanted = platform.scenes.collection
         there = {name for file in self.files for name in file.collections(wanted)}
         if wanted is not None and wanted not in there:
             listed = ", ".join(sorted(map(str, there - {None}))) or "none"
-            said.append(f"{self.location}: holds no item of collection {wanted}, but of {listed}. Check the address.")
+            return [f"{self.location}: holds no item of collection {wanted}, but of {listed}. Check the address."]
         names = {name for request in requests for alternative in request.filters for name in alternative}
-        said += [
+        return [
             f"{self.location}: no column {name}, which searches of {platform.key} filter by; only ids tell it. "
             "Write the snapshot with all properties."
             for name in sorted(names)
             if not any(name in file.names for file in self.files)
         ]
-        return said
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
