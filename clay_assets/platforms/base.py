@@ -283,10 +283,14 @@ class Platform(Generic[OptionsT]):
     def read_item(self, document: Item) -> Item:
         """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
 
+        Hrefs that are relative to the item are made absolute.
+
         Raises:
             InputError: the item is not valid; names item and field.
         """
-        return read_item(document, bands=self.asset_names, aliases=self.assets.aliases)
+        from clay_assets.sources.static_stac import with_absolute_hrefs  # here, so that definitions load without pystac
+
+        return with_absolute_hrefs(read_item(document, bands=self.asset_names, aliases=self.assets.aliases))
 
     def href(self, asset: Mapping[str, Any], options: OptionsT | None = None) -> str:
         """The href of an asset that is to be read.

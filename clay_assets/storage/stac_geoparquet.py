@@ -22,7 +22,7 @@ from shapely.errors import ShapelyError
 from clay_assets.errors import InputError
 from clay_assets.stac import MEMBERS, Item
 from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
-from clay_assets.storage.untyped import GEOMETRY, TIMES, UNTYPED, lists, patched, split_items
+from clay_assets.storage.untyped import GEOMETRY, TIMES, UNFIT, UNTYPED, lists, patched, split_items
 
 SIDES = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")  # of a bounding box, in GeoJSON's order
 
@@ -59,7 +59,7 @@ def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
             path = Path(folder) / "items.parquet"
             sga.to_parquet(reader, path, compression=COMPRESSION)
             table = pq.read_table(path)
-    except (pa.ArrowException, ShapelyError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ShapelyError, *UNFIT, AttributeError, LookupError) as error:
         raise InputError(f"{len(items)} items do not fit into one table: {error}.") from error
     if any(texts):
         table = table.append_column(UNTYPED, pa.array(texts, pa.string()))

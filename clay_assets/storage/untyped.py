@@ -34,6 +34,7 @@ LINK_TEXTS = ("href", "rel", "type", "title")
 MOMENT = pa.timestamp("us", tz="UTC")
 DEEPEST = 16  # levels of lists and structs in a column; some readers of Parquet have a limit
 BBOX_LENGTHS = (4, 6)
+FARTHEST = 1e9  # no number of degrees or metres on the Earth is larger
 UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError)
 
 Patch = dict[str, Any]  # what of an item is in the JSON, laid out as in the item
@@ -97,14 +98,21 @@ def split_items(items: Sequence[Item]) -> tuple[list[Item], list[str | None]]:
 
 
 def patched(item: Item, text: str | None) -> Item:
-    """The inverse of `split_items` for one item; it is changed."""
+    """The inverse of `split_items` for one item; it is changed.
+
+    Raises:
+        InputError: the text is not what `split_items` wrote.
+    """
     if text is None:
         return item
-    patch: Patch = json.loads(text)
-    item["properties"].update(patch.pop("properties", {}))
-    for name, fields in patch.pop("assets", {}).items():
-        item["assets"].setdefault(name, {}).update(fields)
-    item.update(patch)
+    try:
+        patch: Patch = json.loads(text)
+        item["properties"].update(patch.pop("properties", {}))
+        for name, fields in patch.pop("assets", {}).items():
+            item["assets"].setdefault(name, {}).update(fields)
+        item.update(patch)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{item.get('id')}: column {UNTYPED} is not the JSON of an item. Write it anew.") from error
     return item
 
 
@@ -133,7 +141,9 @@ def _is_bbox(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) in BBOX_LENGTHS
-        and all(isinstance(side, (int, float)) and not isinstance(side, bool) and abs(side) <= 1e9 for side in value)
+        and all(
+            isinstance(side, (int, float)) and not isinstance(side, bool) and abs(side) <= FARTHEST for side in value
+        )
     )
 
 
