@@ -120,10 +120,10 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return sample
 
 
-def _across_180(grid: gpd.GeoDataFrame) -> pd.Series:
+def _across_180(grid: gpd.GeoDataFrame) -> list[str]:
     """Names of the tiles that published samples may have cut into two rows."""
     bounds = grid.bounds
-    return grid["name"][(bounds["minx"] <= -HALF_TURN) & (bounds["maxx"] >= HALF_TURN)]
+    return list(grid["name"][(bounds["minx"] <= -HALF_TURN) & (bounds["maxx"] >= HALF_TURN)])
 
 
 def _one_row_each(tiles: pd.DataFrame) -> pd.DataFrame:

@@ -108,16 +108,16 @@ def with_absolute_hrefs(item: Item, place: str | None = None) -> Item:
     """
     base = place or _self_of(item)
     assets = item.get("assets")
-    if base is None or not isinstance(assets, dict) or not any(map(_is_relative, _hrefs_in(assets))):
+    if base is None or not isinstance(assets, dict) or not any(map(is_relative, _hrefs_in(assets))):
         return item
     return {**item, "assets": {name: _resolved(asset, base) for name, asset in assets.items()}}
 
 
 def _self_of(item: Item) -> str | None:
-    found = (
-        link.get("href") for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"
-    )
-    return next((href for href in found if isinstance(href, str) and href and not _is_relative(href)), None)
+    given = item.get("links")
+    links = [link for link in given if isinstance(link, dict)] if isinstance(given, list) else []
+    found = (link.get("href") for link in links if link.get("rel") == "self")
+    return next((href for href in found if isinstance(href, str) and href and not is_relative(href)), None)
 
 
 def _hrefs_in(assets: dict[str, Any]) -> Iterator[Any]:
@@ -131,14 +131,15 @@ def _hrefs_in(assets: dict[str, Any]) -> Iterator[Any]:
 def _resolved(asset: Any, base: str) -> Any:
     if not isinstance(asset, dict):
         return asset
-    found = {**asset, "href": absolute(asset["href"], base)} if _is_relative(asset.get("href")) else asset
+    found = {**asset, "href": absolute(asset["href"], base)} if is_relative(asset.get("href")) else asset
     alternate = found.get("alternate")
     if not isinstance(alternate, dict):
         return found
     return {**found, "alternate": {name: _resolved(one, base) for name, one in alternate.items()}}
 
 
-def _is_relative(href: Any) -> bool:
+def is_relative(href: Any) -> bool:
+    """Whether an href says nothing without the place of its document."""
     return isinstance(href, str) and bool(href) and not href.startswith(("/", "~")) and not _ABSOLUTE.match(href)
 
 

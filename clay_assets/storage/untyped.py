@@ -323,7 +323,7 @@ def _in_parquet(kind: pa.DataType, depth: int = 0) -> bool:
 def _has_float(kind: pa.DataType) -> bool:
     if pa.types.is_nested(kind):
         return any(_has_float(kind.field(number).type) for number in range(kind.num_fields))
-    return pa.types.is_floating(kind)
+    return bool(pa.types.is_floating(kind))
 
 
 def _has_bool(value: Any) -> bool:
