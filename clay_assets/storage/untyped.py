@@ -4,8 +4,8 @@ Catalogues give one field another type in some items: `s2:processing_baseline` i
 items must hold both. Such a field is taken out of all items of the table and kept as JSON, in one column of text. It
 comes back as it was. Fields that fit are left where they are.
 
-A few fields need a typed column whatever happens, since scenes are searched by them: the times, the bounding box and
-what every STAC-GeoParquet table has. There the column holds what can be used, and the JSON has the original beside it.
+Times, bounding boxes and what else every STAC-GeoParquet table has keep their typed columns whatever happens, since
+scenes are searched by them. There the column holds what can be used, and the JSON has the original beside it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from clay_assets.storage import columns
 
 UNTYPED = columns.UNTYPED.name
 GEOMETRY = "proj:geometry"  # stored as WKB, also in assets
-SEARCHED_TIMES = ("datetime", "start_datetime", "end_datetime")
-TIMES = (*SEARCHED_TIMES, "created", "updated", "expires", "published", "unpublished")  # stored as timestamps
+# Stored as timestamps.
+TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated", "expires", "published", "unpublished")
 TEXTS = ("type", "stac_version", "collection")  # members that are text, or null
 LINK_TEXTS = ("href", "rel", "type", "title")
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -195,8 +195,8 @@ def _plain_link(link: Any) -> dict[str, str | None]:
 
 
 def _keep_times(items: Sequence[Item], patches: Sequence[Patch]) -> None:
-    """Times by which scenes are searched: in UTC where they are written otherwise, null where they are no times."""
-    for name in SEARCHED_TIMES:
+    """Times in UTC where they are written otherwise, such as a date alone, and null where they are no times."""
+    for name in TIMES:
         if _are_moments([item["properties"].get(name) for item in items]):
             continue
         for item, patch in zip(items, patches, strict=True):
@@ -226,7 +226,7 @@ def _take_properties(items: Sequence[Item], patches: Sequence[Patch]) -> None:
         if name == UNTYPED or (name in members and not own):
             return False
         if name in TIMES:
-            return (name in SEARCHED_TIMES and not own) or _are_moments(values)
+            return not own or _are_moments(values)
         return _storable(name, values, len(items), PROPERTY_TYPES)
 
     _take([(item, "properties", patch) for item, patch in zip(items, patches, strict=True)], fits)

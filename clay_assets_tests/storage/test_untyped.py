@@ -171,13 +171,14 @@ def test_times_in_odd_forms(name: str, value: Any) -> None:
         (7, None),
     ],
 )
-def test_the_times_that_searches_need_keep_their_column(written: Any, utc: str | None) -> None:
-    items = [item_of("a", start_datetime=written), item_of("b", start_datetime=WHEN)]
-    column = table_of(items)["start_datetime"]
+@pytest.mark.parametrize("name", ["start_datetime", "created"])
+def test_times_keep_their_column(name: str, written: Any, utc: str | None) -> None:
+    items = [item_of("a", **{name: written}), item_of("b", **{name: WHEN})]
+    column = table_of(items)[name]
     assert str(column.type) == "timestamp[us, tz=UTC]"
     first, second = column.to_pylist()
     assert (first and first.isoformat(), second.isoformat()) == (utc, "2020-06-01T10:00:00+00:00")
-    assert round_trip(items)[0]["properties"]["start_datetime"] == written
+    assert round_trip(items)[0]["properties"][name] == written
 
 
 @pytest.mark.parametrize("name", [*MEMBERS, UNTYPED, ""])
