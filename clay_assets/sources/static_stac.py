@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pystac.utils import make_absolute_href
 
@@ -28,9 +28,11 @@ _FILE_URL = re.compile(r"(file:(?://[^/]*)?)(/.*)", re.IGNORECASE | re.DOTALL)
 
 def root_of(location: str) -> str:
     """The address of a catalogue's root document: a folder holds it as `catalog.json`."""
-    if location.endswith(".json"):
-        return location
-    return f"{location.rstrip('/')}/{CATALOG}"
+    if is_http(location):  # which may be signed
+        parts = urlsplit(location)
+        path = parts.path if parts.path.endswith(".json") else f"{parts.path.rstrip('/')}/{CATALOG}"
+        return urlunsplit(parts._replace(path=path))
+    return location if location.endswith(".json") else f"{location.rstrip('/')}/{CATALOG}"
 
 
 def read_document(href: str) -> dict[str, Any]:

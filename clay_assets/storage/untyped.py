@@ -242,17 +242,18 @@ def _take_asset_fields(items: Sequence[Item], patches: Sequence[Patch]) -> None:
     for name in dict.fromkeys(name for item in items for name in item["assets"]):
         having = [(item, patch) for item, patch in zip(items, patches, strict=True) if name in item["assets"]]
         taken: list[Patch] = [{} for _ in having]
-        named = _is_name(name)
-        _take(
-            [(item["assets"], name, part) for (item, _), part in zip(having, taken, strict=True)],
-            lambda field, values, named=named: named and _storable(field, values, len(items), ASSET_TYPES),  # type: ignore[misc]
-        )
+        holders = [(item["assets"], name, part) for (item, _), part in zip(having, taken, strict=True)]
+        _take(holders, _fits_asset(name, len(items)))
         emptied = not any(item["assets"][name] for item, _ in having)
         for (item, patch), part in zip(having, taken, strict=True):
             if part or emptied:
                 patch.setdefault("assets", {})[name] = part.get(name, {})
             if emptied:  # Parquet has no struct without fields
                 del item["assets"][name]
+
+
+def _fits_asset(name: str, items: int) -> Callable[[str, Sequence[Any]], bool]:
+    return lambda field, values: _is_name(name) and _storable(field, values, items, ASSET_TYPES)
 
 
 def _take(holders: Sequence[tuple[dict[str, Any], str, Patch]], fits: Callable[[str, Sequence[Any]], bool]) -> None:

@@ -49,6 +49,10 @@ def proxy(
         ("/data/nz/other.json", "/data/nz/other.json"),
         ("https://example.com", "https://example.com/catalog.json"),
         ("s3://bucket/nz/", "s3://bucket/nz/catalog.json"),
+        ("s3://bucket/n#z?", "s3://bucket/n#z?/catalog.json"),
+        ("/data/n#z?/", "/data/n#z?/catalog.json"),
+        ("https://example.com/nz/?token=a/b", "https://example.com/nz/catalog.json?token=a/b"),
+        ("https://example.com/nz/other.json?token=a/b", "https://example.com/nz/other.json?token=a/b"),
     ],
 )
 def test_the_root_of_a_folder_is_its_catalog(location: str, root: str) -> None:
