@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 FIRST_LINE = 20.0  # seconds; the pause doubles with each line,
 LONGEST_PAUSE = 320.0  # up to this: an hour has about a dozen lines
+FORESEEABLE = 1e9  # seconds; a calendar has an end
 
 OnProgress = Callable[[int, int], None]  # called with (done, total)
 
@@ -67,11 +68,12 @@ class ProgressReporter:
         rate = (done - self._done_at_line) / (now - self._logged)
         self._logged, self._done_at_line = now, done
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        left = (total - done) / rate
-        until = datetime.now(UTC) + timedelta(seconds=left)
-        speed = f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
+        said = [f"{done:,} of {total:,} {self._unit}" + (f" ({done / total:.0%})" if total else "")]
+        if rate > 0:
+            said.append(f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute")
+            left = (total - done) / rate
+            said.append(f"done in about {tqdm.format_interval(left)}")
+            if left < FORESEEABLE:
+                said.append(f"at {datetime.now(UTC) + timedelta(seconds=left):%Y-%m-%d %H:%M} UTC")
         with tqdm.external_write_mode(sys.stderr):  # the bar makes way for the line
-            self._log.info(
-                f"{done:,} of {total:,} {self._unit} ({done / total:.0%}), {speed}, "
-                f"done in about {tqdm.format_interval(left)}, at {until:%Y-%m-%d %H:%M} UTC"
-            )
+            self._log.info(", ".join(said))

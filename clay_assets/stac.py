@@ -66,7 +66,11 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
     name = item.get("id")
     if not isinstance(name, str) or not name:
         raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
-    if len(quote(name, errors="surrogatepass")) > ID_BYTES:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # JSON has halves of characters, which no file can hold
+        raise InputError(f"an item with id {name!r}: invalid item (id is not Unicode).") from error
+    if len(quote(name)) > ID_BYTES:
         raise InputError(f"{name}: invalid item (id of {len(name)} characters). Leave it out of the catalogue.")
     properties: Any = item.get("properties")
     assets = item.get("assets") or {}

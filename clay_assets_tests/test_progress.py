@@ -84,6 +84,26 @@ def _about(line: str) -> re.Match[str] | None:
     return re.match(r"(\d+):(\d+):(\d+)", f"{found[1] or 0}:{found[2]}:{found[3]}") if found else None
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([(0, 0)], "0 of 0 scenes"),
+        ([(0, 10)], "0 of 10 scenes (0%)"),
+        ([(3, 0)], "3 of 0 scenes, 6.0 a minute, done in about "),
+        ([(1, 10), (1, 10)], "1 of 10 scenes (10%)"),
+        ([(1, 10**15)], "1 of 1,000,000,000,000,000 scenes (0%), 2.0 a minute, done in about "),
+    ],
+)
+def test_work_that_stands_still_or_has_no_total(
+    log: Lines, clock: Clock, steps: list[tuple[int, int]], said: str
+) -> None:
+    with ProgressReporter(log, "scenes", clock) as progress:
+        for done, total in steps:
+            clock.now += 40 if len(steps) > 1 else 30
+            progress(done, total)
+    assert log[len(steps) - 1].startswith(said)
+
+
 def test_an_error_is_not_told_as_an_end(log: Lines, clock: Clock) -> None:
     def breaks() -> None:
         with ProgressReporter(log, "scenes", clock) as progress:

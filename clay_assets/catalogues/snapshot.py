@@ -39,9 +39,11 @@ from clay_assets.footprints import as_meant
 from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
+from clay_assets.sources.static_stac import with_absolute_hrefs
 from clay_assets.stac import Item
+from clay_assets.storage.untyped import UNTYPED, patched
 from clay_assets.transport.access import Access
-from clay_assets.transport.locations import is_s3, join, local_path, split_s3
+from clay_assets.transport.locations import S3, is_s3, join, local_path, split_s3
 
 SUFFIXES = (".parquet", ".geoparquet")
 HIDDEN = (".", "_")  # of files and folders that tools leave behind
@@ -65,7 +67,7 @@ class SnapshotCatalogue:
         self.location = location
         # A file without rows need not have the columns of the others.
         datasets = _open_files(location, access or Access())
-        self.files = [_SnapshotFile(dataset) for dataset in datasets if dataset.count_rows()]
+        self.files = [_SnapshotFile(dataset, place) for place, dataset in datasets if dataset.count_rows()]
         for file in self.files:
             check_columns(file.schema, f"{location}: {file.dataset.files[0]}")
 
@@ -122,15 +124,16 @@ class SnapshotCatalogue:
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                whole.setdefault(item["id"], platform.read_item(item))  # of two with one id the first, as in `search`
+                read = with_absolute_hrefs(platform.read_item(item), file.place)
+                whole.setdefault(item["id"], read)  # of two with one id the first, as in `search`
         return list(whole.values())
 
 
 class _SnapshotFile:
     """One file of a snapshot. Each has its own schema: files need not know the same properties and assets."""
 
-    def __init__(self, dataset: ds.Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: ds.Dataset, place: str) -> None:
+        self.dataset, self.place = dataset, place
         self.schema = pa.schema(
             [field.with_type(plain(field.type)) for field in dataset.schema], dataset.schema.metadata
         )
@@ -192,6 +195,8 @@ class _SnapshotFile:
         for name in platform.rules.property_names:
             if name in self.names:
                 columns[f"property {name}"] = self._field(name)
+        if UNTYPED in self.names:
+            columns[UNTYPED] = self._field(UNTYPED)
         assets = self.schema.field("assets").type
         if pa.types.is_string(assets):
             return {**columns, "assets": self._field("assets")}
@@ -247,16 +252,21 @@ def _documents(
     table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
     properties, assets = _named(table, "property "), _named(table, "asset ")
     told = [parsed("assets", text) for text in table["assets"]] if "assets" in table else None
-    return [
-        {
+    untyped = table.get(UNTYPED, [None] * len(rows))
+    documents = []
+    for row, (item_id, moment) in enumerate(zip(table["id"], taken[rows], strict=True)):
+        document: Item = {
             "id": item_id,
-            "collection": platform.scenes.collection,
-            "geometry": shapely.geometry.mapping(shapes[rows[row]]),
-            "properties": {**_present(properties, row), "datetime": EPOCH + timedelta(milliseconds=int(moment))},
+            "properties": _present(properties, row),
             "assets": told[row] if told else {name: {"href": href} for name, href in _present(assets, row).items()},
         }
-        for row, (item_id, moment) in enumerate(zip(table["id"], taken[rows], strict=True))
-    ]
+        patched(document, untyped[row])
+        # As the columns have it, by which the item was found.
+        document["collection"] = platform.scenes.collection
+        document["geometry"] = shapely.geometry.mapping(shapes[rows[row]])
+        document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=int(moment))
+        documents.append(document)
+    return documents
 
 
 def _present(columns: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
@@ -314,7 +324,8 @@ def _timestamp(moment: int, kind: pa.TimestampType) -> int:
     return moment * PER_SECOND[kind.unit] // 1000
 
 
-def _open_files(location: str, access: Access) -> list[ds.Dataset]:
+def _open_files(location: str, access: Access) -> list[tuple[str, ds.Dataset]]:
+    """Address and dataset of each file of a snapshot."""
     single = location.lower().endswith(SUFFIXES)
     if is_s3(location):
         bucket, key = split_s3(location)
@@ -328,7 +339,8 @@ def _open_files(location: str, access: Access) -> list[ds.Dataset]:
         if not names:
             raise InputError(f"{location}: no .parquet file here. Give a STAC-GeoParquet file, or a folder of them.")
         paths = [root + key] if single else [f"{root}{join(key, name) if key else name}" for name in names]
-        return [ds.dataset(path, filesystem=filesystem, format="parquet") for path in paths]
+        scheme = S3 if is_s3(location) else ""
+        return [(scheme + path, ds.dataset(path, filesystem=filesystem, format="parquet")) for path in paths]
     except FileNotFoundError as error:
         raise InputError(f"{location}: file not found. Check the address of the snapshot.") from error
     except ClayError:

@@ -26,8 +26,6 @@ from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import items_of
 
 TIMES = ("datetime", "start_datetime")  # of an acquisition; the first that is not null counts
-# Columns that the library takes for timestamps.
-TIMESTAMPS = (*TIMES, "end_datetime", "created", "updated", "expires", "published", "unpublished")
 MOMENT = pa.timestamp("us", tz="UTC")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,24 +147,19 @@ def parsed(member: str, value: Any) -> Any:
 
 def whole_items(table: pa.Table) -> list[Item]:
     """Whole items of a table with plain types, in its order."""
-    aside: dict[str, list[Any]] = {}
     shapes = footprints(table["geometry"].combine_chunks())
     table = table.drop_columns([name for name in table.schema.names if name.startswith("__")])  # pandas' index
     table = _set(table, "geometry", pa.array(shapely.to_wkb(shapes), pa.binary()))
-    table = _set(table, "bbox", _boxes(shapes))
-    for name in table.schema.names:
-        kind = table.schema.field(name).type
-        if name in TIMESTAMPS and pa.types.is_timestamp(kind):
-            table = _set(table, name, _utc(table[name]))
-        elif name in TIMESTAMPS or (name in OBJECTS and pa.types.is_string(kind)) or pa.types.is_decimal(kind):
-            aside[name] = table[name].to_pylist()
-            table = table.drop_columns(name)
-    items = items_of(table)
-    for name, values in aside.items():
-        for item, value in zip(items, values, strict=True):
-            if value is not None:
-                place = item if name in OBJECTS else item["properties"]
-                place[name] = parsed(name, value) if name in OBJECTS else value_of(value)
+    if not has_box(table.schema):
+        table = _set(table, "bbox", _boxes(shapes))
+    texts = [
+        name for name in OBJECTS if name in table.schema.names and pa.types.is_string(table.schema.field(name).type)
+    ]
+    aside = {name: table[name].to_pylist() for name in texts}
+    items = items_of(table.drop_columns(texts))
+    for number, item in enumerate(items):
+        item["properties"] = {name: value_of(value) for name, value in item["properties"].items()}
+        item |= {name: parsed(name, values[number]) for name, values in aside.items() if values[number] is not None}
     return items
 
 

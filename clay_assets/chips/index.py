@@ -93,7 +93,7 @@ def index_scene(
     """
     source = platform_of(platform).with_access(*access)
     limit = (options or source.rules.options()).max_chip_nodata
-    document = source.read_item(item.to_dict(include_self_link=False, transform_hrefs=False))
+    document = source.read_item(item.to_dict(include_self_link=True, transform_hrefs=False))
     missing = source.missing(document, source.quality.assets)
     if missing:
         raise InputError(

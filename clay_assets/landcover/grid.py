@@ -8,7 +8,9 @@ zero: the tile's polygon (two polygons at ±180°) and a point for its label.
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from clay_assets.errors import InputError
 NAME_COLUMNS = ("name", "tile", "tile_id", "mgrs", "mgrs_tile")
 """Columns that can hold a tile's name, in order of preference, compared without case."""
 
+_MGRS = re.compile(r"(?:MGRS-|T)?(\d{1,2})([A-Z]{3})", re.IGNORECASE | re.ASCII)
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely.GeometryType
+_AT_EDGE = 1e-3  # degrees from ±180 that cutting and rounding may leave; a tile is a thousand times as wide
 _SHOWN = 5
 
 
@@ -40,7 +44,8 @@ def read_grid(path: str | Path) -> gpd.GeoDataFrame:
         One row per tile, sorted by name, index 0..n-1: `name` (str, unique) and `geometry` (valid 2D Polygon
         or MultiPolygon in EPSG:4326, longitude first). A polygon drawn across the antimeridian (179..181 or
         179..-179) is cut there, along its straight edges in longitude and latitude; coordinates never leave
-        -180..180 and -90..90. Points and lines beside the polygons are dropped.
+        -180..180 and -90..90. A tile that the file has cut, as one row on either side, is one. MGRS names are
+        written as `01CCV`, however the file writes them. Points and lines beside the polygons are dropped.
 
     Raises:
         InputError: the file cannot be read as vectors, has no name column, empty or repeated names, a CRS
@@ -52,12 +57,35 @@ def read_grid(path: str | Path) -> gpd.GeoDataFrame:
             f"Tiling grid {path}: no such file. Give the path of a KML, GeoParquet, FlatGeobuf or GeoPackage."
         )
     frame = _read_vectors(path)
-    column = _name_column(path, frame)
+    columns = [str(column) for column in frame.columns if column != frame.geometry.name]
+    column = name_column(columns)
+    if column is None:
+        raise InputError(
+            f"Tiling grid {path}: no column of tile names. Looked for {', '.join(NAME_COLUMNS)} (any case), "
+            f"found {', '.join(columns) or 'no columns'}. Rename the column that holds them."
+        )
     _check_crs(path, frame)
-    names = _checked_names(path, frame[column])
-    polygons = _polygons(path, names, np.asarray(frame.geometry.array, dtype=object))
-    order = np.argsort(names)
-    return gpd.GeoDataFrame({"name": names[order].tolist()}, geometry=gpd.GeoSeries(polygons[order]), crs="EPSG:4326")
+    given = _checked_names(path, frame[column])
+    names, rows = np.unique(given, return_inverse=True)
+    geometries = np.asarray(frame.geometry.array, dtype=object)
+    _check_repeats(path, names, rows, geometries)
+    polygons = _polygons(path, names, rows, geometries)
+    return gpd.GeoDataFrame({"name": names.tolist()}, geometry=gpd.GeoSeries(polygons), crs="EPSG:4326")
+
+
+def name_column(columns: Sequence[str]) -> str | None:
+    """Which of a table's columns holds the names of tiles."""
+    found = (column for wanted in NAME_COLUMNS for column in columns if column.lower() == wanted)
+    return next(found, None)
+
+
+def tile_name(name: str) -> str:
+    """An MGRS tile's name as the official grid writes it: `01CCV` for `1CCV`, `T01CCV` and `MGRS-1CCV`.
+
+    Other names are left as they are.
+    """
+    found = _MGRS.fullmatch(name.strip())
+    return f"{int(found[1]):02}{found[2].upper()}" if found else name.strip()
 
 
 def _read_vectors(path: Path) -> gpd.GeoDataFrame:
@@ -105,18 +133,6 @@ def _inside_zip(path: Path) -> str:
     return f"/vsizip/{{{path.resolve()}}}" + (f"/{kml[0]}" if kml else "")
 
 
-def _name_column(path: Path, frame: gpd.GeoDataFrame) -> str:
-    columns = [str(column) for column in frame.columns if column != frame.geometry.name]
-    for wanted in NAME_COLUMNS:
-        for column in columns:
-            if column.lower() == wanted:
-                return column
-    raise InputError(
-        f"Tiling grid {path}: no column of tile names. Looked for {', '.join(NAME_COLUMNS)} (any case), "
-        f"found {', '.join(columns) or 'no columns'}. Rename the column that holds them."
-    )
-
-
 def _check_crs(path: Path, frame: gpd.GeoDataFrame) -> None:
     crs = frame.crs
     # GeoParquet's default, OGC:CRS84, is EPSG:4326 with its axes named in the order that files use anyway.
@@ -126,20 +142,32 @@ def _check_crs(path: Path, frame: gpd.GeoDataFrame) -> None:
 
 
 def _checked_names(path: Path, column: Any) -> np.ndarray:
-    """Names as an object array of str, none empty, none twice."""
-    names: np.ndarray = column.astype(object).where(column.notna(), "").map(str).str.strip().to_numpy(dtype=object)
+    """Names as an object array of str, none empty."""
+    names: np.ndarray = column.astype(object).where(column.notna(), "").map(str).map(tile_name).to_numpy(dtype=object)
     empty = np.flatnonzero(names == "")
     if empty.size:
         rows = _listed(empty.tolist())
         raise InputError(f"Tiling grid {path}: {empty.size} tiles without a name (rows {rows}). Name or drop them.")
-    values, counts = np.unique(names, return_counts=True)
-    repeated = values[counts > 1]
-    if repeated.size:
+    return names
+
+
+def _check_repeats(path: Path, names: np.ndarray, rows: np.ndarray, geometries: np.ndarray) -> None:
+    """Several rows may be one tile only where they are its two sides of ±180: else nobody knows which is right."""
+    repeated = np.flatnonzero(np.bincount(rows) > 1)
+    cut = [number for number in repeated if _is_cut(geometries[rows == number])]
+    unclear = names[np.setdiff1d(repeated, cut)]
+    if unclear.size:
         raise InputError(
-            f"Tiling grid {path}: {repeated.size} names are repeated ({_listed(repeated.tolist())}). "
+            f"Tiling grid {path}: {unclear.size} names are repeated ({_listed(unclear.tolist())}). "
             "Keep one row of each; merge the parts of a tile into one MultiPolygon."
         )
-    return names
+
+
+def _is_cut(geometries: np.ndarray) -> bool:
+    """Whether geometries all reach ±180, some from the west and some from the east."""
+    bounds = np.abs(shapely.bounds(geometries))  # 180 and -180 are one meridian
+    eastern, western = (np.abs(bounds[:, side] - 180) <= _AT_EDGE for side in (0, 2))
+    return bool((eastern ^ western).all() and eastern.any() and western.any())
 
 
 def _is_areal(geometries: Any) -> np.ndarray:
@@ -150,11 +178,12 @@ def _is_areal(geometries: Any) -> np.ndarray:
     return areal
 
 
-def _polygons(path: Path, names: np.ndarray, geometries: np.ndarray) -> np.ndarray:
-    """Valid (Multi)Polygons, one per name, within ±180."""
+def _polygons(path: Path, names: np.ndarray, named: np.ndarray, geometries: np.ndarray) -> np.ndarray:
+    """Valid (Multi)Polygons, one per name, within ±180; `named` tells whose each geometry is."""
     if not _is_areal(geometries).any():
         raise InputError(f"Tiling grid {path}: holds no polygons. Give a file of tile outlines.")
     parts, rows = _polygon_parts(shapely.force_2d(geometries))
+    rows = named[rows]
     _check_degrees(path, names[rows], parts)
     for part in np.flatnonzero(_crosses_antimeridian(parts)):
         parts[part] = _cut(path, names[rows[part]], parts[part])

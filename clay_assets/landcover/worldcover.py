@@ -285,6 +285,7 @@ def _overview_level(job: _Job) -> int | None:
     if job.decimation == 1:
         return None
     with open_raster(job.href, job.access) as src:
+        _check_tiling(job, src.dataset)  # first: overviews would not make another raster the right one
         factors = src.dataset.overviews(1)
     if job.decimation not in factors:
         raise InputError(
@@ -298,7 +299,10 @@ def _check_tiling(job: _Job, src: rasterio.DatasetReader) -> None:
     west, south = corner(job.cell)
     expected = (west, south, west + TILE_DEGREES, south + TILE_DEGREES)
     if src.dtypes[0] != "uint8" or src.crs is None or src.crs.to_epsg() != 4326:
-        raise InputError(f"{job.href}: is {src.dtypes[0]} in {src.crs}, must be uint8 in EPSG:4326. Fetch it again.")
+        raise InputError(
+            f"{job.href}: is {src.dtypes[0]} in {src.crs or 'no CRS'}, must be uint8 in EPSG:4326. "
+            "Take the file as ESA publishes it."
+        )
     if not np.allclose(src.bounds, expected, rtol=0, atol=1e-6):
         raise InputError(
             f"{job.href}: covers {tuple(src.bounds)}, its name says {expected}. Rename it, or fetch it again."

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def stop_if_too_many_failed(what: str, failures: pd.DataFrame, of: int, tolerance: float, where: str) -> None:
     """Stop before publishing if more failed than the recipe tolerates.
 
-    A tolerance above 0 always allows one failure: one bad scene never fails a year, however small.
+    A tolerance above 0 always allows one failure: one bad scene never fails a year, however small. That holds where
+    something was tried; what fails before there is anything to try, such as every list of sheets, is all that there is.
 
     Args:
         what: what was tried, in the plural.
@@ -33,10 +34,11 @@ def stop_if_too_many_failed(what: str, failures: pd.DataFrame, of: int, toleranc
     Raises:
         dagster.Failure: names the place, the share and the first failures.
     """
-    allowed = max(1, math.floor(tolerance * of)) if tolerance else 0
+    tried = max(of, len(failures))
+    allowed = max(1 if tolerance and of else 0, math.floor(tolerance * tried))
     if len(failures) <= allowed:
         return
-    share = len(failures) / of
+    share = len(failures) / tried
     name, *_, error = failures.iloc[0]
     metadata: dict[str, Any] = {"failed": len(failures), "share": share, "tolerance": tolerance}
     raise dg.Failure(

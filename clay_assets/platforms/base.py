@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clay_assets.errors import InputError
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
 from clay_assets.stac import Item, read_item
@@ -288,10 +289,14 @@ class Platform(Generic[OptionsT]):
     def read_item(self, document: Item) -> Item:
         """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
 
+        Hrefs that are relative to the item are made absolute.
+
         Raises:
             InputError: the item is not valid; names item and field.
         """
-        return read_item(document, bands=self.asset_names, aliases=self.assets.aliases)
+        from clay_assets.sources.static_stac import with_absolute_hrefs  # here, so that definitions load without pystac
+
+        return with_absolute_hrefs(read_item(document, bands=self.asset_names, aliases=self.assets.aliases))
 
     def href(self, asset: Mapping[str, Any], options: OptionsT | None = None) -> str:
         """The href of an asset that is to be read.
@@ -299,9 +304,19 @@ class Platform(Generic[OptionsT]):
         Args:
             asset: of an item; its alternate href is taken where the platform prefers it.
             options: of a recipe, where it may want another place; None for items whose hrefs are settled.
+
+        Raises:
+            InputError: the href is relative, and the item did not say to what.
         """
-        alternate = (asset.get("alternate") or {}).get(self.files.alternate) or {}
-        href = str(alternate.get("href") or asset["href"])
+        from clay_assets.sources.static_stac import is_relative
+
+        alternates = asset.get("alternate")
+        alternate = alternates.get(self.files.alternate) if isinstance(alternates, Mapping) else None
+        href = str((alternate.get("href") if isinstance(alternate, Mapping) else None) or asset["href"])
+        if is_relative(href):  # to the working directory, for whoever opens it; another file may lie there
+            raise InputError(
+                f"{href}: relative href, and its item does not say to what. Give it an absolute self link."
+            )
         return self.files.rewrite(href, options) if self.files.rewrite and options is not None else href
 
     def settled(self, item: Item, options: OptionsT, hrefs: Mapping[str, str] | None = None) -> Item:

@@ -185,9 +185,12 @@ def _text_of(name_or_path: str | Path) -> tuple[str, str]:
         return file.read_text(encoding="utf-8"), str(name_or_path)
     path = Path(name_or_path).expanduser()
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        # Editors on Windows begin UTF-8 with a byte-order mark, which TOML does not know.
+        return path.read_text(encoding="utf-8-sig"), str(path)
     except UnicodeDecodeError as error:
-        raise InputError(f"recipe {path}: is not valid TOML: it is no UTF-8 text ({error.reason}).") from error
+        raise InputError(
+            f"recipe {path}: is not valid TOML: it is not UTF-8 text ({error.reason}). Save it as UTF-8."
+        ) from error
     except OSError as error:
         raise InputError(
             f"CLAY_RECIPE={str(name_or_path)!r} is neither {' nor '.join(BUILT_IN)} nor a readable file ({error})."

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from math import floor
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import shapely
 from shapely.errors import ShapelyError
@@ -24,7 +23,7 @@ from clay_assets.executors import run_bounded
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.linz import KEY, LinzOptions
 from clay_assets.progress import OnProgress, no_progress
-from clay_assets.sources.static_stac import absolute, links, read_document, root_of
+from clay_assets.sources.static_stac import absolute, links, parts_of, read_document, root_of, with_absolute_hrefs
 from clay_assets.stac import Item, as_stac_1_1
 
 PRODUCT = "rgb"  # 8-bit colour with or without alpha; beside it lie rgbnir, dem-hillshade, …
@@ -153,7 +152,7 @@ def _surveys(root: str) -> list[Survey]:
     children = list(dict.fromkeys(links(document, "child", root)))  # one linked twice is one
     found = []
     for href in children:
-        parts = unquote(urlsplit(href).path).split("/")[-DEPTH:]
+        parts = parts_of(href)[-DEPTH:]
         if len(parts) == DEPTH and parts[2] == PRODUCT:
             found.append(Survey(parts[0], parts[1], href))
     if not found:
@@ -194,11 +193,13 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
         place = shapely.geometry.shape(item["geometry"])
         if place.is_empty or len(item["bbox"]) != len(place.bounds):
             raise ValueError("no geometry and bbox in two dimensions")
-        hrefs = {name: absolute(asset["href"], href) for name, asset in item["assets"].items()}
+        absent = [name for name, asset in item["assets"].items() if not isinstance(asset["href"], str)]
+        if absent:
+            raise TypeError(f"href of asset {absent[0]} is not text")
         return {
-            **item,
+            **with_absolute_hrefs(item, href),
             "id": f"{collection['id']}_{sheet}",
-            "collection": collection["id"],
+            "collection": str(collection["id"]),
             "properties": {
                 **item["properties"],
                 "gsd": collection.get("gsd"),
@@ -206,7 +207,6 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
                 "linz:survey": survey.name,
                 "linz:sheet": sheet,
             },
-            "assets": {name: {**asset, "href": hrefs[name]} for name, asset in item["assets"].items()},
             "links": [{**link, "href": absolute(link["href"], href)} for link in item["links"]],
         }
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ShapelyError) as error:
@@ -221,4 +221,4 @@ def _as_kept(platform: AnyPlatform, item: Item, href: str) -> Item:
 
 
 def _sheet(href: str) -> str:
-    return PurePosixPath(unquote(urlsplit(href).path)).stem
+    return PurePosixPath(parts_of(href)[-1]).stem

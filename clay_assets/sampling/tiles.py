@@ -16,6 +16,8 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from clay_assets.draws import draw
 from clay_assets.errors import InputError
+from clay_assets.grids import HALF_TURN
+from clay_assets.landcover.grid import NAME_COLUMNS, name_column, tile_name
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
 from clay_assets.recipes.loader import TileRule
@@ -73,25 +75,28 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Take the tiles of a published sample, after checking them against the grid.
 
     Args:
-        path: any vector file that GDAL reads, or GeoParquet, with a column `name` of MGRS tile names. Statistics
-            are kept where it has them, geometry is the grid's.
+        path: any vector file that GDAL reads, or GeoParquet, with a column of MGRS tile names, which is found and
+            read as a grid's is. Statistics are kept where it has them, geometry is the grid's.
         grid: `mgrs_grid`.
 
     Returns:
         As `sample_tiles`, with the one rule `published`; statistics that the file does not have are null.
 
     Raises:
-        InputError: not a vector file, no column `name`, no tiles, repeated names, or tiles that the grid lacks.
+        InputError: not a vector file, no column of names, no tiles, repeated names, or tiles that the grid lacks.
     """
     published = _read_vector(path)
-    if "name" not in published:
+    column = name_column([str(column) for column in published.columns])
+    if column is None:
         raise InputError(
-            f"CLAY_MGRS_SAMPLE {path}: has no column `name` of MGRS tiles, only {', '.join(published.columns)}."
+            f"CLAY_MGRS_SAMPLE {path}: has no column `name` of MGRS tiles, only {', '.join(published.columns)}. "
+            f"Name the column that holds them {', '.join(NAME_COLUMNS[:-1])} or {NAME_COLUMNS[-1]}."
         )
-    names = published["name"].astype(str)
+    names = published[column].map(lambda name: tile_name(str(name)))
+    grid = grid.assign(name=grid["name"].map(tile_name))
     if names.empty:
         raise InputError(f"CLAY_MGRS_SAMPLE {path}: holds no tiles.")
-    repeated = names[names.duplicated()].unique()
+    repeated = names[names.duplicated() & ~names.isin(_across_180(grid))].unique()
     if len(repeated):
         raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(list(repeated))} occur twice; name each tile once.")
     unknown = names[~names.isin(grid["name"])]
@@ -101,7 +106,8 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
             "Use the grid that the sample was drawn from (CLAY_MGRS_GRID)."
         )
     statistics = [column for column in STATISTICS if column in published]
-    kept = pd.DataFrame(published[["name", *statistics]]).assign(name=names)
+    kept = _one_row_each(pd.DataFrame(published[statistics]).assign(name=names))
+    names = kept["name"]
     sample = grid[["name", "geometry"]].merge(kept, on="name", how="inner", validate="1:1")
     sample = sample.sort_values("name", ignore_index=True)
     for column in STATISTICS:
@@ -112,6 +118,20 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     record = {"rule": PUBLISHED, "class": "", "tiles": len(names), "from_highest": len(names)}
     sample.attrs = {"rules": [{**record, "candidates": len(names), "drawn": len(sample)}]}
     return sample
+
+
+def _across_180(grid: gpd.GeoDataFrame) -> list[str]:
+    """Names of the tiles that published samples may have cut into two rows."""
+    bounds = grid.bounds
+    return list(grid["name"][(bounds["minx"] <= -HALF_TURN) & (bounds["maxx"] >= HALF_TURN)])
+
+
+def _one_row_each(tiles: pd.DataFrame) -> pd.DataFrame:
+    """One row per name. A statistic in which the rows of one tile differ is that of a part, and so of no use."""
+    if tiles["name"].is_unique:
+        return tiles
+    groups = tiles.groupby("name", sort=False)
+    return groups.first().where(groups.nunique(dropna=False) == 1).reset_index()
 
 
 def candidates_of(stats: pd.DataFrame, rule: TileRule) -> int:

@@ -77,8 +77,7 @@ def readable_items(
         StorageError: our storage cannot be written.
     """
     if options.imagery == "reference":
-        rows = [_row(item["id"], REFERENCED) for item in items]
-        return Imagery([platform.settled(item, options) for item in items], _ledger(rows))
+        return _referenced(platform, items, options)
     if options.imagery == "derived" and platform.files.derivation is None:
         raise InputError(f'{platform.key}: imagery = "derived" is not available. Use "reference" or "copy".')
     make: Callable[[Item], Copied | Derived]
@@ -105,6 +104,18 @@ def readable_items(
         there = sum(row["files"] for row in rows) - written
         logger.info("%s: %d files were in our storage before and are kept", platform.key, there)
     return Imagery(sorted(done, key=lambda item: str(item["id"])), _ledger(rows), written)
+
+
+def _referenced(platform: AnyPlatform, items: Sequence[Item], options: Options) -> Imagery:
+    settled, rows = [], []
+    for item in items:
+        try:
+            settled.append(platform.settled(item, options))
+        except InputError as error:
+            rows.append(_row(item["id"], FAILED, error=failure_text(error, item["id"], logger)))
+        else:
+            rows.append(_row(item["id"], REFERENCED))
+    return Imagery(settled, _ledger(rows))
 
 
 def noted(ledger: pd.DataFrame) -> list[dict[str, Any]]:

@@ -7,23 +7,32 @@ thousands of items, so nothing is read that was not asked for.
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import re
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pystac.utils import make_absolute_href
 
 from clay_assets.errors import InputError
 from clay_assets.sources.downloads import read_bytes
-from clay_assets.transport.locations import FILE, S3, is_http, is_s3, local_path, split_s3
+from clay_assets.stac import Item
+from clay_assets.transport.locations import S3, is_http, is_s3, local_path, split_s3
 
 CATALOG = "catalog.json"
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:/", re.IGNORECASE)
+_FILE_URL = re.compile(r"(file:(?://[^/]*)?)(/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def root_of(location: str) -> str:
     """The address of a catalogue's root document: a folder holds it as `catalog.json`."""
-    if location.endswith(".json"):
-        return location
-    return f"{location.rstrip('/')}/{CATALOG}"
+    if is_http(location):  # which may be signed
+        parts = urlsplit(location)
+        path = parts.path if parts.path.endswith(".json") else f"{parts.path.rstrip('/')}/{CATALOG}"
+        return urlunsplit(parts._replace(path=path))
+    return location if location.endswith(".json") else f"{location.rstrip('/')}/{CATALOG}"
 
 
 def read_document(href: str) -> dict[str, Any]:
@@ -36,7 +45,7 @@ def read_document(href: str) -> dict[str, Any]:
     content = read_bytes(href)
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{href}: not JSON ({error}). Check the address, or download the file again.") from error
     if not isinstance(document, dict):
         raise InputError(f"{href}: not a STAC document (not a JSON object). Check the address.")
@@ -51,20 +60,90 @@ def links(document: dict[str, Any], relation: str, href: str) -> list[str]:
         relation: `child`, `item`, …
         href: address of the document itself.
     """
+    given = document.get("links")
     return [
         absolute(link["href"], href)
-        for link in document.get("links") or []
+        for link in (given if isinstance(given, list) else [])
         if isinstance(link, dict) and link.get("rel") == relation and isinstance(link.get("href"), str)
     ]
 
 
 def absolute(href: str, base: str) -> str:
-    """An address that may be relative to the document at another."""
-    if is_http(base) or base.startswith(FILE):
-        return make_absolute_href(href, base)
-    if "://" in href:
+    """An address that may be relative to the document at another.
+
+    Only web addresses are URLs with query and fragment: paths, keys of S3 and `file:` addresses may hold `#` and `?`.
+    A link between local files may be percent-encoded or not; the file that exists is meant.
+    """
+    if is_http(base):
+        try:
+            return make_absolute_href(href, base)
+        except ValueError:  # no address at all; whoever reads it will say so
+            return href
+    if _ABSOLUTE.match(href):
         return href
-    # Keys and paths are no URLs: they may hold characters such as #.
-    bucket, key = split_s3(base) if is_s3(base) else ("", str(local_path(base)))
-    path = posixpath.normpath(posixpath.join("/", posixpath.dirname(key), href))
-    return f"{S3}{bucket}{path}" if bucket else path
+    if is_s3(base):
+        bucket, key = split_s3(base)
+        return f"{S3}{bucket}{_joined(key, href)}"
+    if url := _FILE_URL.fullmatch(base):
+        return url[1] + _joined(url[2], href)
+    path = _joined(str(local_path(base)), href)
+    decoded = _joined(str(local_path(base)), unquote(href))
+    return decoded if decoded != path and not os.path.exists(path) and os.path.exists(decoded) else path
+
+
+def parts_of(href: str) -> tuple[str, ...]:
+    """Folders and file name of an address, as they are called there: decoded where it is a URL."""
+    if is_s3(href):
+        return tuple(split_s3(href)[1].split("/"))
+    return tuple(unquote(urlsplit(href).path).split("/")) if is_http(href) else local_path(href).parts
+
+
+def with_absolute_hrefs(item: Item, place: str | None = None) -> Item:
+    """An item whose assets do not lie where the process happens to run.
+
+    Relative hrefs are resolved against the item's own place; those that are absolute are left alone.
+
+    Args:
+        item: of STAC; not changed.
+        place: address of the file that it was read from; None if it has none of its own, such as a row of a table.
+            Its `self` link tells then, if that is absolute.
+    """
+    base = place or _self_of(item)
+    assets = item.get("assets")
+    if base is None or not isinstance(assets, dict) or not any(map(is_relative, _hrefs_in(assets))):
+        return item
+    return {**item, "assets": {name: _resolved(asset, base) for name, asset in assets.items()}}
+
+
+def _self_of(item: Item) -> str | None:
+    given = item.get("links")
+    links = [link for link in given if isinstance(link, dict)] if isinstance(given, list) else []
+    found = (link.get("href") for link in links if link.get("rel") == "self")
+    return next((href for href in found if isinstance(href, str) and href and not is_relative(href)), None)
+
+
+def _hrefs_in(assets: dict[str, Any]) -> Iterator[Any]:
+    for asset in assets.values():
+        if isinstance(asset, dict):
+            yield asset.get("href")
+            alternate = asset.get("alternate")
+            yield from _hrefs_in(alternate if isinstance(alternate, dict) else {})
+
+
+def _resolved(asset: Any, base: str) -> Any:
+    if not isinstance(asset, dict):
+        return asset
+    found = {**asset, "href": absolute(asset["href"], base)} if is_relative(asset.get("href")) else asset
+    alternate = found.get("alternate")
+    if not isinstance(alternate, dict):
+        return found
+    return {**found, "alternate": {name: _resolved(one, base) for name, one in alternate.items()}}
+
+
+def is_relative(href: Any) -> bool:
+    """Whether an href says nothing without the place of its document."""
+    return isinstance(href, str) and bool(href) and not href.startswith(("/", "~")) and not _ABSOLUTE.match(href)
+
+
+def _joined(path: str, href: str) -> str:
+    return posixpath.normpath(posixpath.join("/", posixpath.dirname(path), href))

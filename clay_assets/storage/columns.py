@@ -132,4 +132,12 @@ PROPERTIES = (
     Column("linz:sheet", "string", "map sheet of the image"),
 )
 
-ITEMS = Columns(ITEM, PROPERTIES)  # of a STAC-GeoParquet table
+# Only in tables that need it.
+UNTYPED = Column(
+    "clay:untyped",
+    "string",
+    "JSON object laid out as the item: what fits no typed column, such as a property that is text in one item and a "
+    "number in another; null where everything fits",
+)
+
+ITEMS = Columns(ITEM, (*PROPERTIES, UNTYPED))  # of a STAC-GeoParquet table

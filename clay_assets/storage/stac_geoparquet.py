@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import shapely
+import shapely.geometry
 import stac_geoparquet.arrow as sga
+from shapely.errors import ShapelyError
 
 from clay_assets.errors import InputError
-from clay_assets.stac import Item
+from clay_assets.stac import MEMBERS, Item
 from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
+from clay_assets.storage.untyped import GEOMETRY, TIMES, UNFIT, UNTYPED, lists, patched, split_items
+
+SIDES = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")  # of a bounding box, in GeoJSON's order
 
 # What every STAC-GeoParquet table has, for the tables without items.
 EMPTY_SCHEMA = pa.schema(
@@ -39,17 +46,24 @@ EMPTY_SCHEMA = pa.schema(
 def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
     """Items, in the order given, as the bytes of a STAC-GeoParquet file; no items give an empty, valid table.
 
+    A field that has several types among the items, or one that Parquet cannot hold, is kept as JSON in the column
+    `clay:untyped`.
+
     Raises:
-        InputError: items disagree about the type of a field, so that one table cannot hold them.
+        InputError: an item has no text as id, no properties, or no geometry.
     """
+    typed, texts = split_items(items)
     try:
-        reader = sga.parse_stac_items_to_arrow(items) if items else EMPTY_SCHEMA.empty_table().to_reader()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reader = sga.parse_stac_items_to_arrow(typed) if typed else EMPTY_SCHEMA.empty_table().to_reader()
+        with tempfile.TemporaryDirectory(prefix="clay-") as folder:  # the library writes to paths only
+            path = Path(folder) / "items.parquet"
+            sga.to_parquet(reader, path, compression=COMPRESSION)
+            table = pq.read_table(path)
+    except (ShapelyError, *UNFIT, AttributeError, LookupError) as error:
         raise InputError(f"{len(items)} items do not fit into one table: {error}.") from error
-    with tempfile.TemporaryDirectory(prefix="clay-") as folder:  # the library writes to paths only
-        path = Path(folder) / "items.parquet"
-        sga.to_parquet(reader, path, compression=COMPRESSION)
-        return encode_arrow(pq.read_table(path), metadata)
+    if any(texts):
+        table = table.append_column(UNTYPED, pa.array(texts, pa.string()))
+    return encode_arrow(table, metadata)
 
 
 def decode_items(content: bytes, name: str) -> list[Item]:
@@ -66,18 +80,44 @@ def decode_items(content: bytes, name: str) -> list[Item]:
 
 
 def items_of(table: pa.Table) -> list[Item]:
-    """The items in a STAC-GeoParquet table, without the nulls that stand for fields an item does not have."""
-    if table.num_rows == 0:
-        return []
-    items = []
-    for item in sga.stac_table_to_items(table):
-        clean = _without_nulls(item)
-        clean.setdefault("links", [])
-        clean.setdefault("assets", {})
-        clean["properties"].setdefault("datetime", None)  # the one field that STAC wants even when it is null
-        clean["properties"] = dict(sorted(clean["properties"].items()))  # the library's order follows the hash seed
-        items.append(clean)
-    return items
+    """The items in a STAC-GeoParquet table, without the nulls that stand for fields an item does not have.
+
+    stac-geoparquet's own reader needs every item to have a bounding box, and `proj:geometry` where one has it; tables
+    that others wrote are not like that.
+    """
+    return [_item(row) for row in _with_times_as_text(table).to_pylist()]
+
+
+def _with_times_as_text(table: pa.Table) -> pa.Table:
+    for number, name in enumerate(table.column_names):
+        kind = table.schema.field(number).type
+        if name in TIMES and pa.types.is_timestamp(kind):
+            moments = table.column(number).cast(pa.timestamp(kind.unit, kind.tz and "UTC"))
+            table = table.set_column(number, name, pc.strftime(moments, "%Y-%m-%dT%H:%M:%SZ"))
+    return table
+
+
+def _item(row: dict[str, Any]) -> Item:
+    text = row.pop(UNTYPED, None)
+    item = {name: _without_nulls(value) for name, value in row.items() if name in MEMBERS and value is not None}
+    properties = {
+        name: _without_nulls(value) for name, value in row.items() if name not in MEMBERS and value is not None
+    }
+    item = {"links": [], "assets": {}, **item, "properties": properties}
+    if isinstance(item.get("bbox"), dict):
+        item["bbox"] = [item["bbox"][side] for side in SIDES if side in item["bbox"]]
+    for holder, name in ((item, "geometry"), *((one, GEOMETRY) for one in (properties, *item["assets"].values()))):
+        if isinstance(holder.get(name), bytes):
+            holder[name] = _geometry(holder[name])
+    properties.setdefault("datetime", None)  # the one field that STAC wants even when it is null
+    patched(item, text)
+    item["properties"] = dict(sorted(item["properties"].items()))
+    return item
+
+
+def _geometry(wkb: bytes) -> dict[str, Any] | None:
+    shape = shapely.from_wkb(wkb, on_invalid="ignore")
+    return None if shape is None else lists(shapely.geometry.mapping(shape))
 
 
 def _without_nulls(value: Any) -> Any:

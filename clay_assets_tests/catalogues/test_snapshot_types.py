@@ -228,3 +228,26 @@ def test_what_tools_leave_behind_is_not_read(tmp_path: Path, expected: Picks, na
     pq.write_table(table[:2], folder / "a.parquet")
     pq.write_table(table[2:], folder / "b.geoparquet")
     assert picks(str(folder)).ledger.equals(expected.ledger)
+
+
+def test_what_was_kept_as_json_decides_as_well(tmp_path: Path) -> None:
+    made = items()
+    for item, cover in zip(made, (40.5, 1.5, 3.25, "little"), strict=True):  # of more than one type
+        item["properties"]["eo:cloud_cover"] = cover
+    location = snapshot(tmp_path / "items.parquet", made)
+    assert "clay:untyped" in pq.read_schema(location).names
+    assert "eo:cloud_cover" not in pq.read_schema(location).names
+    found = picks(location)
+    assert found.ledger["item_id"].fillna("").tolist() == ["clear", "b", ""]
+    assert "property eo:cloud_cover: text, expected a number" in found.ledger["reason"].iloc[2]
+
+
+def test_relative_hrefs_resolve_against_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = items()[:2]
+    for item in made:
+        item["assets"] = {name: {"href": f"./{item['id']}/{name}.tif"} for name in item["assets"]}
+    location = snapshot(tmp_path / "catalogue" / "items.parquet", made)
+    monkeypatch.chdir(tmp_path)
+    (kept,) = picks("catalogue/items.parquet").items
+    assert Path(kept["assets"]["red"]["href"]) == tmp_path / "catalogue" / "clear" / "red.tif"
+    assert location.endswith("items.parquet")

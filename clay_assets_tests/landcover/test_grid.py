@@ -125,6 +125,48 @@ def test_the_cut_lies_on_the_straight_edge_and_keeps_the_hole(tmp_path: Path) ->
     assert shapely.symmetric_difference(part, whole.difference(holes)).area < 1e-9
 
 
+@pytest.mark.parametrize(
+    "halves",
+    [
+        [E_HALF, W_HALF],
+        [W_HALF, E_HALF],
+        [E_HALF, box(180, 10, 181, 11)],
+        [box(-181, 10, -180, 11), W_HALF],
+        [E_HALF, shapely.MultiPolygon([box(-180, 10, -179, 10.5), box(-180, 10.5, -179, 11)])],
+        [E_HALF, box(-180, 10, -179, 10.7), box(-180, 10.3, -179, 11)],
+        [E_HALF, W_HALF, shapely.GeometryCollection([W_HALF, shapely.Point(-179.5, 10)])],
+    ],
+)
+@pytest.mark.parametrize("names", [("01CCV", "01CCV"), ("1CCV", " 01ccv"), ("T01CCV", "MGRS-1CCV")])
+def test_a_tile_whose_two_sides_are_rows_of_their_own_is_one(
+    tmp_path: Path, halves: list[shapely.Geometry], names: tuple[str, str]
+) -> None:
+    rows = [*halves, box(7, 0, 8, 1)]
+    called = [names[0], *[names[1]] * (len(halves) - 1), "32NLG"]
+    grid = read_grid(_written(tmp_path, _frame(rows, called), ".parquet"))
+    assert grid["name"].tolist() == ["01CCV", "32NLG"]
+    assert grid.is_valid.all()
+    assert grid.geometry[0].equals(shapely.MultiPolygon([E_HALF, W_HALF]))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [E_HALF, E_HALF],
+        [W_HALF, box(-179, 10, -178, 11)],
+        [E_HALF, box(0, 10, 1, 11)],
+        [shapely.MultiPolygon([E_HALF, W_HALF]), E_HALF],
+        [E_HALF, W_HALF, box(5, 5, 6, 6)],
+        [E_HALF, None],
+        [E_HALF, shapely.Polygon()],
+    ],
+)
+def test_rows_of_one_name_that_are_not_two_sides_are_refused(tmp_path: Path, rows: list[shapely.Geometry]) -> None:
+    path = _written(tmp_path, _frame(rows, ["01CCV"] * len(rows)), ".parquet")
+    with pytest.raises(InputError, match=r"1 names are repeated \(01CCV\)"):
+        read_grid(path)
+
+
 @pytest.mark.parametrize("ring", [box(180, 10, 181, 11), box(-180, 10, -179, 11)])
 def test_a_polygon_that_only_touches_the_antimeridian_stays_one(tmp_path: Path, ring: shapely.Polygon) -> None:
     grid = read_grid(_written(tmp_path, _frame([ring])))

@@ -296,6 +296,22 @@ def test_a_file_under_the_wrong_name_or_type_is_refused(tmp_path: Path) -> None:
         class_shares(tiles(a=box(12, 0, 13, 1)), tmp_path, decimation=1)
 
 
+@pytest.mark.parametrize(("crs", "dtype"), [("EPSG:3857", "uint8"), (None, "uint8"), ("EPSG:4326", "uint16")])
+@pytest.mark.parametrize("decimation", [1, 8])
+def test_another_raster_is_told_for_what_it_is_not_for_its_overviews(
+    tmp_path: Path, crs: str | None, dtype: str, decimation: int
+) -> None:
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": dtype, "crs": crs}
+    with rasterio.open(
+        tmp_path / file_name("N00E006"), "w", **profile, transform=from_origin(6, 3, 3 / 8, 3 / 8)
+    ) as dst:
+        dst.write(np.full((1, 8, 8), 10, dtype=dtype))
+    with pytest.raises(
+        InputError, match=rf"is {dtype} in {crs or 'no CRS'}, must be uint8 in EPSG:4326\. Take the file as"
+    ):
+        class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path, decimation=decimation)
+
+
 def test_a_folder_without_worldcover_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme_Map.tif").touch()
     with pytest.raises(InputError, match="does not hold any file named ESA_WorldCover"):

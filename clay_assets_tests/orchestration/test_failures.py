@@ -124,6 +124,10 @@ def test_a_failing_search_is_a_row_of_the_ledger(
         (4, 300, 0.01, True),
         (1, 50, 0.0, True),
         (0, 0, 0.0, False),
+        (1, 0, 0.01, True),  # failed before there was anything to try
+        (7, 0, 0.01, True),
+        (7, 0, 1.0, False),
+        (7, 3, 0.01, True),
     ],
 )
 def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, tolerance: float, stops: bool) -> None:

@@ -260,13 +260,19 @@ def test_rules_that_are_no_rules(recipe_file: Path, rules: str) -> None:
     assert "tile" in mistake(recipe_file, SMALL, f'name = "x"\nseed = 1\n{rules}\n')
 
 
+def test_a_recipe_that_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = (resources.files("clay_assets.recipes") / "clay_v1.toml").read_text(encoding="utf-8")
+    (tmp_path / "marked.toml").write_text(text.replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "marked.toml").hash == load_recipe("clay_v1").hash
+
+
 def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clay_v2.*neither clay_v1 nor clay_v0_1 nor a readable file"):
         load_recipe("clay_v2")
     with pytest.raises(InputError, match="nor a readable file"):
         load_recipe(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no UTF-8 text"):
+    with pytest.raises(InputError, match=r"not UTF-8 text .*Save it as UTF-8"):
         load_recipe(tmp_path / "binary.toml")
 
 

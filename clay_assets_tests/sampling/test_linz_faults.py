@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
+import dagster as dg
 import pandas as pd
 import pytest
 
 from clay_assets.errors import InputError, SourceError
+from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.linz import LinzOptions
 from clay_assets.sampling.linz import Drawn, draw_sheets
 from clay_assets.storage.stac_geoparquet import encode_items
+from clay_assets.transport.locations import local_path
+from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.sampling.static_catalogue import (
     AUCKLAND,
     TARANAKI,
@@ -23,6 +28,9 @@ from clay_assets_tests.sampling.static_catalogue import (
     item,
     sheets,
     small_catalogue,
+    write_catalogue,
+    write_root,
+    write_survey,
 )
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
@@ -130,6 +138,57 @@ def test_what_is_no_catalogue(tmp_path: Path, content: str | None, said: str) ->
         (tmp_path / "catalog.json").write_text(content)
     with pytest.raises(InputError, match=said):
         draw(tmp_path)
+
+
+NAMES = ["a#b", "a?b=c", "a b", "100%", "a%23b", "Māori"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("as_url", [False, True])
+def test_a_catalogue_below_a_folder_with_any_name(tmp_path: Path, name: str, as_url: bool) -> None:
+    folder = small_catalogue(tmp_path / name)
+    whole = draw(small_catalogue(tmp_path / "plain"))
+    found = draw(folder.as_uri() if as_url else folder)
+    assert found.failures == []
+    assert [sheet["id"] for sheet in found.items] == [sheet["id"] for sheet in whole.items]
+    assert [record["survey"] for record in found.collections] == [record["survey"] for record in whole.collections]
+    for sheet in found.items:
+        assert local_path(sheet["assets"]["visual"]["href"]).parents[4] == folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_catalogue_whose_own_folders_have_any_name(tmp_path: Path, name: str) -> None:
+    path = f"{name}/{name}/rgb/2193"
+    write_catalogue(tmp_path, {path: collection("01T", sheets(8))})
+    encoded = small_catalogue(tmp_path / "encoded")
+    write_survey(encoded, path, collection("01T", sheets(8)))
+    write_root(encoded, [quote(path)])
+    for folder in (tmp_path, encoded):
+        found = draw(folder)
+        assert found.failures == []
+        assert [record["survey"] for record in found.collections] == [f"{name}/{name}"]
+        assert {sheet["properties"]["linz:region"] for sheet in found.items} == {name}
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b=c", "a%23b"])
+def test_a_catalogue_below_any_prefix_of_a_bucket(s3_bucket: Bucket, tmp_path: Path, name: str) -> None:
+    small = small_catalogue(tmp_path)
+    for file in small.rglob("*.json"):
+        key = f"{name}/{file.relative_to(small).as_posix()}"
+        s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=key, Body=file.read_bytes())
+    found = draw(f"{s3_bucket.url}/{name}")
+    assert (found.failures, len(found.items)) == ([], 16)
+    assert found.items[0]["assets"]["visual"]["href"].startswith(f"{s3_bucket.url}/{name}/auckland/")
+
+
+def test_collections_that_all_fail_leave_nothing_tried(small: Path) -> None:
+    for path in (TARANAKI, AUCKLAND):
+        (small / path / "collection.json").write_text("<html>")
+    found = draw(small)
+    assert (found.items, found.sheets, len(found.failures)) == ([], 0, 2)
+    failures = pd.DataFrame(found.failures)
+    with pytest.raises(dg.Failure, match=r"2 sheets failed, 100\.0%.*First: auckland/.*collection\.json: not JSON"):
+        stop_if_too_many_failed("sheets", failures, found.sheets, 0.01, "linz_sample")
 
 
 # --- over a bad network -----------------------------------------------------------------------------

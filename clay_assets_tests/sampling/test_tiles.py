@@ -272,6 +272,39 @@ def test_a_list_of_tiles_without_geometry_will_do(tmp_path: Path, grid: gpd.GeoD
     assert take_sample(tmp_path / "tiles.csv", grid)["name"].tolist() == ["03AAA"]
 
 
+@pytest.mark.parametrize("column", ["Name", "NAME", "tile", "Tile_ID", "mgrs"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".csv"])
+def test_names_are_found_and_read_as_those_of_a_grid(
+    tmp_path: Path, grid: gpd.GeoDataFrame, column: str, suffix: str
+) -> None:
+    spellings = ["3AAA", " 05aaa", "T07AAA", "MGRS-9AAA"]
+    path = tmp_path / f"sample{suffix}"
+    if suffix == ".csv":
+        pd.DataFrame({column: spellings}).to_csv(path, index=False)
+    else:
+        frame = gpd.read_file(publish(tmp_path / "plain.gpkg", spellings)).rename(columns={"name": column})
+        frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
+    for names in (grid["name"], grid["name"].str.lstrip("0")):  # a stored grid may be older
+        sample = take_sample(path, grid.assign(name=names))
+        assert sample["name"].tolist() == ["03AAA", "05AAA", "07AAA", "09AAA"]
+
+
+def test_a_tile_that_a_sample_has_cut_in_two_is_one(tmp_path: Path, grid: gpd.GeoDataFrame) -> None:
+    sides = shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])
+    world = pd.concat([grid, gpd.GeoDataFrame({"name": ["01CCV"]}, geometry=[sides], crs=4326)])
+    path = publish(
+        tmp_path / "sample.parquet", ["1CCV", "02AAA", "01CCV"], **{"Tree cover": [0.2, 0.5, 0.3], "count": [4, 3, 4]}
+    )
+    sample = take_sample(path, world)
+    assert sample["name"].tolist() == ["01CCV", "02AAA"]
+    assert sample["count"].tolist() == [4, 3]
+    assert sample["Tree cover"].isna().tolist() == [True, False]  # of neither side is it the tile's
+    assert sample.geometry.iloc[0].equals(sides)
+    assert sample.attrs["rules"][0]["tiles"] == 2
+    (tmp_path / "list.csv").write_text("Name\n1CCV\n01CCV\n")
+    assert take_sample(tmp_path / "list.csv", world)["name"].tolist() == ["01CCV"]
+
+
 def test_what_is_wrong_with_a_published_sample_is_said(tmp_path: Path, grid: gpd.GeoDataFrame) -> None:
     def said(path: Path) -> str:
         with pytest.raises(InputError) as caught:
@@ -287,8 +320,8 @@ def test_what_is_wrong_with_a_published_sample_is_said(tmp_path: Path, grid: gpd
     assert "01AAA occur twice" in said(twice)
     assert "holds no tiles" in said(publish(tmp_path / "empty.parquet", []))
     nameless = tmp_path / "nameless.gpkg"
-    grid.rename(columns={"name": "tile"}).to_file(nameless)
-    assert "has no column `name` of MGRS tiles, only tile" in said(nameless)
+    grid.rename(columns={"name": "label"}).to_file(nameless)
+    assert "has no column `name` of MGRS tiles, only label. Name the column" in said(nameless)
     (tmp_path / "text.gpkg").write_text("this is no GeoPackage")
     assert "cannot be read as a vector file" in said(tmp_path / "text.gpkg")
     (tmp_path / "text.parquet").write_text("this is no Parquet")

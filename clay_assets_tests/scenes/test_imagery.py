@@ -96,6 +96,20 @@ def assert_copied(imagery: Imagery, store: Store, *names: str) -> None:
 # --- reference --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("imagery", ["reference", "copy"])
+def test_a_relative_href_is_not_that_of_another_file_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imagery: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "red.tif").write_bytes(b"another")
+    good, bad = fill(tmp_path / "files", "a", "b")
+    bad["assets"]["red"] = {"href": "./red.tif", "alternate": "none"}
+    found = settle([good, bad], LocalStore(tmp_path / "storage"), imagery=imagery)
+    assert [item["id"] for item in found.items] == ["a"]
+    assert found.ledger["outcome"].tolist() == [{"reference": "referenced", "copy": "copied"}[imagery], "failed"]
+    assert found.ledger["error"][1].startswith("./red.tif: relative href, and its item does not say to what.")
+
+
 def test_landsat_is_read_from_its_s3_address(tmp_path: Path) -> None:
     item = landsat_item("a", WHEN)
     for name, asset in item["assets"].items():

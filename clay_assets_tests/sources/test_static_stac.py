@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from clay_assets.errors import ClayError, InputError, SourceError
+from clay_assets.platforms import PLATFORMS
 from clay_assets.sources.downloads import read_bytes
-from clay_assets.sources.static_stac import absolute, links, read_document, root_of
+from clay_assets.sources.static_stac import absolute, links, parts_of, read_document, root_of, with_absolute_hrefs
+from clay_assets.stac import Item
 from clay_assets.transport.retries import ATTEMPTS
 from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.scenes.items import SENTINEL_2, sentinel_2_item
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
@@ -46,6 +49,10 @@ def proxy(
         ("/data/nz/other.json", "/data/nz/other.json"),
         ("https://example.com", "https://example.com/catalog.json"),
         ("s3://bucket/nz/", "s3://bucket/nz/catalog.json"),
+        ("s3://bucket/n#z?", "s3://bucket/n#z?/catalog.json"),
+        ("/data/n#z?/", "/data/n#z?/catalog.json"),
+        ("https://example.com/nz/?token=a/b", "https://example.com/nz/catalog.json?token=a/b"),
+        ("https://example.com/nz/other.json?token=a/b", "https://example.com/nz/other.json?token=a/b"),
     ],
 )
 def test_the_root_of_a_folder_is_its_catalog(location: str, root: str) -> None:
@@ -73,6 +80,16 @@ def test_the_root_of_a_folder_is_its_catalog(location: str, root: str) -> None:
         ("../c.json", "s3://bucket/a.json", "s3://bucket/c.json"),
         ("/c.json", "s3://bucket/x/a.json", "s3://bucket/c.json"),
         ("./c#1 ?.json", "/nz#/a.json", "/nz#/c#1 ?.json"),
+        ("../c.json", "/a#b?c/d/a.json", "/a#b?c/c.json"),
+        ("./b/c.json", "file:///a#b?c/a.json", "file:///a#b?c/b/c.json"),
+        ("../c.json", "file:///a%23b%3Fc/d/a.json", "file:///a%23b%3Fc/c.json"),
+        ("./c.json", "file://localhost/nz/a.json", "file://localhost/nz/c.json"),
+        ("/c.json", "file://localhost/nz/a.json", "file://localhost/c.json"),
+        ("./c.json", "file:/nz/a.json", "file:/nz/c.json"),
+        ("file:/other/c.json", "/nz/a.json", "file:/other/c.json"),
+        ("file:///other/c.json", "s3://bucket/a.json", "file:///other/c.json"),
+        ("./b/c.json", "https://example.com/a%23b/catalog.json", "https://example.com/a%23b/b/c.json"),
+        ("http://[::1", "https://example.com/catalog.json", "http://[::1"),
     ],
 )
 def test_an_address_relative_to_a_document(href: str, base: str, address: str) -> None:
@@ -84,6 +101,91 @@ def test_an_address_relative_to_a_document_near_here(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", "/home/somebody")
     assert absolute("./b.json", "nz/a.json") == f"{tmp_path}/nz/b.json"
     assert absolute("./b.json", "~/nz/a.json") == "/home/somebody/nz/b.json"
+
+
+def test_a_percent_encoded_link_between_local_files(tmp_path: Path) -> None:
+    base = str(tmp_path / "catalog.json")
+    for name in ("a#b", "c%23d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.json").touch()
+    assert absolute("./a%23b/x.json", base) == f"{tmp_path}/a#b/x.json"
+    assert absolute("./a#b/x.json", base) == f"{tmp_path}/a#b/x.json"
+    assert absolute("./c%23d/x.json", base) == f"{tmp_path}/c%23d/x.json"
+    assert absolute("./c%23d/y.json", base) == f"{tmp_path}/c%23d/y.json"
+
+
+@pytest.mark.parametrize(
+    ("href", "parts"),
+    [
+        ("/nz#1/a b?/c.json", ("/", "nz#1", "a b?", "c.json")),
+        ("file:///nz%231/a%20b/c.json", ("/", "nz#1", "a b", "c.json")),
+        ("s3://bucket/nz#1/a%20b?/c.json", ("nz#1", "a%20b?", "c.json")),
+        ("https://example.com/nz%231/c.json?token=a/b#d", ("", "nz#1", "c.json")),
+    ],
+)
+def test_the_parts_of_an_address(href: str, parts: tuple[str, ...]) -> None:
+    assert parts_of(href) == parts
+
+
+# --- the files of an item ---------------------------------------------------------------------------
+
+
+def linking(*hrefs: Any, self_link: str | None = None) -> Item:
+    assets = {f"a{number}": {"href": href} for number, href in enumerate(hrefs)}
+    return {"id": "a", "links": [{"rel": "self", "href": self_link}], "assets": assets}
+
+
+def hrefs_of(item: Item) -> list[str]:
+    return [asset["href"] for asset in item["assets"].values()]
+
+
+@pytest.mark.parametrize(
+    ("place", "self_link", "resolved"),
+    [
+        ("/nz/item.json", None, "/nz/b.tif"),
+        ("/nz/item.json", "https://example.com/x/item.json", "/nz/b.tif"),  # where it was read
+        ("s3://bucket/nz/item.json", None, "s3://bucket/nz/b.tif"),
+        (None, "https://example.com/x/item.json", "https://example.com/x/b.tif"),
+        (None, "s3://bucket/nz/item.json", "s3://bucket/nz/b.tif"),
+        (None, "/nz#/item.json", "/nz#/b.tif"),
+        (None, "file:///nz/item.json", "file:///nz/b.tif"),
+        (None, "./item.json", "./b.tif"),  # nobody can tell
+        (None, None, "./b.tif"),
+    ],
+)
+def test_hrefs_are_resolved_against_the_item(place: str | None, self_link: str | None, resolved: str) -> None:
+    elsewhere = ["/c.tif", "s3://other/c.tif", "https://other.example/c.tif", "file:///c.tif", "file:/c.tif", "~/c.tif"]
+    item = linking("./b.tif", *elsewhere, "", None, 7, self_link=self_link)
+    item["assets"]["x"] = {
+        "href": "b.tif",
+        "alternate": {"s3": {"href": "s3://other/b.tif"}, "here": {"href": "./b.tif"}},
+    }
+    before = json.dumps(item)
+    found = with_absolute_hrefs(item, place)
+    assert json.dumps(item) == before
+    assert hrefs_of(found)[:-1] == [resolved, *elsewhere, "", None, 7]
+    here = resolved if resolved != "./b.tif" else "b.tif"
+    assert found["assets"]["x"]["href"] == here
+    assert found["assets"]["x"]["alternate"] == {"s3": {"href": "s3://other/b.tif"}, "here": {"href": resolved}}
+
+
+@pytest.mark.parametrize(
+    "odd", [{"links": None}, {"links": [7, {"rel": "self"}]}, {"assets": None}, {"assets": {"a": 7}}]
+)
+def test_items_without_hrefs_to_resolve(odd: Item) -> None:
+    item = {**linking("./b.tif"), **odd}
+    assert with_absolute_hrefs(item) == item
+
+
+def test_a_foreign_item_never_means_a_file_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scl.tif").touch()
+    item = sentinel_2_item("a", "2020-06-01T10:00:00Z")
+    item["links"].append({"rel": "self", "href": "/data/a/item.json"})
+    item["assets"]["scl"]["href"] = "./scl.tif"
+    assert PLATFORMS[SENTINEL_2].read_item(item)["assets"]["scl"]["href"] == "/data/a/scl.tif"
 
 
 def test_links_of_a_relation_in_their_order() -> None:
@@ -103,7 +205,14 @@ def test_links_of_a_relation_in_their_order() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"links": None}, {"links": []}, {"links": [None, 3, "item", {"href": "./a"}, {"rel": "item", "href": None}]}],
+    [
+        {},
+        {"links": None},
+        {"links": 7},
+        {"links": "a"},
+        {"links": []},
+        {"links": [None, 3, "item", {"href": "./a"}, {"rel": "item", "href": None}]},
+    ],
 )
 def test_links_that_are_none_are_left_out(document: dict[str, Any]) -> None:
     assert links(document, "item", "/nz/a.json") == []

@@ -6,20 +6,23 @@ import asyncio
 import io
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
 import pytest
+import shapely
 import stac_geoparquet.arrow as sga
 
 from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.stac import as_stac_1_1, item_datetime
-from clay_assets.storage.stac_geoparquet import decode_items, encode_items
+from clay_assets.storage.stac_geoparquet import decode_items, encode_items, items_of
 from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
     LANDSAT_L2,
@@ -192,11 +195,35 @@ def test_members_that_stac_does_not_know_are_kept_with_the_properties() -> None:
     assert back["properties"]["description"] == "of the catalogue"
 
 
-def test_items_that_do_not_fit_together_are_told() -> None:
-    when = "2020-01-01T00:00:00Z"
-    items = [as_stac_1_1(sentinel_2_item("a", when, gsd=10)), as_stac_1_1(sentinel_2_item("b", when, gsd=["10 m"]))]
-    with pytest.raises(InputError, match="2 items do not fit into one table"):
-        encode_items(items, {})
+def test_tables_that_others_wrote_differently(tmp_path: Path) -> None:
+    # No bounding box, no links or assets, a projected geometry of some items only, times in another zone, as text, or
+    # without a zone, and types that only newer writers use.
+    berlin = pa.timestamp("ms", tz="Europe/Berlin")
+    noon = datetime(2020, 6, 1, 12, tzinfo=UTC)
+    table = pa.table(
+        {
+            "id": pa.array(["a", "b"], pa.string_view()),
+            "geometry": pa.array([shapely.to_wkb(shapely.Point(5, 6))] * 2, pa.large_binary()),
+            "bbox": pa.array([None, dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 5.0)]),
+            "proj:geometry": pa.array([None, shapely.to_wkb(shapely.Point(1, 2))]),
+            "datetime": pa.array([noon, None], berlin),
+            "created": pa.array([noon.replace(tzinfo=None)] * 2, pa.timestamp("s")),
+            "updated": ["2020-06-01", None],
+        }
+    )
+    first, second = items_of(table)
+    point = {"type": "Point", "coordinates": [5.0, 6.0]}
+    assert first == {
+        **{"id": "a", "geometry": point, "links": [], "assets": {}},
+        "properties": {
+            "created": "2020-06-01T12:00:00Z",
+            "datetime": "2020-06-01T12:00:00.000Z",
+            "updated": "2020-06-01",
+        },
+    }
+    assert second["bbox"] == [5.0] * 4
+    assert second["properties"]["proj:geometry"] == {"type": "Point", "coordinates": [1.0, 2.0]}
+    assert second["properties"]["datetime"] is None
 
 
 def test_times_of_items() -> None:
