@@ -18,7 +18,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import S3Store, Store
 from clay_assets.transport import s3
 from clay_assets.transport.access import Access
-from clay_assets.transport.locations import S3, is_s3, name_of, s3_address_of, split_s3
+from clay_assets.transport.locations import S3, is_s3, name_of, s3_address_of
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 
@@ -52,7 +52,8 @@ def copy_scene(platform: AnyPlatform, options: Options, store: Store, item: Item
     sources = {name: _Source(platform.href(asset, options), platform) for name, asset in item["assets"].items()}
     used = Counter(source.name for source in sources.values())
     for name, source in sources.items():
-        own = source.name if used[source.name] == 1 else f"{name}-{source.name}"  # as R10m/B02.jp2 and R20m/B02.jp2
+        alone = source.name and used[source.name] == 1  # unlike R10m/B02.jp2 and R20m/B02.jp2
+        own = source.name if alone else f"{name}-{source.name}"
         key = layout.imagery(platform.key, item["id"], own)
         expected = source.size
         if store.size(key) != expected:
@@ -98,10 +99,9 @@ class _Source:
         return source == ours or (source.unsigned and source.endpoint_url() == ours.endpoint_url())
 
     def _copy_on_server(self, store: S3Store, key: str) -> None:
-        bucket, name = split_s3(self.address)
         with s3.translating_errors(self.href, self.access.remedy(self.address)):
             store.client.copy(
-                {"Bucket": bucket, "Key": name},
+                s3.object_of(self.address),
                 store.bucket,
                 store.object_key(key),
                 ExtraArgs=s3.payer(self.access.requester_pays),
@@ -111,7 +111,7 @@ class _Source:
 
 def _address(href: str, access: Access) -> str:
     """The href, or the `s3://` address of a file that AWS serves by https, where our S3 is AWS too."""
-    found = s3_address_of(href)
+    found = None if is_s3(href) else s3_address_of(href)
     if found is None or access.signer is not None or access.headers or access.s3().endpoint_url() is not None:
         return href
     return f"{S3}{'/'.join(found)}"
