@@ -23,7 +23,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import calculate_default_transform, reproject, transform
 from rasterio.windows import Window
@@ -174,8 +174,7 @@ def write_resampled(path: Path, source: Raster, grid: Grid, new: Grid, spec: Res
         SourceError: the source could not be read to the end.
     """
     href, dataset = source.href, source.dataset
-    meant = enumerate(dataset.colorinterp, start=1)
-    bands = [band for band, meaning in meant if not (spec.masked and meaning == ColorInterp.alpha)]
+    bands = [band for band in dataset.indexes if not (spec.masked and band in source.alpha)]
     if spec.bands is not None and len(bands) < spec.bands:
         raise InputError(f"{href}: {len(bands)} bands besides alpha, expected {spec.bands}. Check the item's hrefs.")
     if spec.fill is not None and not in_dtype_range(spec.fill, dataset.dtypes[0]):
