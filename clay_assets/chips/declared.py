@@ -28,6 +28,7 @@ from clay_assets.stac import Item
 CODES = ("proj:code", "proj:epsg", "proj:wkt2")
 TERMS = 6  # of an affine transform; its last row may follow
 GSD_ROUNDING = 1.5  # times; a nominal ground sample distance is not the size of a pixel
+_NUMBER = re.compile(r"\s*(?:epsg:)?\s*(\d+)(?:\.0+)?\s*", re.IGNORECASE)
 _NOTHING = re.compile(r"(?:epsg:?)?\s*(?:none|null|nan|<na>|unknown|undefined)?\s*", re.IGNORECASE)
 
 
@@ -70,7 +71,8 @@ class Declared:
         """Raise InputError if a file is in another CRS, or begins at another corner, than the item says."""
         if self.crs is not None and self.crs != grid.crs:
             raise InputError(
-                f"{href}: is in {grid.crs.to_string()}, but its item says {self.crs.to_string()}; one of them is wrong."
+                f"{href}: is in {grid.crs.to_string()}, but its item says {self.crs.to_string()}; one of them is wrong "
+                f"({self._field('proj:code')})."
             )
         if self.transform is None:
             return
@@ -145,14 +147,14 @@ def declared(item: Item, asset: str, *, own: bool = False) -> Declared:
         for name, value in holder.items()
         if _given(value)
     }
-    bbox, gsd = _numbers(fields.get("proj:bbox")), _numbers([] if own else [fields.get("gsd")])
+    gsd = _numbers([] if own else [fields.get("gsd")])
     return Declared(
         item_id=item["id"],
         asset=asset,
         crs=_crs(item["id"], fields),
         shape=_shape(item["id"], fields.get("proj:shape")),
         transform=_transform(item["id"], fields.get("proj:transform")),
-        bbox=(*bbox[: len(bbox) // 2][:2], *bbox[len(bbox) // 2 :][:2]) if len(bbox) in (4, 6) else None,  # 6: heights
+        bbox=_bbox(fields.get("proj:bbox")),
         gsd=gsd[0] if gsd and gsd[0] > 0 else None,
     )
 
@@ -192,9 +194,8 @@ def _crs(item_id: str, fields: Mapping[str, Any]) -> CRS | None:
 
 def _epsg(code: Any) -> Any:
     """A code as rasterio takes it; as a number it may have become text or a fraction on its way through a table."""
-    if isinstance(code, float) and code.is_integer():
-        return int(code)
-    return int(code) if isinstance(code, str) and code.strip().isdigit() else code
+    found = _NUMBER.fullmatch(str(code))
+    return int(found[1]) if found else code
 
 
 def _shape(item_id: str, shape: Any) -> tuple[int, int] | None:
@@ -236,6 +237,15 @@ def _given(value: Any) -> bool:
     return any(map(_given, value)) if isinstance(value, list | tuple) else True
 
 
+def _bbox(values: Any) -> tuple[float, float, float, float] | None:
+    """West, south, east and north; the middle pair of six are heights."""
+    numbers = _numbers(values)
+    if len(numbers) not in (4, 6):
+        return None
+    half = len(numbers) // 2
+    return numbers[0], numbers[1], numbers[half], numbers[half + 1]
+
+
 def _numbers(values: Any) -> list[float]:
     """Finite numbers; none at all where one of them is something else."""
     try:
@@ -259,8 +269,8 @@ def _orders(transform: Affine) -> tuple[Affine, ...]:
 
 def _corners(grid: Grid) -> NDArray[np.float64]:
     """The four corners of a grid as x and y, (4, 2)."""
-    outline = ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))
-    return np.array([grid.transform * corner for corner in outline])
+    t, column, row = grid.transform, np.array([0, 1, 1, 0]) * grid.width, np.array([0, 0, 1, 1]) * grid.height
+    return np.column_stack([t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f])
 
 
 def _apart(one: Grid, other: Grid) -> float:

@@ -29,10 +29,12 @@ from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
+from clay_assets.sources.rasters import side_cars
 from clay_assets.stac import Item, parse_item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
+from clay_assets.transport.locations import is_file_url
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 logger = logging.getLogger(__name__)
@@ -147,7 +149,8 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, vers
         "chip_size": recipe.chip_size,
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    return _hash(json.dumps(basis, sort_keys=True, default=str))
+    beside = _beside(item, platform)
+    return _hash(json.dumps({**basis, **({"beside": beside} if beside else {})}, sort_keys=True, default=str))
 
 
 def former_fingerprint_of(
@@ -157,7 +160,7 @@ def former_fingerprint_of(
 
     Its files are kept: what has changed since is their column types, which are cast when they are merged.
     """
-    if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER:
+    if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER or _beside(item, platform):
         return None
     basis = {
         "version": "2",
@@ -166,6 +169,14 @@ def former_fingerprint_of(
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
     return _hash(json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"'))
+
+
+def _beside(item: Item, platform: str) -> dict[str, int]:
+    """Name and bytes of what lies beside local quality files and belongs to them, such as a mask."""
+    assets = (item["assets"].get(name) or {} for name in platform_of(platform).quality.assets)
+    hrefs = [str(asset.get("href") or "") for asset in assets]
+    beside = [path for href in hrefs if href and ("://" not in href or is_file_url(href)) for path in side_cars(href)]
+    return {path.name: path.stat().st_size for path in beside if path.suffix != ".ovr"}
 
 
 def _below(root: str, value: Any) -> Any:

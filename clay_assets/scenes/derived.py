@@ -136,7 +136,8 @@ def _spec(platform: AnyPlatform, options: Options, asset: str) -> ResampleSpec:
 
 
 def _key(platform: AnyPlatform, item: Item, asset: str, href: str, spec: ResampleSpec) -> str:
-    made_of = json.dumps([DERIVED_VERSION, href, asdict(spec)], sort_keys=True)
+    measured = [list(platform.measured(item, asset))] if spec.masked and platform.measured(item, asset) else []
+    made_of = json.dumps([DERIVED_VERSION, href, asdict(spec), *measured], sort_keys=True)
     fingerprint = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
     return layout.imagery(platform.key, item["id"], f"{asset}-{fingerprint}.tif")
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ VERSION_SECONDS = 12 * 3600  # that the address of one version of an object is v
 HEADERS = "GDAL_HTTP_HEADERS"
 RESET = {HEADERS: "", "GDAL_HTTP_UNSAFESSL": "NO", "GDAL_CURL_CA_BUNDLE": None}  # what another file may have set
 REMOTE = (CURL, VSIS3)
+BESIDE = (".msk", ".msk.ovr", ".ovr", ".aux.xml")
 UNKNOWN_FORMAT = "not recognized as being in a supported file format"
 
 ABSENT, DENIED = "absent", "denied"
@@ -170,6 +172,36 @@ class Raster:
                 f"{self.href}: reading stopped halfway ({_cause(error)}). Run again, with a new "
                 "signature; if it persists the file is damaged."
             ) from safe_cause(error)
+
+
+def side_cars(href: str) -> list[Path]:
+    """Files beside a local raster in which GDAL looks for more of it: masks, overviews, georeferencing."""
+    if is_remote(href) or href.startswith("/vsi"):
+        return []
+    path = local_path(href)
+    ending = path.suffix[1:]
+    world = [f"{path.stem}.{end}" for end in (f"{ending[:1]}{ending[-1:]}w", f"{ending}w", "wld") if ending]
+    beside = [path.with_name(name) for name in (*(path.name + end for end in BESIDE), *world)]
+    return [other for other in beside if other.is_file()]
+
+
+def needs_side_cars(href: str) -> bool:
+    """Whether a local raster has another place, mask or meaning without what lies beside it; overviews do not count.
+
+    Raises:
+        InputError: it is not a raster.
+    """
+    if not [other for other in side_cars(href) if other.suffix != ".ovr"]:
+        return False
+    with open_raster(href) as whole:
+        told = _told(whole.dataset)
+        with rasterio.Env(**{SIDE_CARS: NO_SIDE_CARS}), rasterio.open(whole.dataset.name) as alone:
+            return told != _told(alone)
+
+
+def _told(dataset: rasterio.DatasetReader) -> tuple[Any, ...]:
+    named = dataset.mask_flag_enums, dataset.nodatavals, dataset.colorinterp, dataset.scales, dataset.offsets
+    return dataset.crs, dataset.transform, *named
 
 
 def gdal_options(href: str, access: Access) -> dict[str, str | int]:

@@ -5,6 +5,8 @@ worked out here from the pixels that were written.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,14 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import from_origin
 
+from clay_assets.chips.contact_sheet import read_sheet
 from clay_assets.chips.index import counts_of, index_scene
+from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
+from clay_assets.recipes import load_recipe
+from clay_assets.scenes.copies import copy_scene
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import write_tiff
 
 NAIP, S1 = "naip", "sentinel-1-rtc"
@@ -174,6 +181,40 @@ def test_near_infrared_is_no_alpha_whatever_the_file_says(tmp_path, bands, prope
     path = with_alpha(tmp_path / "m.tif")  # dark over water, in the numbers of `INVALID`
     table = every_chip(naip_item(path, bands=bands, **properties))
     assert table["nodata_percentage"].to_pylist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("imagery", ["reference", "copy"])
+def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path, imagery):
+    recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
+    item = naip_item(with_alpha(tmp_path / "m.tif"), bands=NIR).to_dict()
+    item["geometry"] = {"type": "Point", "coordinates": [-85.9, 31.0]}
+    if imagery == "copy":
+        platform = PLATFORMS[NAIP]
+        item = copy_scene(platform, platform.rules.options(imagery="copy"), store, item).item
+        (tmp_path / "m.tif").unlink()
+    with ThreadPoolExecutor(1) as pool:
+        cell = index_scenes(NAIP, 2011, [item], store, recipe, pool, 1)
+    assert cell.ledger["chips"].tolist() == [6]
+    sheet = read_sheet(cell, [item], recipe.seed, recipe.chip_size)
+    assert not sheet.note
+    assert [(frame.nodata, bool(frame.valid.all())) for frame in sheet.frames] == [(0, True)] * 6
+
+
+def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path):
+    """What an older version took for nodata may be near infrared; where it took nothing, its index is still right."""
+    recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
+    files = with_alpha(tmp_path / "dark.tif"), image(tmp_path / "light.tif", colours_of(), RGBN)
+    items = [{**naip_item(path, bands=NIR).to_dict(), "id": path.stem} for path in files]
+    former = replace(PLATFORMS[NAIP], version="1", quality=replace(PLATFORMS[NAIP].quality, measured=0))
+    for item in items:
+        item["assets"]["image"].pop("eo:bands")  # which that version did not look at
+    chips = []
+    for platform in (former, PLATFORMS[NAIP]):
+        with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PLATFORMS, NAIP, platform)
+            cell = index_scenes(NAIP, 2011, items, store, recipe, pool, 1)
+        chips.append((cell.kept, cell.ledger.set_index("item_id")["chips"].to_dict()))
+    assert chips == [(0, {"dark": 4, "light": 6}), (1, {"dark": 6, "light": 6})]
 
 
 @pytest.mark.parametrize("names", [("Red", "Green", "Blue"), ("Red", "Green", "Blue", "Alpha")])
