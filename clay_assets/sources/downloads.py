@@ -22,11 +22,18 @@ from clay_assets.transport.locations import is_http, is_s3, local_path, name_of,
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 CHUNK = 1 << 20  # bytes
-HEAD = 512  # bytes at the beginning of a file, by which a web page is recognized
+HEAD = 1 << 14  # bytes at the beginning of a file, by which a web page is recognized
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_LOGIN = re.compile(
+    rb"log[\s_-]?in|log[\s_-]?on|sign[\s_-]?in|password|oauth|authenti[cf]|unauthori[sz]ed", re.IGNORECASE
+)
+
+
+class LoginError(InputError):
+    """A web server sent its login page in place of a file."""
 
 
 @contextmanager
@@ -171,11 +178,22 @@ def is_web_page(head: bytes) -> bool:
     return _HTML.match(head) is not None
 
 
-def web_page(href: str, access: Access | None = None) -> InputError:
-    """What to raise where a web page came in place of a file."""
-    return InputError(
-        f"{without_signature(href)}: the server sent a web page in place of the file, perhaps its login. "
-        f"{(access or Access()).remedy(href)}"
+def page_in_place(href: str, head: bytes, found: str, access: Access | None = None) -> LoginError | SourceError:
+    """What to raise where a web page came in place of a file.
+
+    Args:
+        href: of the file.
+        head: beginning of the page.
+        found: address that redirects led to.
+        access: how the file is accessed.
+    """
+    href = without_signature(href)
+    if _LOGIN.search(head) or (found != href and _LOGIN.search(found.encode())):
+        remedy = (access or Access()).remedy(href)
+        return LoginError(f"{href}: the server sent its login page in place of the file. {remedy}")
+    return SourceError(
+        f"{href}: could not be read (the server sent a web page in its place). Run again; if it persists check the "
+        "address, and whether its host asks for a login."
     )
 
 
@@ -197,8 +215,9 @@ def _fetch_url(url: str, path: Path, access: Access | None) -> None:
                 f"{without_signature(url)}: the answer broke off after {size} of {expected} bytes. Run again."
             )
         with path.open("rb") as file:
-            if is_web_page(file.read(HEAD)):
-                raise web_page(url, access)
+            head = file.read(HEAD)
+        if is_web_page(head):
+            raise page_in_place(url, head, str(answer.url), access)
 
 
 def _size_of_url(url: str, access: Access | None) -> int:

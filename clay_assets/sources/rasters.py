@@ -26,7 +26,7 @@ from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from clay_assets.errors import ClayError, InputError, SourceError
-from clay_assets.sources.downloads import HEAD, is_web_page, web_page
+from clay_assets.sources.downloads import HEAD, LoginError, is_web_page, page_in_place
 from clay_assets.transport import s3
 from clay_assets.transport.access import Access, Secret, keep_signatures_out, safe_cause, without_signature
 from clay_assets.transport.http import exchange, session
@@ -56,6 +56,8 @@ VERSION_SECONDS = 12 * 3600  # that the address of one version of an object is v
 HEADERS = "GDAL_HTTP_HEADERS"
 RESET = {HEADERS: "", "GDAL_HTTP_UNSAFESSL": "NO", "GDAL_CURL_CA_BUNDLE": None}  # what another file may have set
 REMOTE = (CURL, VSIS3)
+UNDECODED = "\N{REPLACEMENT CHARACTER}"
+TEXT = 80  # bytes that are shown of what came in place of a raster
 BESIDE = (".msk", ".msk.ovr", ".ovr", ".aux.xml")
 UNKNOWN_FORMAT = "not recognized as being in a supported file format"
 
@@ -232,7 +234,8 @@ def open_raster(
         href: local path, `s3://`, `http(s)://` or `file://` address.
         access: how it is accessed; S3 with the credentials of the environment by default.
         overview_level: index into the file's overviews, None for full resolution.
-        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha.
+        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha; they do not
+            count of a file that has fewer.
 
     Raises:
         InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
@@ -254,11 +257,12 @@ def open_raster(
         try:
             dataset = _opened(href, address, access, options)
         except RasterioIOError as error:
-            translated = _page_in_place(href, access, error) or _translated(href, access, error)
+            translated = _sent_in_place(href, access, error) or _translated(href, access, error)
             _clear_vsi_cache(gdal_path(address), translated)
             raise translated from safe_cause(error)
         with dataset:
-            yield Raster(href, access, dataset, tuple(measured))
+            fewer = dataset.count < max(measured, default=0)  # so they are not the bands that are known
+            yield Raster(href, access, dataset, () if fewer else tuple(measured))
 
 
 def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
@@ -304,29 +308,23 @@ def _opened(href: str, address: str, access: Access, options: dict[str, Any]) ->
     return rasterio.open(gdal_path(access.address(href)), **options)
 
 
-class _PageError(InputError):
-    """A server sent a web page or a message in place of a raster."""
-
-
-def _page_in_place(href: str, access: Access, error: RasterioIOError) -> InputError | None:
+def _sent_in_place(href: str, access: Access, error: RasterioIOError) -> InputError | SourceError | None:
     """What to raise where a web server answered well, with something that is meant for people; else None."""
     if not is_http(href) or UNKNOWN_FORMAT not in str(error):
         return None
     try:
         with exchange("GET", href, access, stream=True, headers={"Range": f"bytes=0-{HEAD - 1}"}) as answer:
-            head = next(answer.iter_content(HEAD), b"")
+            head, found = next(answer.iter_content(HEAD), b""), str(answer.url)
     except ClayError:
         return None
     if is_web_page(head):
-        return _PageError(str(web_page(href, access)))
-    try:
-        text = " ".join(head.decode().split())
-    except UnicodeDecodeError:
+        return page_in_place(href, head, found, access)
+    text = " ".join(head[:TEXT].decode(errors="replace").split()).rstrip(UNDECODED)
+    if not text.isprintable() or UNDECODED in text:
         return None
-    if not text.isprintable():
-        return None
-    return _PageError(
-        f"{without_signature(href)}: the server sent a text in place of the raster ({text[:60]!r}). Check the address."
+    return SourceError(
+        f"{without_signature(href)}: could not be read (the server sent {text!r} in its place). Run again; if it "
+        "persists check the address."
     )
 
 
@@ -335,7 +333,7 @@ def _clear_vsi_cache(path: str, error: InputError | SourceError) -> None:
 
     What GDAL caches of a file that is declared uncacheable goes when the file is closed.
     """
-    if path.startswith(REMOTE) and isinstance(error, SourceError | _PageError):
+    if path.startswith(REMOTE) and isinstance(error, SourceError | LoginError):
         options = {"CPL_VSIL_CURL_NON_CACHED": ":".join(REMOTE), "GDAL_HTTP_MAX_RETRY": "0"}
         with rasterio.Env(session=DummySession(), **options), suppress(RasterioIOError):
             rasterio.open(path).close()

@@ -47,13 +47,15 @@ def test_other_files_are_no_page(content: bytes) -> None:
     assert not is_web_page(content)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_in_place_of_a_raster(web: FaultProxy, page: bytes) -> None:
-    web.answer(200, times=None, body=page)
+@pytest.mark.parametrize(
+    "words", [b"Sign in", b"Please log in", b"<input type='password'>", b"<a href='/oauth/authorize'>", b"LOGIN"]
+)
+def test_a_login_page_in_place_of_a_raster(web: FaultProxy, words: bytes) -> None:
+    web.answer(200, times=None, body=PAGES[1] + 200 * b" " + words)
     href = f"{web.url}/a.tif"
     with (
         pytest.raises(
-            InputError, match=rf"^{href}: the server sent a web page in place .*\. Check that the file"
+            InputError, match=rf"^{href}: the server sent its login page in place .*\. Check that the file"
         ) as said,
         open_raster(href),
     ):
@@ -61,11 +63,29 @@ def test_a_page_in_place_of_a_raster(web: FaultProxy, page: bytes) -> None:
     assert "Run again" not in str(said.value)
 
 
+def test_a_login_page_that_a_redirect_leads_to(web: FaultProxy) -> None:
+    web.answer(302, times=None, headers={"Location": f"{web.url}/login"}, path=r"a\.tif$")
+    web.answer(200, times=None, body=b"<html><script src='app.js'></script></html>")
+    with pytest.raises(InputError, match="the server sent its login page"), open_raster(f"{web.url}/a.tif"):
+        pass
+
+
+def test_another_page_in_place_of_a_raster_may_pass(web: FaultProxy, tmp_path: Path) -> None:
+    web.answer(200, times=None, body=b"<html><body>Back at noon</body></html>")
+    wanted = r"a\.tif: could not be read \(the server sent a web page in its place\)\. Run again; .* asks for a login"
+    with pytest.raises(SourceError, match=wanted), open_raster(f"{web.url}/a.tif"):
+        pass
+    web.clear()
+    web.answer(200, times=1, body=b"<html><body>Back at noon</body></html>")
+    fetch(f"{web.url}/a.tif", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == (tmp_path / "web" / "a.tif").read_bytes()
+
+
 def test_a_page_in_spite_of_a_token_names_its_variable(web: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_TOKEN", "secret")
     web.answer(200, times=None, body=LOGIN)
     with (
-        pytest.raises(InputError, match=r"the server sent a web page .*Check the token in A_TOKEN"),
+        pytest.raises(InputError, match=r"the server sent its login page .*Check the token in A_TOKEN"),
         open_raster(f"{web.url}/a.tif", Access(headers=bearer("A_TOKEN"))),
     ):
         pass
@@ -73,7 +93,7 @@ def test_a_page_in_spite_of_a_token_names_its_variable(web: FaultProxy, monkeypa
 
 def test_a_file_that_comes_after_the_page_is_read(web: FaultProxy) -> None:
     web.answer(200, times=None, body=LOGIN)
-    with pytest.raises(InputError, match="web page"), open_raster(f"{web.url}/a.tif"):
+    with pytest.raises(InputError, match="login page"), open_raster(f"{web.url}/a.tif"):
         pass
     web.clear()
     with open_raster(f"{web.url}/a.tif") as source:
@@ -83,7 +103,9 @@ def test_a_file_that_comes_after_the_page_is_read(web: FaultProxy) -> None:
 def test_a_message_in_place_of_a_raster(web: FaultProxy) -> None:
     web.answer(200, times=None, body=b'{"message": "quota exceeded"}')
     with (
-        pytest.raises(InputError, match=r"a\.tif: the server sent a text in place of the raster .*quota exceeded"),
+        pytest.raises(
+            SourceError, match=r"a\.tif: could not be read \(the server sent .*quota exceeded.*check the address"
+        ),
         open_raster(f"{web.url}/a.tif"),
     ):
         pass
@@ -100,9 +122,9 @@ def test_a_page_is_never_copied_or_kept(web: FaultProxy, tmp_path: Path) -> None
     store, platform = LocalStore(tmp_path / "store"), PLATFORMS["naip"]
     href = f"{web.url}/a.tif"
     item = {"id": "a", "properties": {}, "assets": {"image": {"href": href}}}
-    with pytest.raises(InputError, match=r"a\.tif: the server sent a web page in place of the file"):
+    with pytest.raises(InputError, match=r"a\.tif: the server sent its login page in place of the file"):
         copy_scene(platform, platform.rules.options(imagery="copy"), store, item)
-    with pytest.raises(InputError, match="web page"), local_copy(href, store, "source"):
+    with pytest.raises(InputError, match="login page"), local_copy(href, store, "source"):
         pass
     assert store.list("") == {}
 
