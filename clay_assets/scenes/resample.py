@@ -82,7 +82,10 @@ def grid_of(source: Raster) -> Grid:
     """
     dataset, t = source.dataset, source.dataset.transform
     if dataset.crs is None:
-        raise InputError(f"{source.href}: no CRS in the file, so it cannot be georeferenced. Download it again.")
+        raise InputError(
+            f"{source.href}: no CRS in the file, so it cannot be georeferenced. Write it into the file, such as with "
+            "`rio edit-info --crs`; what lies beside a file is read only of local ones."
+        )
     if t.b or t.d or t.a <= 0 or t.e >= 0:
         raise InputError(f"{source.href}: not north up ({tuple(t)[:6]}). Only north-up images can be resampled.")
     return Grid(dataset.crs, t, *source.shape)

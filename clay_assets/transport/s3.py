@@ -224,7 +224,7 @@ def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) 
             aws_access_key_id=connection.access_key,
             aws_secret_access_key=connection.secret_key,
             aws_session_token=connection.session_token,
-            region_name=connection.region,
+            region_name=connection.region or _other_region(dict(environment)),
             profile_name=connection.profile,
         )
         anonymous = connection.unsigned or session.get_credentials() is None
@@ -238,6 +238,11 @@ def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) 
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"S3: {error}. Check the endpoint, region and profile of the connection.") from error
     return _Opened(session, client, anonymous)
+
+
+def _other_region(environment: dict[str, str]) -> str | None:
+    """AWS_REGION, which boto3 alone of the readers does not know; AWS_DEFAULT_REGION, which it knows, comes first."""
+    return None if environment.get("AWS_DEFAULT_REGION") else environment.get("AWS_REGION") or None
 
 
 def object_of(href: str) -> dict[str, str]:

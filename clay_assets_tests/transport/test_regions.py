@@ -112,6 +112,22 @@ def test_a_bucket_that_comes_later_is_asked_then(s3: FaultProxy, s3_bucket: Buck
     assert S3Connection().in_region_of(name).region == ELSEWHERE
 
 
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_of_the_environment_is_every_reader_s(
+    s3: FaultProxy, s3_bucket: Bucket, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that does not tell the bucket's."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, ELSEWHERE)
+    with open_raster(f"{s3_bucket.url}/{NAME}") as source:
+        source.read(1)
+    store = open_store(s3_bucket.url)
+    assert store.filesystem().get_file_info(NAME).size == store.size(NAME)
+    signed = {seen.headers["authorization"].split("/")[2] for seen in s3.seen}
+    assert signed == {ELSEWHERE}
+
+
 def test_a_dataset_is_opened_where_it_was_written(abroad: FaultProxy, s3_bucket: Bucket) -> None:
     from clay_assets.chips.index import CHIP_SCHEMA, open_index
     from clay_assets.storage.geoparquet import encode_arrow
