@@ -61,6 +61,11 @@ class Declared:
             return None
         return Grid(self.crs, self.transform, *self.shape)
 
+    @property
+    def tells_extent(self) -> bool:
+        """Whether a shape can be held against the extent of a file."""
+        return any(said is not None for said in (self.transform, self.bbox, self.gsd))
+
     def shape_over(self, file: Grid) -> tuple[int, int] | None:
         """Height and width over a file that is as fine or coarser by whole factors; [width, height] is written too."""
         if self.shape is None or _whole(self.shape, file) or not _whole(self.shape[::-1], file):

@@ -76,6 +76,8 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
         first, found = sources[of_file], grids[of_file]
         if of_file != platform.assets.grid:
             found = _refined(found, said.shape_over(found) or _shape_of_finest(platform, item, said, found, first.href))
+            if said.shape is not None and not said.tells_extent:
+                _check_finest(platform, item, said, grids[of_file], first.href)
         said.check_place(found, first.href)
         columns, rows = chips_in(found, size)
         if not columns or not rows:
@@ -124,6 +126,19 @@ def _refined(grid: Grid, shape: tuple[int, int]) -> Grid:
     across, down = grid.width / width, grid.height / height
     finer = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
     return Grid(grid.crs, finer, height, width)
+
+
+def _check_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> None:
+    """Hold an item that tells no more than a shape against the header of its finest file, where that can be read."""
+    if platform.assets.grid not in item["assets"]:
+        return
+    try:
+        with open_asset(platform, item, platform.assets.grid) as source:
+            finest, name = _grid_of(source), source.href
+    except InputError:  # of which nothing else is needed
+        return
+    said.check_file(finest, name)
+    check_same_extent(file, finest, href, name)
 
 
 def _shape_of_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> tuple[int, int]:

@@ -184,6 +184,18 @@ def test_a_quality_file_of_a_quarter_of_the_scene_beside_the_whole_file(tmp_path
         index(scene)
 
 
+@pytest.mark.parametrize("times", [2, 0.5])
+def test_a_shape_alone_is_held_against_the_file_on_the_finest_grid(tmp_path: Path, times: float) -> None:
+    scene = sentinel_2(tmp_path, np.full((HIGH, WIDE), 4, np.uint8))
+    for asset in scene["assets"].values():
+        without(asset, "transform")
+    expected = index(scene)
+    red(scene)["proj:shape"] = red(scene)["proj:shape"][::-1]
+    assert index(scene).equals(expected)
+    red(scene)["proj:shape"] = [int(times * 2 * side) for side in (HIGH, WIDE)]
+    refused(scene, "B04.tif: has 1024 × 512 pixels", "asset red, proj:shape")
+
+
 @pytest.mark.parametrize("times", [2, 4])
 def test_a_shape_that_is_a_multiple_of_the_file_s(scene: Item, times: int) -> None:
     red(scene)["proj:shape"] = [times * side for side in red(scene)["proj:shape"]]
