@@ -329,7 +329,7 @@ def _open_files(location: str, access: Access) -> list[tuple[str, ds.Dataset]]:
     single = location.lower().endswith(SUFFIXES)
     if is_s3(location):
         bucket, key = split_s3(location)
-        filesystem, root = access.s3().filesystem(), f"{bucket}/"
+        filesystem, root = access.s3().filesystem(bucket), f"{bucket}/"
     else:
         path = local_path(location)
         single = single or path.is_file()

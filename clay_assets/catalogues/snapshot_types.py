@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import items_of
+from clay_assets.storage.untyped import TIMES as TIMESTAMPS
 
 TIMES = ("datetime", "start_datetime")  # of an acquisition; the first that is not null counts
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -152,9 +153,11 @@ def whole_items(table: pa.Table) -> list[Item]:
     table = _set(table, "geometry", pa.array(shapely.to_wkb(shapes), pa.binary()))
     if not has_box(table.schema):
         table = _set(table, "bbox", _boxes(shapes))
-    texts = [
-        name for name in OBJECTS if name in table.schema.names and pa.types.is_string(table.schema.field(name).type)
-    ]
+    kinds = {field.name: field.type for field in table.schema}
+    for name in TIMESTAMPS:
+        if name in kinds and (pa.types.is_timestamp(kinds[name]) or pa.types.is_date(kinds[name])):
+            table = _set(table, name, _utc(table[name]))
+    texts = [name for name in OBJECTS if name in kinds and pa.types.is_string(kinds[name])]
     aside = {name: table[name].to_pylist() for name in texts}
     items = items_of(table.drop_columns(texts))
     for number, item in enumerate(items):

@@ -22,7 +22,7 @@ import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips.cells import ChipCell
-from clay_assets.chips.index import declared_grid
+from clay_assets.chips.index import declared_grid, grid_of_file
 from clay_assets.chips.merge import Part, inputs_of, read_manifest
 from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shares_in_range
 from clay_assets.errors import InputError, StorageError
@@ -129,7 +129,7 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
         ROWS: make_finding(said, **{**numbers, "chips": table.num_rows, "files_of_another_run": int(other)}),
         IDS: ids_unique(table, file.item_id),
         SHARES: shares_in_range(table),
-        GEOMETRY: geometry_in_scene(table, file.grid, file.footprint, chip_size),
+        GEOMETRY: geometry_in_scene(table, grid_of_file(table) or file.grid, file.footprint, chip_size),
     }
 
 

@@ -22,12 +22,13 @@ from rasterio.windows import Window
 
 from clay_assets.chips.cells import ChipCell
 from clay_assets.chips.index import dataset_of
+from clay_assets.chips.quality import open_asset
 from clay_assets.draws import keyed_hash
 from clay_assets.errors import ClayError, InputError
 from clay_assets.pictures import style
 from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import AnyPlatform
-from clay_assets.sources.rasters import Raster, open_raster
+from clay_assets.sources.rasters import Raster
 from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.transport.access import without_signature
@@ -237,7 +238,10 @@ def _read(platform: AnyPlatform, item: Item, drawn: Sequence[Frame], size: int) 
         if missing:
             raise InputError(f"{item['id']}: no asset {', '.join(missing)}")
         with ExitStack() as stack:
-            sources = {name: _open(stack, platform, item, name) for name in dict.fromkeys([*assets, *judged])}
+            sources = {
+                name: stack.enter_context(open_asset(platform, item, name))
+                for name in dict.fromkeys([*assets, *judged])
+            }
             finest = sources[assets[0]].shape[1]
             band = None if platform.quality.reads == "mask" else 1
             for number, frame in enumerate(frames):
@@ -252,11 +256,6 @@ def _read(platform: AnyPlatform, item: Item, drawn: Sequence[Frame], size: int) 
     except ClayError as error:
         return Sheet(item["id"], frames, without_signature(str(error)))
     return Sheet(item["id"], frames)
-
-
-def _open(stack: ExitStack, platform: AnyPlatform, item: Item, name: str) -> Raster:
-    href = platform.href(item["assets"][name])
-    return stack.enter_context(open_raster(href, platform.access_to(href)))
 
 
 def _window(raster: Raster, chip: Frame, size: int, side: int, band: int | None) -> NDArray[Any]:

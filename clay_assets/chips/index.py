@@ -8,6 +8,7 @@ in EPSG:3857 it is far from the grid's own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,22 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
+from clay_assets.chips.declared import declared, same_grid
 from clay_assets.chips.grid import chip_polygons, ground_sample_distance
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import AnyPlatform, Options
-from clay_assets.sources.rasters import open_raster
-from clay_assets.stac import item_datetime
+from clay_assets.stac import Item, item_datetime
 from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
 from clay_assets.storage.stores import Store, open_store
 from clay_assets.transport.access import Access
+from clay_assets.transport.locations import is_file_url, local_path
 
 CHIP_SIZE = 256  # pixels, the chip of Clay v1
+GRID = "grid"  # in a file's metadata: the grid of its files, where its item declares another
 GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
 BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 CHIP_SCHEMA = pa.schema(
@@ -100,12 +102,12 @@ def index_scene(
             f"{item.id}: has no asset {', '.join(missing)}, only {', '.join(item.assets) or 'none'}; "
             f"{source.title} cannot be indexed without it."
         )
-    judged = [name for name in source.quality.assets if name in document["assets"]]
-    hrefs = {name: source.href(document["assets"][name]) for name in judged}
-    declared = declared_grid(source, document)
-    shape = (declared.height, declared.width) if declared else _finest_shape(source, document)
-    grid, shares = read_shares(source, hrefs, chip_size, declared, shape)
-    return _table(item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit)
+    grid, shares = read_shares(source, document, chip_size)
+    table = _table(item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit)
+    said = declared_grid(source, document)
+    if said is None or same_grid(said, grid):
+        return table
+    return table.replace_schema_metadata({**table.schema.metadata, **stamped({GRID: _as_text(grid)})})
 
 
 def open_index(location: str | Path, platform: str | None = None, year: int | None = None) -> ds.Dataset:
@@ -119,7 +121,8 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
     Raises:
         InputError: there is no chip index at that place.
     """
-    text = str(location).rstrip("/")
+    text = str(location)
+    text = (str(local_path(text)) if is_file_url(text) else text).rstrip("/")
     parent, _, name = text.rpartition("/")
     single = name.endswith(".parquet")
     store = open_store((parent or ".") if single else text)
@@ -178,22 +181,22 @@ def as_chips(table: pa.Table) -> pa.Table:
     return table
 
 
-def declared_grid(platform: AnyPlatform, item: dict[str, Any]) -> Grid | None:
+def declared_grid(platform: AnyPlatform, item: Item) -> Grid | None:
     """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it.
 
     Raises:
         InputError: the fields cannot be understood; names the item.
     """
-    fields = {**item["properties"], **item["assets"].get(platform.assets.grid, {})}
-    code = fields.get("proj:code") or fields.get("proj:epsg") or fields.get("proj:wkt2")
-    shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
-    if not (code and shape and transform):
+    return declared(item, platform.assets.grid).grid
+
+
+def grid_of_file(table: pa.Table) -> Grid | None:
+    """The grid of an indexed scene where that is not the one that its item declares, since its files decide."""
+    text = stamp_of(table.schema).get(GRID)
+    if text is None:
         return None
-    height, width = _sides(item, shape)
-    try:
-        return Grid(CRS.from_user_input(code), Affine(*map(float, transform[:6])), height, width)
-    except (CRSError, TypeError, ValueError) as error:
-        raise InputError(f"{item['id']}: its proj: fields cannot be understood ({error}).") from error
+    said = json.loads(text)
+    return Grid(CRS.from_wkt(said["crs"]), Affine(*said["transform"]), *said["shape"])
 
 
 def counts_of(table: pa.Table) -> tuple[int, int, int]:
@@ -202,33 +205,13 @@ def counts_of(table: pa.Table) -> tuple[int, int, int]:
     return int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"]), table.num_rows
 
 
-def _sides(item: dict[str, Any], shape: Any) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in shape)
-        if min(height, width) < 1:
-            raise ValueError("a side without pixels")
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{item['id']}: its proj: fields cannot be understood (proj:shape {shape!r}: {error})."
-        ) from error
-    return height, width
-
-
-def _finest_shape(platform: AnyPlatform, item: dict[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the finest grid, from the item or else from the header of the asset on that grid."""
-    asset = item["assets"].get(platform.assets.grid)
-    shape = {**item["properties"], **(asset or {})}.get("proj:shape")
-    if shape:
-        return _sides(item, shape)
-    if platform.assets.grid in platform.quality.assets:
-        return None
-    if asset is None:
-        raise InputError(
-            f"{item['id']}: has neither proj:shape nor the asset {platform.assets.grid}, so its grid is unknown."
-        )
-    href = platform.href(asset)
-    with open_raster(href, platform.access_to(href)) as source:
-        return source.shape
+def _as_text(grid: Grid) -> str:
+    said = {
+        "crs": grid.crs.to_wkt(),
+        "transform": tuple(grid.transform)[:6],
+        "shape": [grid.height, grid.width],
+    }
+    return json.dumps(said)
 
 
 def _table(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
@@ -28,10 +29,12 @@ from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
+from clay_assets.sources.rasters import side_cars
 from clay_assets.stac import Item, parse_item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
+from clay_assets.transport.locations import is_file_url
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 logger = logging.getLogger(__name__)
@@ -127,27 +130,37 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
 
 
-def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> str:
+def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, version: str | None = None) -> str:
     """32 hexadecimal digits that change whenever the index of a scene would.
 
     Files in our own storage count by their keys, so that a storage may be moved.
+
+    Args:
+        item: the scene.
+        platform: platform key.
+        recipe: whose fields count.
+        store: our storage.
+        version: of the platform; None: today's.
     """
     basis = {
         "version": INDEX_VERSION,
-        "platform_version": platform_of(platform).version,
+        "platform_version": version or platform_of(platform).version,
         "item": _below(store.uri(), {name: item[name] for name in ("id", "properties", "assets")}),
         "chip_size": recipe.chip_size,
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    return _hash(json.dumps(basis, sort_keys=True, default=str))
+    beside = _beside(item, platform)
+    return _hash(json.dumps({**basis, **({"beside": beside} if beside else {})}, sort_keys=True, default=str))
 
 
-def former_fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store) -> str | None:
+def former_fingerprint_of(
+    item: Item, platform: str, recipe: Recipe, store: Store, version: str | None = None
+) -> str | None:
     """The fingerprint that version 0.1 would have given the same index; None where it would have been another.
 
     Its files are kept: what has changed since is their column types, which are cast when they are merged.
     """
-    if (INDEX_VERSION, platform_of(platform).version) != LIKE_FORMER:
+    if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER or _beside(item, platform):
         return None
     basis = {
         "version": "2",
@@ -156,6 +169,14 @@ def former_fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Stor
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
     return _hash(json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"'))
+
+
+def _beside(item: Item, platform: str) -> dict[str, int]:
+    """Name and bytes of what lies beside local quality files and belongs to them, such as a mask."""
+    assets = (item["assets"].get(name) or {} for name in platform_of(platform).quality.assets)
+    hrefs = [str(asset.get("href") or "") for asset in assets]
+    beside = [path for href in hrefs if href and ("://" not in href or is_file_url(href)) for path in side_cars(href)]
+    return {path.name: path.stat().st_size for path in beside if path.suffix != ".ovr"}
 
 
 def _below(root: str, value: Any) -> Any:
@@ -179,12 +200,27 @@ def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
         return None
     stamp: Mapping[str, str] = stamp_of(parquet.schema_arrow)
     found = stamp.get("fingerprint")
-    if found != fingerprint and (
-        found is None or found != former_fingerprint_of(job.item, job.platform, job.recipe, job.store)
-    ):
+    if found is None or (found != fingerprint and found not in _still_right(job, parquet)):
         return None
     in_grid, above = int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"])
     return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, found)
+
+
+def _still_right(job: SceneJob, parquet: pq.ParquetFile) -> set[str | None]:
+    """The fingerprints of former versions that would have given a scene this same index."""
+    basis = job.item, job.platform, job.recipe, job.store
+    right = {former_fingerprint_of(*basis)}
+    before = platform_of(job.platform).same_without_nodata
+    if before is not None and _without_nodata(parquet):
+        right |= {fingerprint_of(*basis, before), former_fingerprint_of(*basis, before)}
+    return right
+
+
+def _without_nodata(parquet: pq.ParquetFile) -> bool:
+    if stamp_of(parquet.schema_arrow).get("chips_above_nodata_limit") != "0":
+        return False
+    shares = parquet.read(columns=["nodata_percentage"])["nodata_percentage"]
+    return not pc.any(pc.greater(shares, 0)).as_py()
 
 
 def _row(

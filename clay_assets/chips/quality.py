@@ -9,7 +9,7 @@ height of a scene. What a pixel means is the platform's to judge.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from math import lcm
 from typing import Any
@@ -19,11 +19,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from clay_assets.chips.declared import Declared, check_same_extent, declared
 from clay_assets.chips.grid import chips_in
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.sources.rasters import Raster, open_raster
+from clay_assets.stac import Item
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
 
@@ -36,39 +38,59 @@ class Shares:
     nodata: NDArray[np.float32]
 
 
-def read_shares(
-    platform: AnyPlatform, hrefs: Mapping[str, str], size: int, grid: Grid | None, shape: tuple[int, int] | None
-) -> tuple[Grid, Shares]:
+def open_asset(platform: AnyPlatform, item: Item, name: str) -> AbstractContextManager[Raster]:
+    """Open the file of an asset, as its platform reaches it and its item describes it."""
+    href = platform.href(item["assets"][name])
+    return open_raster(href, platform.access_to(href), measured=platform.measured(item, name))
+
+
+def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Shares]:
     """Read the quality assets of a scene once, and reduce them to chips.
+
+    The finest grid is that of the file of `platform.assets.grid`, if that is a quality asset. Else it has the extent of
+    the first quality asset, and the height and width that the item says, or the file of `platform.assets.grid` if the
+    item does not.
 
     Args:
         platform: how the files are reached and the pixels judged.
-        hrefs: quality asset → file.
+        item: the scene; it may lack optional assets.
         size: pixels of a chip's side on the finest grid.
-        grid: the finest grid where the item tells it; only its CRS and corner are held against the files.
-        shape: height and width of the finest grid; None if the quality assets are on it.
 
     Returns:
         The finest grid, placed as the files are placed, and the shares.
 
     Raises:
-        InputError: files that do not lie on the grid, or not on a whole fraction of it, or smaller than one chip.
+        InputError: files that contradict the item, or do not lie on the grid, or not on a whole fraction of it, or
+            smaller than one chip.
         SourceError: a remote file could not be read.
     """
+    said = declared(item, platform.assets.grid)
     with ExitStack() as stack:
         sources = {
-            name: stack.enter_context(open_raster(href, platform.access_to(href))) for name, href in hrefs.items()
+            name: stack.enter_context(open_asset(platform, item, name))
+            for name in platform.quality.assets
+            if name in item["assets"]
         }
-        first = next(iter(sources.values()))
-        found = _finest_grid(first, shape)
-        if grid is not None:
-            _check_same_place(grid, found, first.href)
+        grids = {name: _grid_of(source) for name, source in sources.items()}
+        of_file = platform.assets.grid if platform.assets.grid in sources else next(iter(sources))
+        first, found = sources[of_file], grids[of_file]
+        if of_file != platform.assets.grid:
+            found = _refined(found, said.shape_over(found) or _shape_of_finest(platform, item, said, found, first.href))
+            if said.shape is not None and not said.tells_extent:
+                _check_finest(platform, item, said, grids[of_file], first.href)
+        said.check_place(found, first.href)
         columns, rows = chips_in(found, size)
         if not columns or not rows:
             raise InputError(
                 f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
             )
         factors = {name: _factor(found, source, size) for name, source in sources.items()}
+        for name, source in sources.items():
+            if name != platform.assets.grid:
+                check_same_extent(grids[name], found, source.href, first.href)
+                declared(item, name, own=True).check_file(grids[name], source.href)
+        if of_file != platform.assets.grid:
+            said.check_extent(found, max(grids[of_file].pixel), first.href)
         side = size // min(factors.values())  # pixels of a chip in the finest quality asset
         strip = _strip(sources, side, columns)
         shares = [
@@ -86,29 +108,49 @@ def _strip(sources: Mapping[str, Raster], side: int, columns: int) -> int:
     return most // block * block or most
 
 
-def _finest_grid(source: Raster, shape: tuple[int, int] | None) -> Grid:
+def _grid_of(source: Raster) -> Grid:
     raster, href = source.dataset, source.href
     if raster.crs is None:
-        raise InputError(f"{href}: has no CRS; fetch the file again.")
+        raise InputError(
+            f"{href}: has no CRS. Write it into the file, such as with `rio edit-info --crs`; what lies beside a file "
+            "is read only of local ones."
+        )
     if not raster.crs.is_projected or raster.crs.linear_units_factor[1] != 1.0:
         raise InputError(f"{href}: is in {raster.crs.to_string()}, not in a projected CRS in metres.")
-    height, width = shape or (raster.height, raster.width)
-    t = raster.transform
-    across, down = raster.width / width, raster.height / height
-    finest = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
-    return Grid(raster.crs, finest, height, width)
+    return Grid(raster.crs, raster.transform, raster.height, raster.width)
 
 
-def _check_same_place(grid: Grid, found: Grid, href: str) -> None:
-    if grid.crs != found.crs:
-        raise InputError(
-            f"{href}: is in {found.crs.to_string()}, but its item says {grid.crs.to_string()}; one of them is wrong."
-        )
-    off = max(abs(grid.transform.c - found.transform.c), abs(grid.transform.f - found.transform.f))
-    if off > abs(found.transform.a):
-        raise InputError(
-            f"{href}: its corner is {off:g} m away from that of its item; item and file are not of one scene."
-        )
+def _refined(grid: Grid, shape: tuple[int, int]) -> Grid:
+    """The same extent in another number of pixels."""
+    (height, width), t = shape, grid.transform
+    across, down = grid.width / width, grid.height / height
+    finer = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
+    return Grid(grid.crs, finer, height, width)
+
+
+def _check_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> None:
+    """Hold an item that tells no more than a shape against the header of its finest file, where that can be read."""
+    if platform.assets.grid not in item["assets"]:
+        return
+    try:
+        with open_asset(platform, item, platform.assets.grid) as source:
+            finest, name = _grid_of(source), source.href
+    except InputError:  # of which nothing else is needed
+        return
+    said.check_file(finest, name)
+    check_same_extent(file, finest, href, name)
+
+
+def _shape_of_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> tuple[int, int]:
+    """Height and width by the header of the asset on the finest grid, which has to cover the same place."""
+    name = platform.assets.grid
+    if name not in item["assets"]:
+        raise InputError(f"{item['id']}: has neither proj:shape nor the asset {name}, so its grid is unknown.")
+    with open_asset(platform, item, name) as source:
+        finest = _grid_of(source)
+        said.check_place(finest, source.href)
+        check_same_extent(file, finest, href, source.href)
+    return finest.height, finest.width
 
 
 def _factor(grid: Grid, source: Raster, size: int) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clay_assets.errors import InputError
+from clay_assets.platforms.bands import measured_bands
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
 from clay_assets.stac import Item, read_item
@@ -226,11 +227,14 @@ class Quality:
         assets: the quality assets.
         judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
         reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
+        measured: how many bands of a file are measurements where the item does not name its bands. None of them is
+            alpha, even where the file says so; 0: the file tells.
     """
 
     assets: tuple[str, ...]
     judge: Callable[[Pixels], tuple[Mask, Mask]]
     reads: Literal["band", "mask"] = "band"
+    measured: int = 0
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,7 @@ class Platform(Generic[OptionsT]):
         typical: the typical size of one of its scenes.
         version: raise it when its quality rules would give the same scene another index; its scenes alone are then
             indexed again.
+        same_without_nodata: a former version that gave scenes without any nodata the index of today; None: none.
     """
 
     key: str
@@ -276,6 +281,7 @@ class Platform(Generic[OptionsT]):
     files: Files[OptionsT] = field(default_factory=Files)
     typical: Typical = field(default_factory=Typical)
     version: str = "1"
+    same_without_nodata: str | None = None
 
     @property
     def asset_names(self) -> tuple[str, ...]:
@@ -318,6 +324,10 @@ class Platform(Generic[OptionsT]):
                 f"{href}: relative href, and its item does not say to what. Give it an absolute self link."
             )
         return self.files.rewrite(href, options) if self.files.rewrite and options is not None else href
+
+    def measured(self, item: Item, asset: str) -> tuple[int, ...]:
+        """Bands of an asset's file, from 1, that are measurements by its item's band list, whatever the file says."""
+        return measured_bands(item, asset, self.quality.measured)
 
     def settled(self, item: Item, options: OptionsT, hrefs: Mapping[str, str] | None = None) -> Item:
         """The item with its assets' hrefs settled; the other addresses of an asset are dropped.

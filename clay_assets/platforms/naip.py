@@ -116,7 +116,10 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask), 0 where there is none."""
+    """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask), 0 where there is none.
+
+    Many files call near infrared, their fourth band, alpha: that it is dark over water does not make it nodata.
+    """
     mask = pixels["image"]
     return np.zeros(mask.shape, np.bool_), mask == 0
 
@@ -147,7 +150,9 @@ PLATFORM = Platform(
         grid="image",
         shown=(("image", 1), ("image", 2), ("image", 3)),
     ),
-    quality=Quality(assets=("image",), judge=judge, reads="mask"),
+    quality=Quality(assets=("image",), judge=judge, reads="mask", measured=4),
     files=Files(access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))), rewrite=rewrite),
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
+    version="2",  # near infrared that the file calls alpha is no mask; before, it was nodata where it is 0
+    same_without_nodata="1",
 )

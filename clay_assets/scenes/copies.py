@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path, PurePosixPath
 
-from clay_assets.errors import SourceError
+from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.sources.downloads import fetch, size_of
+from clay_assets.sources.rasters import needs_side_cars, side_cars
 from clay_assets.stac import Item
 from clay_assets.storage import layout
-from clay_assets.storage.stores import S3Store, Store
+from clay_assets.storage.stores import LocalStore, S3Store, Store
 from clay_assets.transport import s3
 from clay_assets.transport.access import Access
-from clay_assets.transport.locations import S3, is_s3, name_of, s3_address_of, split_s3
+from clay_assets.transport.locations import S3, is_s3, name_of, s3_address_of
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 
@@ -52,16 +54,17 @@ def copy_scene(platform: AnyPlatform, options: Options, store: Store, item: Item
     sources = {name: _Source(platform.href(asset, options), platform) for name, asset in item["assets"].items()}
     used = Counter(source.name for source in sources.values())
     for name, source in sources.items():
-        own = source.name if used[source.name] == 1 else f"{name}-{source.name}"  # as R10m/B02.jp2 and R20m/B02.jp2
+        alone = source.name and used[source.name] == 1  # unlike R10m/B02.jp2 and R20m/B02.jp2
+        own = source.name if alone else f"{name}-{source.name}"
         key = layout.imagery(platform.key, item["id"], own)
-        expected = source.size
+        beside, expected = source.needed_beside(store), source.size
         if store.size(key) != expected:
             source.copy_to(store, key)
             if store.size(key) != expected:
                 store.delete([key])
                 raise SourceError(f"{source.href}: the copy has {store.size(key)} of {expected} bytes. Run again.")
             copied_now += 1
-        size += expected
+        size += expected + source.copy_beside(beside, store, key)
         hrefs[name] = store.uri(key)
     return Copied(platform.settled(item, options, hrefs), len(hrefs), size, copied_now)
 
@@ -90,6 +93,34 @@ class _Source:
         with store.writing(key) as path:
             fetch(self.address, path, self.access)
 
+    def needed_beside(self, store: Store) -> list[Path]:
+        """What lies beside a local file, if the file is another without it.
+
+        Raises:
+            InputError: the copy would lie on S3, where nothing beside a file is read.
+        """
+        beside = side_cars(self.address)
+        if not beside or not needs_side_cars(self.address):
+            return []
+        if not isinstance(store, LocalStore):
+            raise InputError(
+                f"{self.href}: is incomplete without {', '.join(path.name for path in beside)} beside it, which is not "
+                'read on S3. Write all into one file, such as with gdal_translate, or use imagery = "reference".'
+            )
+        return beside
+
+    def copy_beside(self, beside: list[Path], store: Store, key: str) -> int:
+        """Put what lies beside the file beside its copy; bytes of it."""
+        name = PurePosixPath(self.name)
+        stem = key.removesuffix(name.suffix)
+        for path in beside:
+            ending = path.name.removeprefix(self.name)
+            other = key + ending if ending != path.name else stem + path.suffix
+            if store.size(other) != path.stat().st_size:
+                with store.writing(other) as target:
+                    fetch(str(path), target)
+        return sum(path.stat().st_size for path in beside)
+
     def _served_with(self, store: S3Store) -> bool:
         """Whether our storage's own server may read the source with our storage's keys."""
         if not is_s3(self.address):
@@ -98,10 +129,9 @@ class _Source:
         return source == ours or (source.unsigned and source.endpoint_url() == ours.endpoint_url())
 
     def _copy_on_server(self, store: S3Store, key: str) -> None:
-        bucket, name = split_s3(self.address)
         with s3.translating_errors(self.href, self.access.remedy(self.address)):
             store.client.copy(
-                {"Bucket": bucket, "Key": name},
+                s3.object_of(self.address),
                 store.bucket,
                 store.object_key(key),
                 ExtraArgs=s3.payer(self.access.requester_pays),
@@ -111,7 +141,7 @@ class _Source:
 
 def _address(href: str, access: Access) -> str:
     """The href, or the `s3://` address of a file that AWS serves by https, where our S3 is AWS too."""
-    found = s3_address_of(href)
+    found = None if is_s3(href) else s3_address_of(href)
     if found is None or access.signer is not None or access.headers or access.s3().endpoint_url() is not None:
         return href
     return f"{S3}{'/'.join(found)}"

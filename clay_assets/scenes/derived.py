@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from clay_assets.errors import InputError, SourceError, StorageError
@@ -92,7 +93,8 @@ def derive_scene(platform: AnyPlatform, options: Options, store: Store, item: It
             new = target_grid(grid, specs[first], hrefs[first])
         for name in absent:
             with _naming(item, name):
-                _make(platform, store, keys[name], hrefs[name], specs[name], grid, new)
+                measured = platform.measured(item, name)
+                _make(platform, store, keys[name], hrefs[name], measured, specs[name], grid, new)
     made = _stored_grid(store, keys[platform.assets.grid])
     there = store.list(layout.imagery_folder(platform.key, item["id"]))
     store.delete([key for key in there if key not in keys.values()])
@@ -134,7 +136,8 @@ def _spec(platform: AnyPlatform, options: Options, asset: str) -> ResampleSpec:
 
 
 def _key(platform: AnyPlatform, item: Item, asset: str, href: str, spec: ResampleSpec) -> str:
-    made_of = json.dumps([DERIVED_VERSION, href, asdict(spec)], sort_keys=True)
+    measured = [list(platform.measured(item, asset))] if spec.masked and platform.measured(item, asset) else []
+    made_of = json.dumps([DERIVED_VERSION, href, asdict(spec), *measured], sort_keys=True)
     fingerprint = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
     return layout.imagery(platform.key, item["id"], f"{asset}-{fingerprint}.tif")
 
@@ -156,9 +159,19 @@ def _source_grid(platform: AnyPlatform, href: str) -> Grid:
     raise AssertionError("tenacity either returns or raises")
 
 
-def _make(platform: AnyPlatform, store: Store, key: str, href: str, spec: ResampleSpec, grid: Grid, new: Grid) -> None:
+def _make(
+    platform: AnyPlatform,
+    store: Store,
+    key: str,
+    href: str,
+    measured: tuple[int, ...],
+    spec: ResampleSpec,
+    grid: Grid,
+    new: Grid,
+) -> None:
+    opening = partial(open_raster, href, platform.access_to(href), measured=measured)
     for attempt in retrying(WORK_ATTEMPTS):
-        with attempt, store.writing(key) as path, open_raster(href, platform.access_to(href)) as source:
+        with attempt, store.writing(key) as path, opening() as source:
             check_same_grid(grid_of(source), grid, href, platform.assets.grid)
             write_resampled(path, source, grid, new, spec)
 

@@ -23,7 +23,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import calculate_default_transform, reproject, transform
 from rasterio.windows import Window
@@ -82,7 +82,10 @@ def grid_of(source: Raster) -> Grid:
     """
     dataset, t = source.dataset, source.dataset.transform
     if dataset.crs is None:
-        raise InputError(f"{source.href}: no CRS in the file, so it cannot be georeferenced. Download it again.")
+        raise InputError(
+            f"{source.href}: no CRS in the file, so it cannot be georeferenced. Write it into the file, such as with "
+            "`rio edit-info --crs`; what lies beside a file is read only of local ones."
+        )
     if t.b or t.d or t.a <= 0 or t.e >= 0:
         raise InputError(f"{source.href}: not north up ({tuple(t)[:6]}). Only north-up images can be resampled.")
     return Grid(dataset.crs, t, *source.shape)
@@ -174,8 +177,7 @@ def write_resampled(path: Path, source: Raster, grid: Grid, new: Grid, spec: Res
         SourceError: the source could not be read to the end.
     """
     href, dataset = source.href, source.dataset
-    meant = enumerate(dataset.colorinterp, start=1)
-    bands = [band for band, meaning in meant if not (spec.masked and meaning == ColorInterp.alpha)]
+    bands = [band for band in dataset.indexes if not (spec.masked and band in source.alpha)]
     if spec.bands is not None and len(bands) < spec.bands:
         raise InputError(f"{href}: {len(bands)} bands besides alpha, expected {spec.bands}. Check the item's hrefs.")
     if spec.fill is not None and not in_dtype_range(spec.fill, dataset.dtypes[0]):

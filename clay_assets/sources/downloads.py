@@ -6,6 +6,7 @@ A local copy can be kept below our storage, so that the file is fetched once.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ from clay_assets.transport.locations import is_http, is_s3, local_path, name_of,
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 CHUNK = 1 << 20  # bytes
+HEAD = 1 << 14  # bytes at the beginning of a file, by which a web page is recognized
+_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_LOGIN = re.compile(
+    rb"log[\s_-]?in|log[\s_-]?on|sign[\s_-]?in|password|oauth|authenti[cf]|unauthori[sz]ed", re.IGNORECASE
+)
+
+
+class LoginError(InputError):
+    """A web server sent its login page in place of a file."""
 
 
 @contextmanager
@@ -106,11 +119,10 @@ def size_of(source: str, access: Access | None = None) -> int:
     if is_http(source):
         return int(retrying()(_size_of_url, source, access))
     if is_s3(source):
-        bucket, key = split_s3(source)
         access = access or Access()
         with s3.translating_errors(source, access.remedy(source)):
-            client = access.s3().client()
-            return int(client.head_object(Bucket=bucket, Key=key, **s3.payer(access.requester_pays))["ContentLength"])
+            head = access.s3().client().head_object(**s3.object_of(source), **s3.payer(access.requester_pays))
+            return int(head["ContentLength"])
     try:
         return local_path(source).stat().st_size
     except OSError as error:
@@ -161,6 +173,30 @@ def names_in(folder: str, access: Access | None = None, *, suffix: str = "", rec
     return sorted(name for name in names if name and name.endswith(suffix) and not name.endswith("/"))
 
 
+def is_web_page(head: bytes) -> bool:
+    """Whether a file begins as HTML does, which no file that we read is: a host with a login sends its form instead."""
+    return _HTML.match(head) is not None
+
+
+def page_in_place(href: str, head: bytes, found: str, access: Access | None = None) -> LoginError | SourceError:
+    """What to raise where a web page came in place of a file.
+
+    Args:
+        href: of the file.
+        head: beginning of the page.
+        found: address that redirects led to.
+        access: how the file is accessed.
+    """
+    href = without_signature(href)
+    if _LOGIN.search(head) or (found != href and _LOGIN.search(found.encode())):
+        remedy = (access or Access()).remedy(href)
+        return LoginError(f"{href}: the server sent its login page in place of the file. {remedy}")
+    return SourceError(
+        f"{href}: could not be read (the server sent a web page in its place). Run again; if it persists check the "
+        "address, and whether its host asks for a login."
+    )
+
+
 def _read_url(url: str, access: Access | None) -> bytes:
     with exchange("GET", url, access) as answer:
         return answer.content
@@ -178,6 +214,10 @@ def _fetch_url(url: str, path: Path, access: Access | None) -> None:
             raise SourceError(
                 f"{without_signature(url)}: the answer broke off after {size} of {expected} bytes. Run again."
             )
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if is_web_page(head):
+            raise page_in_place(url, head, str(answer.url), access)
 
 
 def _size_of_url(url: str, access: Access | None) -> int:
@@ -200,14 +240,15 @@ def _exists(url: str, access: Access | None) -> bool:
 
 
 def _read_object(source: str, access: Access) -> bytes:
-    bucket, key = split_s3(source)
     with s3.translating_errors(source, access.remedy(source)):
-        answer = access.s3().client().get_object(Bucket=bucket, Key=key, **s3.payer(access.requester_pays))
+        answer = access.s3().client().get_object(**s3.object_of(source), **s3.payer(access.requester_pays))
         body: bytes = answer["Body"].read()
     return body
 
 
 def _fetch_object(source: str, path: Path, access: Access) -> None:
-    bucket, key = split_s3(source)
+    named = s3.object_of(source)
     with s3.translating_errors(source, access.remedy(source)):
-        access.s3().client().download_file(bucket, key, str(path), ExtraArgs=s3.payer(access.requester_pays))
+        bucket, key = named.pop("Bucket"), named.pop("Key")
+        extra = {**named, **s3.payer(access.requester_pays)}
+        access.s3().client().download_file(bucket, key, str(path), ExtraArgs=extra)

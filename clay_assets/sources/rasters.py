@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,23 @@ from rasterio.errors import RasterioIOError
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
-from clay_assets.errors import InputError, SourceError
+from clay_assets.errors import ClayError, InputError, SourceError
+from clay_assets.sources.downloads import HEAD, LoginError, is_web_page, page_in_place
+from clay_assets.transport import s3
 from clay_assets.transport.access import Access, Secret, keep_signatures_out, safe_cause, without_signature
 from clay_assets.transport.http import exchange, session
 from clay_assets.transport.locations import (
     CURL,
-    FILE,
     VSIS3,
     gdal_path,
+    is_file_url,
     is_http,
     is_remote,
     is_s3,
     local_path,
     name_of,
     split_s3,
+    version_of,
 )
 from clay_assets.transport.retries import gdal_options as retry_options
 from clay_assets.transport.retries import retrying
@@ -45,13 +49,17 @@ from clay_assets.transport.retries import retrying
 __all__ = ["Access", "Raster", "gdal_options", "open_raster"]
 
 CACHE_BYTES = 128 << 20  # of raster blocks, for all files open; GDAL would take a twentieth of the machine
-HTTP_OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # one GET for the header instead of listing the folder
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
-}
+HTTP_OPTIONS = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
+SIDE_CARS = "GDAL_DISABLE_READDIR_ON_OPEN"  # whether GDAL looks for `.msk`, `.aux.xml`, `.ovr`, `.tfw` and their like
+NO_SIDE_CARS, ALL_SIDE_CARS = "EMPTY_DIR", "FALSE"  # the first is one GET for the header instead of listing the folder
+VERSION_SECONDS = 12 * 3600  # that the address of one version of an object is valid
 HEADERS = "GDAL_HTTP_HEADERS"
 RESET = {HEADERS: "", "GDAL_HTTP_UNSAFESSL": "NO", "GDAL_CURL_CA_BUNDLE": None}  # what another file may have set
 REMOTE = (CURL, VSIS3)
+UNDECODED = "\N{REPLACEMENT CHARACTER}"
+TEXT = 80  # bytes that are shown of what came in place of a raster
+BESIDE = (".msk", ".msk.ovr", ".ovr", ".aux.xml")
+UNKNOWN_FORMAT = "not recognized as being in a supported file format"
 
 ABSENT, DENIED = "absent", "denied"
 # Names of GDAL's error classes, as rasterio chains them below its own error.
@@ -88,11 +96,13 @@ class Raster:
         href: address as it is stored.
         access: how it is accessed.
         dataset: the rasterio dataset; read pixels through `read` and `read_mask`, which explain errors.
+        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha.
     """
 
     href: str
     access: Access
     dataset: rasterio.DatasetReader
+    measured: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,10 +110,20 @@ class Raster:
         return self.dataset.height, self.dataset.width
 
     @property
+    def alpha(self) -> tuple[int, ...]:
+        """Bands, from 1, that tell which pixels are data."""
+        meanings = enumerate(self.dataset.colorinterp, start=1)
+        return tuple(band for band, said in meanings if said == ColorInterp.alpha and band not in self.measured)
+
+    @property
     def has_mask(self) -> bool:
         """Whether the file says anywhere which pixels are data: by an alpha band, a mask or a nodata tag."""
-        said = any(MaskFlags.all_valid not in flags for flags in self.dataset.mask_flag_enums)
-        return said or ColorInterp.alpha in self.dataset.colorinterp
+        return bool(self.alpha) or any(self._masked(band) for band in self.dataset.indexes)
+
+    def _masked(self, band: int) -> bool:
+        """Whether a mask or a nodata tag tells which pixels of a band are data; alpha is not asked."""
+        flags = self.dataset.mask_flag_enums[band - 1]
+        return MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags
 
     def read(
         self, bands: int | Sequence[int] | None = None, window: Window | None = None, out: NDArray[Any] | None = None
@@ -128,8 +148,8 @@ class Raster:
         dataset = self.dataset
         if not self.has_mask:
             return np.full((int(window.height), int(window.width)), 255, np.uint8)
-        if ColorInterp.alpha in dataset.colorinterp:
-            alpha = self.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window)
+        if self.alpha:
+            alpha = self.read(self.alpha[0], window)
             return alpha if alpha.dtype == np.uint8 else np.where(alpha == 0, 0, 255).astype(np.uint8)
         with self.translating_errors():
             mask: NDArray[np.uint8] = dataset.read_masks(1, window=window)
@@ -156,6 +176,36 @@ class Raster:
             ) from safe_cause(error)
 
 
+def side_cars(href: str) -> list[Path]:
+    """Files beside a local raster in which GDAL looks for more of it: masks, overviews, georeferencing."""
+    if is_remote(href) or href.startswith("/vsi"):
+        return []
+    path = local_path(href)
+    ending = path.suffix[1:]
+    world = [f"{path.stem}.{end}" for end in (f"{ending[:1]}{ending[-1:]}w", f"{ending}w", "wld") if ending]
+    beside = [path.with_name(name) for name in (*(path.name + end for end in BESIDE), *world)]
+    return [other for other in beside if other.is_file()]
+
+
+def needs_side_cars(href: str) -> bool:
+    """Whether a local raster has another place, mask or meaning without what lies beside it; overviews do not count.
+
+    Raises:
+        InputError: it is not a raster.
+    """
+    if not [other for other in side_cars(href) if other.suffix != ".ovr"]:
+        return False
+    with open_raster(href) as whole:
+        told = _told(whole.dataset)
+        with rasterio.Env(**{SIDE_CARS: NO_SIDE_CARS}), rasterio.open(whole.dataset.name) as alone:
+            return told != _told(alone)
+
+
+def _told(dataset: rasterio.DatasetReader) -> tuple[Any, ...]:
+    named = dataset.mask_flag_enums, dataset.nodatavals, dataset.colorinterp, dataset.scales, dataset.offsets
+    return dataset.crs, dataset.transform, *named
+
+
 def gdal_options(href: str, access: Access) -> dict[str, str | int]:
     """GDAL configuration for one file, headers with secrets aside.
 
@@ -163,6 +213,7 @@ def gdal_options(href: str, access: Access) -> dict[str, str | int]:
     threads. So each file is given all options that another might have set, headers with secrets above all.
     """
     options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **retry_options(), **HTTP_OPTIONS}
+    options[SIDE_CARS] = NO_SIDE_CARS if is_remote(href) or href.startswith(REMOTE) else ALL_SIDE_CARS
     usual = {name: os.environ.get(name, default) for name, default in RESET.items()}
     options |= {name: value for name, value in usual.items() if value is not None}
     if is_s3(href):
@@ -172,33 +223,46 @@ def gdal_options(href: str, access: Access) -> dict[str, str | int]:
 
 
 @contextmanager
-def open_raster(href: str, access: Access | None = None, *, overview_level: int | None = None) -> Iterator[Raster]:
+def open_raster(
+    href: str, access: Access | None = None, *, overview_level: int | None = None, measured: Sequence[int] = ()
+) -> Iterator[Raster]:
     """Open a raster for reading; read its pixels with `Raster.read`, inside the `with` block.
+
+    A local file is read with its side-cars, such as `.msk` and `.aux.xml`, a remote one without.
 
     Args:
         href: local path, `s3://`, `http(s)://` or `file://` address.
         access: how it is accessed; S3 with the credentials of the environment by default.
         overview_level: index into the file's overviews, None for full resolution.
+        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha; they do not
+            count of a file that has fewer.
 
     Raises:
         InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
         SourceError: a remote file could not be read now.
     """
     access = access or Access()
-    if not is_remote(href) and (href.startswith(FILE) or not href.startswith("/vsi")) and not local_path(href).exists():
+    if not is_remote(href) and (is_file_url(href) or not href.startswith("/vsi")) and not local_path(href).exists():
         raise InputError(f"{href}: file not found. Check the href or re-materialise scene_picks.")
     address, headers = _address(href, access)
     options: dict[str, Any] = {} if overview_level is None else {"overview_level": overview_level}
-    keys = access.s3().gdal_session() if is_s3(href) else DummySession()
-    with rasterio.Env(session=keys, **{**gdal_options(href, access), **headers}):
+    settings: dict[str, Any] = {**gdal_options(href, access), **headers}
+    keys = DummySession()
+    if is_s3(href):
+        bucket, _ = split_s3(href)
+        connection = access.s3().in_region_of(bucket)
+        keys = connection.gdal_session()
+        settings |= connection.gdal_options(bucket)
+    with rasterio.Env(session=keys, **settings):
         try:
             dataset = _opened(href, address, access, options)
         except RasterioIOError as error:
-            translated = _translated(href, access, error)
+            translated = _sent_in_place(href, access, error) or _translated(href, access, error)
             _clear_vsi_cache(gdal_path(address), translated)
             raise translated from safe_cause(error)
         with dataset:
-            yield Raster(href, access, dataset)
+            fewer = dataset.count < max(measured, default=0)  # so they are not the bands that are known
+            yield Raster(href, access, dataset, () if fewer else tuple(measured))
 
 
 def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
@@ -207,6 +271,8 @@ def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     Redirects of a source with a secret are followed here, since GDAL would send the secret on to the other host, except
     for Authorization.
     """
+    if version_of(href):
+        return _address_of_version(href, access)
     address = access.address(href)
     if not (access.headers and is_http(href)):
         return address, {}
@@ -216,6 +282,14 @@ def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     # GDAL takes a comma for the end of a header, unless lines end as on the wire.
     lines = "".join(f"{name}: {value}\r\n" for name, value in access.http_headers().items())
     return found, {HEADERS: Secret(lines)}
+
+
+def _address_of_version(href: str, access: Access) -> tuple[str, dict[str, str]]:
+    """A signed web address and the headers it is signed for: `/vsis3/` knows only the latest version of an object."""
+    connection = access.s3().in_region_of(split_s3(href)[0])
+    with s3.translating_errors(href, access.remedy(href)):
+        address = connection.signed_address(href, VERSION_SECONDS, access.requester_pays)
+    return address, {HEADERS: "x-amz-request-payer: requester\r\n"} if access.requester_pays else {}
 
 
 def _resolved(href: str, access: Access) -> str:
@@ -234,12 +308,32 @@ def _opened(href: str, address: str, access: Access, options: dict[str, Any]) ->
     return rasterio.open(gdal_path(access.address(href)), **options)
 
 
+def _sent_in_place(href: str, access: Access, error: RasterioIOError) -> InputError | SourceError | None:
+    """What to raise where a web server answered well, with something that is meant for people; else None."""
+    if not is_http(href) or UNKNOWN_FORMAT not in str(error):
+        return None
+    try:
+        with exchange("GET", href, access, stream=True, headers={"Range": f"bytes=0-{HEAD - 1}"}) as answer:
+            head, found = next(answer.iter_content(HEAD), b""), str(answer.url)
+    except ClayError:
+        return None
+    if is_web_page(head):
+        return page_in_place(href, head, found, access)
+    text = " ".join(head[:TEXT].decode(errors="replace").split()).rstrip(UNDECODED)
+    if not text.isprintable() or UNDECODED in text:
+        return None
+    return SourceError(
+        f"{without_signature(href)}: could not be read (the server sent {text!r} in its place). Run again; if it "
+        "persists check the address."
+    )
+
+
 def _clear_vsi_cache(path: str, error: InputError | SourceError) -> None:
-    """Drop GDAL's cached response for a remote file: it also caches truncated ones.
+    """Drop GDAL's cached response for a remote file: it also caches truncated ones, and what came in their place.
 
     What GDAL caches of a file that is declared uncacheable goes when the file is closed.
     """
-    if path.startswith(REMOTE) and isinstance(error, SourceError):
+    if path.startswith(REMOTE) and isinstance(error, SourceError | LoginError):
         options = {"CPL_VSIL_CURL_NON_CACHED": ":".join(REMOTE), "GDAL_HTTP_MAX_RETRY": "0"}
         with rasterio.Env(session=DummySession(), **options), suppress(RasterioIOError):
             rasterio.open(path).close()

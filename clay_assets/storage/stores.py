@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from clay_assets.errors import InputError, StorageError
 from clay_assets.transport.access import Access
-from clay_assets.transport.locations import is_s3, local_path, split_s3
+from clay_assets.transport.locations import is_file_url, is_s3, local_path, split_s3
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 from clay_assets.transport.s3 import S3Connection
 
@@ -258,7 +258,7 @@ class S3Store(Store):
                 )
 
     def filesystem(self) -> fs.FileSystem:
-        return fs.SubTreeFileSystem(f"{self.bucket}/{self.prefix}".rstrip("/"), self.connection.filesystem())
+        return fs.SubTreeFileSystem(f"{self.bucket}/{self.prefix}".rstrip("/"), self.connection.filesystem(self.bucket))
 
     @contextmanager
     def _explaining(self, verb: str, key: str) -> Iterator[None]:
@@ -296,6 +296,6 @@ def open_store(location: str | Path, connection: S3Connection | None = None) -> 
         if not bucket:
             raise InputError(f"{text!r}: no bucket in the location. Write s3://bucket/prefix.")
         return S3Store(bucket, prefix, connection)
-    if "://" in text and not text.startswith("file://"):
+    if "://" in text and not is_file_url(text):
         raise InputError(f"unsupported location {text!r}. Use a folder or s3://bucket/prefix.")
     return LocalStore(local_path(text))

@@ -163,7 +163,9 @@ class Access:
             return "Check AWS credentials and requester-pays rights."
         if self.headers:
             return f"Check the token in {', '.join(header.variable for header in self.headers)}."
-        return "Check that the file is public." if is_http(href) else "Check the file's permissions."
+        if is_http(href):
+            return "Check that the file is public. Where its host asks for a login, give its access a token (`bearer`)."
+        return "Check the file's permissions."
 
 
 def bearer(variable: str) -> tuple[Header, ...]:

@@ -1,13 +1,15 @@
 """Addresses of files: local paths, `file://`, `s3://` and `http(s)://`. The one place that knows schemes.
 
-`file://` addresses follow RFC 8089. An S3 key may hold any character, so `s3://` addresses are never parsed as URLs.
+`file:` addresses follow RFC 8089. An S3 key may hold any character, so `s3://` addresses are never parsed as URLs; only
+a version of the object may follow the key, as `?versionId=…`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from clay_assets.errors import InputError
 
@@ -15,6 +17,12 @@ S3, FILE = "s3://", "file://"
 HTTP = ("http://", "https://")
 LOCAL_HOSTS = ("", "localhost")
 CURL, VSIS3 = "/vsicurl/", "/vsis3/"  # before an address, for GDAL to read it by HTTP, from S3
+# file:/path, file:///path, file://host/path: the forms of RFC 8089. What programs write without percent-encoding (`#`,
+# `?`, spaces) belongs to the path: a local file has neither query nor fragment.
+FILE_URL = re.compile(r"file:(?://([^/]*))?(/.*)", re.IGNORECASE | re.DOTALL)
+VERSION = re.compile(r"(.+)\?versionId=([^&?#/]+)")
+# What a URL may hold as it is, RFC 3986.
+WEB_ADDRESS = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
 AWS_BUCKET = re.compile(r"(.+?)\.s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com")
 
 
@@ -33,10 +41,22 @@ def is_remote(href: str) -> bool:
     return is_s3(href) or is_http(href)
 
 
+def is_file_url(href: str) -> bool:
+    """Whether an address is `file:///…`, or one of its other forms."""
+    return FILE_URL.fullmatch(href) is not None
+
+
 def split_s3(href: str) -> tuple[str, str]:
     """Bucket and key (or prefix) of an `s3://` address."""
     bucket, _, key = href.removeprefix(S3).partition("/")
-    return bucket, key
+    versioned = VERSION.fullmatch(key)
+    return bucket, versioned[1] if versioned else key
+
+
+def version_of(href: str) -> str | None:
+    """The version of the object that an `s3://` address names by `?versionId=`; None: the latest."""
+    versioned = VERSION.fullmatch(href) if is_s3(href) else None
+    return versioned[2] if versioned else None
 
 
 def local_path(href: str) -> Path:
@@ -45,11 +65,11 @@ def local_path(href: str) -> Path:
     Raises:
         InputError: it is not local.
     """
-    if href.startswith(FILE):
-        parts = urlsplit(href)
-        if parts.netloc not in LOCAL_HOSTS:
+    url = FILE_URL.fullmatch(href)
+    if url:
+        if (url[1] or "").lower() not in LOCAL_HOSTS:
             raise InputError(f"{href}: not a file of this machine. Write file:///… or a path.")
-        return Path(unquote(parts.path))
+        return Path(os.fsdecode(unquote_to_bytes(url[2])))
     if "://" in href:
         raise InputError(f"unsupported location {href!r}. Use a path, file://, s3:// or https://.")
     return Path(href).expanduser().absolute()
@@ -79,8 +99,23 @@ def gdal_path(href: str) -> str:
     if is_s3(href):
         return VSIS3 + href.removeprefix(S3)
     if is_http(href):
-        return CURL + href
+        return CURL + web_address(href)
     return href if href.startswith("/vsi") else str(local_path(href))
+
+
+def web_address(href: str) -> str:
+    """A web address as it is sent: what a URL cannot hold, such as a space or `ä`, is percent-encoded.
+
+    As `requests` does it, so that all readers ask for the same file; what is a URL already stays as it is.
+    """
+    if WEB_ADDRESS.fullmatch(href):
+        return href
+    import requests  # here, so that definitions load without it
+
+    try:
+        return str(requests.Request("GET", href).prepare().url)
+    except (requests.RequestException, ValueError) as error:
+        raise InputError(f"{href}: not a usable address ({error}). Check it.") from error
 
 
 def s3_address_of(href: str) -> tuple[str, str] | None:

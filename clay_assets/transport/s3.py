@@ -8,24 +8,28 @@ nobody. boto3 is imported when a client is made.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clay_assets.errors import InputError, SourceError
-from clay_assets.transport.retries import ATTEMPTS, CONNECT_TIMEOUT, READ_TIMEOUT, botocore_options
+from clay_assets.transport.locations import split_s3, version_of
+from clay_assets.transport.retries import ATTEMPTS, CONNECT_TIMEOUT, READ_TIMEOUT, WORK_ATTEMPTS, botocore_options
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
 POOL_SIZE = 32  # connections of a client
 CLIENTS_KEPT = 16
+REGIONS_KEPT = 1024  # one for each bucket
 ABSENT = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 DENIED = ("401", "403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 AWS = ".amazonaws.com"
+GDAL_REGION = "us-east-1"  # that GDAL takes where it is not told
 AWS_URL = "https://s3.amazonaws.com"  # as GDAL itself takes it, which adds region and bucket
 
 
@@ -64,10 +68,31 @@ class S3Connection:
         url = str(_opened(self, _sdk_environment()).client.meta.endpoint_url)
         return None if AWS in url else url
 
-    def filesystem(self) -> fs.FileSystem:
-        """The same S3 as a pyarrow file system."""
+    def in_region_of(self, bucket: str) -> S3Connection:
+        """The same connection in the region of a bucket, which S3 is asked for once per process.
+
+        boto3 follows S3 to another region by itself; pyarrow does not, and GDAL does so for some answers only. The
+        region stays as it is where the server does not tell or cannot be asked now, or an endpoint is given with it.
+        """
+        if self.endpoint and self.region:
+            return self
+        try:
+            with _ASKING:
+                region = _region_of(self, _sdk_environment(), bucket)
+        except SourceError:
+            return self
+        return replace(self, region=region) if region else self
+
+    def filesystem(self, bucket: str | None = None) -> fs.FileSystem:
+        """The same S3 as a pyarrow file system.
+
+        Args:
+            bucket: the one that is read, whose region is taken; None: the region of the connection.
+        """
         from pyarrow import fs
 
+        if bucket:
+            return self.in_region_of(bucket).filesystem()
         opened = _opened(self, _sdk_environment())
         endpoint = self.endpoint_url()
         options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
@@ -82,6 +107,22 @@ class S3Connection:
             options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
         return fs.S3FileSystem(region=opened.client.meta.region_name, **options)
 
+    def signed_address(self, href: str, seconds: int, requester_pays: bool = False) -> str:
+        """Web address by which an object, or a version of it, can be read for a while; unsigned without keys."""
+        from botocore.config import Config
+
+        opened = _opened(self, _sdk_environment())
+        # Without being told, boto3 signs addresses in a way that newer regions do not know.
+        version = {} if opened.anonymous else {"signature_version": "s3v4"}
+        client = opened.session.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            verify=self.verify,
+            config=opened.client.meta.config.merge(Config(**version)),
+        )
+        parameters = {**object_of(href), **payer(requester_pays)}
+        return str(client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
+
     def gdal_options(self, bucket: str) -> dict[str, str]:
         """GDAL configuration by which `/vsis3/` reaches a bucket of the same S3, keys aside (see `gdal_session`).
 
@@ -90,14 +131,15 @@ class S3Connection:
         opened = _opened(self, _sdk_environment())
         endpoint = self.endpoint_url()
         parts = urlsplit(endpoint or AWS_URL)
-        region, bundle = opened.session.region_name, self._bundle()
+        region, bundle = opened.session.region_name or GDAL_REGION, self._bundle()
         return {
             "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE" if endpoint or "." in bucket else "TRUE",
             "AWS_NO_SIGN_REQUEST": "YES" if opened.anonymous else "NO",
             "AWS_SESSION_TOKEN": "",  # not that of the environment; the session brings what belongs to its keys
-            **({"AWS_REGION": region} if region else {}),
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,  # which GDAL takes before the other, from the environment too
             **({"GDAL_HTTP_UNSAFESSL": "YES"} if self.verify is False else {}),
             **({"GDAL_CURL_CA_BUNDLE": bundle} if bundle else {}),
         }
@@ -127,6 +169,47 @@ def _sdk_environment() -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
+_ASKING = threading.Lock()
+
+
+@lru_cache(maxsize=REGIONS_KEPT)
+def _region_of(connection: S3Connection, environment: tuple[tuple[str, str], ...], bucket: str) -> str | None:
+    """Region of a bucket by the header that S3 sends with every answer, also where it refuses; None: not told.
+
+    Raises:
+        SourceError: there was no answer about this bucket, so the question is not settled.
+    """
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    told: list[str] = []
+
+    def note(parsed_response: Any = None, **_: Any) -> None:
+        headers = (parsed_response or {}).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        told.extend(filter(None, [headers.get("x-amz-bucket-region")]))
+
+    opened = _opened(connection, environment)
+    # A client of its own, since it is listened to: boto3 follows a redirect, and tells only of the last answer.
+    attempts = {"retries": {"mode": "standard", "total_max_attempts": WORK_ATTEMPTS}}
+    client = opened.session.client(
+        "s3",
+        endpoint_url=connection.endpoint,
+        verify=connection.verify,
+        config=opened.client.meta.config.merge(Config(**attempts, connect_timeout=CONNECT_TIMEOUT, read_timeout=10)),
+    )
+    client.meta.events.register("response-received.s3.HeadBucket", note)
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if not told and status not in (401, 403):
+            raise SourceError(f"s3://{bucket}: its region is not known ({error}). Run again.") from error
+    except (BotoCoreError, HTTPClientError) as error:
+        if not told:
+            raise SourceError(f"s3://{bucket}: its region is not known ({error}). Run again.") from error
+    return told[0] if told else None
+
+
 # Clients are kept per process: making one takes longer than reading a small file. The SDK's variables are part of the
 # key, so that a changed environment gets clients of its own.
 @lru_cache(maxsize=CLIENTS_KEPT)
@@ -141,7 +224,7 @@ def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) 
             aws_access_key_id=connection.access_key,
             aws_secret_access_key=connection.secret_key,
             aws_session_token=connection.session_token,
-            region_name=connection.region,
+            region_name=connection.region or _other_region(dict(environment)),
             profile_name=connection.profile,
         )
         anonymous = connection.unsigned or session.get_credentials() is None
@@ -155,6 +238,18 @@ def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) 
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"S3: {error}. Check the endpoint, region and profile of the connection.") from error
     return _Opened(session, client, anonymous)
+
+
+def _other_region(environment: dict[str, str]) -> str | None:
+    """AWS_REGION, which boto3 alone of the readers does not know; AWS_DEFAULT_REGION, which it knows, comes first."""
+    return None if environment.get("AWS_DEFAULT_REGION") else environment.get("AWS_REGION") or None
+
+
+def object_of(href: str) -> dict[str, str]:
+    """Arguments of a boto3 call that name the object of an `s3://` address, and its version where one is given."""
+    bucket, key = split_s3(href)
+    version = version_of(href)
+    return {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
 
 
 def payer(requester_pays: bool) -> dict[str, str]:

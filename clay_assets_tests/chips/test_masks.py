@@ -5,6 +5,8 @@ worked out here from the pixels that were written.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,14 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import from_origin
 
+from clay_assets.chips.contact_sheet import read_sheet
 from clay_assets.chips.index import counts_of, index_scene
+from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
+from clay_assets.recipes import load_recipe
+from clay_assets.scenes.copies import copy_scene
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import write_tiff
 
 NAIP, S1 = "naip", "sentinel-1-rtc"
@@ -68,8 +75,13 @@ def colours_of(seed=0, count=4):
     return bands
 
 
-def naip_item(path, shape=(HEIGHT, WIDTH)):
-    """An item as the Planetary Computer writes it."""
+def named(*names):
+    """A band list as the Planetary Computer writes it."""
+    return {"eo:bands": [{"name": name, "common_name": name.lower()} for name in names]}
+
+
+def naip_item(path, shape=(HEIGHT, WIDTH), bands=None, **properties):
+    """An item as the Planetary Computer writes it, but for its band list."""
     return pystac.Item.from_dict(
         {
             "type": "Feature",
@@ -83,9 +95,10 @@ def naip_item(path, shape=(HEIGHT, WIDTH)):
                 "proj:epsg": EPSG,
                 "proj:shape": list(shape),
                 "proj:transform": [1.0, 0.0, LEFT, 0.0, -1.0, TOP, 0.0, 0.0, 1.0],
+                **properties,
             },
             "links": [],
-            "assets": {"image": {"href": str(path)}},
+            "assets": {"image": {"href": str(path), **(bands or {})}},
         }
     )
 
@@ -121,7 +134,8 @@ def with_alpha_and_nodata_tag(path):
     "make", [with_alpha, with_alpha_and_nodata_tag, with_near_infrared_and_alpha, with_nodata_tag, with_internal_mask]
 )
 def test_nodata_is_what_the_file_s_mask_says(tmp_path, make):
-    table = every_chip(naip_item(make(tmp_path / "m.tif")))
+    bands = named("Red", "Green", "Blue") if make in (with_alpha, with_alpha_and_nodata_tag) else None
+    table = every_chip(naip_item(make(tmp_path / "m.tif"), bands=bands))
     assert [name.rpartition("_")[2] for name in table["chipid"].to_pylist()] == [
         f"20111017-{x}-{y}" for y in range(ROWS) for x in range(COLUMNS)
     ]
@@ -131,7 +145,7 @@ def test_nodata_is_what_the_file_s_mask_says(tmp_path, make):
 
 
 def test_chips_with_more_than_half_nodata_are_left_out(tmp_path):
-    table = index_scene(naip_item(with_alpha(tmp_path / "m.tif")), NAIP)
+    table = index_scene(naip_item(with_alpha(tmp_path / "m.tif"), bands=named("Red", "Green", "Blue")), NAIP)
     assert counts_of(table) == (6, 2, 4)
     assert table["nodata_percentage"].to_pylist() == [0.0, 1 / 65536, np.float32(700 / 65536), 0.5]
 
@@ -141,6 +155,87 @@ def test_black_pixels_of_an_image_without_mask_are_data(tmp_path):
     with rasterio.open(path) as source:  # near infrared is no alpha
         assert all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums)
     assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
+
+
+# --- near infrared that the file calls alpha --------------------------------------------------------
+
+
+NIR = named("Red", "Green", "Blue", "NIR")
+OF_STAC_1_1 = {"bands": [{"name": band, "eo:common_name": band} for band in ("red", "green", "blue", "nir")]}
+UNNAMED = {"bands": [{"data_type": "uint8"}] * 4}
+
+
+@pytest.mark.parametrize(
+    ("bands", "properties"),
+    [
+        pytest.param(None, {}, id="no list"),
+        pytest.param(NIR, {}, id="eo:bands of the asset"),
+        pytest.param(OF_STAC_1_1, {}, id="bands of the asset"),
+        pytest.param(None, NIR, id="eo:bands of the item"),
+        pytest.param({"eo:bands": [0, 1, 2, 3]}, NIR, id="numbers"),
+        pytest.param(UNNAMED, {}, id="bands without names"),
+        pytest.param({"eo:bands": [], **OF_STAC_1_1}, {}, id="empty list beside a full one"),
+    ],
+)
+def test_near_infrared_is_no_alpha_whatever_the_file_says(tmp_path, bands, properties):
+    path = with_alpha(tmp_path / "m.tif")  # dark over water, in the numbers of `INVALID`
+    table = every_chip(naip_item(path, bands=bands, **properties))
+    assert table["nodata_percentage"].to_pylist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("imagery", ["reference", "copy"])
+def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path, imagery):
+    recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
+    item = naip_item(with_alpha(tmp_path / "m.tif"), bands=NIR).to_dict()
+    item["geometry"] = {"type": "Point", "coordinates": [-85.9, 31.0]}
+    if imagery == "copy":
+        platform = PLATFORMS[NAIP]
+        item = copy_scene(platform, platform.rules.options(imagery="copy"), store, item).item
+        (tmp_path / "m.tif").unlink()
+    with ThreadPoolExecutor(1) as pool:
+        cell = index_scenes(NAIP, 2011, [item], store, recipe, pool, 1)
+    assert cell.ledger["chips"].tolist() == [6]
+    sheet = read_sheet(cell, [item], recipe.seed, recipe.chip_size)
+    assert not sheet.note
+    assert [(frame.nodata, bool(frame.valid.all())) for frame in sheet.frames] == [(0, True)] * 6
+
+
+def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path):
+    """What an older version took for nodata may be near infrared; where it took nothing, its index is still right."""
+    recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
+    files = with_alpha(tmp_path / "dark.tif"), image(tmp_path / "light.tif", colours_of(), RGBN)
+    items = [{**naip_item(path, bands=NIR).to_dict(), "id": path.stem} for path in files]
+    former = replace(PLATFORMS[NAIP], version="1", quality=replace(PLATFORMS[NAIP].quality, measured=0))
+    for item in items:
+        item["assets"]["image"].pop("eo:bands")  # which that version did not look at
+    chips = []
+    for platform in (former, PLATFORMS[NAIP]):
+        with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PLATFORMS, NAIP, platform)
+            cell = index_scenes(NAIP, 2011, items, store, recipe, pool, 1)
+        chips.append((cell.kept, cell.ledger.set_index("item_id")["chips"].to_dict()))
+    assert chips == [(0, {"dark": 4, "light": 6}), (1, {"dark": 6, "light": 6})]
+
+
+@pytest.mark.parametrize("names", [("Red", "Green", "Blue"), ("Red", "Green", "Blue", "Alpha")])
+def test_alpha_is_alpha_where_the_item_names_no_fourth_band(tmp_path, names):
+    table = every_chip(naip_item(with_alpha(tmp_path / "m.tif"), bands=named(*names)))
+    assert table["nodata_percentage"][2].as_py() == 1.0
+
+
+@pytest.mark.parametrize("bands", [None, NIR])
+def test_a_mask_counts_beside_near_infrared_that_is_called_alpha(tmp_path, bands):
+    pixels = np.concatenate([colours_of()[:3], np.zeros((1, HEIGHT, WIDTH), np.uint8)])
+    shares = np.float32([count / SIDE**2 for row in INVALID for count in row])
+    masked = image(tmp_path / "mask.tif", pixels, RGBA, mask=valid_pixels(), alpha="yes")
+    tagged = image(
+        tmp_path / "tag.tif", np.where(valid_pixels(), pixels + (pixels == 0), 0).astype(np.uint8), RGBA, nodata=0
+    )
+    fifth = np.concatenate([pixels, valid_pixels()[None]])
+    alpha = image(tmp_path / "alpha.tif", fifth, (*RGBA, ColorInterp.alpha), alpha="yes")
+    for path in (masked, tagged, alpha):
+        found = every_chip(naip_item(path, bands=bands))["nodata_percentage"].to_numpy()
+        np.testing.assert_array_equal(found, shares, err_msg=path.name)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
@@ -203,8 +298,10 @@ def test_the_real_image(real_data):
 
 
 def test_the_real_image_beside_an_item_of_another_size(real_data):
-    with pytest.raises(InputError, match=r"m_3008501_ne_16_1_20110815\.tif: 256 × 256 pixels do not fit.*7587 × 6638"):
-        index_scene(real_item(real_data), NAIP)
+    """The image is the grid, so its file decides: there is no other band that would lie on what the item says."""
+    table = index_scene(real_item(real_data), NAIP)
+    assert table["chipid"].to_pylist() == ["al_m_3008501_ne_16_1_20110815_20111017-0-0"]
+    assert table.equals(index_scene(real_item(real_data, **{"proj:shape": [256, 256]}), NAIP))
 
 
 # --- Sentinel-1 -----------------------------------------------------------------------------------

@@ -61,6 +61,25 @@ def mask_of(href: str) -> Any:
         return made.dataset_mask()
 
 
+def test_near_infrared_that_the_file_calls_alpha_masks_nothing(tmp_path: Path) -> None:
+    """Where the item names the fourth band; where it does not, the file tells."""
+    scene = item({"visual": write_sheet(tmp_path)})
+    made = {}
+    for names in ((), ("red", "green", "blue"), ("red", "green", "blue", "nir")):
+        scene["assets"]["visual"]["eo:bands"] = [{"name": name} for name in names]
+        href = derive(LocalStore(tmp_path / f"store{len(names)}"), AERIAL, scene).item["assets"]["visual"]["href"]
+        with rasterio.open(href) as file:
+            made[len(names)] = file.count, file.dataset_mask().all()
+    assert made == {0: (3, False), 3: (3, False), 4: (3, False)}  # black in all four bands: no data in any case
+    pixels = np.full((4, 90, 60), 90, np.uint8)
+    pixels[3, :30] = 0  # water
+    scene["assets"]["visual"]["href"] = write_image(tmp_path / "water.tif", pixels, 0.1, meaning=RGBA)
+    href = derive(LocalStore(tmp_path / "water"), AERIAL, scene).item["assets"]["visual"]["href"]
+    assert mask_of(href).all()
+    with rasterio.open(href) as file:
+        assert set(file.read().ravel()) == {90}
+
+
 # --- files ------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ class Fault:
     body: bytes = b""
     seconds: float = 0.0
     keep: int = 0
+    signed_for: str = ""  # requests whose signature names this scope are spared
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ class FaultProxy:
         extra = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self._add(Fault("answer", times, path, method, status, {**extra, **(headers or {})}, body))
 
+    def region(self, name: str) -> None:
+        """Answer as S3 does for a bucket of another region, unless a request is signed for that region."""
+        body = f"<Error><Code>PermanentRedirect</Code><Region>{name}</Region></Error>".encode()
+        headers = {"x-amz-bucket-region": name, "Content-Type": "application/xml"}
+        self._add(Fault("answer", None, "", None, 301, headers, body, signed_for=f"/{name}/s3/"))
+
     def garbage(self, *, times: int | None = 1, path: str = "", method: str | None = None) -> None:
         """Answer 200 with HTML that claims to be JSON."""
         body, kind = b"<html><body>It works!</body></html>", {"Content-Type": "application/json"}
@@ -181,6 +188,8 @@ class FaultProxy:
             met = None
             for fault in self._plan:
                 if fault.times == 0 or fault.method not in (None, method) or not re.search(fault.path, path):
+                    continue
+                if fault.signed_for and fault.signed_for in headers.get("authorization", path):
                     continue
                 if fault.times is not None:
                     fault.times -= 1

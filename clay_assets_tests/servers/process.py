@@ -20,7 +20,7 @@ from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
 KEY = "CLAY_TESTS_SERVERS_KEY"
-FAULT_METHODS = ("answer", "garbage", "empty", "reset", "stall", "delay", "truncate", "clear", "stop")
+FAULT_METHODS = ("answer", "garbage", "empty", "reset", "stall", "delay", "truncate", "region", "clear", "stop")
 
 
 class _Remote(BaseProxy):

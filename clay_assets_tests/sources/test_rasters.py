@@ -234,9 +234,10 @@ def test_of_the_files_of_a_scene_the_one_that_is_damaged_is_named(tmp_path: Path
             write_tiff(folder / f"{name}.tif", np.ones((256, 256), np.float32), TRANSFORM, "EPSG:32632", nodata=0)
         content = (folder / f"{broken}.tif").read_bytes()
         (folder / f"{broken}.tif").write_bytes(content[:5_000])
-        hrefs = {name: str(folder / f"{name}.tif") for name in ("vv", "vh")}
-        with pytest.raises(InputError, match=rf"^{hrefs[broken]}: not a readable raster"):
-            read_shares(PLATFORMS["sentinel-1-rtc"], hrefs, 256, None, None)
+        assets = {name: {"href": str(folder / f"{name}.tif")} for name in ("vv", "vh")}
+        item = {"id": "S1A", "properties": {}, "assets": assets}
+        with pytest.raises(InputError, match=rf"^{folder}/{broken}\.tif: not a readable raster"):
+            read_shares(PLATFORMS["sentinel-1-rtc"], item, 256)
 
 
 def test_a_mask_that_cannot_be_read_is_told_by_its_file(tmp_path: Path) -> None:

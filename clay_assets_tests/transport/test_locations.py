@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
 from clay_assets.errors import InputError
-from clay_assets.sources.downloads import read_bytes
+from clay_assets.sources.downloads import fetch, read_bytes, size_of
 from clay_assets.sources.rasters import open_raster
 from clay_assets.storage.stores import open_store
 from clay_assets.transport.locations import (
@@ -22,8 +24,11 @@ from clay_assets.transport.locations import (
     name_of,
     s3_address_of,
     split_s3,
+    version_of,
+    web_address,
 )
 from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.rasters import raster
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
@@ -40,6 +45,10 @@ ODD = "a b/50% of #1?x=1&y=ä.tif"  # what an S3 key and a file may be called
         pytest.param("file:///disk/a.tif", "/disk/a.tif", id="file"),
         pytest.param("file://localhost/disk/a.tif", "/disk/a.tif", id="localhost"),
         pytest.param("file:///disk/a%20b/50%25%20%231%3F%C3%A4.tif", "/disk/a b/50% #1?ä.tif", id="encoded"),
+        pytest.param("file:/disk/a%20b.tif", "/disk/a b.tif", id="one slash"),
+        pytest.param("FILE://LocalHost/disk/a.tif", "/disk/a.tif", id="capitals"),
+        pytest.param("file:///disk/a b#1?ä.tif", "/disk/a b#1?ä.tif", id="not encoded"),
+        pytest.param("file:///disk/%E4.tif", "/disk/\udce4.tif", id="bytes that are not UTF-8"),
     ],
 )
 def test_a_local_address_names_a_path(href: str, path: str) -> None:
@@ -70,6 +79,26 @@ def test_what_is_not_local_is_no_path(href: str) -> None:
         local_path(href)
 
 
+@pytest.mark.parametrize(
+    ("href", "key", "version"),
+    [
+        (
+            "s3://bucket/a/b.tif?versionId=3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY",
+            "a/b.tif",
+            "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY",
+        ),
+        ("s3://bucket/a#1?x=y.tif?versionId=null", "a#1?x=y.tif", "null"),
+        ("s3://bucket/a.tif", "a.tif", None),
+        ("https://example.com/a.tif?versionId=1", "a.tif", None),  # part of a web address, which is sent whole
+    ],
+)
+def test_an_s3_address_may_name_a_version(href: str, key: str, version: str | None) -> None:
+    assert version_of(href) == version
+    assert name_of(href) == Path(key).name
+    if is_s3(href):
+        assert split_s3(href) == ("bucket", key)
+
+
 @pytest.mark.parametrize("as_url", [False, True], ids=["path", "file"])
 def test_a_file_of_any_name_is_read_alike(tmp_path: Path, as_url: bool) -> None:
     path = tmp_path / ODD
@@ -92,6 +121,7 @@ def test_a_file_of_any_name_is_read_alike(tmp_path: Path, as_url: bool) -> None:
         ("s3://bucket/a/b.tif", "bucket", "a/b.tif"),
         (f"s3://bucket/{ODD}", "bucket", ODD),
         ("s3://bucket/%20//b", "bucket", "%20//b"),
+        ("s3://bucket/a?versionId", "bucket", "a?versionId"),
         ("s3://bucket/a/", "bucket", "a/"),
         ("s3://bucket", "bucket", ""),
     ],
@@ -152,6 +182,35 @@ def test_a_web_address_has_a_host_and_a_name(href: str, host: str, name: str) ->
     assert gdal_path(href) == f"/vsicurl/{href}"
     assert is_http(href)
     assert is_remote(href)
+
+
+@pytest.mark.parametrize(
+    ("href", "sent"),
+    [
+        ("https://example.com/a b/ä.tif", "https://example.com/a%20b/%C3%A4.tif"),
+        ("https://example.com/a b/%23%C3%A4.tif?x=1 2", "https://example.com/a%20b/%23%C3%A4.tif?x=1%202"),
+        ("https://example.com/50% of.tif", "https://example.com/50%25%20of.tif"),
+        ("https://example.com/a%20b/%23.tif?sig=a%2Fb#c", "https://example.com/a%20b/%23.tif?sig=a%2Fb#c"),
+    ],
+)
+def test_a_web_address_is_sent_as_a_url(href: str, sent: str) -> None:
+    assert web_address(href) == sent
+    assert gdal_path(href) == f"/vsicurl/{sent}"
+
+
+def test_a_file_of_any_name_is_read_alike_on_the_web(tmp_path: Path, file_server: Callable[[Path], FileServer]) -> None:
+    (tmp_path / ODD).parent.mkdir()
+    raster(tmp_path / ODD, PIXELS)
+    root = file_server(tmp_path).url
+    for written in (quote(ODD), ODD.replace("%", "%25").replace("#", "%23").replace("?", "%3F")):
+        href = f"{root}/{written}"
+        assert read_bytes(href) == (tmp_path / ODD).read_bytes()
+        assert size_of(href) == (tmp_path / ODD).stat().st_size
+        fetch(href, tmp_path / "fetched")
+        assert (tmp_path / "fetched").read_bytes() == (tmp_path / ODD).read_bytes()
+        assert name_of(href) == Path(ODD).name
+        with open_raster(href) as source:
+            assert (source.read(1) == PIXELS).all()
 
 
 @pytest.mark.parametrize("folder", ["/disk/a", "/disk/a/", "s3://bucket/a", "https://example.com/a/"])
