@@ -19,11 +19,10 @@ from pystac.utils import make_absolute_href
 from clay_assets.errors import InputError
 from clay_assets.sources.downloads import read_bytes
 from clay_assets.stac import Item
-from clay_assets.transport.locations import S3, is_http, is_s3, local_path, split_s3
+from clay_assets.transport.locations import FILE_URL, S3, is_http, is_s3, local_path, split_s3
 
 CATALOG = "catalog.json"
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:/", re.IGNORECASE)
-_FILE_URL = re.compile(r"(file:(?://[^/]*)?)(/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def root_of(location: str) -> str:
@@ -84,8 +83,8 @@ def absolute(href: str, base: str) -> str:
     if is_s3(base):
         bucket, key = split_s3(base)
         return f"{S3}{bucket}{_joined(key, href)}"
-    if url := _FILE_URL.fullmatch(base):
-        return url[1] + _joined(url[2], href)
+    if url := FILE_URL.fullmatch(base):
+        return base[: url.start(2)] + _joined(url[2], href)
     path = _joined(str(local_path(base)), href)
     decoded = _joined(str(local_path(base)), unquote(href))
     return decoded if decoded != path and not os.path.exists(path) and os.path.exists(decoded) else path

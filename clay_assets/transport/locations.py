@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from clay_assets.errors import InputError
 
-S3, FILE = "s3://", "file://"
+S3 = "s3://"
 HTTP = ("http://", "https://")
 LOCAL_HOSTS = ("", "localhost")
 CURL, VSIS3 = "/vsicurl/", "/vsis3/"  # before an address, for GDAL to read it by HTTP, from S3
