@@ -51,7 +51,7 @@ class Catalogue(Protocol):
         ...
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
-        """The chosen candidates as whole items, in any order."""
+        """The chosen candidates as whole items, in any order, as the catalogue has them."""
         ...
 
 

@@ -107,14 +107,19 @@ def resolved_requests(
 def full_items(
     platform: AnyPlatform, catalogue: Catalogue, chosen: Mapping[str, Item]
 ) -> tuple[list[Item], dict[str, str]]:
-    """The chosen candidates as whole items of STAC 1.1, ordered by id; and id → reason of those that prove invalid."""
+    """The chosen candidates as whole items of STAC 1.1, ordered by id; and id → reason of those that prove invalid.
+
+    An item is read once more: a candidate may lack the member that makes the whole of it invalid.
+    """
     whole: dict[str, Item] = {}
     invalid = {}
     for item in catalogue.complete(platform, [chosen[name] for name in sorted(chosen)]):
         try:
-            whole[item["id"]] = as_stac_1_1(item)
+            whole[item["id"]] = as_stac_1_1(platform.read_item(item))
         except InputError as error:
             invalid[item["id"]] = str(error)
+    for name in set(chosen) - set(whole) - set(invalid):
+        invalid[name] = f"{name}: found, but not found again. Search again, once the catalogue is at rest."
     return [whole[name] for name in sorted(whole)], invalid
 
 

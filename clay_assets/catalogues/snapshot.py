@@ -124,8 +124,8 @@ class SnapshotCatalogue:
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                read = with_absolute_hrefs(platform.read_item(item), file.place)
-                whole.setdefault(item["id"], read)  # of two with one id the first, as in `search`
+                settled = with_absolute_hrefs(with_absolute_hrefs(item), file.place)  # its self link goes before
+                whole.setdefault(item["id"], settled)  # of two with one id the first, as in `search`
         return list(whole.values())
 
 

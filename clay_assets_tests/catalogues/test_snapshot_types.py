@@ -251,3 +251,11 @@ def test_relative_hrefs_resolve_against_the_snapshot(tmp_path: Path, monkeypatch
     (kept,) = picks("catalogue/items.parquet").items
     assert Path(kept["assets"]["red"]["href"]) == tmp_path / "catalogue" / "clear" / "red.tif"
     assert location.endswith("items.parquet")
+
+
+def test_an_item_that_proves_invalid_when_it_is_whole_is_a_row(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    kinds = pa.array(["Feature", "Collection", "Feature", "Feature"])
+    found = picks(written(tmp_path, changed(table, "type", kinds)))
+    assert found.ledger["outcome"].tolist() == ["failed", "picked", "picked"]
+    assert found.ledger["reason"].iloc[0].startswith("clear: invalid item (type is 'Collection')")
