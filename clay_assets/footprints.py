@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+import shapely.geometry
 from numpy.typing import NDArray
 from shapely.affinity import translate
 from shapely.errors import ShapelyError
@@ -24,8 +25,20 @@ POLE = 90.0
 POLAR = 45.0
 MOST_TURNS = 1.5  # of longitude, either way; what goes further is not in degrees
 ROUNDING = 1e-6  # degrees, by which a latitude may lie beyond a pole
+# What shapely raises on what is not GeoJSON.
+UNREADABLE = (ShapelyError, LookupError, ValueError, TypeError, AttributeError)
 LINE, POLYGON = (1, 2), 3  # shapely's type numbers
 AREAL = (POLYGON, 6)
+
+
+def footprint_of(geometry: Any) -> BaseGeometry | None:
+    """The footprint that a GeoJSON geometry means, see `as_meant`; None where there is none that can be used."""
+    try:
+        told = shapely.geometry.shape(geometry)
+    except UNREADABLE:
+        return None
+    meant: BaseGeometry | None = as_meant(np.array([told], dtype=object))[0]
+    return meant
 
 
 def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:

@@ -184,15 +184,14 @@ def _with_footprint(item: Item) -> Item:
     import antimeridian
     import numpy as np
     import shapely
-    from shapely.errors import ShapelyError
 
-    from clay_assets.footprints import as_meant
+    from clay_assets.footprints import UNREADABLE, as_meant
 
     if item.get("geometry") is None:
         return {**item, "geometry": None}
     try:
         told = shapely.geometry.shape(item["geometry"])
-    except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{item['id']}: invalid item (geometry: {type(error).__name__}).") from error
     if told.is_empty:
         return {**item, "geometry": None}

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips.cells import ChipCell
@@ -28,6 +27,7 @@ from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shar
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.findings import Finding, combined, make_finding, names
+from clay_assets.footprints import footprint_of
 from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.stac import Item
@@ -103,7 +103,7 @@ _NO_ROWS: dict[str, Any] = {
 
 def _scene_file(cell: ChipCell, row: Mapping[Any, Any], item: Item | None, platform: AnyPlatform) -> _SceneFile:
     item_id = str(row["item_id"])
-    footprint = shapely.geometry.shape(item["geometry"]) if item and item.get("geometry") else None
+    footprint = footprint_of(item.get("geometry")) if item else None
     grid = declared_grid(platform, item) if item else None
     key = layout.chips(cell.platform, cell.year, item_id)
     return _SceneFile(key, item_id, int(row["chips"]), str(row["fingerprint"]), grid, footprint)

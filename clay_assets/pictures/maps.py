@@ -17,8 +17,8 @@ import shapely
 from matplotlib.collections import PolyCollection
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
-from shapely.errors import ShapelyError
 
+from clay_assets.footprints import footprint_of
 from clay_assets.pictures import style
 from clay_assets.stac import Item, item_datetime
 
@@ -165,12 +165,8 @@ def map_of_kinds(
 
 def _footprint_points(items: Sequence[Item]) -> tuple[Numbers, Numbers]:
     """A point in each footprint; a scene whose footprint cannot be drawn is not on the map."""
-    found = []
-    for item in items:
-        try:
-            found.append(shapely.point_on_surface(shapely.geometry.shape(item["geometry"])))
-        except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError):
-            continue
+    shapes = [footprint_of(item.get("geometry")) for item in items]
+    found = shapely.point_on_surface([shape for shape in shapes if shape is not None])
     points = np.array([[point.x, point.y] for point in found if not point.is_empty], dtype=float).reshape(-1, 2)
     x, y = points[np.isfinite(points).all(axis=1)].T
     return x, y

@@ -18,6 +18,7 @@ from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.eligibility import RuleError, eligible_items
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding, names
+from clay_assets.footprints import footprint_of
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.scenes.imagery import FAILED
 from clay_assets.scenes.picks import FAILED as UNANSWERED
@@ -154,7 +155,7 @@ def picks_as_requested(
         refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in reasons]
         if _year_of(item) != year:
             other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
-    footprints = {item["id"]: _footprint(item) for item in items}
+    footprints = {item["id"]: footprint_of(item.get("geometry")) for item in items}
     elsewhere = [
         f"request {request.id}: scene {item['id']} does not touch {request.location}"
         for request, item in pairs
@@ -225,14 +226,6 @@ def _year_of(item: Item) -> int | None:
         return item_datetime(item).year
     except InputError:
         return None
-
-
-def _footprint(item: Item) -> BaseGeometry | None:
-    """An item's geometry as it is stored, made valid; None if there is none, or none that can be used."""
-    try:
-        return shapely.make_valid(shapely.geometry.shape(item["geometry"]))
-    except (ShapelyError, KeyError, IndexError, ValueError, TypeError, AttributeError):
-        return None  # of a storage written before footprints were made valid where items enter
 
 
 def _apart(place: BaseGeometry, footprint: BaseGeometry | None) -> bool:

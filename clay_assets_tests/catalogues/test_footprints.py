@@ -201,7 +201,7 @@ def test_an_api_gives_the_same(
         {"type": "Polygon", "coordinates": [[[178.6, -17], [181.4, -17], [181.4, -15], [178.6, -15]]]},
     ],
 )
-@pytest.mark.parametrize("platform", [LANDSAT, RADAR], ids=str)
+@pytest.mark.parametrize("platform", [LANDSAT, RADAR], ids=["landsat", "radar"])
 def test_it_is_no_candidate_on_the_other_side_of_the_world(tmp_path: Path, told: Item, platform: Any) -> None:
     item = landsat_item("pacific", WHEN, collection=platform.scenes.collection)
     item["properties"] |= {"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]}
