@@ -287,21 +287,20 @@ class _Alternatives:
         self.free = np.array([not request.filters for request in requests])
 
     def match(self, batch: pa.RecordBatch, rows: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`, or may, as it does not say.
+        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`.
 
-        What it does not say, its id may: the platform's rules decide.
+        Where the file has no such column, any item may: the platform's rules decide, as ids may tell it.
         """
         matched = self.free[numbers]
         for layer, given in zip(self.layers, self.given, strict=True):
             fulfilled = given[numbers]
             for name, wanted in layer.items():
                 column = f"property {name}"
-                if column in batch.schema.names:
-                    values = np.array(batch[column].to_pylist(), dtype=object)[rows]
-                else:
-                    values = np.full(len(rows), None, dtype=object)
+                if column not in batch.schema.names:
+                    continue
+                values = np.array(batch[column].to_pylist(), dtype=object)[rows]
                 asked = wanted[numbers]
-                fulfilled &= (values == asked) | (asked == None) | (values == None)  # noqa: E711 — elementwise
+                fulfilled &= (values == asked) | (asked == None)  # noqa: E711 — elementwise
             matched = matched | fulfilled
         return matched
 

@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.eligibility import RuleError, best_candidate
+from clay_assets.errors import InputError
 from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.modis import COLUMNS, FILL, ROWS, ModisOptions, on_earth, tile_filter, tile_name
@@ -128,13 +129,12 @@ def tile_states(
             continue
         try:
             best, _ = best_candidate(platform, answer, options)
-        except RuleError as error:
+            if best is not None:
+                tiles.loc[name, "item_id"] = best["id"]
+                href = platform.href(best["assets"][options.reference_band], options)
+                jobs[name] = _Read(href, platform.access_to(href))
+        except (RuleError, InputError) as error:
             tiles.loc[name, ["outcome", "error"]] = [FAILED, str(error)]
-            continue
-        if best is not None:
-            href = platform.href(best["assets"][options.reference_band], options)
-            tiles.loc[name, "item_id"] = best["id"]
-            jobs[name] = _Read(href, platform.access_to(href))
     done = len(tiles) - len(jobs)
     for (name, _), future in run_bounded(executor, _named_count, jobs.items(), in_flight):
         try:

@@ -183,7 +183,6 @@ def test_broken_items_are_refused_and_the_others_picked(proxy: FaultProxy) -> No
         ({"id": 7}, "an item with id 7: invalid item (id is not text)"),
         ({"id": None}, "an item with id None: invalid item (id is not text)"),
         ({"id": ["a"]}, "an item with id ['a']: invalid item (id is not text)"),
-        ({"id": "half \ud800"}, "invalid item (id is not Unicode)"),
         ({"type": "Collection"}, "invalid item (type is 'Collection')"),
         ({"properties": []}, "invalid item (properties is not an object)"),
         ({"assets": "none"}, "invalid item (assets is not an object)"),

@@ -125,12 +125,12 @@ def planar(told: dict[str, Any]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def requests(footprints: list[Drawn]) -> list[Request]:
-    """In a third of the footprints, and in many other places."""
+    """In every ninth of the footprints, and in other places."""
     rng = np.random.default_rng(22)
-    inside = [shapely.point_on_surface(one.meant) for one in footprints[::3]]
+    inside = [shapely.point_on_surface(one.meant) for one in footprints[::9]]
     places = [(wrapped(point.x), point.y) for point in inside]
-    places += list(zip(rng.uniform(-180, 180, 100), rng.uniform(-80, 80, 100), strict=True))
-    places += list(zip(rng.uniform(177, 183, 200), rng.uniform(-80, 80, 200), strict=True))
+    places += list(zip(rng.uniform(-180, 180, 30), rng.uniform(-80, 80, 30), strict=True))
+    places += list(zip(rng.uniform(177, 183, 60), rng.uniform(-80, 80, 60), strict=True))
     start, end = quarter_bounds(2020, 1)
     return [
         Request(f"r{number}", f"r{number}", "Q1", start, end, shapely.Point(wrapped(float(lon)), float(lat)))
@@ -146,7 +146,7 @@ def best(footprints: list[Drawn], items: list[Item], requests: list[Request]) ->
         covering = [item for one, item in zip(footprints, items, strict=True) if one.covers(lon, lat)]
         clearest = min(covering, key=lambda item: item["properties"]["eo:cloud_cover"], default=None)
         found[request.id] = clearest and clearest["id"]
-    assert sum(item is not None for item in found.values()) > 400
+    assert sum(item is not None for item in found.values()) > 100
     return found
 
 
@@ -267,6 +267,11 @@ def test_a_wide_ring_at_low_latitudes_is_taken_as_it_is_drawn() -> None:
 def test_anything_becomes_valid_or_none(wkt: str) -> None:
     found = meant(shapely.from_wkt(wkt))
     assert found is None or (found.is_valid and not found.is_empty and not found.has_z)
+
+
+def test_an_id_that_no_file_can_hold_is_an_invalid_item() -> None:
+    with pytest.raises(InputError, match=r"an item with id 'half .ud800': invalid item \(id is not Unicode\)"):
+        LANDSAT.read_item(landsat_item("half \ud800", WHEN))
 
 
 def test_a_footprint_that_is_no_geometry_is_an_invalid_item() -> None:

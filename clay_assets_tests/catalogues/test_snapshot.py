@@ -223,9 +223,8 @@ def test_alternatives_of_properties(tmp_path: Path) -> None:
         request(tile="two at once", filters=({"grid:code": "MGRS-09VWK", "proj:epsg": 1},)),
     ]
     answers = found(path, *asked)
-    # Of what does not say, the platform's rules decide.
-    assert answers["both-2020-Q1"] == {"padded", "unpadded", "none"}
-    assert answers["one-2020-Q1"] == {"padded", "none"}
+    assert answers["both-2020-Q1"] == {"padded", "unpadded"}
+    assert answers["one-2020-Q1"] == {"padded"}
     assert answers["any-2020-Q1"] == set(codes)
 
 
@@ -319,17 +318,12 @@ def test_a_snapshot_without_items_says_so(tmp_path: Path) -> None:
     assert "holds no item." in doubts(snapshot(tmp_path / "items.parquet", []), request())[0]
 
 
-@pytest.mark.parametrize("how", ["missing", "null"])
-def test_without_a_column_of_the_filters_the_id_tells_the_tile(tmp_path: Path, how: str) -> None:
+def test_without_a_column_of_the_filters_the_id_tells_the_tile(tmp_path: Path) -> None:
     names = ["S2A_32NLG_20200201_0_L2A", "S2A_32NLH_20200201_0_L2A"]
     path = snapshot(tmp_path / "items.parquet", [sentinel_2_item(name, "2020-02-01T10:00:00Z") for name in names])
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("grid:code")
-    missing = table.drop_columns("grid:code")
-    pq.write_table(missing if how == "missing" else table.set_column(place, "grid:code", pa.nulls(2)), path)
+    pq.write_table(pq.read_table(path).drop_columns("grid:code"), path)
     asked, platform = request(filters=CODES), PLATFORMS[SENTINEL_2]
     found = pick_scenes(platform, 2020, [asked], SnapshotCatalogue(path), platform.rules.options())
     assert [item["id"] for item in found.items] == names[:1]
-    said = doubts(path, asked)
-    assert len(said) == (how == "missing")
-    assert all("no column grid:code, which searches of sentinel-2-l2a filter by" in doubt for doubt in said)
+    (doubt,) = doubts(path, asked)
+    assert "no column grid:code, which searches of sentinel-2-l2a filter by" in doubt

@@ -150,6 +150,7 @@ def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(store
     """A file whose rows and columns run in one direction: its chips are lines."""
     good = sentinel_2(tmp_path / "good", item_id="S2A_GOOD")
     bad = without_proj(sentinel_2(tmp_path / "bad", item_id="S2A_BAD"))
+    (tmp_path / "bad" / "B04.tif").unlink()  # which the shape would be held against
     bad["assets"]["red"]["proj:shape"] = [600, 600]
     write_tiff(tmp_path / "bad" / "SCL.tif", scl_pixels(), Affine(20, 20, LEFT, 20, 20, TOP), "EPSG:32632", nodata=0)
     cell = index_scenes(S2, 2020, [good, bad], store, recipe, threads, 2)

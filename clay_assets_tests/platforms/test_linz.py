@@ -211,4 +211,4 @@ def test_a_sheet_of_the_example_is_asked_for_in_the_year_it_began(real_data: Pat
     assert [one.id for one in asked] == ["BC40_2000_2421"]
     picks = pick_scenes(PLATFORM, 2021, asked, SnapshotCatalogue(place), PLATFORM.rules.options())
     assert [one["id"] for one in picks.items] == ["BC40_2000_2421"]
-    assert picks.items[0]["assets"]["visual"]["href"] == "./BC40_2000_2421.tiff"
+    assert picks.items[0]["assets"]["visual"]["href"] == str(tmp_path / "BC40_2000_2421.tiff")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import shapely
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets_tests.scenes.items import LANDSAT_ASSETS, SENTINEL_2, SENTINEL_2_ASSETS, Item
@@ -37,11 +38,17 @@ class Known:
     def of(cls, item: Item) -> Known:
         text = item["properties"]["datetime"]
         moment = datetime.fromisoformat(text)
+        shape = shapely.from_geojson(json.dumps(item["geometry"]))
+        if shape.bounds[2] - shape.bounds[0] > 180:  # across the antimeridian: from 180 on, on a longer plane
+            shape = shapely.transform(shape, lambda xy: xy + 360 * (xy[:, :1] < 0) * [[1, 0]])
         return cls(
             item,
-            shapely.from_geojson(json.dumps(item["geometry"])),
+            shape,
             moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC),
         )
+
+    def touches(self, place: BaseGeometry) -> bool:
+        return any(self.shape.intersects(translate(place, turn)) for turn in (0, 360))
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -119,9 +126,9 @@ def expected(
             if one.moment.year == year
             and one.moment.month in MONTHS[period]
             and (
-                one.properties.get("grid:code") in spelt and one.shape.intersects(tiles[tile])
+                one.properties.get("grid:code") in spelt and one.touches(tiles[tile])
                 if platform == SENTINEL_2
-                else one.shape.intersects(points[tile])
+                else one.touches(points[tile])
             )
         ]
         reason = sentinel_2_reason if platform == SENTINEL_2 else landsat_reason

@@ -24,7 +24,7 @@ from clay_assets.scenes.picks import Picks, pick_scenes, rejections
 from clay_assets.scenes.requests import requests_of
 from clay_assets.scenes.rules import picks_as_requested
 from clay_assets.stac import Item, as_stac_1_1
-from clay_assets_tests.scenes.brute_force import expected, plain
+from clay_assets_tests.scenes.brute_force import Known, expected, plain
 from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
     LANDSAT_L2,
@@ -328,9 +328,10 @@ def landsat_sample(real_data: Path) -> gpd.GeoDataFrame:
     """A place in the middle of every real level-2 scene since 2013, named by its path and row."""
     found = {}
     for item in real_items(real_data, LANDSAT_L2):
-        shape = shapely.from_geojson(json.dumps(item["geometry"]))
-        if item["properties"]["datetime"] >= "2013" and shape.area < 1000:
-            found[item["id"].split("_")[2]] = shape.representative_point().buffer(0.1)
+        if item["properties"]["datetime"] >= "2013":
+            point = Known.of(item).shape.representative_point()
+            lon = point.x - 360 if point.x > 180 else point.x
+            found[item["id"].split("_")[2]] = shapely.Point(lon, point.y).buffer(0.1)
     return gpd.GeoDataFrame({"name": list(found)}, geometry=list(found.values()), crs="EPSG:4326")
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
 from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.catalogues.stac_api import ApiCatalogue
 from clay_assets.errors import SourceError
@@ -291,13 +294,15 @@ def answer(features: list[Any]) -> bytes:
     return json.dumps({"type": "FeatureCollection", "features": features, "links": []}).encode()
 
 
-def test_an_item_that_is_not_valid_is_named_with_its_location(proxy: FaultProxy, items: list[Item]) -> None:
+def test_an_item_that_is_not_valid_is_named_with_its_location(tmp_path: Path, items: list[Item]) -> None:
     item = next(one for one in items if one["id"] == "fl_m_2608003_ne_17_060_20191215_20200113")
-    bad = {**item, "assets": {"image": {"title": "without href"}}}
-    proxy.answer(200, times=1, path=SEARCH, body=answer([bad]))
-    found = resolve(online(proxy.url), places={SINGLE: PLACES[SINGLE]})
+    path = snapshot(tmp_path / "items.parquet", [item])
+    table = pq.read_table(path)
+    kinds = pa.array(["Collection"])  # which is not looked at before the item is taken
+    pq.write_table(table.set_column(table.schema.get_field_index("type"), "type", kinds), path)
+    found = resolve(open_catalogue(path, 8), places={SINGLE: PLACES[SINGLE]})
     assert found.failures["location"].tolist() == [SINGLE]
-    assert f"{item['id']}: not a valid STAC item" in found.failures["error"][0]
+    assert f"{item['id']}: invalid item (type is 'Collection')" in found.failures["error"][0]
     assert found.items == []
 
 
