@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from clay_assets_tests.chain import Chain
 
 REPOSITORY = Path(__file__).parents[1]
+# Modules that take minutes; begun early, so that no worker is left alone with one.
+LONG = (
+    "platforms/test_add_a_platform.py",
+    "real/test_real_platforms.py",
+    "real/test_real_chain.py",
+    "chips/test_index_scenes.py",
+    "chips/test_merge.py",
+    "catalogues/test_footprints.py",
+    "transport/test_s3.py",
+    "transport/test_regions.py",
+    "orchestration/test_dg.py",
+)
 EXPENSIVE_FIXTURES = (
     "built",
     "deployment",
@@ -67,9 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    """Place of a test's fixture in COSTLIEST; after all of them if it has none."""
-    fixtures = getattr(item, "fixturenames", ())
-    return next((place for place, name in enumerate(EXPENSIVE_FIXTURES) if name in fixtures), len(EXPENSIVE_FIXTURES))
+    """Place of a test's fixture in EXPENSIVE_FIXTURES, then of its module in LONG; after them if it is in neither."""
+    fixtures, module = getattr(item, "fixturenames", ()), item.nodeid.partition("::")[0]
+    costly = [*(name in fixtures for name in EXPENSIVE_FIXTURES), *(module.endswith(name) for name in LONG)]
+    return costly.index(True) if True in costly else len(costly)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

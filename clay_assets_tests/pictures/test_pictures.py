@@ -313,7 +313,7 @@ def test_backscatter_is_grey_in_decibels() -> None:
 def test_a_sheet_of_the_planet_shows_water_plants_and_clouds_as_they_are(built: Chain) -> None:
     seen: dict[str, list[NDArray[np.float64]]] = {"water": [], "plants": [], "clouds": []}
     chosen, scenes, size = cell(built, "sentinel-2-l2a", 2021), items(built, "sentinel-2-l2a", 2021), 256
-    for item_id in chosen.scenes["item_id"]:
+    for item_id in chosen.scenes["item_id"].iloc[::4]:
         alone = ChipCell(chosen.platform, chosen.year, chosen.store, chosen.ledger[chosen.ledger["item_id"] == item_id])
         sheet = contact_sheet.read_sheet(alone, scenes, built.clay.recipe().seed, size)
         assert sheet is not None
