@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import items_of
+from clay_assets.storage.untyped import MOMENT
 from clay_assets.storage.untyped import TIMES as TIMESTAMPS
 
 TIMES = ("datetime", "start_datetime")  # of an acquisition; the first that is not null counts
-MOMENT = pa.timestamp("us", tz="UTC")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_TIME = np.iinfo(np.int64).min

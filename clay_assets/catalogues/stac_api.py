@@ -47,6 +47,8 @@ PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page
 MAX_PAGES = 10
 SILENCE = 25  # seconds of an answer; a search takes less, and all attempts together a few minutes
 GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
+# What an answer raises that is missing, or not what was asked for.
+UNUSABLE = (APIError, http.RequestException, ValueError, KeyError, TypeError, AttributeError, STACError)
 # Answers that break off while they are read; urllib3 has done its retries by then.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
 OUTSIDE = "outside the place"
@@ -131,7 +133,7 @@ class ApiCatalogue:
         try:
             if self._client().get_collection(wanted) is not None:
                 return []
-        except Exception:  # an API need not describe its collections
+        except UNUSABLE:  # an API need not describe its collections
             logger.info("%s: does not describe the collection %s", self.url, wanted, exc_info=True)
             return []
         return [f"{self.url}: no collection {wanted}. Check the address in the CLAY_STAC_… setting."]
@@ -164,14 +166,7 @@ class ApiCatalogue:
                     return self._read_pages(platform, request, wanted)
                 except APIError as error:
                     raise _kind(error)(self._failed(request, error)) from error
-                except (
-                    http.RequestException,
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    AttributeError,
-                    STACError,
-                ) as error:
+                except UNUSABLE as error:
                     raise _BrokenAnswerError(self._failed(request, error)) from error
         raise AssertionError("tenacity either returns or raises")
 
@@ -224,16 +219,7 @@ class ApiCatalogue:
                 try:
                     # `open` sets the time-out anew, so the one given to `_SearchIO` would be lost.
                     client = Client.open(self.url, stac_io=_SearchIO(max_retries=retries), timeout=self.timeout)
-                except (
-                    APIError,
-                    http.RequestException,
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    AttributeError,
-                    STACError,
-                    ClientTypeError,
-                ) as error:
+                except (*UNUSABLE, ClientTypeError) as error:
                     raise _kind(error)(
                         f"{self.url}: did not answer as a STAC API ({_brief(error)}). "
                         "Check the address in the CLAY_STAC_… setting, and the network."

@@ -112,7 +112,9 @@ def patched(item: Item, text: str | None) -> Item:
             item["assets"].setdefault(name, {}).update(fields)
         item.update(patch)
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{item.get('id')}: column {UNTYPED} is not the JSON of an item. Write it anew.") from error
+        raise InputError(
+            f"{item.get('id')}: column {UNTYPED} is not the JSON of an item. Write the file again."
+        ) from error
     return item
 
 

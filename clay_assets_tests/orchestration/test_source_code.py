@@ -95,7 +95,11 @@ def test_the_repository_is_the_one_that_the_package_was_installed_from(record: P
         "https://codeberg.org/org/clay.git": None,  # Dagster does not know how its addresses are made
         "file:///home/somebody/github/clay": None,
     }
-    others = [{"url": "file:///work/clay", "dir_info": {"editable": True}}, {"url": "https://github.com/a.whl"}, {}]
+    others = [
+        {"url": "file:///home/somebody/clay", "dir_info": {"editable": True}},
+        {"url": "https://github.com/a.whl"},
+        {},
+    ]
     found = run(
         REPOSITORIES,
         str(record),
