@@ -33,6 +33,10 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.sources.rasters import open_raster
 from clay_assets.transport.access import Access
 
+# `geometry_mask` is given the transform; rasterio warns all the same that its in-memory raster has none. The filter is
+# the process's, as one for a block of code is not safe between threads, and lets the warning through now and then.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
+
 CLASSES = WORLDCOVER_CLASSES
 NODATA = 0
 WATER = 80
@@ -260,10 +264,7 @@ def _histograms(job: _Job) -> _FLOATS:
 def _histogram(href: str, values: npt.NDArray[np.uint8], transform: rasterio.Affine, polygon: Any) -> _FLOATS:
     """Area of nodata and of each class under one polygon, shape (12,), of pixels on a grid in degrees."""
     height, width = values.shape
-    with warnings.catch_warnings():
-        # It is given the transform; rasterio warns all the same that its in-memory raster has none.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        inside = geometry_mask([polygon], (height, width), transform, invert=True)
+    inside = geometry_mask([polygon], (height, width), transform, invert=True)
     binned = _LOOKUP[values]
     # One bin per row and class, since all pixels of a row have the same area.
     bins = _UNKNOWN + 1
