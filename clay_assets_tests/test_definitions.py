@@ -25,9 +25,10 @@ GROUPS = {
     "scene_picks": "scenes",
     "scene_imagery": "scenes",
     "chip_index": "chips",
+    "chip_landcover": "chips",
     "merged_index": "chips",
 }
-CELLS = ["scene_picks", "scene_imagery", "chip_index"]
+CELLS = ["scene_picks", "scene_imagery", "chip_index", "chip_landcover"]
 
 
 def test_assets_have_the_names_and_groups_of_the_design() -> None:

@@ -15,27 +15,31 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.index import declared_grid, grid_of_file
-from clay_assets.chips.merge import Part, inputs_of, read_manifest
-from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shares_in_range
+from clay_assets.chips.landcover import SHARE_SCHEMA, composition, composition_of_tiles
+from clay_assets.chips.merge import MergeCell, Part, read_manifest
+from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shares_in_range, shares_sum_to_one
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.findings import Finding, combined, make_finding, names
 from clay_assets.footprints import footprint_of
 from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
 from clay_assets.storage.stores import Store
 
 IDS, SHARES, GEOMETRY, ROWS = "chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"
+LANDCOVER_SHARES, LANDCOVER_ROWS = "shares_sum_to_100_percent", "rows_of_chip_index"
 BATCH_ROWS = 262_144
 UNREADABLE = (pa.ArrowInvalid, KeyError, OSError)  # damaged, without a column, not there
 
@@ -133,7 +137,7 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
     }
 
 
-def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
+def rows_of_chip_indexes(store: Store, cells: Sequence[MergeCell]) -> Finding:
     """Each part has the rows that its chip index has, and is the file that the manifest tells of.
 
     Parts whose chip index has changed since they were made are held against the manifest alone; that they are behind
@@ -144,7 +148,7 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
         `partitions_behind`, and `files_not_in_manifest`.
     """
     parts = read_manifest(store)
-    now = {(cell.platform, cell.year): cell for cell in cells}
+    now = {(cell.chips.platform, cell.chips.year): cell for cell in cells}
     said, chips, expected, stale = [], 0, 0, 0
     for part in parts:
         key = f"{layout.MERGED}/{part.path}"
@@ -163,13 +167,12 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[ChipCell]) -> Finding:
                 f"{part.bytes:,} that the manifest tells of"
             )
         cell = now.get((part.platform, part.year))
-        if cell is None or inputs_of(cell) != part.inputs:
+        if cell is None or cell.inputs != part.inputs:
             stale += 1
             continue
-        of_cell = int(cell.scenes["chips"].sum())
-        expected += of_cell
-        if rows != of_cell:
-            said.append(f"{name}: {rows:,} chips, its chip index has {of_cell:,}")
+        expected += cell.rows
+        if rows != cell.rows:
+            said.append(f"{name}: {rows:,} chips, its chip index has {cell.rows:,}")
     total = _manifest_rows(store)
     if total != sum(part.rows for part in parts):
         said.append(f"the manifest says {total:,} chips, its partitions {sum(part.rows for part in parts):,}")
@@ -219,11 +222,144 @@ def merged_ids_unique(store: Store) -> Finding:
     return make_finding(said, **numbers)
 
 
-def stale_cells(store: Store, cells: Sequence[ChipCell]) -> list[str]:
+def stale_cells(store: Store, cells: Sequence[MergeCell]) -> list[str]:
     """The cells, such as `naip|2021`, whose chips are not in the merged index as they are now; in order."""
     merged = {f"{part.platform}|{part.year}": part.inputs for part in read_manifest(store)}
-    now = {f"{cell.platform}|{cell.year}": inputs_of(cell) for cell in cells if int(cell.scenes["chips"].sum())}
+    now = {cell.name: cell.inputs for cell in cells if cell.rows}
     return sorted(name for name in merged.keys() | now.keys() if merged.get(name) != now.get(name))
+
+
+def land_cover_of_cells(cells: Sequence[MergeCell]) -> Finding:
+    """Every cell with chips has land cover of its chips as they are now; without it, it is not merged anew.
+
+    Returns:
+        `cells_with_chips`, `cells_without_land_cover`, and a row for each of these.
+    """
+    with_chips = [cell for cell in cells if cell.rows]
+    rows = []
+    for cell in with_chips:
+        if not cell.is_current:
+            lacking = len(cell.chips.scenes if cell.land_cover is None else cell.land_cover.lacking(cell.chips))
+            rows.append({"cell": cell.name, "scenes": len(cell.chips.scenes), "without_land_cover": lacking})
+    said = [
+        f"{row['cell']}: {row['without_land_cover']:,} of {row['scenes']:,} scenes have no land cover of their chips "
+        "as they are now, so the cell is not merged anew; materialise chip_landcover"
+        for row in rows
+    ]
+    return make_finding(said, rows, cells_with_chips=len(with_chips), cells_without_land_cover=len(rows))
+
+
+def composition_of_sample(cells: Sequence[LandCoverCell], sample: pd.DataFrame, most: float) -> Finding:
+    """Chips of platforms that are sampled by land cover have about the land cover of the sampled tiles.
+
+    Args:
+        cells: land cover of the chips of these platforms.
+        sample: the tiles, with their class shares.
+        most: difference of a class's share that is none.
+
+    Returns:
+        `tiles`, `highest_difference`, and a row for each platform: `class` with the largest difference, its percent of
+        the `chips` and of the `sample`.
+    """
+    of_sample = composition_of_tiles(sample)
+    classes, rows, said = list(WORLDCOVER_CLASSES.values()), [], []
+    highest = 0.0
+    for key in sorted({cell.platform for cell in cells}):
+        shares = composition([cell for cell in cells if cell.platform == key])
+        if not shares.sum() or not of_sample.sum():
+            continue
+        off = shares / shares.sum() - of_sample
+        worst = int(np.abs(off).argmax())
+        highest = max(highest, float(abs(off[worst])))
+        of_chips = float(100 * (of_sample[worst] + off[worst]))
+        rows.append(
+            {"platform": key, "class": classes[worst], "chips": of_chips, "sample": float(100 * of_sample[worst])}
+        )
+        if abs(off[worst]) > most:
+            said.append(
+                f"{key}: {of_chips:.1f} % of its chips' area is {classes[worst]}, and {100 * of_sample[worst]:.1f} % "
+                "of the sampled tiles"
+            )
+    return make_finding(said, rows, tiles=len(sample), highest_difference=highest)
+
+
+def look_at_land_cover(
+    land_cover: LandCoverCell, cell: ChipCell, executor: Executor, in_flight: int
+) -> dict[str, Finding]:
+    """Every file of a cell's land cover, each read once.
+
+    Args:
+        land_cover: as its ledger tells it.
+        cell: the chip indexes.
+        executor: reads files in parallel.
+        in_flight: files read at once.
+
+    Returns:
+        Findings by name: `shares_sum_to_100_percent` (see `rules.shares_sum_to_one`), and `rows_of_chip_index`:
+        `scenes`, `chips`, `chips_of_chip_index`, `scenes_without_land_cover` that were set aside,
+        `scenes_not_looked_at`, `files_missing` (or unreadable), `files_of_another_run`, `files_not_in_ledger`.
+    """
+    lacking = land_cover.lacking(cell)
+    expected = dict(zip(cell.scenes["item_id"], cell.scenes["chips"].astype(int), strict=True))
+    jobs = [
+        (key, row["item_id"], int(row["chips"]), expected.get(row["item_id"]), row["fingerprint"])
+        for key, row in zip(land_cover.keys, land_cover.scenes.to_dict("records"), strict=True)
+    ]
+    seen: dict[str, dict[str, Finding]] = {LANDCOVER_SHARES: {}, LANDCOVER_ROWS: {}}
+    for job, future in run_bounded(executor, partial(_look_at_shares, land_cover.store), jobs, in_flight):
+        for name, found in future.result().items():
+            seen[name][job[1]] = found
+    nothing = {"": make_finding([], chips=0)}
+    merged = {name: combined(dict(sorted(found.items())) or nothing) for name, found in seen.items()}
+    rows = merged[LANDCOVER_ROWS]
+    stored = set(land_cover.store.list(layout.landcover_folder(cell.platform, cell.year), ".parquet"))
+    said = [f"scene {name} has no land cover of its chips as they are now" for name in lacking]
+    merged[LANDCOVER_ROWS] = make_finding(
+        said + list(rows.violations),
+        violation_count=rows.violation_count + len(said),
+        omitted=rows.omitted,
+        **{
+            **_NO_SHARES,
+            **rows.numbers,
+            "chips_of_chip_index": sum(expected.values()),
+            "scenes_without_land_cover": len(land_cover.ledger) - len(land_cover.scenes),
+            "scenes_not_looked_at": len(lacking),
+            "files_not_in_ledger": len(stored - set(land_cover.keys)),
+        },
+    )
+    return merged
+
+
+_NO_SHARES: dict[str, Any] = {"scenes": 0, "chips": 0, "files_missing": 0, "files_of_another_run": 0}
+
+
+def _look_at_shares(store: Store, job: tuple[str, str, int, int | None, str]) -> dict[str, Finding]:
+    key, _, chips, of_index, fingerprint = job
+    numbers = {**_NO_SHARES, "scenes": 1}
+    try:
+        table = pq.read_table(pa.BufferReader(store.read(key)))
+        if not table.schema.equals(SHARE_SCHEMA):
+            raise KeyError("other columns than those of land cover")
+    except StorageError:
+        raise
+    except UNREADABLE as error:
+        gone = isinstance(error, FileNotFoundError)
+        said = f"{store.uri(key)}: {'file not found' if gone else f'cannot be read ({error})'}"
+        return {LANDCOVER_ROWS: make_finding([said], **{**numbers, "files_missing": 1})}
+    said_of_rows = []
+    if table.num_rows != chips:
+        said_of_rows.append(f"the file holds {table.num_rows:,} chips, the ledger says {chips:,}")
+    elif of_index is not None and chips != of_index:
+        said_of_rows.append(f"the file holds {chips:,} chips, its chip index {of_index:,}")
+    other = stamp_of(table.schema).get("fingerprint") != fingerprint
+    if other:
+        said_of_rows.append("the file is not the one that the ledger tells of")
+    return {
+        LANDCOVER_ROWS: make_finding(
+            said_of_rows, **{**numbers, "chips": table.num_rows, "files_of_another_run": int(other)}
+        ),
+        LANDCOVER_SHARES: shares_sum_to_one(table),
+    }
 
 
 def _manifest_rows(store: Store) -> int:

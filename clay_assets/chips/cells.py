@@ -1,4 +1,7 @@
-"""The chip indexes of one cell (platform and year), as its ledger lists them. How they are made is in `indexing`."""
+"""The chip indexes of one cell (platform and year) and the land cover of its chips, as their ledgers list them.
+
+How they are made is in `indexing` and in `landcover`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from clay_assets.storage.geoparquet import decode, stamp_of
 from clay_assets.storage.stores import Store
 
 INDEXED, FAILED = "indexed", "failed"  # outcomes
+MEASURED = "measured"  # of a scene's land cover; it may have failed, too
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,55 @@ class ChipCell:
         return len(stale)
 
 
+@dataclass(frozen=True)
+class LandCoverCell:
+    """The land cover of one cell's chips, none of it read yet.
+
+    Attributes:
+        platform: platform key.
+        year: partition.
+        store: where the files lie.
+        ledger: one row per indexed scene.
+        kept: scenes whose land cover was there already when the last run began; not part of the ledger.
+    """
+
+    platform: str
+    year: int
+    store: Store
+    ledger: pd.DataFrame
+    kept: int = 0
+
+    @property
+    def scenes(self) -> pd.DataFrame:
+        """The ledger's rows of scenes that have land cover."""
+        return self.ledger[self.ledger["outcome"] == MEASURED]
+
+    @property
+    def keys(self) -> list[str]:
+        """The files, in the order of item ids."""
+        return [layout.landcover(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
+
+    def lacking(self, cell: ChipCell) -> list[str]:
+        """Indexed scenes of a cell whose chips, as they are now, were never looked at; in order.
+
+        A scene that was set aside was looked at: its chips have no land cover, and the ledger says why.
+        """
+        of_chips = dict(zip(self.ledger["item_id"], self.ledger["chips_fingerprint"], strict=True))
+        scenes = cell.scenes
+        return sorted(
+            item_id
+            for item_id, fingerprint in zip(scenes["item_id"], scenes["fingerprint"], strict=True)
+            if of_chips.get(item_id) != fingerprint
+        )
+
+    def prune(self) -> int:
+        """Remove files of scenes that the cell no longer has, after the ledger is written; returns how many."""
+        stored = self.store.list(layout.landcover_folder(self.platform, self.year), ".parquet")
+        stale = sorted(set(stored) - set(self.keys))
+        self.store.delete(stale)
+        return len(stale)
+
+
 def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
     """A cell as its stored ledger tells it.
 
@@ -86,3 +139,24 @@ def stored_cells(store: Store) -> list[ChipCell]:
     """All cells that were made, in the order of their ledgers' names."""
     named = (PurePosixPath(key) for key in store.list(layout.CHIP_LEDGERS, ".parquet"))
     return [stored_cell(store, path.parent.name, int(path.stem)) for path in named]
+
+
+def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
+    """The land cover of a cell as its stored ledger tells it.
+
+    Raises:
+        FileNotFoundError: it was not made yet.
+        InputError: the ledger cannot be read; names it.
+    """
+    key = layout.landcover_ledger(platform, year)
+    try:
+        content = store.read(key)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{store.uri(key)}: file not found. Materialise chip_landcover.") from error
+    return LandCoverCell(platform, year, store, decode(content, store.uri(key)))
+
+
+def stored_land_covers(store: Store) -> list[LandCoverCell]:
+    """The land cover of all cells that have any, in the order of their ledgers' names."""
+    named = (PurePosixPath(key) for key in store.list(layout.LANDCOVER_LEDGERS, ".parquet"))
+    return [stored_land_cover(store, path.parent.name, int(path.stem)) for path in named]

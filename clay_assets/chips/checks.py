@@ -1,6 +1,7 @@
-"""The checks of `chip_index` and `merged_index`."""
+"""The checks of `chip_index`, `chip_landcover` and `merged_index`."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -10,7 +11,11 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 
+if TYPE_CHECKING:
+    from clay_assets.chips.merge import MergeCell
+
 SECONDS_PER_HOUR = 3600
+MGRS_SAMPLE = "mgrs_sample"  # drawn by land cover
 
 
 @checks_of(
@@ -39,6 +44,27 @@ def chip_index(
 
 
 @checks_of(
+    "chip_landcover",
+    [
+        Check("shares_sum_to_100_percent", "Land-cover shares of every chip lie in 0 to 1 and sum to 1."),
+        Check("rows_of_chip_index", "Every indexed scene has land cover of each of its chips, as they are now."),
+    ],
+    cells_in=layout.LANDCOVER_LEDGERS,
+)
+def chip_landcover(
+    context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
+) -> Mapping[str, Finding]:
+    """Look at a cell's ledgers and land-cover files."""
+    from clay_assets.chips.audit import look_at_land_cover
+    from clay_assets.chips.cells import stored_cell, stored_land_cover
+
+    store = clay.store()
+    land_cover, cell = stored_land_cover(store, key, int(year)), stored_cell(store, key, int(year))
+    with clay.executor() as (executor, in_flight):
+        return look_at_land_cover(land_cover, cell, executor, in_flight)
+
+
+@checks_of(
     "merged_index",
     [
         Check("rows_of_chip_indexes", "Every part has the rows of its chip index, and is the file of the manifest."),
@@ -48,27 +74,36 @@ def chip_index(
 def merged_index(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
     """Look at the manifest, at the files' footers, and at what tells their chips apart."""
     from clay_assets.chips.audit import merged_ids_unique, rows_of_chip_indexes
-    from clay_assets.chips.cells import stored_cells
 
     store = clay.store()
-    now = stored_cells(store)
     return {
-        "rows_of_chip_indexes": rows_of_chip_indexes(store, now),
+        "rows_of_chip_indexes": rows_of_chip_indexes(store, _cells(clay)),
         "chip_ids_unique": merged_ids_unique(store),
     }
 
 
-# Apart from the others, since it reads ledgers only and is worth running every day.
-@checks_of("merged_index", [Check("up_to_date", "No chip index has changed since it was merged.", WARN)], daily=True)
+# Apart from the others, since they read ledgers only and are worth running every day.
+@checks_of(
+    "merged_index",
+    [
+        Check("up_to_date", "No chip index or land cover has changed since it was merged.", WARN),
+        Check("land_cover_of_cells", "Every cell with chips has land cover of its chips as they are now."),
+        Check(
+            "composition_of_sample",
+            "Chips of platforms sampled by land cover have about the land cover of the sampled tiles.",
+            WARN,
+        ),
+    ],
+    daily=True,
+)
 def merged_index_age(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
     """Look at the ledgers and the manifest, and when both were made, as far as this Dagster instance knows."""
-    from clay_assets.chips.audit import stale_cells
-    from clay_assets.chips.cells import stored_cells
+    from clay_assets.chips.audit import land_cover_of_cells, stale_cells
 
     store, instance = clay.store(), context.instance
-    now = stored_cells(store)
+    now = _cells(clay)
     merged_at = _made(instance, "merged_index")
-    made = {cell: _made(instance, "chip_index", cell) for cell in stale_cells(store, now)}
+    made = {cell: _latest(instance, cell) for cell in stale_cells(store, now)}
     ages = {cell: round((at - merged_at) / SECONDS_PER_HOUR, 1) for cell, at in made.items() if at and merged_at}
     said = [
         f"{cell}: its chip index is not in the merged index as it is now"
@@ -76,7 +111,38 @@ def merged_index_age(context: dg.AssetCheckExecutionContext, clay: ClayResource)
         for cell in made
     ]
     rows = [{"cell": cell, "hours_after_the_merged_index": ages.get(cell, "unknown")} for cell in made]
-    return {"up_to_date": make_finding(said, rows, cells_indexed=len(now), cells_behind=len(made))}
+    return {
+        "up_to_date": make_finding(said, rows, cells_indexed=len(now), cells_behind=len(made)),
+        "land_cover_of_cells": land_cover_of_cells(now),
+        "composition_of_sample": _composition_of_sample(clay, now),
+    }
+
+
+def _cells(clay: ClayResource) -> "list[MergeCell]":
+    from clay_assets.chips.cells import stored_cells, stored_land_covers
+    from clay_assets.chips.merge import merge_cells
+
+    store = clay.store()
+    return merge_cells(stored_cells(store), stored_land_covers(store), clay.recipe())
+
+
+def _composition_of_sample(clay: ClayResource, now: "list[MergeCell]") -> Finding:
+    from clay_assets.chips.audit import composition_of_sample
+
+    by_land_cover = [
+        cell.land_cover
+        for cell in now
+        if cell.land_cover is not None and platform_of(cell.chips.platform).scenes.sample == MGRS_SAMPLE
+    ]
+    if not by_land_cover or not clay.store().exists(layout.table(MGRS_SAMPLE)):
+        return make_finding([], tiles=0)
+    return composition_of_sample(by_land_cover, clay.table(MGRS_SAMPLE), clay.recipe().chip_landcover.max_difference)
+
+
+def _latest(instance: dg.DagsterInstance, cell: str) -> float | None:
+    """When a cell's chips or their land cover were last materialised."""
+    found = [at for asset in ("chip_index", "chip_landcover") if (at := _made(instance, asset, cell)) is not None]
+    return max(found, default=None)
 
 
 def _made(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> float | None:
@@ -86,4 +152,4 @@ def _made(instance: dg.DagsterInstance, asset: str, partition: str | None = None
     return records[0].timestamp if records else None
 
 
-CHECKS = [chip_index, merged_index, merged_index_age]
+CHECKS = [chip_index, chip_landcover, merged_index, merged_index_age]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clay_assets.recipes.classes import WORLDCOVER_FIELDS
 from clay_assets.storage.columns import Column, Columns, geometry
 
 _WHERE_FROM = (
@@ -25,7 +26,53 @@ _CHIP = (
 )
 
 CHIP_INDEX = Columns((*_WHERE_FROM, *_CHIP))
-MERGED_INDEX = Columns((*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP))
+_LANDCOVER = (
+    Column(
+        "landcover",
+        f"struct({', '.join(WORLDCOVER_FIELDS.values())})",
+        "ESA WorldCover 2021: percent of the chip's valid land-cover area, **0 to 100**, uint8 that sum to 100; null "
+        "where WorldCover covers less of the chip than the recipe asks for",
+    ),
+    Column(
+        "landcover_class",
+        "uint8",
+        "WorldCover code of the class with the largest share, such as 10 for tree cover; null where `landcover` is",
+    ),
+)
+MERGED_INDEX = Columns(
+    (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP, *_LANDCOVER)
+)
+CHIP_LANDCOVER = Columns(
+    (
+        Column("chipid", "string", "the chip, in the order of its chip index"),
+        *(
+            Column(
+                name,
+                "float32",
+                "share of the land-cover class in the chip's valid land-cover area, 0 to 1; null where WorldCover has "
+                "none of the chip",
+            )
+            for name in WORLDCOVER_FIELDS.values()
+        ),
+        Column("valid_share", "float32", "share of the chip's area that WorldCover covers, 0 to 1"),
+    )
+)
+LANDCOVER_LEDGER = Columns(
+    (
+        Column("item_id", "string", "the scene"),
+        Column("outcome", "string", "`measured` or `failed`"),
+        Column("chips", "int32", "rows of its file"),
+        Column("chips_without_land_cover", "int32", "chips of which WorldCover covers nothing"),
+        Column("worldcover_files", "int32", "WorldCover files that its chips lie in"),
+        *(
+            Column(name, "float32", "share of the land-cover class in the area of the scene's chips, 0 to 1")
+            for name in WORLDCOVER_FIELDS.values()
+        ),
+        Column("chips_fingerprint", "string", "fingerprint of the chip index that was looked at"),
+        Column("fingerprint", "string", "of the chip index, the edition of WorldCover and the code that made the file"),
+        Column("error", "string", "why it failed; null where it did not"),
+    ),
+)
 CHIP_LEDGER = Columns(
     (
         Column("item_id", "string", "the scene"),

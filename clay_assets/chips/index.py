@@ -31,6 +31,8 @@ from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import AnyPlatform, Options
+from clay_assets.recipes.classes import WORLDCOVER_FIELDS
+from clay_assets.sources.rasters import open_raster
 from clay_assets.stac import Item, item_datetime
 from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
 from clay_assets.storage.stores import Store, open_store
@@ -59,10 +61,19 @@ CHIP_SCHEMA = pa.schema(
 )
 
 
-# The merged index has the year of acquisition too, by which readers find the files of a year.
-MERGED_SCHEMA = CHIP_SCHEMA.insert(CHIP_SCHEMA.get_field_index("datetime"), pa.field("year", pa.int16()))
+# Percent of a chip's valid land-cover area, and the WorldCover code of the largest share; null where there is none.
+LANDCOVER = pa.struct([(name, pa.uint8()) for name in WORLDCOVER_FIELDS.values()])
+LANDCOVER_FIELDS = [pa.field("landcover", LANDCOVER), pa.field("landcover_class", pa.uint8())]
+# The merged index has the year of acquisition too, by which readers find the files of a year, and land cover.
+MERGED_SCHEMA = pa.schema(
+    [
+        *CHIP_SCHEMA.insert(CHIP_SCHEMA.get_field_index("datetime"), pa.field("year", pa.int16())),
+        *LANDCOVER_FIELDS,
+    ]
+)
 # Columns of few values, which Parquet stores as dictionaries.
-DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y"]
+DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y", "landcover_class"]
+DICTIONARIES += [f"landcover.{name}" for name in WORLDCOVER_FIELDS.values()]
 
 
 def index_scene(
@@ -197,6 +208,27 @@ def grid_of_file(table: pa.Table) -> Grid | None:
         return None
     said = json.loads(text)
     return Grid(CRS.from_wkt(said["crs"]), Affine(*said["transform"]), *said["shape"])
+
+
+def scene_crs(platform: AnyPlatform, item: dict[str, Any]) -> CRS:
+    """The CRS of a scene's chips, as its item tells it, or else the header of its first quality asset.
+
+    Raises:
+        InputError: neither tells it; names the item or the file.
+        SourceError: a remote file could not be read now.
+    """
+    said = declared(item, platform.assets.grid).crs
+    if said is not None:
+        return said
+    asset = next((item["assets"][name] for name in platform.quality.assets if name in item["assets"]), None)
+    if asset is None:
+        raise InputError(f"{item['id']}: has neither proj: fields nor a quality asset, so its CRS is unknown.")
+    href = platform.href(asset)
+    with open_raster(href, platform.access_to(href)) as source:
+        crs: CRS | None = source.dataset.crs
+    if crs is None:
+        raise InputError(f"{href}: has no CRS; fetch the file again.")
+    return crs
 
 
 def counts_of(table: pa.Table) -> tuple[int, int, int]:

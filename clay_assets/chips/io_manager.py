@@ -1,6 +1,8 @@
-"""The IO manager of chip indexes. A fan-in never loads frames, it hands over lazy cells."""
+"""The IO managers of chip indexes and of their land cover. A fan-in never loads frames, it hands over lazy cells."""
 
-from typing import TYPE_CHECKING, cast
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import dagster as dg
 from upath import UPath
@@ -12,21 +14,39 @@ from clay_assets.storage import layout
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-    from clay_assets.chips.cells import ChipCell
+    from clay_assets.chips.cells import ChipCell, LandCoverCell
+    from clay_assets.storage.stores import Store
+
+    AnyCell = ChipCell | LandCoverCell
 
 
-class ChipCells(StoreIOManager):
-    """Chip indexes, whose files their asset has written scene by scene: what is stored here is the ledger.
+class Cells(StoreIOManager):
+    """Cells whose files their asset has written scene by scene: what is stored here is the ledger.
 
     Loading gives a list of the cells that exist, whichever number of partitions was asked for, in the order of their
     keys. The order of a fan-in's keys is otherwise that of a hash, and a fan-in over one key a bare object.
     """
 
-    def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
-        return UPath(layout.CHIP_LEDGERS)
+    ledgers: ClassVar[str]  # folder
 
-    def encode(self, obj: "ChipCell") -> bytes:
+    @abstractmethod
+    def schema(self) -> "pa.Schema":
+        """The columns of a scene's file."""
+
+    @abstractmethod
+    def folder(self, platform: str, year: int) -> str:
+        """Where the files of a cell lie."""
+
+    @abstractmethod
+    def stored(self) -> "Callable[[Store, str, int], AnyCell]":
+        """What reads a cell's ledger."""
+
+    def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
+        return UPath(self.ledgers)
+
+    def encode(self, obj: "AnyCell") -> bytes:
         from clay_assets.storage.geoparquet import encode
 
         return encode(obj.ledger, self.recipe.stamp())
@@ -36,31 +56,62 @@ class ChipCells(StoreIOManager):
 
         return cast("pd.DataFrame", decode(content, name))
 
-    def dump_to_path(self, context: dg.OutputContext, obj: "ChipCell", path: UPath) -> None:
-        from clay_assets.chips.index import CHIP_SCHEMA
-
+    def dump_to_path(self, context: dg.OutputContext, obj: "AnyCell", path: UPath) -> None:
         self.store.write(path.as_posix(), self.encode(obj))
         removed = obj.prune()
         if removed:
-            context.log.info(f"{removed} index files of scenes that are no longer picked were removed")
-        uri = self.store.uri(layout.chip_folder(obj.platform, obj.year))
+            context.log.info(f"{removed} files of scenes that the cell no longer has were removed")
+        uri = self.store.uri(self.folder(obj.platform, obj.year))
         chips = int(obj.scenes["chips"].sum())
-        context.add_output_metadata(self.metadata_of(context, CHIP_SCHEMA, chips, uri))
+        context.add_output_metadata(self.metadata_of(context, self.schema(), chips, uri))
 
-    def load_input(self, context: dg.InputContext) -> "list[ChipCell]":
+    def load_input(self, context: dg.InputContext) -> "list[Any]":
         with clay_errors_as_failures():
-            return self._cells(context)
+            wanted = (cell_of_key(partition) for partition in sorted(context.asset_partition_keys))
+            there = self.store.list(self.ledgers, ".parquet")
+            return [
+                self.stored()(self.store, platform, int(year))
+                for platform, year in wanted
+                if f"{self.ledgers}/{platform}/{year}.parquet" in there
+            ]
 
-    def _cells(self, context: dg.InputContext) -> "list[ChipCell]":
+
+class ChipCells(Cells):
+    """Chip indexes."""
+
+    ledgers = layout.CHIP_LEDGERS
+
+    def schema(self) -> "pa.Schema":
+        from clay_assets.chips.index import CHIP_SCHEMA
+
+        return CHIP_SCHEMA
+
+    def folder(self, platform: str, year: int) -> str:
+        return layout.chip_folder(platform, year)
+
+    def stored(self) -> "Callable[[Store, str, int], AnyCell]":
         from clay_assets.chips.cells import stored_cell
 
-        stored = self.store.list(layout.CHIP_LEDGERS, ".parquet")
-        wanted = (cell_of_key(partition) for partition in sorted(context.asset_partition_keys))
-        return [
-            stored_cell(self.store, platform, int(year))
-            for platform, year in wanted
-            if layout.chip_ledger(platform, year) in stored
-        ]
+        return stored_cell
+
+
+class LandCoverCells(Cells):
+    """Land cover of chips."""
+
+    ledgers = layout.LANDCOVER_LEDGERS
+
+    def schema(self) -> "pa.Schema":
+        from clay_assets.chips.landcover import SHARE_SCHEMA
+
+        return SHARE_SCHEMA
+
+    def folder(self, platform: str, year: int) -> str:
+        return layout.landcover_folder(platform, year)
+
+    def stored(self) -> "Callable[[Store, str, int], AnyCell]":
+        from clay_assets.chips.cells import stored_land_cover
+
+        return stored_land_cover
 
 
 class ChipCellsIOManager(StoreIOManagerFactory):
@@ -68,3 +119,10 @@ class ChipCellsIOManager(StoreIOManagerFactory):
 
     def create_io_manager(self, context: dg.InitResourceContext) -> ChipCells:
         return ChipCells(self.clay)
+
+
+class LandCoverCellsIOManager(StoreIOManagerFactory):
+    """Makes `LandCoverCells`."""
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> LandCoverCells:
+        return LandCoverCells(self.clay)

@@ -1,8 +1,9 @@
 """All chip indexes as one dataset: a file per platform and year, in spatial order, and a manifest of its state.
 
-Rows are ordered along a Hilbert curve, so a query by bounding box reads few row groups. A cell's rows are streamed
-through DuckDB's sort, which spills to disk, so memory does not grow with the cell. A part is replaced whole, and
-only when its inputs changed; the manifest is written last.
+A part is made from a cell's chip indexes and the land cover of its chips. Rows are ordered along a Hilbert curve, so a
+query by bounding box reads few row groups. A cell's rows are streamed through DuckDB's sort, which spills to disk, so
+memory does not grow with the cell. A part is replaced whole, and only when its inputs changed; the manifest is written
+last.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.chips.cells import ChipCell
-from clay_assets.chips.index import as_chips
-from clay_assets.chips.rules import check_chips
+from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
+from clay_assets.chips.index import LANDCOVER_FIELDS, as_chips
+from clay_assets.chips.landcover import SHARE_SCHEMA, land_cover_columns
+from clay_assets.chips.rules import check_chips, shares_sum_to_one
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
 from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError
@@ -35,7 +38,8 @@ from clay_assets.storage.stores import Store
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_VERSION = 2
+SHOWN = 10  # cells that a message lists
+MANIFEST_VERSION = 3  # since 3, every part has land cover
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,74 @@ class Part:
 
 
 @dataclass(frozen=True)
+class MergeCell:
+    """What a part is made from.
+
+    Attributes:
+        chips: the chip indexes of a platform and year.
+        land_cover: of these chips; None if there is none yet.
+        parameters: the recipe's choices that decide what is joined to a chip, as JSON can tell them.
+    """
+
+    chips: ChipCell
+    land_cover: LandCoverCell | None
+    parameters: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The partition's key, such as `naip|2021`."""
+        return f"{self.chips.platform}|{self.chips.year}"
+
+    @property
+    def rows(self) -> int:
+        """Chips by the ledger."""
+        return int(self.chips.scenes["chips"].sum())
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is land cover of the chips as they are now."""
+        return self.land_cover is not None and not self.land_cover.lacking(self.chips)
+
+    @property
+    def inputs(self) -> str:
+        """Hash of all that decides a part's content: scenes, chips, land cover, their fingerprints, the parameters."""
+        scenes = self.chips.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")
+        land_cover: list[Any] | None = None
+        if self.land_cover is not None:
+            of_scenes = self.land_cover.ledger.sort_values("item_id")
+            of_scenes = of_scenes[of_scenes["item_id"].isin(scenes["item_id"])]
+            land_cover = of_scenes[["item_id", "fingerprint", "chips_fingerprint"]].to_numpy().tolist()
+        basis = [MERGE_VERSION, scenes.to_numpy().tolist(), land_cover, dict(self.parameters)]
+        return hashlib.blake2b(json.dumps(basis, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def parameters_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's choices that decide what is joined to a chip when it is merged."""
+    return {"min_valid_share": recipe.chip_landcover.min_valid_share}
+
+
+def merge_cells(cells: Sequence[ChipCell], land_covers: Sequence[LandCoverCell], recipe: Recipe) -> list[MergeCell]:
+    """Each cell with its land cover, in the order of platforms and years."""
+    known = {(one.platform, one.year): one for one in land_covers}
+    parameters = parameters_of(recipe)
+    ordered = sorted(cells, key=lambda cell: (cell.platform, cell.year))
+    return [MergeCell(cell, known.get((cell.platform, cell.year)), parameters) for cell in ordered]
+
+
+@dataclass(frozen=True)
 class Merged:
-    """The state of the merged index, and how many parts this call wrote."""
+    """The state of the merged index, and what this call did.
+
+    Attributes:
+        parts: of the index.
+        written: how many of them were written.
+        without_land_cover: cells, such as `naip|2021`, whose chips have no current land cover: they keep their old
+            part, or have none.
+    """
 
     parts: list[Part]
     written: int
+    without_land_cover: list[str]
 
     @property
     def rows(self) -> int:
@@ -78,6 +145,7 @@ class Merged:
 
 def merge(
     cells: Sequence[ChipCell],
+    land_covers: Sequence[LandCoverCell],
     store: Store,
     recipe: Recipe,
     executor: Executor,
@@ -88,30 +156,40 @@ def merge(
 
     Args:
         cells: chip indexes, one per platform and year; those without chips have no part.
+        land_covers: of their chips. A cell that has none of its chips as they are now keeps its old part.
         store: where the merged index goes.
-        recipe: written into the files and the manifest.
+        recipe: tells which chips have land cover; written into the files and the manifest.
         executor: reads index files in parallel.
         in_flight: files read at once.
         progress: called with (cells done, cells in all).
 
     Raises:
-        InputError: a chip index is invalid (columns, shares, chip ids), or a scene occurs in two years; nothing of
-            that cell is published.
+        InputError: a chip index is invalid (columns, shares, chip ids), or its land cover, or a scene occurs in two
+            years; nothing of that cell is published. Or no cell has land cover, or the index is one without and not
+            all cells have it, so that its parts would differ in their columns; nothing is changed.
         StorageError: the store cannot be written.
     """
     _check_scenes_occur_once(cells)
     known = {(part.platform, part.year): part for part in read_manifest(store)}
+    ordered = merge_cells(cells, land_covers, recipe)
+    without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
+    _check_land_cover(store, without, ordered)
     parts, written = [], 0
-    ordered = sorted(cells, key=lambda cell: (cell.platform, cell.year))
     for done, cell in enumerate(ordered, start=1):
-        if int(cell.scenes["chips"].sum()):
-            part = _standing_part(cell, store, known.get((cell.platform, cell.year)))
+        old = known.get((cell.chips.platform, cell.chips.year))
+        if cell.name in without:
+            if old is not None and store.size(f"{layout.MERGED}/{old.path}") == old.bytes:
+                parts.append(old)
+        elif cell.rows:
+            part = _standing_part(cell, store, old)
             if part is None:
                 part = _write_part(cell, store, recipe, executor, in_flight)
                 written += 1
             parts.append(part)
         progress(done, len(ordered))
     logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
+    if without:
+        logger.warning("no current land cover, so not merged anew: %s", ", ".join(without))
     manifest = _manifest(parts, recipe)
     if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
         store.write(layout.MANIFEST, manifest)
@@ -119,7 +197,7 @@ def merge(
     # version before 0.2 wrote, whose folders and manifest had other names.
     stale = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
     store.delete(sorted(stale))
-    return Merged(parts, written)
+    return Merged(parts, written, without)
 
 
 def read_manifest(store: Store) -> list[Part]:
@@ -139,11 +217,26 @@ def read_manifest(store: Store) -> list[Part]:
         ) from error
 
 
-def inputs_of(cell: ChipCell) -> str:
-    """Hash of all that decides a part's content: its scenes, their fingerprints and their chips."""
-    scenes = cell.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")
-    text = json.dumps([MERGE_VERSION, scenes.to_numpy().tolist()])
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def _check_land_cover(store: Store, without: Sequence[str], cells: Sequence[MergeCell]) -> None:
+    """Refuse to merge where that would leave an index without land cover, or parts with it beside parts without."""
+    if not without:
+        return
+    listed = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
+    remedy = f"Materialise chip_landcover of these partitions first, then merged_index: {listed}."
+    if _manifest_version(store) < MANIFEST_VERSION and any(store.list(layout.MERGED)):
+        raise InputError(
+            f"{store.uri(layout.MERGED)}: was merged without land cover, and {len(without)} of its cells have none "
+            f"yet; it is left as it is. {remedy}"
+        )
+    if len(without) == sum(1 for cell in cells if cell.rows) and not any(store.list(layout.MERGED)):
+        raise InputError(f"{store.uri(layout.MERGED)}: no chip has land cover yet. {remedy}")
+
+
+def _manifest_version(store: Store) -> int:
+    try:
+        return int(json.loads(store.read(layout.MANIFEST)).get("version", 0))
+    except FileNotFoundError:
+        return 0
 
 
 def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
@@ -160,10 +253,10 @@ def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
             seen[cell.platform, item_id] = cell.year
 
 
-def _standing_part(cell: ChipCell, store: Store, known: Part | None) -> Part | None:
+def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | None:
     """The part that is there already, if it was made from what the cell is now."""
-    key = layout.merged_part(cell.platform, cell.year)
-    size, inputs = store.size(key), inputs_of(cell)
+    key = layout.merged_part(cell.chips.platform, cell.chips.year)
+    size, inputs = store.size(key), cell.inputs
     if size is None:
         return None
     if known is not None and (known.inputs, known.bytes) == (inputs, size):
@@ -178,45 +271,82 @@ def _standing_part(cell: ChipCell, store: Store, known: Part | None) -> Part | N
     return _part(cell, len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
-def _write_part(cell: ChipCell, store: Store, recipe: Recipe, executor: Executor, in_flight: int) -> Part:
-    with store.writing(layout.merged_part(cell.platform, cell.year)) as path:
+def _write_part(cell: MergeCell, store: Store, recipe: Recipe, executor: Executor, in_flight: int) -> Part:
+    chips = cell.chips
+    with store.writing(layout.merged_part(chips.platform, chips.year)) as path:
         with tempfile.TemporaryDirectory(prefix="clay-sort-") as spill:
-            stamp = stamped({**recipe.stamp(), "inputs": inputs_of(cell)})
-            rows = write_sorted(_batches(cell, executor, in_flight), path, Path(spill), stamp)
-        expected = int(cell.scenes["chips"].sum())
-        if rows != expected:
-            raise InputError(
-                f"{cell.platform} {cell.year}: index files hold {rows} chips, their ledger {expected}. "
-                "Materialise chip_index of this partition again."
-            )
+            stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
+            write_sorted(_batches(cell, executor, in_flight), path, Path(spill), stamp)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
         return _part(cell, path.stat().st_size, content)
 
 
-def _batches(cell: ChipCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
-    read = partial(_read_scene, cell.store, cell.platform, cell.year)
-    jobs = zip(cell.scenes["item_id"], cell.scenes["fingerprint"], cell.keys, strict=True)
+@dataclass(frozen=True)
+class _SceneJob:
+    """One scene: its chip index and its land cover, by key and fingerprint; no land cover where it was set aside."""
+
+    item_id: str
+    rows: int
+    chips: tuple[str, str]
+    land_cover: tuple[str, str] | None
+
+
+def _batches(cell: MergeCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
+    chips, land_cover = cell.chips, cell.land_cover
+    assert land_cover is not None  # a cell without is not merged
+    measured = land_cover.ledger[land_cover.ledger["outcome"] == MEASURED]
+    found = dict(zip(measured["item_id"], zip(land_cover.keys, measured["fingerprint"], strict=True), strict=True))
+    of_chips = zip(chips.keys, chips.scenes["fingerprint"], strict=True)
+    jobs = (
+        _SceneJob(item_id, int(rows), index, found.get(item_id))
+        for item_id, rows, index in zip(chips.scenes["item_id"], chips.scenes["chips"], of_chips, strict=True)
+    )
+    minimum = float(cell.parameters["min_valid_share"])
+    read = partial(_read_scene, chips.store, land_cover.store, chips.platform, chips.year, minimum)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
 
-def _read_scene(store: Store, platform: str, year: int, job: tuple[str, str, str]) -> pa.Table:
-    item_id, fingerprint, key = job
-    try:
-        table = as_chips(pq.read_table(pa.BufferReader(store.read(key))))
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise chip_index again.") from error
-    if stamp_of(table.schema).get("fingerprint") != fingerprint:
-        raise InputError(f"{store.uri(key)}: changed after its ledger was written. Materialise chip_index again.")
-    check_chips(table, platform, item_id, store.uri(key))
+def _read_scene(
+    store: Store, land_cover_store: Store, platform: str, year: int, min_valid_share: float, job: _SceneJob
+) -> pa.Table:
+    table = as_chips(_read(store, *job.chips, "chip_index"))
+    check_chips(table, platform, job.item_id, store.uri(job.chips[0]))
+    if table.num_rows != job.rows:
+        raise InputError(
+            f"{store.uri(job.chips[0])}: holds {table.num_rows} chips, its ledger says {job.rows}. "
+            "Materialise chip_index of this partition again."
+        )
+    shares = None
+    if job.land_cover is not None:
+        shares = _read(land_cover_store, *job.land_cover, "chip_landcover")
+        name = land_cover_store.uri(job.land_cover[0])
+        again = "Delete it and materialise chip_landcover again."
+        if not shares.schema.equals(SHARE_SCHEMA):
+            raise InputError(f"{name}: its columns are not those of land cover. {again}")
+        if not shares["chipid"].equals(table["chipid"]):
+            raise InputError(f"{name}: its chips are not those of the chip index. {again}")
+        shares_sum_to_one(shares).raise_if_violated(name, again)
+    for field, column in zip(LANDCOVER_FIELDS, land_cover_columns(shares, len(table), min_valid_share), strict=True):
+        table = table.append_column(field, column)
     return with_hilbert_keys(table, year)
 
 
-def _part(cell: ChipCell, size: int, content: str) -> Part:
-    path = layout.merged_part(cell.platform, cell.year).removeprefix(f"{layout.MERGED}/")
-    rows, scenes = int(cell.scenes["chips"].sum()), len(cell.scenes)
-    return Part(cell.platform, cell.year, path, rows, scenes, size, inputs_of(cell), content)
+def _read(store: Store, key: str, fingerprint: str, asset: str) -> pa.Table:
+    try:
+        table = pq.read_table(pa.BufferReader(store.read(key)))
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise {asset} again.") from error
+    if stamp_of(table.schema).get("fingerprint") != fingerprint:
+        raise InputError(f"{store.uri(key)}: changed after its ledger was written. Materialise {asset} again.")
+    return table
+
+
+def _part(cell: MergeCell, size: int, content: str) -> Part:
+    chips = cell.chips
+    path = layout.merged_part(chips.platform, chips.year).removeprefix(f"{layout.MERGED}/")
+    return Part(chips.platform, chips.year, path, cell.rows, len(chips.scenes), size, cell.inputs, content)
 
 
 def _manifest(parts: Sequence[Part], recipe: Recipe) -> bytes:

@@ -23,6 +23,7 @@ from clay_assets.chips.cells import ChipCell
 from clay_assets.pictures import style
 from clay_assets.pictures.bars import every_year, stacked
 from clay_assets.pictures.maps import HEIGHT, LEFT, TOP, label_bars, map_panel
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage import layout
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ STEPS = (0.1, 0.2, 0.5, 1, 2, 3)  # degrees; of squares drawn
 SQUARES = 130  # across a map at most
 BINS = 10  # of shares above 0
 STRETCH = 20  # where the most is so many times the least, colours go by the logarithm
+BAR_ROW = 27  # pixels that a bar and the gap above it are high
+LEAST_SHARE = 0.002  # a class of which no bar has so much is not drawn
+TOLD = 4  # percent from which there is room for a number
+NO_LAND_COVER = "No land cover"
+DARK = ("Tree cover", "Built-up", "Permanent water bodies", "Herbaceous wetland")  # white numbers can be read on them
 DENSITY = LinearSegmentedColormap.from_list("density", ["#9ecae1", "#4292c6", "#08519c", "#3f007d", "#1a0033"])
 
 
@@ -141,6 +147,49 @@ def index_map(places: pd.DataFrame, parts: Sequence[Mapping[str, Any]], title: s
     axes = style.axes_at(figure, 70, below, style.WIDTH - 70 - style.EDGE, 118, "chips by year and platform")
     stacked(axes, [str(year) for year in rows.index], layers, colours)
     style.legend(figure, below + 146, colours, 70)
+    return style.png(figure)
+
+
+def composition_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> bytes:
+    """Land cover of several sets, each a bar of its classes in their legend's colours.
+
+    Args:
+        rows: name → share of each class, shape (11,); what they lack of 1 has no land cover.
+        title: of the picture.
+    """
+    rows = {name: shares for name, shares in rows.items() if shares.sum() > 0}
+    if not rows:
+        return style.empty_picture(title, "WorldCover has nothing of these chips")
+    classes = list(WORLDCOVER_CLASSES.values())
+    table = np.array(list(rows.values()))
+    lacking = np.clip(1 - table.sum(axis=1), 0, 1)
+    drawn = {
+        name: colour
+        for number, (name, colour) in enumerate(style.CLASS_COLOURS.items())
+        if table[:, number].max() >= LEAST_SHARE
+    }
+    if lacking.max() >= LEAST_SHARE:
+        drawn[NO_LAND_COVER] = "white"
+    left, high = 150, BAR_ROW * len(rows)
+    legend = style.legend_height(list(drawn))
+    figure = style.new_figure(title, round(60 + high + 34 + legend))
+    axes = style.axes_at(figure, left, 44, style.WIDTH - left - style.EDGE - 8, high)
+    y, start = np.arange(len(rows)), np.zeros(len(rows))
+    for name, colour in drawn.items():
+        shares = 100 * (lacking if name == NO_LAND_COVER else table[:, classes.index(name)])
+        axes.barh(y, shares, left=start, height=0.72, color=colour, edgecolor=style.INK, linewidth=0.3)
+        ink = "white" if name in DARK else style.INK
+        for row, share in enumerate(shares):
+            if share >= TOLD:
+                middle, number = start[row] + share / 2, f"{share:.0f}"
+                axes.text(middle, row, number, ha="center", va="center", fontsize=style.SMALL, color=ink)
+        start = start + shares
+    axes.set_yticks(y, list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    style.text(figure, left, 44 + high + 26, "% of the area", style.SMALL)
+    style.legend(figure, 44 + high + 42, drawn)
     return style.png(figure)
 
 

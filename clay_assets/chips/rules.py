@@ -21,9 +21,11 @@ from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding
 from clay_assets.grids import HALF_TURN, Grid
+from clay_assets.recipes.classes import WORLDCOVER_FIELDS
 from clay_assets.stac import FOOTPRINT_ROUNDING
 
 SHARES = ("cloud_cover_percentage", "nodata_percentage")
+SUM_TOLERANCE = 1e-5  # eleven float32 shares
 AREAL = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
 WORLD = np.array([-180.0, -90.0, 180.0, 90.0])
 # Pixels: chips are placed as their file is, which may lie up to a pixel each way from where its item says.
@@ -108,6 +110,42 @@ def ids_unique(table: pa.Table, item_id: str) -> Finding:
         chips=table.num_rows,
         foreign_ids=int(foreign.sum()),
         repeated=int(repeated.sum()),
+    )
+
+
+def shares_sum_to_one(table: pa.Table) -> Finding:
+    """Land-cover shares of each chip lie in 0 to 1 and sum to 1; a chip without any has none of them.
+
+    Args:
+        table: of one scene's land cover.
+
+    Returns:
+        `chips`, `chips_off`, `chips_without_land_cover`, and `highest_deviation` from 1.
+    """
+    columns = [table[name] for name in WORLDCOVER_FIELDS.values()]
+    shares = np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
+    covered = table["valid_share"].cast(pa.float64()).to_numpy()
+    missing = np.isnan(shares)
+    nothing = missing.all(axis=1)
+    sums = shares.sum(axis=1)
+    deviation = np.where(nothing, 0, np.nan_to_num(np.abs(sums - 1), nan=np.inf))
+    within = nothing | np.all((shares >= 0) & (shares <= 1), axis=1)
+    covered_so = (covered >= 0) & (covered <= 1) & ((covered > 0) | nothing) & ((covered == 0) | ~nothing)
+    off = (deviation > SUM_TOLERANCE) | ~within | ~covered_so
+    said = []
+    if off.any():
+        first = int(np.flatnonzero(off)[0])
+        said.append(
+            f"land-cover shares do not sum to 100 %, or do not lie in 0 to 1, or disagree with valid_share: "
+            f"{_chips(table, off)} with a sum of {100 * sums[first]:.5g} % and a valid_share of {covered[first]:.3g}"
+        )
+    return make_finding(
+        said,
+        violation_count=int(off.sum()),
+        chips=table.num_rows,
+        chips_off=int(off.sum()),
+        chips_without_land_cover=int(nothing.sum()),
+        highest_deviation=float(deviation.max(initial=0)),
     )
 
 

@@ -50,7 +50,12 @@ def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 def with_hilbert_keys(table: pa.Table, year: int) -> pa.Table:
-    """A scene's chip index as `write_sorted` takes it: with the year of its partition and its places on the curve."""
+    """A scene's chips as `write_sorted` takes them: with the year of their partition and their places on the curve.
+
+    Args:
+        table: the chip index, and after its columns those that the merged index has besides.
+        year: of the partition.
+    """
     table = table.replace_schema_metadata(None)
     position = table.schema.get_field_index("datetime")
     table = table.set_column(position, "datetime", table["datetime"].cast(pa.int64()))

@@ -85,6 +85,22 @@ REGIONS = (
     Region(12, 51, ((80, 0.08), (90, 0.07), (40, 0.40), (30, 0.20), (10, 0.25)), ((50, 0.14),)),
     Region(15, -36, ((80, 0.30), (60, 0.10), (20, 0.20), (30, 0.20), (40, 0.20)), ((50, 0.10), (10, 0.05))),
 )
+_TOWNS = ((80, 0.05), (40, 0.45), (30, 0.20), (10, 0.30))
+_ISLANDS = ((80, 0.15), (30, 0.45), (20, 0.10), (10, 0.30))
+_SAVANNA = ((80, 0.04), (90, 0.06), (30, 0.30), (20, 0.20), (10, 0.40))
+_DESERT = ((80, 0.45), (60, 0.40), (20, 0.15))
+# Files under the scenes of platforms that are not sampled by land cover: south-west corners, bands and patches. Nothing
+# else of the planet follows them; over some of MODIS there is none, as over open ocean.
+BENEATH: tuple[
+    tuple[tuple[tuple[int, int], ...], tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]], ...
+] = (
+    (((-117, 30), (-108, 39), (-99, 36), (-87, 30), (-78, 36), (-75, 42)), _TOWNS, ((50, 0.30),)),
+    (((168, -48), (171, -45), (174, -39), (177, -39)), _ISLANDS, ((50, 0.10), (60, 0.05))),
+    (((0, 45), (3, 45), (0, 48), (3, 48)), _TOWNS, ((50, 0.10),)),
+    (((-12, 6), (-9, 6), (-12, 9), (-9, 9)), _SAVANNA, ((50, 0.03), (40, 0.15))),
+    (((-78, -24), (-75, -24), (-72, -24), (-78, -21), (-75, -21), (-72, -21)), _DESERT, ((50, 0.02),)),
+)
+BENEATH_PIXELS = 600  # of such a file
 NO_COVER_WEST_OF = 17.9  # degrees, in the last region: there the product ends, as it does off many coasts
 
 
@@ -100,10 +116,16 @@ class LandCover:
 
     Attributes:
         cells: one array per region, uint8, (60, 120), north at the top.
+        beneath: south-west corner → cells of a further file, uint8, (60, 60).
     """
 
     def __init__(self, seed: int, tiles: tuple[Tile, ...]) -> None:
         self.tiles = tiles
+        self.beneath = {
+            (west, south): _draw(Region(west, south, bands, patches, files=1), generator(seed, "beneath", west, south))
+            for corners, bands, patches in BENEATH
+            for west, south in corners
+        }
         self._areas = [[_cell_areas(region, one.ring) for region in REGIONS] for one in tiles]
         for attempt in count():  # nearly always the first
             self.cells = [
@@ -187,6 +209,8 @@ class LandCover:
             for index, part in enumerate(np.split(cells, region.files, axis=1)):
                 west = region.west + FILE_DEGREES * index
                 jobs.append(pool.submit(_write_file, folder, west, region.south, part))
+        for (west, south), cells in self.beneath.items():
+            jobs.append(pool.submit(_write_file, folder, west, south, cells, BENEATH_PIXELS))
         for job in jobs:
             job.result()
 
@@ -238,16 +262,16 @@ def _cell_areas(region: Region, ring: NDArray[np.float64]) -> NDArray[np.float64
     return areas
 
 
-def _write_file(folder: Path, west: int, south: int, cells: NDArray[np.uint8]) -> None:
-    pixels = np.kron(cells, np.ones((FILE_PIXELS // CELLS,) * 2, np.uint8))
+def _write_file(folder: Path, west: int, south: int, cells: NDArray[np.uint8], side: int = FILE_PIXELS) -> None:
+    pixels = np.kron(cells, np.ones((side // CELLS,) * 2, np.uint8))
     west_of = (west + 180) % 360 - 180
-    size = FILE_DEGREES / FILE_PIXELS
+    size = FILE_DEGREES / side
     with rasterio.open(
         folder / file_name(west, south),
         "w",
         driver="GTiff",
-        width=FILE_PIXELS,
-        height=FILE_PIXELS,
+        width=side,
+        height=side,
         count=1,
         dtype="uint8",
         crs="EPSG:4326",

@@ -32,7 +32,7 @@ from clay_assets.demo.sites import COLLECTIONS, FOLDERS
 from clay_assets.demo.truth import ChipCounts, chip_table, read_chips
 from clay_assets.errors import InputError, StorageError
 
-GENERATOR = 5  # raised whenever the same seed would make another planet
+GENERATOR = 6  # raised whenever the same seed would make another planet
 MARKER = "planet.json"
 PARTS = (
     "worldcover",

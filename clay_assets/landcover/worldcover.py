@@ -28,6 +28,15 @@ from rasterio.windows import Window
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
 from clay_assets.landcover.worldcover_files import TILE_DEGREES, cells_touched, corner, href_of, present_cells
+from clay_assets.landcover.worldcover_pixels import (
+    BINS,
+    LOOKUP,
+    UNKNOWN,
+    check_tiling,
+    pixel_areas,
+    pixel_ranges,
+    unknown_value,
+)
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.sources.rasters import open_raster
@@ -38,12 +47,7 @@ from clay_assets.transport.access import Access
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 CLASSES = WORLDCOVER_CLASSES
-NODATA = 0
 WATER = 80
-_COLUMNS = len(CLASSES) + 1  # of a histogram: nodata, then the classes in the order of CLASSES
-_UNKNOWN = _COLUMNS  # where pixel values without a meaning land
-_LOOKUP = np.full(256, _UNKNOWN, dtype=np.uint8)
-_LOOKUP[[NODATA, *CLASSES]] = np.arange(_COLUMNS)
 _FLOATS = npt.NDArray[np.float64]
 
 
@@ -116,11 +120,11 @@ def class_shares(
     ]
     # Added in the order of the jobs, never of their completion: floating-point sums depend on it.
     results = _run(jobs, executor, in_flight, progress)
-    areas = np.zeros((len(tiles), _COLUMNS))
+    areas = np.zeros((len(tiles), BINS))
     for rows, histograms in zip(members.values(), results, strict=True):
         areas[rows] += histograms
     ocean = np.isin(pairs_cell, needed[absent])
-    areas[:, 0] += _ocean_area(polygons, pairs_tile[ocean], cells, pairs_cell[ocean])
+    areas[:, 0] += area_in_cells(polygons, pairs_tile[ocean], cells, pairs_cell[ocean])
     shares = _shares(tiles, areas)
     shares.attrs.update(
         worldcover_tiles_read=len(jobs), worldcover_tiles_absent=int(absent.sum()), decimation=int(decimation)
@@ -174,13 +178,20 @@ def _checked_polygons(tiles: gpd.GeoDataFrame) -> npt.NDArray[np.object_]:
     return polygons
 
 
-def _ocean_area(
+def area_in_cells(
     polygons: npt.NDArray[np.object_],
     rows: npt.NDArray[np.intp],
     names: list[str],
     cells: npt.NDArray[np.intp],
 ) -> _FLOATS:
-    """Area (steradians) of each polygon inside cells without a file, shape (polygons,)."""
+    """Area (steradians) of each polygon inside some 3° cells, such as those of open ocean; shape (polygons,).
+
+    Args:
+        polygons: EPSG:4326, within ±180.
+        rows: polygon of each pair.
+        names: of all cells.
+        cells: cell of each pair, a number in `names`.
+    """
     corners = np.array([corner(names[cell]) for cell in cells], dtype=float).reshape(-1, 2)
     boxes = shapely.box(*corners.T, *(corners + TILE_DEGREES).T)
     inside = spherical_area(shapely.intersection(polygons[rows], boxes))
@@ -245,13 +256,13 @@ def _histograms(job: _Job) -> _FLOATS:
     polygons = shapely.from_wkb(np.array(job.polygons, dtype=object))
     level = _overview_level(job)
     with open_raster(job.href, job.access, overview_level=level) as src:
-        _check_tiling(job, src.dataset)
-        rows, columns = _pixel_ranges(shapely.bounds(polygons), src.dataset)
+        check_tiling(job.href, job.cell, src.dataset)
+        rows, columns = pixel_ranges(shapely.bounds(polygons), src.dataset)
         top, left = int(rows[:, 0].min()), int(columns[:, 0].min())
         window = Window(left, top, int(columns[:, 1].max()) - left, int(rows[:, 1].max()) - top)
         values = src.read(1, window)
         transform = src.dataset.transform
-    histograms = np.zeros((len(polygons), _COLUMNS))
+    histograms = np.zeros((len(polygons), BINS))
     for number, polygon in enumerate(polygons):
         (row, row_end), (column, column_end) = rows[number], columns[number]
         part = values[row - top : row_end - top, column - left : column_end - left]
@@ -265,20 +276,14 @@ def _histogram(href: str, values: npt.NDArray[np.uint8], transform: rasterio.Aff
     """Area of nodata and of each class under one polygon, shape (12,), of pixels on a grid in degrees."""
     height, width = values.shape
     inside = geometry_mask([polygon], (height, width), transform, invert=True)
-    binned = _LOOKUP[values]
+    binned = LOOKUP[values]
     # One bin per row and class, since all pixels of a row have the same area.
-    bins = _UNKNOWN + 1
+    bins = UNKNOWN + 1
     keys = np.repeat(np.arange(height, dtype=np.intp) * bins, inside.sum(axis=1)) + binned[inside]
     counts = np.bincount(keys, minlength=height * bins).reshape(height, bins)
-    if counts[:, _UNKNOWN].any():
-        value = int(values[inside & (binned == _UNKNOWN)][0])
-        raise InputError(
-            f"{href}: pixel value {value} is neither a WorldCover class ({', '.join(map(str, CLASSES))}) nor "
-            f"nodata ({NODATA}). Fetch the file again, or rebuild its overviews with mode resampling."
-        )
-    edges = np.sin(np.radians(transform.f + transform.e * np.arange(height + 1)))
-    pixel = np.radians(transform.a) * (edges[:-1] - edges[1:])  # true area of one pixel of each row
-    areas: _FLOATS = (counts[:, :_COLUMNS] * pixel[:, None]).sum(axis=0)
+    if counts[:, UNKNOWN].any():
+        raise unknown_value(href, int(values[inside & (binned == UNKNOWN)][0]))
+    areas: _FLOATS = (counts[:, :BINS] * pixel_areas(transform, height)[:, None]).sum(axis=0)
     return areas
 
 
@@ -286,7 +291,7 @@ def _overview_level(job: _Job) -> int | None:
     if job.decimation == 1:
         return None
     with open_raster(job.href, job.access) as src:
-        _check_tiling(job, src.dataset)  # first: overviews would not make another raster the right one
+        check_tiling(job.href, job.cell, src.dataset)  # first: overviews would not make another raster the right one
         factors = src.dataset.overviews(1)
     if job.decimation not in factors:
         raise InputError(
@@ -294,29 +299,3 @@ def _overview_level(job: _Job) -> int | None:
             f"Add it with `gdaladdo -r mode` or take the file as ESA publishes it."
         )
     return int(factors.index(job.decimation))
-
-
-def _check_tiling(job: _Job, src: rasterio.DatasetReader) -> None:
-    west, south = corner(job.cell)
-    expected = (west, south, west + TILE_DEGREES, south + TILE_DEGREES)
-    if src.dtypes[0] != "uint8" or src.crs is None or src.crs.to_epsg() != 4326:
-        raise InputError(
-            f"{job.href}: is {src.dtypes[0]} in {src.crs or 'no CRS'}, must be uint8 in EPSG:4326. "
-            "Take the file as ESA publishes it."
-        )
-    if not np.allclose(src.bounds, expected, rtol=0, atol=1e-6):
-        raise InputError(
-            f"{job.href}: covers {tuple(src.bounds)}, its name says {expected}. Rename it, or fetch it again."
-        )
-
-
-def _pixel_ranges(bounds: _FLOATS, src: rasterio.DatasetReader) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows and columns (first, one past last), shape (n, 2), that bounds (west, south, east, north) reach."""
-    transform = src.transform
-    columns = (bounds[:, [0, 2]] - transform.c) / transform.a
-    rows = (bounds[:, [3, 1]] - transform.f) / transform.e
-    for ranges, size in ((columns, src.width), (rows, src.height)):
-        # At least one pixel each, also for a polygon that reaches into the file by a rounding error.
-        ranges[:, 0] = np.clip(np.floor(ranges[:, 0]), 0, size - 1)
-        ranges[:, 1] = np.clip(np.ceil(ranges[:, 1]), ranges[:, 0] + 1, size)
-    return rows.astype(np.intp), columns.astype(np.intp)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ TILE_DEGREES = 3
 
 _FILE = "ESA_WorldCover_10m_2021_v200_{}_Map.tif"
 _FILE_PATTERN = re.compile(r"ESA_WorldCover_10m_2021_v200_([NS]\d{2}[EW]\d{3})_Map\.tif")
+_OTHER_PATTERN = re.compile(r"ESA_WorldCover_10m_(\d{4})_(v\d+)_[NS]\d{2}[EW]\d{3}_Map\.tif")  # of any edition
+EDITION = "2021 v200"
 _HEAD_AT_ONCE = 8  # the default of CLAY_REQUESTS_IN_FLIGHT
 
 
@@ -29,15 +32,22 @@ def cells_touched(
     polygons: npt.NDArray[np.object_],
 ) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Names of all 3° cells, and which polygon shares area with which: row of polygon, number of cell."""
+    names, boxes, tree = _all_cells()
+    rows, cells = tree.query(polygons, predicate="intersects")
+    overlap = ~shapely.touches(polygons[rows], boxes[cells])  # a shared edge holds no pixel
+    return names, rows[overlap], cells[overlap]
+
+
+@cache
+def _all_cells() -> tuple[list[str], npt.NDArray[np.object_], shapely.STRtree]:
+    """Names and boxes of all 3° cells, and a tree of the boxes, made once."""
     south, west = np.meshgrid(np.arange(-90, 90, TILE_DEGREES), np.arange(-180, 180, TILE_DEGREES), indexing="ij")
     names = [
         f"{'N' if lat >= 0 else 'S'}{abs(lat):02d}{'E' if lon >= 0 else 'W'}{abs(lon):03d}"
         for lat, lon in zip(south.ravel().tolist(), west.ravel().tolist(), strict=True)
     ]
     boxes = shapely.box(west, south, west + TILE_DEGREES, south + TILE_DEGREES).ravel()
-    rows, cells = shapely.STRtree(boxes).query(polygons, predicate="intersects")
-    overlap = ~shapely.touches(polygons[rows], boxes[cells])  # a shared edge holds no pixel
-    return names, rows[overlap], cells[overlap]
+    return names, boxes, shapely.STRtree(boxes)
 
 
 def corner(cell: str) -> tuple[int, int]:
@@ -69,11 +79,34 @@ def present_cells(worldcover: str, needed: list[str], access: Access) -> set[str
             names = names_in(worldcover, access)
             present = {match[1] for name in names if (match := _FILE_PATTERN.fullmatch(name))}
             asked = f"any file named {_FILE.format('{tile}')}"
+            others = sorted(name for name in names if _OTHER_PATTERN.fullmatch(name))
+            if others and not present:
+                year, version = _OTHER_PATTERN.fullmatch(others[0]).groups()  # type: ignore[union-attr]
+                asked += f", but {others[0]} of the edition {year} {version}; classes are those of {EDITION}"
     except InputError as error:
         raise InputError(f"WorldCover {error} Check CLAY_WORLDCOVER.") from error
     if not present:
         raise InputError(f"WorldCover {worldcover}: does not hold {asked}. Check CLAY_WORLDCOVER.")
     return present
+
+
+def stored_cells_of(worldcover: str, access: Access) -> set[str] | None:
+    """All cells that have a file, from one listing; None of a web server, which cannot list.
+
+    Raises:
+        InputError: there is none, or the folder cannot be listed.
+        SourceError: the source did not answer.
+    """
+    return None if is_http(worldcover) else present_cells(worldcover, [], access)
+
+
+def cells_on_web(worldcover: str, needed: list[str], access: Access) -> set[str]:
+    """Which of some cells have a file on a web server; there may be none.
+
+    Raises:
+        SourceError: the server did not answer.
+    """
+    return _present_on_web(worldcover, needed, access)
 
 
 def _present_on_web(worldcover: str, needed: list[str], access: Access) -> set[str]:

@@ -1,5 +1,7 @@
 """The land-cover classes that a recipe's rules may name."""
 
+import re
+
 # Code → name. Codes: ESA WorldCover 10 m 2021 v200 product user manual, table 1. Names: the published MGRS samples.
 WORLDCOVER_CLASSES = {
     10: "Tree cover",
@@ -14,4 +16,6 @@ WORLDCOVER_CLASSES = {
     95: "Mangroves",
     100: "Moss and lichen",
 }
+# Code → name of its column or field where names are in snake case, as in the chip index.
+WORLDCOVER_FIELDS = {code: "_".join(re.findall("[a-z]+", name.lower())) for code, name in WORLDCOVER_CLASSES.items()}
 DIVERSITY = "Diversity"  # not a class: tiles are ranked by the number of classes present

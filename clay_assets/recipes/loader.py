@@ -66,12 +66,96 @@ class Tolerance(_Strict):
     published: float = Field(default=0.1, ge=0, description="share by which counts may differ from published ones")
 
 
+class ChipLandcover(_Strict):
+    """Which chips have land cover in the merged index, and when a check warns of it."""
+
+    min_valid_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of a chip's area that WorldCover has to cover"
+    )
+    max_difference: float = Field(
+        default=0.1, ge=0, le=1, description="by which a class's share of the chips may differ from the sampled tiles'"
+    )
+
+
 class Published(_Strict):
     """How many there were in a published set, as its documentation says; none: it does not say."""
 
     locations: int | None = Field(default=None, ge=0, description="sampled places, such as tiles")
     requests: int | None = Field(default=None, ge=0, description="searches, each for one scene")
     chips: int | None = Field(default=None, ge=0, description="chips")
+
+
+# The largest chips are those of MODIS, whose pixels are 500 m (the Clay model documentation, "Training Data").
+COARSEST_PIXEL = 0.5  # km
+HALF_OF_EARTH = 20_000  # km, from pole to pole
+SPLIT_NAMES = ("train", "validate", "test")
+SUM_TOLERANCE = 1e-6  # percent
+
+
+class SplitRegion(_Strict):
+    """A part of the world with smaller blocks, and a draw of its own, since there are platforms that lie only there."""
+
+    name: str = Field(min_length=1, description="name of the region; part of its random draw")
+    block_km: float = Field(gt=0, allow_inf_nan=False, description="side of its blocks; a whole part of the others'")
+    outline: tuple[tuple[float, float], ...] = Field(
+        min_length=3, description="[longitude, latitude] of its corners, roughly; it may not cross ±180"
+    )
+
+    @field_validator("outline")
+    @classmethod
+    def _on_earth(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        for longitude, latitude in value:
+            if not (abs(longitude) <= 180 and abs(latitude) <= 90):  # NaN too
+                raise ValueError(
+                    f"[{longitude}, {latitude}] is not a longitude (−180 to 180) and a latitude (−90 to 90)"
+                )
+        return value
+
+
+class Splits(_Strict):
+    """How chips are split for training, validation and test: by blocks on the ground."""
+
+    shares: dict[str, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = Field(
+        default={"train": 90.0, "validate": 5.0, "test": 5.0}, description="percent of the land"
+    )
+    distance_km: float = Field(
+        default=5, ge=0, allow_inf_nan=False, description="chips of different splits are at least so far apart"
+    )
+    block_km: float = Field(default=800, gt=0, allow_inf_nan=False, description="side of a block on the ground")
+    regions: tuple[SplitRegion, ...] = ()
+
+    @field_validator("shares")
+    @classmethod
+    def _all_of_the_land(cls, value: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(value) - set(SPLIT_NAMES))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such split; there are {', '.join(SPLIT_NAMES)}")
+        missing = [name for name in SPLIT_NAMES if name not in value]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is missing; say 0 for a split that should have nothing")
+        if not abs(sum(value.values()) - 100) <= SUM_TOLERANCE:
+            raise ValueError(f"{value} sum to {sum(value.values()):g}, not to 100 percent")
+        if not value["train"]:
+            raise ValueError("train is 0; chips between blocks could not be told from those to train on")
+        return value
+
+    @model_validator(mode="after")
+    def _regions_fit(self) -> Splits:
+        names = [region.name for region in self.regions]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"region {', '.join(repeated)} occurs twice; each region needs a name of its own")
+        for region in self.regions:
+            if abs(self.block_km / region.block_km - self.parts_of(region.block_km)) > SUM_TOLERANCE:
+                raise ValueError(
+                    f"region {region.name}: block_km {region.block_km:g} is not a whole part of {self.block_km:g}; "
+                    f"take {self.block_km:g} / 2, / 3 and so on"
+                )
+        return self
+
+    def parts_of(self, block_km: float) -> int:
+        """How many blocks of a region lie along the side of a block elsewhere."""
+        return max(1, round(self.block_km / block_km))
 
 
 class Recipe(_Strict):
@@ -89,7 +173,9 @@ class Recipe(_Strict):
         description="pixels on a side, on the finest grid of a scene",
     )
     tolerance: Tolerance = Tolerance.model_validate({})
+    chip_landcover: ChipLandcover = ChipLandcover.model_validate({})
     tile_rules: tuple[TileRule, ...] = Field(min_length=1)
+    splits: Splits = Splits()
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)
     published: dict[str, Published] = Field(default_factory=dict)
 
@@ -125,6 +211,20 @@ class Recipe(_Strict):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"rule {', '.join(repeated)} occurs twice; each rule needs a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _chips_fit_in_blocks(self) -> Recipe:
+        chip, distance = self.chip_size * COARSEST_PIXEL, self.splits.distance_km
+        blocks = {"": self.splits.block_km, **{f"region {one.name}, ": one.block_km for one in self.splits.regions}}
+        for where, side in blocks.items():
+            if side <= chip + distance:
+                raise ValueError(
+                    f"splits: {where}block_km {side:g} is not larger than a MODIS chip ({chip:g} km) and distance_km "
+                    f"({distance:g} km) together, so that no chip would have a split. Make the blocks larger"
+                )
+        if self.splits.block_km > HALF_OF_EARTH / 3:
+            raise ValueError(f"splits: block_km {self.splits.block_km:g}: blocks are too large to be three on Earth")
         return self
 
     def options(self, platform: str) -> Any:

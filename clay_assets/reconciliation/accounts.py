@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from clay_assets.chips.cells import INDEXED
+from clay_assets.chips.cells import INDEXED, MEASURED
 from clay_assets.chips.merge import read_manifest
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import AnyPlatform
@@ -32,10 +32,11 @@ class Count:
     """One quantity of one platform; None where it is not known.
 
     Attributes:
-        quantity: `locations`, `requests`, `scenes`, `chips`, `bytes to read` or `bytes to copy`.
+        quantity: `locations`, `requests`, `scenes`, `chips`, `land cover`, `bytes to read` or `bytes to copy`.
         published: of the recipe.
         planned: from the requests; of scenes, chips and bytes at most.
-        present: planned requests answered, scenes and chips indexed, bytes copied.
+        present: planned requests answered, scenes and chips indexed, chips whose land cover was looked up, bytes
+            copied.
     """
 
     quantity: str
@@ -97,6 +98,11 @@ def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
             )
         if account.picked != (scenes.present or 0):
             said.append(f"{account.platform}: {scenes.present or 0:,} of {account.picked:,} picked scenes are indexed")
+        land_cover = account["land cover"].present or 0
+        if land_cover < (chips.present or 0):
+            said.append(
+                f"{account.platform}: land cover of {land_cover:,} of {chips.present or 0:,} chips was looked up"
+            )
         if account.merged != (chips.present or 0):
             said.append(
                 f"{account.platform}: {account.merged:,} of {chips.present or 0:,} chips are in the merged index"
@@ -145,11 +151,16 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
     copied = sum(int(ledger["bytes"].sum()) for ledger in _tables(store, f"scenes/imagery_ledger/{platform.key}"))
     indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
     chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
+    measured = [
+        ledger[ledger["outcome"] == MEASURED] for ledger in _tables(store, f"{layout.LANDCOVER_LEDGERS}/{platform.key}")
+    ]
+    land_cover = sum(int(ledger["chips"].sum()) for ledger in measured)
     counts = (
         Count("locations", published.locations, planned.get("locations")),
         Count("requests", published.requests, planned.get("requests"), answered),
         Count("scenes", published.requests, planned.get("scenes"), sum(map(len, indexed))),
         Count("chips", published.chips, planned.get("chips"), chips),
+        Count("land cover", None, planned.get("chips"), land_cover),
         Count("bytes to read", None, planned.get("bytes_to_read")),
         Count("bytes to copy", None, planned.get("bytes_to_copy"), copied),
     )

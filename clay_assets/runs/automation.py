@@ -19,6 +19,7 @@ from clay_assets.stages import PARTITIONED, assets_by_job, cell_assets
 RETRY_OF = "clay/retry_of"  # tag: the run that failed
 # Dagster's own tags, of runs that it tried again (`run_retries` in dagster.yaml).
 RETRY_NUMBER, WILL_RETRY, MAX_RETRIES = (f"dagster/{name}" for name in ("retry_number", "will_retry", "max_retries"))
+LAST_OF_CELL = "chip_landcover"  # what the merge waits for
 RETRY_INTERVAL = 600  # seconds; what made a run fail may have passed by then
 MERGE_INTERVAL = 300  # seconds
 
@@ -35,14 +36,17 @@ refresh_merged_index = dg.AutomationConditionSensorDefinition(
     "refresh_merged_index",
     target=dg.AssetSelection.assets("merged_index"),
     minimum_interval_seconds=MERGE_INTERVAL,
-    description="Materialises merged_index when chip indexes have changed, once no cell is in progress.",
+    description="Materialises merged_index when chips and their land cover have changed, once no cell is in progress.",
 )
 
 
 @dg.schedule(
     cron_schedule="0 3 1 * *",
     job=jobs.cell,
-    description="Every month: requests each platform and year of the recipe that has no chip index, newest year first.",
+    description=(
+        "Every month: requests each platform and year of the recipe that lacks chips or their land cover, newest year "
+        "first."
+    ),
 )
 def fill_missing_cells(
     context: dg.ScheduleEvaluationContext, clay: ClayResource
@@ -51,8 +55,8 @@ def fill_missing_cells(
     day = context.scheduled_execution_time
     recipe = clay.recipe()
     instance = context.instance
-    status = status_of(instance, "chip_index", cells) | dict.fromkeys(
-        instance.get_materialized_partitions(dg.AssetKey("chip_index")), AssetPartitionStatus.MATERIALIZED
+    status = status_of(instance, LAST_OF_CELL, cells) | dict.fromkeys(
+        instance.get_materialized_partitions(dg.AssetKey(LAST_OF_CELL)), AssetPartitionStatus.MATERIALIZED
     )
     waiting = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.IN_PROGRESS)
     wanted = [

@@ -21,10 +21,12 @@ FOLDERS = {
     "scene_picks": "scenes",
     "scene_imagery": "scenes",
     "chip_index": "chips",
+    "chip_landcover": "chips",
     "merged_index": "chips",
 }
 
 CHIP_LEDGERS = "chips/ledger"
+LANDCOVER_LEDGERS = "chips/landcover_ledger"
 MERGED = "chips/merged_index"  # nothing but Parquet lies in it
 MANIFEST = "chips/manifest.json"
 
@@ -105,6 +107,21 @@ def chip_folder(platform: str, year: int | str) -> str:
 def chips(platform: str, year: int | str, item_id: str) -> str:
     """Key of the chip index of one scene."""
     return f"{chip_folder(platform, year)}/{file_name(item_id)}.parquet"
+
+
+def landcover_ledger(platform: str, year: int | str) -> str:
+    """Key of the ledger of one cell's land cover: one row per scene."""
+    return f"{LANDCOVER_LEDGERS}/{platform}/{year}.parquet"
+
+
+def landcover_folder(platform: str, year: int | str) -> str:
+    """Folder of the land cover of one cell's chips."""
+    return f"{folder_of('chip_landcover')}/{platform}/{year}"
+
+
+def landcover(platform: str, year: int | str, item_id: str) -> str:
+    """Key of the land cover of one scene's chips."""
+    return f"{landcover_folder(platform, year)}/{file_name(item_id)}.parquet"
 
 
 def merged_part(platform: str, year: int | str) -> str:

@@ -19,7 +19,7 @@ GROUPS = {
     "landcover": ["mgrs_grid", "worldcover_stats"],
     "sampling": ["linz_sample", "mgrs_sample", "modis_sample", "naip_sample"],
     "scenes": ["scene_requests", "scene_picks", "scene_imagery"],
-    "chips": ["chip_index", "merged_index"],
+    "chips": ["chip_index", "chip_landcover", "merged_index"],
 }
 AUTOMATION = ["daily_checks", "fill_missing_cells", "new_year", "refresh_merged_index", "retry_failed_cells"]
 # Every box of the graph at one moment: the words in it, and its edges in pixels of the page.

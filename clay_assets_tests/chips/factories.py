@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from clay_assets.chips.cells import INDEXED, ChipCell
+from clay_assets.chips.cells import INDEXED, MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.indexing import LEDGER_TYPES
+from clay_assets.chips.landcover import LEDGER_TYPES as LANDCOVER_LEDGER_TYPES
+from clay_assets.chips.landcover import SHARE_SCHEMA
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, geo_metadata, stamped
@@ -166,6 +170,50 @@ def write_cell(
         )
         chips[item_id] = table.num_rows
     return ChipCell(platform, year, store, ledger_of(chips))
+
+
+def share_table(chipids: pa.ChunkedArray, seed: int = 0) -> pa.Table:
+    """Valid land cover of some chips, pseudo-random: every fifth has none, and half of every seventh is covered."""
+    count = len(chipids)
+    shares = np.random.default_rng([seed, count]).dirichlet(np.full(11, 0.3), count).astype(np.float32)
+    place = np.arange(count)
+    covered = np.where(place % 5 == 4, 0, np.where(place % 7 == 6, 0.49, 1)).astype(np.float32)
+    columns = [pa.array(share, mask=covered == 0) for share in shares.T]
+    return pa.Table.from_arrays([chipids, *columns, pa.array(covered)], schema=SHARE_SCHEMA)
+
+
+def land_cover_ledger(cell: ChipCell, fingerprint: str = FINGERPRINT) -> pd.DataFrame:
+    """The ledger of land cover of all scenes of a cell, as it is now."""
+    scenes = cell.scenes
+    nothing = {name: 0 if kind.startswith(("int", "float")) else "" for name, kind in LANDCOVER_LEDGER_TYPES.items()}
+    rows = [
+        {
+            **nothing,
+            "error": None,
+            "item_id": row.item_id,
+            "outcome": MEASURED,
+            "chips": row.chips,
+            "chips_fingerprint": row.fingerprint,
+            "fingerprint": fingerprint,
+        }
+        for row in scenes.itertuples()
+    ]
+    frame = pd.DataFrame(rows, columns=list(LANDCOVER_LEDGER_TYPES)).astype(LANDCOVER_LEDGER_TYPES)
+    return frame.sort_values("item_id", ignore_index=True)
+
+
+def write_land_cover(cell: ChipCell) -> LandCoverCell:
+    """Land cover of all chips of a cell by the ledger; of square scenes, whatever their index files hold."""
+    for row in cell.scenes.itertuples():
+        side = max(1, round(row.chips**0.5))
+        chipids = pa.chunked_array([[f"{row.item_id}-{n % side}-{n // side}" for n in range(row.chips)]], pa.string())
+        with suppress(OSError, KeyError, pa.ArrowInvalid):
+            key = layout.chips(cell.platform, cell.year, row.item_id)
+            indexed = pq.read_table(pa.BufferReader(cell.store.read(key)))["chipid"]
+            chipids = indexed if len(indexed) == row.chips else chipids
+        content = encode_arrow(share_table(chipids), {"fingerprint": FINGERPRINT})
+        cell.store.write(layout.landcover(cell.platform, cell.year, row.item_id), content)
+    return LandCoverCell(cell.platform, cell.year, cell.store, land_cover_ledger(cell))
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:

@@ -1,17 +1,36 @@
-"""Index one cell in a process of its own: `python -m … ITEMS.ndjson PLATFORM YEAR STORE`; for tests that kill it."""
+"""Index one cell in a process of its own, for tests that kill it.
+
+python -m … ITEMS.ndjson PLATFORM YEAR STORE             index its scenes
+python -m … ITEMS.ndjson PLATFORM YEAR STORE WORLDCOVER  measure the land cover of its chips, whose ledger is stored
+"""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clay_assets.chips.cells import stored_cell
 from clay_assets.chips.indexing import index_scenes
+from clay_assets.chips.landcover import measure_land_cover, open_worldcover
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import open_store
 from clay_assets_tests.chips.factories import read_items
 
 
-def main(items: str, platform: str, year: str, store: str) -> None:
-    """Index, then say how many scenes failed and how many were there before."""
+def main(items: str, platform: str, year: str, store: str, worldcover: str = "") -> None:
+    """Index or measure, then say how many scenes failed and how many were there before."""
+    if worldcover:
+        opened = open_store(store)
+        with ThreadPoolExecutor(1) as pool:
+            measure_land_cover(
+                stored_cell(opened, platform, int(year)),
+                read_items(Path(items)),
+                open_worldcover(worldcover),
+                opened,
+                load_recipe("clay_v1"),
+                pool,
+                1,
+            )
+        return
     with ThreadPoolExecutor(2) as pool:
         cell = index_scenes(
             platform, int(year), read_items(Path(items)), open_store(store), load_recipe("clay_v1"), pool, 4

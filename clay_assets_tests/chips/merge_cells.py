@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clay_assets.chips import sorting
-from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.merge import merge
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore, Store
-from clay_assets_tests.chips.factories import S2, ledger_of, write_cell
+from clay_assets_tests.chips.factories import S2, land_cover_ledger, ledger_of, write_cell, write_land_cover
 
 YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
@@ -26,10 +26,13 @@ CHIPS_OF_A_LARGE_SCENE = (100, 100)
 def make_cells(store: Store) -> list[ChipCell]:
     """Three cells of some ten thousand chips each."""
     recipe = load_recipe("clay_v1")
-    return [
+    cells = [
         write_cell(store, recipe, S2, year, [f"S2A_{year}_{n:03d}" for n in range(SCENES)], COLUMNS, ROWS)
         for year in YEARS
     ]
+    for cell in cells:
+        write_land_cover(cell)
+    return cells
 
 
 def standing_cells(store: Store) -> list[ChipCell]:
@@ -40,10 +43,15 @@ def standing_cells(store: Store) -> list[ChipCell]:
     ]
 
 
+def standing_land_cover(cells: list[ChipCell]) -> list[LandCoverCell]:
+    """The land cover that `write_land_cover` wrote of some cells."""
+    return [LandCoverCell(cell.platform, cell.year, cell.store, land_cover_ledger(cell)) for cell in cells]
+
+
 def run(cells: list[ChipCell], store: Store) -> int:
     """Merge and return the rows."""
     with ThreadPoolExecutor(2) as pool:
-        return merge(cells, store, load_recipe("clay_v1"), pool, 4).rows
+        return merge(cells, standing_land_cover(cells), store, load_recipe("clay_v1"), pool, 4).rows
 
 
 def main(what: str, folder: str, rows: str = "0") -> None:
@@ -55,7 +63,9 @@ def main(what: str, folder: str, rows: str = "0") -> None:
     sorting.SORT_MEMORY = SORT_MEMORY
     columns, down = CHIPS_OF_A_LARGE_SCENE
     scenes = [f"S2A_{number:04d}" for number in range(int(rows) // (columns * down))]
-    merged = run([write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)], store)
+    cell = write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)
+    write_land_cover(cell)
+    merged = run([cell], store)
     print(merged, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

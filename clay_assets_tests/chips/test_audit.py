@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from clay_assets.chips.audit import look_at_cell, merged_ids_unique, rows_of_chip_indexes, stale_cells
-from clay_assets.chips.cells import ChipCell, stored_cell, stored_cells
-from clay_assets.chips.index import MERGED_SCHEMA
-from clay_assets.chips.merge import merge
+from clay_assets.chips.audit import (
+    composition_of_sample,
+    land_cover_of_cells,
+    look_at_cell,
+    look_at_land_cover,
+    merged_ids_unique,
+    rows_of_chip_indexes,
+    stale_cells,
+)
+from clay_assets.chips.cells import ChipCell, LandCoverCell, stored_cell, stored_cells
+from clay_assets.chips.index import LANDCOVER_FIELDS, MERGED_SCHEMA
+from clay_assets.chips.merge import merge, merge_cells
 from clay_assets.platforms import platform_of
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, write_cell
+from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, write_cell, write_land_cover
 from clay_assets_tests.chips.test_merge import part, rewrite
 
 SCENES = ["S2A_A", "S2A_B", "S2A_C"]
@@ -34,8 +44,21 @@ def cells(store, recipe, cell, threads) -> list[ChipCell]:
     made = [cell, write_cell(store, recipe, S2, 2021, ["S2A_D"]), write_cell(store, recipe, L2, 2020, ["LC08_A"])]
     for one in made:
         store.write(layout.chip_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
-    merge(made, store, recipe, threads, 4)
+    land_covers = [write_land_cover(one) for one in made]
+    for one in land_covers:
+        store.write(layout.landcover_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
+    merge(made, land_covers, store, recipe, threads, 4)
     return made
+
+
+@pytest.fixture
+def joined(recipe):
+    """Cells with the land cover that was written of them, as it is now."""
+
+    def of(cells):
+        return merge_cells(cells, [write_land_cover(cell) for cell in cells], recipe)
+
+    return of
 
 
 @pytest.fixture
@@ -129,8 +152,8 @@ def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
     assert one.recipe_hash == recipe.hash
 
 
-def test_a_merged_index_as_it_was_made_holds(store, cells) -> None:
-    rows = rows_of_chip_indexes(store, cells)
+def test_a_merged_index_as_it_was_made_holds(store, cells, joined) -> None:
+    rows = rows_of_chip_indexes(store, joined(cells))
     assert rows.ok
     assert rows.numbers == {
         "chips": 320,
@@ -143,7 +166,8 @@ def test_a_merged_index_as_it_was_made_holds(store, cells) -> None:
     ids = merged_ids_unique(store)
     assert ids.ok
     assert ids.numbers == {"chips": 320, "scenes": 5, "repeated": 0, "foreign_ids": 0, "scenes_in_two_parts": 0}
-    assert stale_cells(store, cells) == []
+    assert stale_cells(store, joined(cells)) == []
+    assert land_cover_of_cells(joined(cells)).ok
 
 
 def test_without_a_merged_index_there_is_nothing_wrong(tmp_path) -> None:
@@ -160,12 +184,12 @@ def rewritten(store, platform: str, year: int, change) -> None:
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
 
 
-def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells) -> None:
+def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None:
     rewritten(store, S2, 2020, lambda table: table.slice(0, 190))
     part(store, L2, 2020).unlink()
     part(store, L1, 2019).parent.mkdir(parents=True)
     part(store, L1, 2019).write_bytes(b"nobody's")
-    found = rows_of_chip_indexes(store, cells)
+    found = rows_of_chip_indexes(store, joined(cells))
     lost, other, fewer, extra = found.violations
     assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)}: cannot be read")
     assert other.startswith(f"{S2}|2020: the file, 190 chips in ")
@@ -175,21 +199,21 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells) -> None:
     assert found.numbers["files_not_in_manifest"] == 1
 
 
-def test_a_part_that_was_replaced_is_named(store, cells) -> None:
+def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
     path = part(store, S2, 2021)
     size = path.stat().st_size
     pq.write_table(pq.read_table(path), path, compression="none")
-    (said,) = rows_of_chip_indexes(store, cells).violations
+    (said,) = rows_of_chip_indexes(store, joined(cells)).violations
     assert said == (
         f"{S2}|2021: the file, 64 chips in {path.stat().st_size:,} bytes, is not the one of 64 in {size:,} "
         "that the manifest tells of"
     )
 
 
-def test_a_manifest_that_does_not_add_up_is_named(store, cells) -> None:
+def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
     document = json.loads(store.read(layout.MANIFEST))
     store.write(layout.MANIFEST, json.dumps({**document, "rows": 321}).encode())
-    assert rows_of_chip_indexes(store, cells).violations == ("the manifest says 321 chips, its partitions 320",)
+    assert rows_of_chip_indexes(store, joined(cells)).violations == ("the manifest says 321 chips, its partitions 320",)
 
 
 def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells) -> None:
@@ -198,6 +222,8 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     shared = chip_table(S2, "S2A_A", 2021, 0, 0, 2, 2)
     position = MERGED_SCHEMA.get_field_index("year")
     shared = shared.add_column(position, "year", pa.repeat(pa.scalar(2021, pa.int16()), shared.num_rows))
+    for field in LANDCOVER_FIELDS:
+        shared = shared.append_column(field, pa.nulls(shared.num_rows, field.type))
     rewritten(store, S2, 2021, lambda table: pa.concat_tables([table, shared.cast(table.schema)]))
     repeated = {row.as_py() for row in pq.read_table(part(store, S2, 2020))["chipid"].slice(17, 2)}
     found = merged_ids_unique(store)
@@ -209,16 +235,91 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     assert two == f"{S2}|2021: scene S2A_A is in 2020 too"
 
 
-def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells) -> None:
+def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells, joined) -> None:
     """They are no fault of the merged index, which is held against its manifest alone."""
     first, second, third = cells
     changed = ChipCell(S2, 2020, store, first.ledger.assign(fingerprint="0" * 32, chips=63))
     new = write_cell(store, recipe, L1, 2019, ["LC08_B"])
     empty = ChipCell(L1, 2012, store, first.ledger.head(0))
     assert FINGERPRINT != "0" * 32
-    assert stale_cells(store, [changed, third, new, empty]) == [f"{L1}|2019", f"{S2}|2020", f"{S2}|2021"]
-    found = rows_of_chip_indexes(store, [changed, third, new, empty])
+    assert stale_cells(store, joined([changed, third, new, empty])) == [f"{L1}|2019", f"{S2}|2020", f"{S2}|2021"]
+    found = rows_of_chip_indexes(store, joined([changed, third, new, empty]))
     assert found.ok
     assert found.numbers["partitions_behind"] == 2
     assert found.numbers["chips_of_cells"] == 64
-    assert stale_cells(store, [first, second, third]) == []
+    assert stale_cells(store, joined([first, second, third])) == []
+
+
+# --- land cover -------------------------------------------------------------------------------------------------------
+
+
+def test_land_cover_as_it_was_written_holds(store, cell, threads) -> None:
+    land_cover = write_land_cover(cell)
+    store.write(layout.landcover(S2, 2020, "S2A_LEFT_BY_A_KILLED_RUN"), b"half")
+    found = look_at_land_cover(land_cover, cell, threads, 4)
+    assert all(one.ok for one in found.values()), found
+    assert found["rows_of_chip_index"].numbers == {
+        "scenes": 3,
+        "chips": 192,
+        "chips_of_chip_index": 192,
+        "scenes_without_land_cover": 0,
+        "scenes_not_looked_at": 0,
+        "files_missing": 0,
+        "files_of_another_run": 0,
+        "files_not_in_ledger": 1,
+    }
+    assert found["shares_sum_to_100_percent"].numbers["chips_without_land_cover"] == 3 * 12
+    nothing = ChipCell(S2, 2012, store, cell.ledger.head(0))
+    assert all(one.ok for one in look_at_land_cover(write_land_cover(nothing), nothing, threads, 4).values())
+
+
+def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(store, cell, threads) -> None:
+    land_cover = write_land_cover(cell)
+    paths = {name: store.root / layout.landcover(S2, 2020, name) for name in SCENES}
+    table = pq.read_table(paths["S2A_A"])
+    share = pa.array([0.5, *table["tree_cover"].to_pylist()[1:]], pa.float32())
+    pq.write_table(table.set_column(1, table.schema.field(1), share), paths["S2A_A"])
+    pq.write_table(pq.read_table(paths["S2A_B"]).slice(0, 60), paths["S2A_B"])
+    paths["S2A_C"].unlink()
+    indexed_again = cell.ledger.assign(fingerprint="0" * 32)
+    found = look_at_land_cover(land_cover, cell, threads, 4)
+    (off,) = found["shares_sum_to_100_percent"].violations
+    assert off.startswith("S2A_A: land-cover shares do not sum to 100 %")
+    assert found["rows_of_chip_index"].violations == (
+        "S2A_B: the file holds 60 chips, the ledger says 64",
+        f"S2A_C: {paths['S2A_C']}: file not found",
+    )
+    stale = look_at_land_cover(land_cover, ChipCell(S2, 2020, store, indexed_again), threads, 4)["rows_of_chip_index"]
+    assert stale.violations[:3] == tuple(
+        f"scene {name} has no land cover of its chips as they are now" for name in SCENES
+    )
+    assert stale.numbers["scenes_not_looked_at"] == 3
+
+
+def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None:
+    land_cover = write_land_cover(cell)
+    assert land_cover_of_cells(merge_cells([cell], [land_cover], recipe)).ok
+    (said,) = land_cover_of_cells(merge_cells([cell], [], recipe)).violations
+    assert said.startswith(f"{S2}|2020: 3 of 3 scenes have no land cover of their chips as they are now")
+    ledger = cell.ledger.copy()
+    ledger.loc[1, "fingerprint"] = "0" * 32
+    found = land_cover_of_cells(merge_cells([ChipCell(S2, 2020, store, ledger)], [land_cover], recipe))
+    assert found.numbers == {"cells_with_chips": 1, "cells_without_land_cover": 1}
+    assert found.rows[0]["without_land_cover"] == 1
+
+
+def test_chips_whose_land_cover_differs_from_the_samples_are_told(store, cell) -> None:
+    land_cover = write_land_cover(cell)
+    shares = {"tree_cover": [0.4, 0.8, 0.0], "cropland": [0.4, 0.0, 0.8]}  # half, half, of what is covered
+    ledger = land_cover.ledger.assign(**shares, chips=[100, 100, 100])
+    cells = [LandCoverCell(S2, 2020, store, ledger)]
+    tiles = pd.DataFrame(0.0, index=range(2), columns=list(WORLDCOVER_CLASSES.values()))
+    tiles["Tree cover"], tiles["Cropland"], tiles["valid_share"] = [1.0, 0.2], [0.0, 0.8], [0.5, 1.0]
+    found = composition_of_sample(cells, tiles, 0.05)  # (0.5 + 0.2) / 1.5 of the sample's valid area is forest
+    assert found.ok
+    (row,) = found.rows
+    assert (row["chips"], row["sample"]) == (pytest.approx(50), pytest.approx(100 * 0.7 / 1.5))
+    (said,) = composition_of_sample(cells, tiles, 0.03).violations
+    assert said == f"{S2}: 50.0 % of its chips' area is Tree cover, and 46.7 % of the sampled tiles"
+    assert composition_of_sample([LandCoverCell(S2, 2020, store, ledger.head(0))], tiles, 0.03).ok
+    assert composition_of_sample(cells, tiles.head(0), 0.03).ok

@@ -16,16 +16,28 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.merge import merge, read_manifest
 from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
+from clay_assets.recipes import load_recipe
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
+from clay_assets.recipes.loader import ChipLandcover
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, ledger_of, write_cell
+from clay_assets_tests.chips.factories import (
+    FINGERPRINT,
+    L1,
+    L2,
+    S2,
+    chip_table,
+    ledger_of,
+    write_cell,
+    write_land_cover,
+)
 from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,8 +49,9 @@ OTHER = "0" * 32  # fingerprint of other inputs than those of the made scenes
 def join(store, recipe, threads):
     """Merge cells into the test's store."""
 
-    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4):
-        return merge(cells, store, recipe, executor, in_flight)
+    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4, land_cover=None):
+        found = [write_land_cover(cell) for cell in cells] if land_cover is None else land_cover
+        return merge(cells, found, store, recipe, executor, in_flight)
 
     return run
 
@@ -105,7 +118,8 @@ def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
     for dataset in (open_index(store.root / layout.MERGED), ds.dataset(store.root / layout.MERGED, format="parquet")):
         table = dataset.to_table()
         assert table.schema.equals(MERGED_SCHEMA)
-        assert table.sort_by("chipid").to_pylist() == expected.to_pylist()
+        found = table.sort_by("chipid").drop_columns(["landcover", "landcover_class"])
+        assert found.to_pylist() == expected.to_pylist()
 
 
 def test_chips_of_the_planet_by_platform_and_year(planet, store, recipe, threads, join):
@@ -297,7 +311,7 @@ def renamed(name):
             "columns are not those of a chip index",
         ),
         (lambda table: pa.concat_tables([table.slice(0, 63), table.slice(0, 1)]), "a chip id occurs twice"),
-        (lambda table: table.slice(0, 60), "index files hold 188 chips, their ledger 192"),
+        (lambda table: table.slice(0, 60), "holds 60 chips, its ledger says 64"),
         (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a chip id occurs twice"),
     ],
 )
@@ -407,3 +421,124 @@ def test_memory_does_not_grow_with_the_cell(tmp_path):
 
     small, large = measure("200000"), measure("1000000")
     assert large < small + 150e6
+
+
+# --- land cover -------------------------------------------------------------------------------------------------------
+
+
+def shares_of(store, cell, item_id):
+    return pq.read_table(store.root / layout.landcover(cell.platform, cell.year, item_id)).to_pandas()
+
+
+def test_land_cover_is_joined_to_its_chips(cells, store, join, recipe):
+    join(cells)
+    table = pq.read_table(part(store, S2, 2020), partitioning=None).to_pandas().set_index("chipid")
+    for item_id in ("S2A_A", "S2A_B", "S2A_C"):
+        shares = shares_of(store, cells[0], item_id).set_index("chipid")
+        found = table.loc[shares.index]
+        kept = shares["valid_share"] >= recipe.chip_landcover.min_valid_share
+        assert 0 < kept.sum() < len(kept)
+        assert found["landcover"].isna().tolist() == found["landcover_class"].isna().tolist() == (~kept).tolist()
+        percent = np.array([list(row.values()) for row in found["landcover"][kept]])
+        assert (percent.sum(axis=1) == 100).all()
+        truth = shares.loc[kept].drop(columns="valid_share").to_numpy(float)
+        assert np.abs(percent - 100 * truth).max() < 1
+        assert list(found["landcover"][kept].iloc[0]) == list(WORLDCOVER_FIELDS.values())
+        codes = np.array(list(WORLDCOVER_CLASSES))
+        assert (found["landcover_class"][kept].to_numpy(int) == codes[truth.argmax(axis=1)]).all()
+
+
+def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(cells, store, join, recipe):
+    join(cells)
+    land_cover = [write_land_cover(cell) for cell in cells]
+    assert join(cells, land_cover=land_cover).written == 0
+    ledger = land_cover[0].ledger.copy()
+    ledger.loc[1, ["outcome", "fingerprint", "error"]] = ["failed", "", "S2A_B: a file is damaged"]
+    changed = LandCoverCell(S2, 2020, store, ledger)
+    again = join(cells, land_cover=[changed, *land_cover[1:]])
+    assert (again.written, again.without_land_cover) == (1, [])
+    table = pq.read_table(part(store, S2, 2020), partitioning=None)
+    assert table.filter(pc.field("item_id") == "S2A_B")["landcover"].null_count == 64  # set aside: the ledger says why
+    assert table.filter(pc.field("item_id") == "S2A_A")["landcover"].null_count < 64
+    stricter = recipe.model_copy(update={"chip_landcover": ChipLandcover(min_valid_share=0.4)})
+    assert join(cells, land_cover=land_cover, recipe=stricter).written == 3
+    assert pq.read_table(part(store, S2, 2020), partitioning=None)["landcover"].null_count == 3 * 12
+
+
+def test_a_cell_without_current_land_cover_keeps_its_old_part(cells, store, join):
+    first = join(cells)
+    before = state(store)
+    changed = made_anew(store, cells[0])
+    land_cover = [write_land_cover(cell) for cell in cells]  # of the chips as they were, for the first of them
+    again = join([changed, *cells[1:]], land_cover=land_cover)
+    assert (again.written, again.without_land_cover) == (0, [f"{S2}|2020"])
+    assert again.parts == first.parts
+    assert state(store) == before
+    # None at all is the same, and so is a cell that never had any, which has no part.
+    assert join([changed, *cells[1:]], land_cover=land_cover[1:]).parts == first.parts
+    new = write_cell(store, load_recipe(), L1, 2020, ["LC08_NEW"])
+    again = join([*cells, new], land_cover=land_cover)
+    assert (again.parts, again.without_land_cover) == (first.parts, [f"{L1}|2020"])
+    assert not part(store, L1, 2020).exists()
+    assert join([changed, *cells[1:], new]).rows == first.rows + 64  # once they have
+
+
+def test_without_any_land_cover_there_is_nothing_to_merge(cells, store, join):
+    with pytest.raises(InputError, match=r"no chip has land cover yet\. Materialise chip_landcover of these .*\|2020"):
+        join(cells, land_cover=[])
+    assert state(store) == {}
+
+
+def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells, store, join):
+    join(cells)
+    document = manifest(store)
+    store.write(layout.MANIFEST, json.dumps({**document, "version": 2}).encode())
+    before = state(store)
+    land_cover = [write_land_cover(cell) for cell in cells]
+    with pytest.raises(InputError, match=rf"merged without land cover, and 1 of its cells.*first.*{S2}\|2020"):
+        join(cells, land_cover=land_cover[1:])
+    assert state(store) == before
+    assert join(cells, land_cover=land_cover).rows == 320 + 64
+    assert manifest(store)["version"] > 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.slice(0, 60), "its chips are not those of the chip index"),
+        (lambda table: table.take([1, 0, *range(2, 64)]), "its chips are not those of the chip index"),
+        (replace("tree_cover", 0.999), "land-cover shares do not sum to 100 %"),
+        (replace("tree_cover", None), "land-cover shares do not sum to 100 %"),
+        (replace("tree_cover", float("nan")), "land-cover shares do not sum to 100 %"),
+        (replace("valid_share", 1.5), "disagree with valid_share"),
+        (replace("valid_share", 0.0), "disagree with valid_share"),
+        (lambda table: table.drop_columns(["mangroves"]), "columns are not those of land cover"),
+    ],
+)
+def test_invalid_land_cover_is_refused_and_the_old_part_stays(cells, store, join, change, said):
+    join(cells)
+    before = state(store)
+    land_cover = [write_land_cover(cell) for cell in cells]
+    key = layout.landcover(S2, 2020, "S2A_B")
+    store.write(key, encode_arrow(change(pq.read_table(store.root / key)), {"fingerprint": OTHER}))
+    ledger = land_cover[0].ledger.copy()
+    ledger.loc[ledger["item_id"] == "S2A_B", "fingerprint"] = OTHER
+    with pytest.raises(InputError, match=said) as caught:
+        join(cells, land_cover=[LandCoverCell(S2, 2020, store, ledger), *land_cover[1:]])
+    assert "S2A_B.parquet" in str(caught.value)
+    assert "materialise chip_landcover again" in str(caught.value)
+    assert state(store) == before
+
+
+def test_land_cover_that_is_gone_or_of_a_run_without_ledger_is_not_merged(cells, store, join):
+    land_cover = [write_land_cover(cell) for cell in cells]
+    path = store.root / layout.landcover(S2, 2020, "S2A_B")
+    content = path.read_bytes()
+    store.write(layout.landcover(S2, 2020, "S2A_B"), encode_arrow(pq.read_table(path), {"fingerprint": OTHER}))
+    with pytest.raises(InputError, match=r"S2A_B\.parquet: changed after its ledger.*chip_landcover again"):
+        join(cells, land_cover=land_cover)
+    path.unlink()
+    with pytest.raises(InputError, match=r"S2A_B\.parquet: cannot be read.*Materialise chip_landcover again"):
+        join(cells, land_cover=land_cover)
+    path.write_bytes(content)
+    assert join(cells, land_cover=land_cover).rows == 320 + 64

@@ -16,9 +16,11 @@ import pytest
 
 from clay_assets.chips import indexing
 from clay_assets.chips.cells import FAILED, ChipCell, stored_cells
-from clay_assets.chips.index import MERGED_SCHEMA, open_index
+from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
+from clay_assets.chips.landcover import measure_land_cover, open_worldcover
 from clay_assets.chips.merge import Merged, merge, read_manifest
+from clay_assets.errors import InputError
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.recipes import Recipe, load_recipe
@@ -26,6 +28,7 @@ from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.landcover.rasters import plain, write_cell
 
 ARCHIVE = Path(__file__).with_name("storage_0_1.zip")
 WRITTEN_AT = "/tmp/cmp/demo/storage"  # where the storage lay; derived images have hrefs below it
@@ -65,9 +68,17 @@ def index(store: LocalStore, recipe: Recipe, platform: str, year: int) -> ChipCe
         return index_scenes(platform, year, items_of(store, platform, year), store, recipe, pool, 4)
 
 
-def merge_all(store: LocalStore, recipe: Recipe) -> Merged:
+def merge_all(store: LocalStore, recipe: Recipe, *, land_cover: bool = True) -> Merged:
+    cells, folder = stored_cells(store), store.root.parent / "worldcover"
+    folder.mkdir(exist_ok=True)
+    write_cell(folder, "N00E006", plain(10))
     with ThreadPoolExecutor(2) as pool:
-        return merge(stored_cells(store), store, recipe, pool, 4)
+        worldcover = open_worldcover(str(folder))
+        found = [
+            measure_land_cover(cell, items_of(store, cell.platform, cell.year), worldcover, store, recipe, pool, 4)
+            for cell in cells
+        ]
+        return merge(cells, found if land_cover else [], store, recipe, pool, 4)
 
 
 def contents(store: LocalStore, folder: str) -> dict[str, bytes]:
@@ -113,10 +124,21 @@ def test_its_merged_index_is_replaced(store: LocalStore, recipe: Recipe) -> None
     new = open_index(store.root / layout.MERGED).to_table()
     assert new.schema.equals(MERGED_SCHEMA)
     assert new.column("year").to_pylist() == [row["datetime"].year for row in new.to_pylist()]
-    values = new.drop_columns("year").to_pylist()
+    values = new.drop_columns(["year", "landcover", "landcover_class"]).to_pylist()
     assert sorted(values, key=lambda row: row["chipid"]) == sorted(old, key=lambda row: row["chipid"])
     assert read_manifest(store) == merged.parts
     assert merge_all(store, recipe).written == 0
+
+
+def test_its_merged_index_stays_until_its_chips_have_land_cover(store: LocalStore, recipe: Recipe) -> None:
+    before = contents(store, layout.MERGED)
+    with pytest.raises(
+        InputError, match=r"merged without land cover.*Materialise chip_landcover .* first.*modis\|2023, naip\|2021"
+    ):
+        merge_all(store, recipe, land_cover=False)
+    assert contents(store, layout.MERGED) == before
+    table = open_index(store.root / layout.MERGED).to_table()
+    assert table.schema.equals(CHIP_SCHEMA)
 
 
 def test_its_files_stay_until_the_new_manifest_is_written(

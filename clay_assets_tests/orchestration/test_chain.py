@@ -169,7 +169,7 @@ def test_materialisations_show_rows_columns_address_recipe_and_a_picture(built: 
     check_metadata(built, asset, None)
 
 
-@pytest.mark.parametrize("asset", ["scene_picks", "scene_imagery", "chip_index"])
+@pytest.mark.parametrize("asset", ["scene_picks", "scene_imagery", "chip_index", "chip_landcover"])
 def test_materialisations_of_cells_show_the_same(built: Chain, asset: str) -> None:
     check_metadata(built, asset, "sentinel-2-l2a|2020")
 
@@ -214,7 +214,7 @@ def test_a_cell_without_anything_to_do_succeeds_with_empty_valid_tables(
         store.delete([key])
     assert chain.metadata("scene_picks", "landsat-c2l1|2012")["nothing_to_do"] is True
     assert chain.metadata("chip_index", "landsat-c2l1|2012")["chips"] == 0
-    for key in (layout.request_ledger, layout.imagery_ledger, layout.chip_ledger):
+    for key in (layout.request_ledger, layout.imagery_ledger, layout.chip_ledger, layout.landcover_ledger):
         store.delete([key("landsat-c2l1", 2012)])
 
 
@@ -224,7 +224,17 @@ def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..
     source, target = built.clay.store(), chain.clay.store()
     wanted = "landsat-c2l2-sr/2020"
     for key, content in files(built).items():
-        if key.startswith((f"chips/chip_index/{wanted}/", f"chips/ledger/{wanted}.")):
+        if key.startswith(
+            tuple(
+                f"chips/{name}/{wanted}{end}"
+                for name, end in (
+                    ("chip_index", "/"),
+                    ("ledger", "."),
+                    ("chip_landcover", "/"),
+                    ("landcover_ledger", "."),
+                )
+            )
+        ):
             target.write(key, content)
     assert chain.run("merge").success
     assert (

@@ -35,14 +35,15 @@ HARD = {
     "worldcover_stats": {"class_shares_sum_to_1"},
     "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested", "some_candidate_passes"},
     "chip_index": {"chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"},
-    "merged_index": {"rows_of_chip_indexes", "chip_ids_unique"},
+    "chip_landcover": {"shares_sum_to_100_percent", "rows_of_chip_index"},
+    "merged_index": {"rows_of_chip_indexes", "chip_ids_unique", "land_cover_of_cells"},
 }
 SOFT = {
     "mgrs_sample": {"rules_have_their_count"},
     "scene_imagery": {"imagery_of_picks"},
-    "merged_index": {"up_to_date"},
+    "merged_index": {"up_to_date", "composition_of_sample"},
 }
-OF_CELLS = {"scene_picks", "scene_imagery", "chip_index"}
+OF_CELLS = {"scene_picks", "scene_imagery", "chip_index", "chip_landcover"}
 Evaluations = dict[str, AssetCheckEvaluation]
 
 
@@ -201,6 +202,21 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
         ),
         ("chip_index", layout.chip_ledger(KEY, YEAR), None, dict.fromkeys(HARD["chip_index"], "file not found")),
         (
+            "chip_landcover",
+            layout.landcover_ledger(KEY, YEAR),
+            lambda table: with_value(table, "chips_fingerprint", "0" * 32),
+            {"rows_of_chip_index": "has no land cover of its chips as they are now"},
+        ),
+        (
+            "merged_index",
+            layout.landcover_ledger(KEY, YEAR),
+            None,
+            {
+                "up_to_date": f"{CELL}: its chip index is not in the merged index as it is now",
+                "land_cover_of_cells": f"{CELL}: ",
+            },
+        ),
+        (
             "merged_index",
             layout.merged_part(KEY, YEAR),
             lambda table: pa.concat_tables([table, table.slice(3, 1)]),
@@ -209,7 +225,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
         (
             "merged_index",
             layout.chip_ledger(KEY, YEAR),
-            lambda table: table.slice(1),
+            lambda table: with_value(table, "chips", 1),
             {"up_to_date": f"{CELL}: its chip index is not in the merged index as it is now"},
         ),
     ],

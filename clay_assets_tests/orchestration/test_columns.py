@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.columns import CHIP_INDEX, CHIP_LEDGER, MERGED_INDEX
+from clay_assets.chips.columns import CHIP_INDEX, CHIP_LANDCOVER, CHIP_LEDGER, LANDCOVER_LEDGER, MERGED_INDEX
 from clay_assets.definitions import defs
 from clay_assets.landcover.columns import MGRS_GRID, WORLDCOVER_STATS
 from clay_assets.orchestration.metadata import COLUMN_SCHEMA, OUR_COLUMN_SCHEMA
@@ -38,19 +38,26 @@ ASSETS = {
     "scene_picks": ITEMS,
     "scene_imagery": ITEMS,
     "chip_index": CHIP_INDEX,
+    "chip_landcover": CHIP_LANDCOVER,
     "merged_index": MERGED_INDEX,
 }
-LEDGERS = {"scene_picks": REQUEST_LEDGER, "scene_imagery": IMAGERY_LEDGER, "chip_index": CHIP_LEDGER}
+LEDGERS = {
+    "scene_picks": REQUEST_LEDGER,
+    "scene_imagery": IMAGERY_LEDGER,
+    "chip_index": CHIP_LEDGER,
+    "chip_landcover": LANDCOVER_LEDGER,
+}
 # Folder and name of a file, or folder of files → the columns; besides the assets' own.
 BESIDE = {
     "scenes/ledger": REQUEST_LEDGER,
     "scenes/imagery_ledger": IMAGERY_LEDGER,
     "scenes/search_results": ITEMS,
     "chips/ledger": CHIP_LEDGER,
+    "chips/landcover_ledger": LANDCOVER_LEDGER,
 }
 PARTITIONS = {
     "scene_requests": "sentinel-2-l2a",
-    **dict.fromkeys(("scene_picks", "scene_imagery", "chip_index"), "sentinel-2-l2a|2020"),
+    **dict.fromkeys(("scene_picks", "scene_imagery", "chip_index", "chip_landcover"), "sentinel-2-l2a|2020"),
 }
 
 
@@ -150,7 +157,8 @@ def test_materialisations_describe_the_columns_that_were_written(built: Chain, a
     }
     assert {column.name for column in ASSETS[asset].always} <= {column.name for column in found.columns}
     types = {column.name: column.type for column in found.columns}
-    assert types["bbox"] == "struct(xmin, ymin, xmax, ymax)"
+    if asset != "chip_landcover":  # the one without geometry
+        assert types["bbox"] == "struct(xmin, ymin, xmax, ymax)"
     if asset == "merged_index":
         assert (types["platform"], types["gsd"], types["datetime"]) == ("string", "float32", "timestamp[ms, UTC]")
 

@@ -20,6 +20,8 @@ from rasterio.windows import Window
 
 from clay_assets.chips import contact_sheet, pictures
 from clay_assets.chips.cells import ChipCell
+from clay_assets.chips.split_map import COLOURS, split_map
+from clay_assets.chips.splits import SPLITS, SplitPlan
 from clay_assets.errors import InputError
 from clay_assets.landcover.pictures import land_cover_map
 from clay_assets.orchestration.metadata import PICTURE_BYTES, picture
@@ -32,6 +34,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets_tests.chain import Chain
+from clay_assets_tests.chips.made_world import land_cover
 
 CLASSES = list(style.CLASS_COLOURS)
 WHOLE = 255
@@ -99,6 +102,27 @@ def test_colours_of_different_things_can_be_told_apart() -> None:
     rules = samples.rule_colours({"core": "Built-up", "all": "Built-up", "trees": "Tree cover"})
     assert rules["core"] == style.CLASS_COLOURS["Built-up"] != rules["all"]
     assert rules["trees"] == style.CLASS_COLOURS["Tree cover"]
+
+
+def test_bars_of_land_cover_are_as_long_as_their_shares() -> None:
+    world, chips = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    world[CLASSES.index("Cropland")], world[CLASSES.index("Tree cover")] = 0.75, 0.25
+    chips[CLASSES.index("Cropland")] = 0.25  # and no land cover under the rest
+    nothing = np.zeros(len(CLASSES))
+    drawn = pictures.composition_picture({"world": world, "chips": chips, "none": nothing}, "land cover")
+    colours = style.CLASS_COLOURS
+    crops, trees = (where(drawn, colours[name]) for name in ("Cropland", "Tree cover"))
+    tall = drawn_rows(crops)
+    # Both bars are as high, so areas are as shares; numbers stand on them, and legends beside them.
+    assert crops[:tall].sum() / trees[:tall].sum() == pytest.approx((0.75 + 0.25) / 0.25, rel=0.1)
+    assert not where(drawn, colours["Mangroves"]).any()  # what nobody has is not in the legend either
+    assert len(drawn) <= style.MOST_BYTES
+    assert len(pixels(pictures.composition_picture({"none": nothing}, "land cover"))) < len(pixels(drawn))
+
+
+def drawn_rows(mask: NDArray[np.bool_]) -> int:
+    """The first row below what is drawn of wide bars: legends are narrow."""
+    return int(np.flatnonzero(mask.sum(axis=1) > 40).max()) + 1
 
 
 def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None:
@@ -400,3 +424,20 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
     assert "no longer among the items" in absent.note
     with pytest.raises(InputError, match="cannot be read"):  # our own files are not the source's
         contact_sheet.read_sheet(ChipCell("modis", 2020, chosen.store, chosen.ledger), scenes, seed, 256)
+
+
+def test_the_map_of_splits_shows_every_block_and_its_share() -> None:
+    plan = SplitPlan.of(load_recipe(), land_cover(step=4))
+    drawn = split_map(plan, "splits")
+    assert len(drawn) <= style.MOST_BYTES
+    assert pixels(drawn).shape[1] == style.WIDTH
+    top, bottom = slice(maps.TOP + 5, maps.TOP + maps.HEIGHT - 5), slice(maps.TOP + maps.HEIGHT + 25, None)
+    west, south, east, north = plan.grid.bounds().T
+    degrees = (east - west) * (np.minimum(north, 85) - np.maximum(south, -90)).clip(0)
+    inside = {name: where(drawn, colour)[top].sum() for name, colour in COLOURS.items()}
+    for code, name in enumerate(SPLITS):
+        share = degrees[plan.codes == code].sum() / degrees.sum()
+        assert inside[name] / sum(inside.values()) == pytest.approx(share, abs=0.04), name  # coasts are drawn above
+        assert where(drawn, COLOURS[name])[bottom].sum() > 50, name  # its patch in the legend
+    nearest = min(np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) for a, b in combinations(COLOURS.values(), 2))
+    assert nearest > 0.2

@@ -292,3 +292,62 @@ def test_values_that_could_only_fail_later_are_refused(tmp_path: Path, old: str,
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(said)):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["clay_v1", "clay_v0_1"])
+def test_choices_for_the_splits(name: str) -> None:
+    splits = load_recipe(name).splits
+    assert splits.shares == {"train": 90, "validate": 5, "test": 5}
+    assert (splits.distance_km, splits.block_km) == (5, 800)
+    assert [region.name for region in splits.regions] == ["conus", "new_zealand"]
+    west, south, east, north = (
+        pick(corner[axis] for region in splits.regions[:1] for corner in region.outline)
+        for pick, axis in ((min, 0), (min, 1), (max, 0), (max, 1))
+    )
+    assert (-125 < west < -124, 24 < south < 26, -67 < east < -66, north == 49) == (True,) * 4
+
+
+REGION = "[[splits.regions]]\nname = 'here'\nblock_km = 400\noutline = [[0, 0], [9, 0], [9, 9]]\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("shares = { train = 80, validate = 5, test = 5 }", "splits, shares: .*sum to 90, not to 100 percent"),
+        ("shares = { train = 90, validate = 10 }", "splits, shares: test is missing; say 0 for a split"),
+        ("shares = { train = 0, validate = 50, test = 50 }", "splits, shares: train is 0; "),
+        ("shares = { train = 110, validate = -5, test = -5 }", "splits, shares, train: .*less than or equal to 100"),
+        ("shares = { train = nan, validate = 5, test = 5 }", "splits, shares"),
+        (
+            "shares = { train = 90, validate = 5, dev = 5 }",
+            "splits, shares: dev: no such split; there are train, ",
+        ),
+        (
+            "block_km = 120",
+            r"block_km 120 is not larger than a MODIS chip \(128 km\) and distance_km \(5 km\) together",
+        ),
+        ("block_km = 131\ndistance_km = 3", "block_km 131 is not larger than a MODIS chip"),
+        ("block_km = 500\ndistance_km = 600", "Make the blocks larger"),
+        ("block_km = 9000", "blocks are too large to be three on Earth"),
+        ("block_km = -1", "splits, block_km: .*greater than 0"),
+        ("block_km = inf", "splits, block_km: .*finite"),
+        ("distance_km = -1", "splits, distance_km: .*greater than or equal to 0"),
+        ("distance_km = nan", "splits, distance_km"),
+        ("blocks = 500", "splits, blocks: no such field; check the spelling"),
+        (REGION.replace("400", "300"), "region here: block_km 300 is not a whole part of 800; take 800 / 2, / 3"),
+        (REGION.replace("400", "100"), "region here, block_km 100 is not larger than a MODIS chip"),
+        (REGION.replace("400", "1600"), "region here: block_km 1600 is not a whole part of 800"),
+        (REGION + REGION, "region here occurs twice"),
+        (REGION.replace("[9, 9]", "[9, 99]"), r"\[9.0, 99.0\] is not a longitude"),
+        (REGION.replace(", [9, 9]", ""), "splits, regions, 0, outline"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused_when_the_recipe_is_loaded(recipe_file: Path, table: str, said: str) -> None:
+    recipe_file.write_text(f"{SMALL}\n[splits]\n{table}\n")
+    with pytest.raises(InputError, match=said):
+        load_recipe(recipe_file)
+
+
+def test_splits_may_have_no_test_and_no_distance(recipe_file: Path) -> None:
+    recipe_file.write_text(f"{SMALL}\n[splits]\nshares = {{ train = 95, validate = 5, test = 0 }}\ndistance_km = 0\n")
+    assert load_recipe(recipe_file).splits.shares["test"] == 0

@@ -93,6 +93,8 @@ class Made:
         rows = [(name, "indexed", count) for name, count in chips.items()] + [(name, "failed", 0) for name in failed]
         frame = pd.DataFrame(rows, columns=["item_id", "outcome", "chips"])
         self.store.write(layout.chip_ledger(platform, year), encode(frame, {}))
+        measured = frame.assign(outcome=frame["outcome"].replace("indexed", "measured"))
+        self.store.write(layout.landcover_ledger(platform, year), encode(measured, {}))
 
     def merge(self, rows: Mapping[tuple[str, int], int]) -> None:
         """Write the manifest of a merged index: platform and year → chips."""

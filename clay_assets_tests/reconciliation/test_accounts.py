@@ -22,6 +22,7 @@ def test_nothing_is_made(made: Made) -> None:
         "requests": (40, None, 0),
         "scenes": (40, None, 0),
         "chips": (900, None, 0),
+        "land cover": (None, None, 0),
         "bytes to read": (None, None, None),
         "bytes to copy": (None, None, 0),
     }
@@ -39,6 +40,7 @@ def test_requests_alone_tell_the_plan(made: Made) -> None:
         "requests": (None, 24, 0),
         "scenes": (None, 24, 0),
         "chips": (None, 24 * 42 * 42, 0),
+        "land cover": (None, 24 * 42 * 42, 0),
         "bytes to read": (None, 24 * 5490 * 5490, None),
         "bytes to copy": (None, 0, 0),
     }
@@ -48,6 +50,7 @@ def test_requests_alone_tell_the_plan(made: Made) -> None:
         "requests": (None, 3, 0),
         "scenes": (None, 3, 0),
         "chips": (None, 3 * 82 * 112, 0),
+        "land cover": (None, 3 * 82 * 112, 0),
         "bytes to read": (None, 3 * 21200 * 28900 * 2 * 4, None),
         "bytes to copy": (None, 0, 0),
     }
@@ -87,6 +90,7 @@ def test_all_is_done(done: Made) -> None:
         "requests": (None, 24, 24),
         "scenes": (None, 24, 4),  # requests share scenes, or get none
         "chips": (None, 24 * 1764, 3000),
+        "land cover": (None, 24 * 1764, 3000),
         "bytes to read": (None, 24 * 5490 * 5490, None),
         "bytes to copy": (None, 0, 3200),
     }
@@ -105,6 +109,7 @@ def test_all_is_done(done: Made) -> None:
             layout.chip_ledger(S2, 2021),
             ["2 of 4 picked scenes are indexed", "3,000 of 1,500 chips are in the merged index"],
         ),
+        (layout.landcover_ledger(S2, 2021), ["land cover of 1,500 of 3,000 chips was looked up"]),
         (layout.MANIFEST, ["0 of 3,000 chips are in the merged index"]),
         (layout.imagery_ledger(S2, 2021), []),  # what it holds was indexed
     ],
@@ -214,7 +219,7 @@ def test_the_plan_of_clay_v1_is_the_published_one(tmp_path: Path) -> None:
 def test_the_table_for_people(done: Made) -> None:
     done.change(published="\n[published.sentinel-2-l2a]\nlocations = 2728\nchips = 18683945\n")
     rows = {(row["platform"], row["quantity"]): row for row in records(list(done.accounts().values()))}
-    assert len(rows) == 6 * len(PLATFORMS)
+    assert len(rows) == 7 * len(PLATFORMS)
 
     def shown(quantity: str, platform: str = S2) -> list[str]:
         return [rows[platform, quantity][column] for column in ("published", "planned", "present")]

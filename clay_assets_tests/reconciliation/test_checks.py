@@ -19,7 +19,14 @@ from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chain import Chain
 
 KEY = "sentinel-2-l2a"
-TOLD = ("scenes/scene_requests/", "scenes/ledger/", "scenes/imagery_ledger/", "chips/ledger/", layout.MANIFEST)
+TOLD = (
+    "scenes/scene_requests/",
+    "scenes/ledger/",
+    "scenes/imagery_ledger/",
+    "chips/ledger/",
+    "chips/landcover_ledger/",
+    layout.MANIFEST,
+)
 
 
 def tables(chain: Chain, folder: str) -> pd.DataFrame:
@@ -124,7 +131,8 @@ def test_a_merged_index_of_before_is_told(built: Chain, accounts: dict[str, Acco
     store.write(key, ledger.to_parquet())
     merged = accounts[KEY].merged
     assert disagreements(reconcile(store, built.clay.recipe()), 0.1) == [
-        f"{KEY}: {merged:,} of {merged + 5:,} chips are in the merged index"
+        f"{KEY}: land cover of {merged:,} of {merged + 5:,} chips was looked up",
+        f"{KEY}: {merged:,} of {merged + 5:,} chips are in the merged index",
     ]
 
 

@@ -119,9 +119,9 @@ def test_everything_is_stopped_until_it_is_turned_on(defs: dg.Definitions) -> No
 
 def test_what_is_missing_is_asked_for_newest_year_first(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     requests_of(instance, "modis", "naip")
-    made(instance, "chip_index", cell("modis", 2022))
-    run_of(instance, "modis|2021", ["chip_index"], dg.DagsterRunStatus.STARTED)
-    run_of(instance, "naip|2022", ["chip_index"], dg.DagsterRunStatus.FAILURE)  # failed, so it is missing
+    made(instance, "chip_landcover", cell("modis", 2022))
+    run_of(instance, "modis|2021", ["chip_landcover"], dg.DagsterRunStatus.STARTED)
+    run_of(instance, "naip|2022", ["chip_landcover"], dg.DagsterRunStatus.FAILURE)  # failed, so it is missing
     asked, why = tick(automation.fill_missing_cells, defs, instance, FIRST_OF_DECEMBER)
     assert why is None
     modis = set(range(2018, 2024)) - {2021, 2022}  # one in progress, one there
@@ -149,7 +149,7 @@ def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
     asked, _ = tick(automation.fill_missing_cells, defs, instance, FIRST_OF_DECEMBER)
     assert {request.partition_key.partition("|")[0] for request in asked if request.partition_key} == {"modis"}
     for year in range(2018, 2024):
-        made(instance, "chip_index", cell("modis", year))
+        made(instance, "chip_landcover", cell("modis", year))
     requests_of(instance, *sorted(set(automation.PLATFORMS) - {"modis"}), recipe_hash="of another recipe")
     asked, why = tick(automation.fill_missing_cells, defs, instance, FIRST_OF_DECEMBER)
     assert asked == []
@@ -158,7 +158,7 @@ def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
 
 def test_the_year_that_is_over_is_asked_for_again(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     requests_of(instance, *automation.PLATFORMS)
-    made(instance, "chip_index", cell("modis", 2023))  # made before the year was over
+    made(instance, "chip_landcover", cell("modis", 2023))  # made before the year was over
     asked, _ = tick(automation.new_year, defs, instance, datetime(2024, 1, 15, 4, tzinfo=UTC))
     assert [request.partition_key for request in asked] == [f"{key}|2023" for key in sorted(automation.PLATFORMS)]
     asked, _ = tick(automation.new_year, defs, instance, datetime(2025, 1, 15, 4, tzinfo=UTC))
@@ -219,6 +219,8 @@ def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
     requested = evaluator()
     assert requested() == 0  # nothing happened yet
     made(instance, "chip_index", cell("modis", 2022))
+    assert requested() == 0  # without land cover they cannot be merged
+    made(instance, "chip_landcover", cell("modis", 2022))
     assert evaluator()() == 1  # turned on only now: there are chips, and they were never merged
     assert requested() == 1  # though all other cells are missing
     assert requested() == 0
@@ -226,8 +228,8 @@ def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
     instance.report_runless_asset_event(dg.AssetMaterialization("merged_index"))
     assert requested() == 0
     assert evaluator()() == 0  # turned on only now: nothing to do
-    run = run_of(instance, "modis|2021", ["chip_index"], dg.DagsterRunStatus.STARTED)
-    made(instance, "chip_index", cell("naip", 2021))
+    run = run_of(instance, "modis|2021", ["chip_landcover"], dg.DagsterRunStatus.STARTED)
+    made(instance, "chip_landcover", cell("naip", 2021))
     assert requested() == 0  # a cell is in progress
     stored = instance.get_run_by_id(run)
     assert stored is not None

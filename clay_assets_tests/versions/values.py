@@ -122,10 +122,23 @@ def chips(store: Store) -> Values:
     return {"chipid": table["chipid"].tolist(), "datetime": table["datetime"].astype(str).tolist(), **plain, **places}
 
 
+def chip_land_cover(store: Store) -> Values:
+    found = []
+    for key in store.list(layout.folder_of("chip_landcover"), ".parquet"):
+        table = pq.read_table(io.BytesIO(store.read(key)))
+        plain = {
+            name: [None if v is None else round(v, 7) for v in table[name].to_pylist()]
+            for name in table.column_names[1:]
+        }
+        found.append({"chipid": table["chipid"].to_pylist(), **plain})
+    return stacked(found)
+
+
 def merged(store: Store) -> Values:
     found = []
     for key in store.list(layout.MERGED, ".parquet"):
-        table = pq.read_table(io.BytesIO(store.read(key)), columns=["chipid", "platform", "year"])
+        columns = ["chipid", "platform", "year", "landcover", "landcover_class"]
+        table = pq.read_table(io.BytesIO(store.read(key)), columns=columns).flatten()
         found.append({name: table[name].to_pylist() for name in table.column_names})
     return stacked(found)
 
@@ -141,6 +154,7 @@ VALUES: Mapping[str, Callable[[Store], Values]] = {
     "scene_picks": ledger("scenes/ledger", ["request_id", "outcome", "reason", "candidates", "item_id", "cloud_cover"]),
     "scene_imagery": imagery,
     "chip_index": chips,
+    "chip_landcover": chip_land_cover,
     "merged_index": merged,
 }
 

@@ -1,0 +1,242 @@
+"""Whether chips of different splits are too near to each other, whoever split them and by whatever rule.
+
+The splits of all chips are painted on one grid of 1 km² cells: the equal-area grid of EASE-Grid 2.0 (EPSG:6933), which
+reaches both poles and joins at ±180. Its cells are square at 30°, and narrower and taller beyond: 2 km at 64°, 8 km
+at 84°, where UTM and EPSG:3857 end, and more towards the poles. A cell counts as painted wherever a chip's bounding box
+touches it. Then every painted cell is grown by the distance; a cell of another split in there is a leak. So no pair of
+chips that is too near is missed, and chips that are apart by the distance and two cells are never said to be.
+
+Memory is that of the grid, one byte per cell (0.5 GB where chips cover the whole Earth), however many chips there are.
+Nothing here knows how splits are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import Geod, Transformer
+
+from clay_assets.errors import InputError
+from clay_assets.findings import Finding, make_finding
+
+PAINTED = ("train", "validate", "test")
+UNPAINTED = "buffer"
+
+Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
+_EARTH = Geod(ellps="WGS84")
+_E2 = _EARTH.es
+_E = np.sqrt(_E2)
+STANDARD_PARALLEL = np.radians(30.0)  # of EPSG:6933
+SCALE = float(np.cos(STANDARD_PARALLEL) / np.sqrt(1 - _E2 * np.sin(STANDARD_PARALLEL) ** 2))
+# On a sphere as small as the Earth is curved most strongly, nothing is farther apart than on WGS 84.
+SMALLEST_RADIUS = _EARTH.a * (1 - _E2) / 1000  # km, of a meridian at the equator
+SMALL = 256  # cells; larger chips are painted one by one, since there are few
+WINDOW = 64  # rows, and columns at least, that are looked at together
+
+
+def _authalic(latitude: Floats) -> Floats:
+    """Snyder, "Map projections: a working manual", USGS professional paper 1395, 1987, equation 3-12."""
+    sine = np.sin(np.radians(latitude))
+    return np.asarray((1 - _E2) * (sine / (1 - _E2 * sine**2) + np.arctanh(_E * sine) / _E))
+
+
+_AT_POLE = float(_authalic(np.array(POLE)))
+COLUMNS = round(2 * np.pi * _EARTH.a * SCALE / 1000)
+ROWS = round(_EARTH.a * _AT_POLE / SCALE / 1000)
+
+
+class _Window(NamedTuple):
+    """A part of the grid with all that may be too near to it around it."""
+
+    rows: slice  # of the part
+    columns: slice
+    low: int  # row and column at which the surroundings start; columns may lie beyond ±180
+    west: int
+    painted: NDArray[np.uint8]
+
+
+class Leaks:
+    """Looks for chips of different splits that are nearer than a distance. Add all chips, then ask for the finding.
+
+    Args:
+        distance_km: what chips of different splits must be apart; with 0, they may not share a cell.
+    """
+
+    def __init__(self, distance_km: float) -> None:
+        self.distance_km = distance_km
+        self._painted = np.zeros((ROWS, COLUMNS), np.uint8)  # what is never written takes no memory
+        self._in_use = np.zeros(ROWS, bool)  # rows with something painted
+        self._chips = dict.fromkeys((*PAINTED, UNPAINTED), 0)
+
+    def add(self, geometry: NDArray[Any], splits: NDArray[Any]) -> None:
+        """Paint chips.
+
+        Args:
+            geometry: chip polygons in EPSG:4326, in two parts where they cross ±180; (n,).
+            splits: of each, `train`, `validate`, `test` or `buffer`; (n,).
+
+        Raises:
+            InputError: a split has another name, or a chip no geometry.
+        """
+        names, counts = np.unique(np.asarray(splits, dtype=str), return_counts=True)
+        unknown = sorted({*names.tolist()} - {*self._chips})
+        if unknown:
+            raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(self._chips)}.")
+        if (shapely.is_missing(geometry) | shapely.is_empty(geometry)).any():
+            raise InputError("chips have no geometry. Materialise their chip_index again.")
+        for name, count in zip(names.tolist(), counts.tolist(), strict=True):
+            self._chips[name] += count
+            if name != UNPAINTED:
+                parts = shapely.bounds(_single(geometry[splits == name]))
+                self._paint(parts, np.uint8(1 << PAINTED.index(name)))
+
+    def finding(self) -> Finding:
+        """The leaks among all chips that were added.
+
+        Returns:
+            `{split}_chips`, `painted_km2` and `leaking_km2`; a violation names a place and both splits.
+        """
+        said: list[str] = []
+        leaking = 0
+        for window in self._windows():
+            for first, second in permutations(range(len(PAINTED)), 2):
+                cells = self._too_near(window, 1 << first, 1 << second)
+                count = int(np.count_nonzero(cells))
+                if not count:
+                    continue
+                leaking += count
+                row, column = np.argwhere(cells)[0]
+                latitude = self._edges[window.rows.start + row]
+                longitude = (window.columns.start + column) * TURN / COLUMNS - HALF_TURN
+                said.append(
+                    f"a {PAINTED[first]} chip at latitude {latitude:.2f}°, longitude {longitude:.2f}° is nearer than "
+                    f"{self.distance_km:g} km to a {PAINTED[second]} chip"
+                )
+        chips: dict[str, Any] = {f"{name}_chips": count for name, count in self._chips.items()}
+        painted = sum(int(np.count_nonzero(self._painted[row])) for row in np.flatnonzero(self._in_use))
+        return make_finding(said, violation_count=leaking, **chips, painted_km2=painted, leaking_km2=leaking)
+
+    @cached_property
+    def _edges(self) -> Floats:
+        """Latitudes between the rows, from pole to pole."""
+        y = (np.arange(1, ROWS) / ROWS * 2 - 1) * _EARTH.a * _AT_POLE / 2 / SCALE
+        _, latitude = Transformer.from_crs(6933, 4326, always_xy=True).transform(np.zeros_like(y), y)
+        return np.concatenate([[-POLE], latitude, [POLE]])
+
+    def _paint(self, bounds: Floats, bit: np.uint8) -> None:
+        west, south, east, north = bounds.T
+        corners = _column_at(west), _column_at(east), _row_at(south), _row_at(north)
+        # Scenes of one place have the same chips year after year, and small chips share a cell.
+        packed = np.unique(np.ravel_multi_index(corners, (COLUMNS, COLUMNS, ROWS, ROWS)))
+        left, right, low, high = np.unravel_index(packed, (COLUMNS, COLUMNS, ROWS, ROWS))
+        wide, tall = right - left + 1, high - low + 1
+        large = (wide * tall > SMALL) | (wide > SMALL)
+        begun = np.bincount(low, minlength=ROWS + 1) - np.bincount(high + 1, minlength=ROWS + 1)
+        self._in_use |= np.cumsum(begun)[:ROWS] > 0
+        for x, y, across, up in zip(left[large], low[large], wide[large], tall[large], strict=True):
+            self._painted[y : y + up, x : x + across] |= bit
+        flat = self._painted.reshape(-1)
+        first, shape = (low * COLUMNS + left)[~large], (tall * (SMALL + 1) + wide)[~large]
+        for one in np.unique(shape):
+            here = first[shape == one]
+            up, across = divmod(int(one), SMALL + 1)
+            for step in (y * COLUMNS + x for y in range(up) for x in range(across)):
+                flat[here + step] |= bit
+
+    def _windows(self) -> Iterator[_Window]:
+        """Parts of the grid around which more than one split is painted."""
+        reach = np.degrees(self.distance_km / SMALLEST_RADIUS)
+        for south in range(0, ROWS, WINDOW):
+            north = min(south + WINDOW, ROWS)
+            if not self._in_use[south:north].any():
+                continue
+            low = max(0, int(np.searchsorted(self._edges, self._edges[south] - reach)) - 1)
+            high = min(ROWS, int(np.searchsorted(self._edges, self._edges[north] + reach)) + 1)
+            core = np.bitwise_or.reduce(self._painted[south:north], axis=0)
+            aside = int(self._columns_within(np.array([low, high - 1]), np.array([low, high - 1])).max())
+            band = np.bitwise_or.reduce(self._painted[low:high], axis=0)
+            around = np.arange(-aside, COLUMNS + aside) % COLUMNS
+            near = np.sum([_spread((band[around] & 1 << n) > 0, aside) for n in range(len(PAINTED))], axis=0)
+            suspect = (core > 0) & (near[aside : aside + COLUMNS] > 1)
+            step = max(WINDOW, 4 * aside)
+            for west in range(0, COLUMNS, step):
+                east = min(west + step, COLUMNS)
+                if suspect[west:east].any():
+                    columns = np.arange(west - aside, east + aside) % COLUMNS
+                    painted = self._painted[low:high, columns]
+                    yield _Window(slice(south, north), slice(west, east), low, west - aside, painted)
+
+    def _too_near(self, window: _Window, first: int, second: int) -> Mask:
+        """Cells of the window's own part that one split has painted, and that are too near to another."""
+        aside, below = window.columns.start - window.west, window.rows.start - window.low
+        rows = window.rows.stop - window.rows.start
+        other = (window.painted & second) > 0
+        own = window.painted[below : below + rows, aside : window.painted.shape[1] - aside]
+        one = (own & first) > 0
+        if not one.any() or not other.any():
+            return np.zeros_like(one)
+        around = _spread(other, aside)
+        around = _spread(around.T, max(below, len(around) - below - rows)).T
+        suspect = one & around[below : below + rows, aside : around.shape[1] - aside]
+        for row in np.flatnonzero(suspect.any(axis=1)):
+            columns = self._columns_within(
+                np.full(len(other), window.rows.start + row), window.low + np.arange(len(other))
+            )
+            near = np.zeros(other.shape[1], bool)
+            for line in np.flatnonzero((columns >= 0) & other.any(axis=1)):
+                near |= _spread(other[line], int(columns[line]))
+            suspect[row] &= near[aside : len(near) - aside]
+        return suspect
+
+    def _columns_within(self, rows: Numbers, others: Numbers) -> Numbers:
+        """How many columns aside a cell of another row may be nearer than the distance; -1 where none is."""
+        high, low = np.maximum(rows, others), np.minimum(rows, others)
+        apart = np.radians(np.maximum(0, self._edges[high] - self._edges[low + 1])) * (rows != others)
+        half = np.sin(self.distance_km / SMALLEST_RADIUS / 2)
+        shrink = np.cos(np.radians(self._farthest[rows])) * np.cos(np.radians(self._farthest[others]))
+        left = half**2 - np.sin(apart / 2) ** 2
+        ratio = np.sqrt(np.maximum(left, 0) / np.maximum(shrink, np.finfo(float).tiny))
+        around = 2 * np.arcsin(np.minimum(ratio, 1)) / (2 * np.pi) * COLUMNS
+        columns = np.where(ratio >= 1, COLUMNS // 2, np.ceil(around)).astype(np.int64)
+        return np.where((left > 0) | (rows == others), np.minimum(columns, COLUMNS // 2), -1)
+
+    @cached_property
+    def _farthest(self) -> Floats:
+        """Of each row, the latitude that is farthest from the equator."""
+        return np.maximum(np.abs(self._edges[:-1]), np.abs(self._edges[1:]))
+
+
+def _single(geometry: NDArray[Any]) -> NDArray[Any]:
+    """Polygons, each by itself: those in two parts lie on both sides of ±180."""
+    several = shapely.get_num_geometries(geometry) > 1
+    if not several.any():
+        return geometry
+    return np.concatenate([geometry[~several], shapely.get_parts(geometry[several])])
+
+
+def _column_at(longitude: Floats) -> Numbers:
+    return np.clip(np.floor((longitude + HALF_TURN) / TURN * COLUMNS), 0, COLUMNS - 1).astype(np.int64)
+
+
+def _row_at(latitude: Floats) -> Numbers:
+    share = (_authalic(np.clip(latitude, -POLE, POLE)) / _AT_POLE + 1) / 2
+    return np.clip(np.floor(share * ROWS), 0, ROWS - 1).astype(np.int64)
+
+
+def _spread(mask: Mask, by: int) -> Mask:
+    """Where a mask is set within so many places along its last axis."""
+    count = mask.shape[-1]
+    summed = np.zeros((*mask.shape[:-1], count + 1), np.int32)
+    np.cumsum(mask, axis=-1, out=summed[..., 1:])
+    at = np.arange(count)
+    return np.asarray(summed[..., np.minimum(at + by + 1, count)] > summed[..., np.maximum(at - by, 0)])

@@ -1,0 +1,218 @@
+"""Blocks are drawn from land cover and the recipe alone, and chips of different splits are never too near."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from clay_assets.chips.leaks import Leaks
+from clay_assets.chips.splits import BUFFER, NO_LAND_COVER, SPLITS, BlockGrid, SplitPlan, shares_of_chips
+from clay_assets.errors import InputError
+from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.recipes.loader import Splits
+from clay_assets_tests.chips.made_world import CLASSES, land_cover, made_chips, nearest_km
+
+CONUS, NEW_ZEALAND = load_recipe().splits.regions
+
+
+def recipe_with(**splits: Any) -> Recipe:
+    """clay_v1 with other splits."""
+    recipe = load_recipe()
+    return recipe.model_copy(update={"splits": Splits.model_validate({**recipe.splits.model_dump(), **splits})})
+
+
+@pytest.fixture(scope="module")
+def stats() -> gpd.GeoDataFrame:
+    return land_cover()
+
+
+@pytest.fixture(scope="module")
+def many_borders(stats: gpd.GeoDataFrame) -> SplitPlan:
+    return SplitPlan.of(recipe_with(shares={"train": 40, "validate": 30, "test": 30}), stats)
+
+
+@pytest.fixture(scope="module")
+def plan(stats: gpd.GeoDataFrame) -> SplitPlan:
+    return SplitPlan.of(load_recipe(), stats)
+
+
+def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders: SplitPlan) -> None:
+    distance = 25
+    plan = replace(many_borders, distance_km=distance)
+    polygons, platforms, places = made_chips(150)
+    assert (shapely.get_num_geometries(polygons) > 1).sum() > 1  # across ±180
+    assert shapely.bounds(polygons)[:, 3].max() > 83
+    splits = plan.split_of(polygons)
+    for platform in {*platforms}:
+        assert {*splits[platforms == platform]} == {*SPLITS, BUFFER}, platform
+    together = {
+        name: np.concatenate([places[chip] for chip in np.flatnonzero(splits == name)]) for name in (*SPLITS, BUFFER)
+    }
+    for one, other in combinations(SPLITS, 2):
+        assert nearest_km(together[one], together[other]) >= distance
+    # The test can tell: chips in the buffer are nearer.
+    assert nearest_km(together["train"], together[BUFFER]) < 1
+    gate = Leaks(distance)
+    gate.add(polygons, splits)
+    assert gate.finding().ok, gate.finding().summary
+
+
+@pytest.mark.parametrize("distance", [0, 5, 60])
+def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(many_borders: SplitPlan, distance: float) -> None:
+    plan = replace(many_borders, distance_km=distance)
+    gate = Leaks(distance)
+    for seed in range(2):
+        polygons, _, _ = made_chips(100, seed)
+        gate.add(polygons, plan.split_of(polygons))
+    # A lattice of small chips up to the poles, close to every border.
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-180, 180, 0.5), np.arange(-89.9, 89.9, 0.31)))
+    lattice = shapely.box(x, y, x + 0.03, y + 0.03)
+    splits = plan.split_of(lattice)
+    assert {*splits} == {*SPLITS, BUFFER}
+    gate.add(lattice, splits)
+    assert gate.finding().ok, gate.finding().summary
+
+
+def test_a_chip_has_the_split_of_the_blocks_it_lies_in(plan: SplitPlan) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-179, 179, 3000), rng.uniform(-84, 84, 3000)
+    splits = plan.split_of(shapely.box(x, y, x + 0.02, y + 0.02))
+    here = np.array(SPLITS)[plan.codes[plan.grid.cells_at(x, y)]]
+    inside = splits != BUFFER
+    assert inside.mean() > 0.9
+    assert (splits == here)[inside].all()
+
+
+def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
+    polygons, _, _ = made_chips(60)
+    splits = plan.split_of(polygons)
+    order = np.random.default_rng(3).permutation(len(polygons))
+    assert (plan.split_of(polygons[order]) == splits[order]).all()
+    assert [plan.split_of(polygons[n : n + 1])[0] for n in range(0, len(polygons), 7)] == splits[::7].tolist()
+    again = SplitPlan.of(load_recipe(), stats.sample(frac=1, random_state=4))
+    assert again.parameters_hash == plan.parameters_hash
+    assert again.blocks == plan.blocks
+    sent = pickle.loads(pickle.dumps(plan))
+    assert (sent.split_of(polygons) == splits).all()
+    assert len(pickle.dumps(plan)) < 3_000_000
+
+
+def test_what_decides_is_in_the_hash_and_nothing_else(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
+    recipe = load_recipe()
+    other = {
+        "seed": recipe.model_copy(update={"seed": 43}),
+        "distance": recipe_with(distance_km=6),
+        "shares": recipe_with(shares={"train": 80, "validate": 10, "test": 10}),
+        "block": recipe_with(block_km=1000, regions=()),
+    }
+    hashes = {name: SplitPlan.of(changed, stats).parameters_hash for name, changed in other.items()}
+    assert len({*hashes.values(), plan.parameters_hash}) == len(hashes) + 1
+    without = recipe.model_copy(update={"platforms": {}, "description": "another", "published": {}})
+    assert SplitPlan.of(without, stats).parameters_hash == plan.parameters_hash
+
+
+def test_shares_of_land_and_land_cover_are_those_of_the_whole(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
+    land = Counter[str]()
+    for block in plan.blocks:
+        if block["stratum"] != NO_LAND_COVER:
+            land[block["split"]] += block["land_km2"]
+    for name, share in load_recipe().splits.shares.items():
+        assert 100 * land[name] / land.total() == pytest.approx(share, abs=2)
+    x, y = (stats.geometry.bounds[side].to_numpy() + 1 for side in ("minx", "miny"))
+    weight = stats["valid_share"].to_numpy() * np.cos(np.radians(y))
+    here = np.array(SPLITS)[plan.codes[plan.grid.cells_at(x, y)]]
+    shares = stats[CLASSES].to_numpy()
+    whole = np.average(shares, axis=0, weights=weight)
+    for name in SPLITS:
+        own = np.average(shares[here == name], axis=0, weights=weight[here == name])
+        assert np.abs(own - whole).max() < 0.03, name
+
+
+def test_every_region_has_blocks_of_each_split(plan: SplitPlan) -> None:
+    for region in (CONUS.name, NEW_ZEALAND.name):
+        splits = {block["split"] for block in plan.blocks if block["stratum"] == region and block["land_km2"]}
+        assert splits == {*SPLITS}, region
+    for region in (CONUS, NEW_ZEALAND):
+        west, south, east, north = shapely.Polygon(region.outline).bounds
+        x, y = np.meshgrid(np.arange(west, east, 0.1), np.arange(south, north, 0.1))
+        inside = shapely.contains_xy(shapely.Polygon(region.outline), x, y)
+        places = shapely.box(x[inside], y[inside], x[inside] + 0.002, y[inside] + 0.002)
+        assert {*plan.split_of(places)} == {*SPLITS, BUFFER}
+
+
+def test_a_world_of_few_tiles_has_regions_without_land_cover() -> None:
+    few = land_cover()
+    few = few[few.geometry.bounds["minx"].between(0, 60)].reset_index(drop=True)
+    plan = SplitPlan.of(load_recipe(), few)
+    conus = [block for block in plan.blocks if block["stratum"] == CONUS.name]
+    assert {block["split"] for block in conus} == {*SPLITS}
+    assert sum(block["land_km2"] for block in conus) == pytest.approx(8.1e6, rel=0.15)  # of the 48 states
+
+
+def test_blocks_are_of_one_size_everywhere_and_poles_are_whole() -> None:
+    grid = BlockGrid.of(Splits(block_km=500))
+    west, south, east, north = grid.bounds().T
+    areas = grid.areas()
+    assert areas.sum() == pytest.approx(510_065_600, rel=1e-4)
+    inner = (south > -84) & (north < 84)
+    assert np.abs(areas[inner] / 500**2 - 1).max() < 0.1
+    width = np.radians(east - west) * 6371 * np.cos(np.radians((south + north) / 2))
+    assert np.abs(width[inner] / 500 - 1).max() < 0.1
+    assert ((east - west)[(south == -90) | (north == 90)] == 360).all()
+
+
+def test_chips_at_the_poles_and_around_the_world(plan: SplitPlan) -> None:
+    cap = shapely.box(-180, 89, 180, 90)
+    ring = shapely.MultiPolygon([shapely.box(-180, 60, 0, 60.1), shapely.box(0, 60, 180, 60.1)])
+    at_pole = np.array(SPLITS)[plan.codes[-1]]
+    assert plan.split_of(np.array([cap, ring])).tolist() == [at_pole, BUFFER]
+    assert plan.split_of(np.array([], dtype=object)).tolist() == []
+
+
+def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
+    y = np.arange(-60, 70, 0.25)
+    both = shapely.multipolygons(
+        np.stack([shapely.box(179.99, y, 180, y + 0.01), shapely.box(-180, y, -179.99, y + 0.01)], axis=1)
+    )
+    east = shapely.box(-179.999, y, -179.99, y + 0.01)
+    splits, beside = plan.split_of(both), plan.split_of(east)
+    same = (splits != BUFFER) & (beside != BUFFER)
+    assert same.mean() > 0.5
+    assert (splits == beside)[same].all()
+
+
+def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
+    with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Materialise"):
+        plan.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
+    island = {"name": "island", "block_km": 400, "outline": [[0, 0], [1, 0], [1, 1]]}
+    with pytest.raises(InputError, match="region island: has 0 blocks with land, and one of each split is needed"):
+        SplitPlan.of(recipe_with(regions=[island]), stats)
+    with pytest.raises(InputError, match=r"no block with land is left for .*test; there are \d\. Make block_km"):
+        SplitPlan.of(recipe_with(regions=[]), stats.iloc[:1])
+
+
+def test_a_split_without_chips_is_a_violation() -> None:
+    counts = {"naip": {"train": 90, "validate": 5, "test": 5, BUFFER: 1}, "modis": {"train": 50, BUFFER: 50}}
+    finding = shares_of_chips(counts, load_recipe().splits)
+    assert finding.violations == (
+        "modis: no chip is validate, of 100",
+        "modis: no chip is test, of 100",
+    )
+    assert finding.rows[1] == {
+        "platform": "naip",
+        "chips": 101,
+        "train_percent": 90.0,
+        "validate_percent": 5.0,
+        "test_percent": 5.0,
+        "buffer_percent": 0.99,
+    }
+    empty = shares_of_chips({"linz": {}}, load_recipe().splits)
+    assert empty.ok
