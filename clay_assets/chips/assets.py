@@ -38,7 +38,8 @@ A_MONTH_OR_SO = timedelta(days=35)  # missing cells are requested once a month
 # `eager()` would never fire: most cells of the grid of platforms and years are never requested, so always missing.
 # Land cover is made last, of whatever chips there are; a cell whose chips alone are new cannot be merged yet.
 _LAND_COVER = dg.AssetSelection.assets("chip_landcover")
-_chips_changed = dg.AutomationCondition.any_deps_updated().allow(_LAND_COVER)
+_INPUTS = _LAND_COVER | dg.AssetSelection.assets("worldcover_stats")  # splits are drawn from the latter
+_chips_changed = dg.AutomationCondition.any_deps_updated().allow(_INPUTS)
 _never_merged = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
     ~dg.AutomationCondition.missing()
 ).allow(_LAND_COVER)
@@ -166,6 +167,7 @@ def chip_landcover(
     kinds={"duckdb"},
     columns=MERGED_INDEX,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=A_MONTH_OR_SO),
+    deps=["worldcover_stats"],
     ins={
         "chip_index": dg.AssetIn(key="chip_index", input_manager_key="chip_cells"),
         "chip_landcover": dg.AssetIn(key="chip_landcover", input_manager_key="land_cover_cells"),
@@ -178,20 +180,24 @@ def merged_index(
     chip_index: list[ChipCell],
     chip_landcover: list[LandCoverCell],
 ) -> dg.MaterializeResult[None]:
-    """All chips of all platforms and years: one row per chip, with its land cover, in spatial order.
+    """All chips of all platforms and years: one row per chip, with its land cover and split, in spatial order.
 
     One GeoParquet file per platform and year below `chips/merged_index/`, sorted along a Hilbert curve so that a query
-    by bounding box reads little, and a manifest of the parts. Only parts whose chip index or land cover changed are
-    rewritten. A platform and year whose chips have no current land cover keeps its old part.
+    by bounding box reads little, and a manifest of the parts. Only parts whose chip index, land cover or splits changed
+    are rewritten. A platform and year whose chips have no current land cover keeps its old part. Splits are drawn from
+    `worldcover_stats` and the recipe; the run fails if chips of different splits are nearer than the recipe allows.
     """
     from clay_assets.chips.index import MERGED_SCHEMA
     from clay_assets.chips.merge import merge
     from clay_assets.chips.pictures import composition_picture, index_map, scene_places
+    from clay_assets.chips.split_map import split_map
+    from clay_assets.chips.splits import SplitPlan
     from clay_assets.storage import layout
 
     store, recipe = clay.store(), clay.recipe()
+    plan = SplitPlan.of(recipe, clay.table("worldcover_stats"))
     with clay.executor() as (executor, in_flight), ProgressReporter(context.log, "partitions") as progress:
-        merged = merge(chip_index, chip_landcover, store, recipe, executor, in_flight, progress)
+        merged = merge(chip_index, chip_landcover, plan, store, recipe, executor, in_flight, progress)
     parts = [asdict(part) for part in merged.parts]
     uri = store.uri(layout.MERGED)
     return dg.MaterializeResult(
@@ -202,6 +208,8 @@ def merged_index(
                     _compositions(clay, chip_landcover), "Land cover of the world, the sample and the chips"
                 )
             ),
+            "splits": picture(split_map(plan, "Splits of the ground")),
+            "chips_by_split": table([{"platform": key, **counts} for key, counts in sorted(merged.splits.items())]),
             **table_metadata(MERGED_SCHEMA, merged.rows, uri, recipe, MERGED_INDEX.meanings),
             "partitions": len(parts),
             "partitions_written_now": merged.written,

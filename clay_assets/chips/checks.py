@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_HOUR = 3600
 MGRS_SAMPLE = "mgrs_sample"  # drawn by land cover
+WORLDCOVER_STATS = "worldcover_stats"  # that splits are drawn from
 
 
 @checks_of(
@@ -69,16 +70,20 @@ def chip_landcover(
     [
         Check("rows_of_chip_indexes", "Every part has the rows of its chip index, and is the file of the manifest."),
         Check("chip_ids_unique", "No chip id of a platform occurs twice."),
+        Check("splits_apart", "Chips of different splits are at least the recipe's distance apart."),
+        Check("shares_of_splits", "Every platform has chips of each split.", WARN),
     ],
 )
 def merged_index(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
-    """Look at the manifest, at the files' footers, and at what tells their chips apart."""
+    """Look at the manifest, at the files' footers, at what tells their chips apart, and at their splits."""
     from clay_assets.chips.audit import merged_ids_unique, rows_of_chip_indexes
+    from clay_assets.chips.split_audit import look_at_splits
 
     store = clay.store()
     return {
         "rows_of_chip_indexes": rows_of_chip_indexes(store, _cells(clay)),
         "chip_ids_unique": merged_ids_unique(store),
+        **look_at_splits(store, clay.recipe().splits),
     }
 
 
@@ -86,7 +91,7 @@ def merged_index(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> 
 @checks_of(
     "merged_index",
     [
-        Check("up_to_date", "No chip index or land cover has changed since it was merged.", WARN),
+        Check("up_to_date", "No chip index, land cover or split has changed since it was merged.", WARN),
         Check("land_cover_of_cells", "Every cell with chips has land cover of its chips as they are now."),
         Check(
             "composition_of_sample",
@@ -106,8 +111,8 @@ def merged_index_age(context: dg.AssetCheckExecutionContext, clay: ClayResource)
     made = {cell: _latest(instance, cell) for cell in stale_cells(store, now)}
     ages = {cell: round((at - merged_at) / SECONDS_PER_HOUR, 1) for cell, at in made.items() if at and merged_at}
     said = [
-        f"{cell}: its chip index is not in the merged index as it is now"
-        + (f", made {ages[cell]:g} h after it" if cell in ages else "")
+        f"{cell}: its chips, their land cover or their splits have changed since they were merged"
+        + (f", {ages[cell]:g} h later" if cell in ages else "")
         for cell in made
     ]
     rows = [{"cell": cell, "hours_after_the_merged_index": ages.get(cell, "unknown")} for cell in made]
@@ -121,9 +126,12 @@ def merged_index_age(context: dg.AssetCheckExecutionContext, clay: ClayResource)
 def _cells(clay: ClayResource) -> "list[MergeCell]":
     from clay_assets.chips.cells import stored_cells, stored_land_covers
     from clay_assets.chips.merge import merge_cells
+    from clay_assets.chips.splits import split_fingerprint
 
-    store = clay.store()
-    return merge_cells(stored_cells(store), stored_land_covers(store), clay.recipe())
+    store, recipe = clay.store(), clay.recipe()
+    drawn_from = clay.table(WORLDCOVER_STATS) if store.exists(layout.table(WORLDCOVER_STATS)) else None
+    splits = None if drawn_from is None else split_fingerprint(recipe, drawn_from)
+    return merge_cells(stored_cells(store), stored_land_covers(store), recipe, splits)
 
 
 def _composition_of_sample(clay: ClayResource, now: "list[MergeCell]") -> Finding:

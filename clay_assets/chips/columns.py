@@ -39,8 +39,14 @@ _LANDCOVER = (
         "WorldCover code of the class with the largest share, such as 10 for tree cover; null where `landcover` is",
     ),
 )
+_SPLIT = Column(
+    "split",
+    "string",
+    "`train`, `validate` or `test`, by blocks on the ground that are the same for all platforms and years; `buffer` "
+    "for a chip that lies across blocks of different splits, or too near to them",
+)
 MERGED_INDEX = Columns(
-    (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP, *_LANDCOVER)
+    (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP, *_LANDCOVER, _SPLIT)
 )
 CHIP_LANDCOVER = Columns(
     (

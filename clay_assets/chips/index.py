@@ -64,16 +64,18 @@ CHIP_SCHEMA = pa.schema(
 # Percent of a chip's valid land-cover area, and the WorldCover code of the largest share; null where there is none.
 LANDCOVER = pa.struct([(name, pa.uint8()) for name in WORLDCOVER_FIELDS.values()])
 LANDCOVER_FIELDS = [pa.field("landcover", LANDCOVER), pa.field("landcover_class", pa.uint8())]
-# The merged index has the year of acquisition too, by which readers find the files of a year, and land cover.
+SPLIT_FIELD = pa.field("split", pa.string())  # train, validate, test, or buffer between them
+# The merged index has the year of acquisition too, by which readers find the files of a year, land cover and split.
 MERGED_SCHEMA = pa.schema(
     [
         *CHIP_SCHEMA.insert(CHIP_SCHEMA.get_field_index("datetime"), pa.field("year", pa.int16())),
         *LANDCOVER_FIELDS,
+        SPLIT_FIELD,
     ]
 )
 # Columns of few values, which Parquet stores as dictionaries.
 DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y", "landcover_class"]
-DICTIONARIES += [f"landcover.{name}" for name in WORLDCOVER_FIELDS.values()]
+DICTIONARIES += ["split", *(f"landcover.{name}" for name in WORLDCOVER_FIELDS.values())]
 
 
 def index_scene(

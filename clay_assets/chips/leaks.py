@@ -12,12 +12,15 @@ Nothing here knows how splits are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 from pyproj import Geod, Transformer
@@ -27,6 +30,8 @@ from clay_assets.findings import Finding, make_finding
 
 PAINTED = ("train", "validate", "test")
 UNPAINTED = "buffer"
+KNOWN = (*PAINTED, UNPAINTED)
+NO_GEOMETRY = "chips have no geometry. Materialise their chip_index again."
 
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -42,6 +47,8 @@ SCALE = float(np.cos(STANDARD_PARALLEL) / np.sqrt(1 - _E2 * np.sin(STANDARD_PARA
 SMALLEST_RADIUS = _EARTH.a * (1 - _E2) / 1000  # km, of a meridian at the equator
 SMALL = 256  # cells; larger chips are painted one by one, since there are few
 WINDOW = 64  # rows, and columns at least, that are looked at together
+ROW_GROUPS = 16  # of a part, that are read together
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def _authalic(latitude: Floats) -> Floats:
@@ -76,7 +83,7 @@ class Leaks:
         self.distance_km = distance_km
         self._painted = np.zeros((ROWS, COLUMNS), np.uint8)  # what is never written takes no memory
         self._in_use = np.zeros(ROWS, bool)  # rows with something painted
-        self._chips = dict.fromkeys((*PAINTED, UNPAINTED), 0)
+        self._fresh = np.zeros(ROWS, bool)  # rows painted since they were last looked at
 
     def add(self, geometry: NDArray[Any], splits: NDArray[Any]) -> None:
         """Paint chips.
@@ -88,27 +95,60 @@ class Leaks:
         Raises:
             InputError: a split has another name, or a chip no geometry.
         """
-        names, counts = np.unique(np.asarray(splits, dtype=str), return_counts=True)
-        unknown = sorted({*names.tolist()} - {*self._chips})
-        if unknown:
-            raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(self._chips)}.")
-        if (shapely.is_missing(geometry) | shapely.is_empty(geometry)).any():
-            raise InputError("chips have no geometry. Materialise their chip_index again.")
-        for name, count in zip(names.tolist(), counts.tolist(), strict=True):
-            self._chips[name] += count
-            if name != UNPAINTED:
-                parts = shapely.bounds(_single(geometry[splits == name]))
-                self._paint(parts, np.uint8(1 << PAINTED.index(name)))
+        parts, chip = shapely.get_parts(geometry, return_index=True)
+        if len(np.unique(chip)) < len(geometry):
+            raise InputError(NO_GEOMETRY)
+        self.add_boxes(shapely.bounds(parts), np.asarray(splits, dtype=str)[chip])
 
-    def finding(self) -> Finding:
+    def add_rows(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Paint rows of the merged index.
+
+        Args:
+            rows: with `bbox` and `split`, and `geometry` if there is a chip across ±180.
+
+        Raises:
+            InputError: a split has another name, or a chip no place.
+        """
+        boxes = _boxes(rows["bbox"])
+        splits = rows["split"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
+        wide = boxes[:, 2] - boxes[:, 0] > HALF_TURN
+        self.add_boxes(boxes[~wide], splits[~wide])
+        if wide.any():
+            self.add(shapely.from_wkb(rows["geometry"].filter(pa.array(wide)).to_pylist()), splits[wide])
+
+    def add_boxes(self, boxes: Floats, splits: NDArray[np.str_]) -> None:
+        """Paint chips, or parts of chips, none of which crosses ±180.
+
+        Args:
+            boxes: west, south, east and north of each, degrees; (n, 4).
+            splits: of each; (n,).
+
+        Raises:
+            InputError: a split has another name, or a box is not finite.
+        """
+        present = np.unique(splits).tolist()
+        unknown = sorted({*present} - {*KNOWN})
+        if unknown:
+            raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(KNOWN)}.")
+        if not np.isfinite(boxes).all():
+            raise InputError(NO_GEOMETRY)
+        for name in present:
+            if name != UNPAINTED:
+                self._paint(boxes[splits == name], np.uint8(1 << PAINTED.index(name)))
+
+    def finding(self, *, fresh: bool = False) -> Finding:
         """The leaks among all chips that were added.
 
+        Args:
+            fresh: look only around chips that were added since the last look.
+
         Returns:
-            `{split}_chips`, `painted_km2` and `leaking_km2`; a violation names a place and both splits.
+            `painted_km2` and `leaking_km2`; a violation names a place and both splits.
         """
         said: list[str] = []
         leaking = 0
-        for window in self._windows():
+        rows = self._fresh if fresh else self._in_use
+        for window in self._windows(rows):
             for first, second in permutations(range(len(PAINTED)), 2):
                 cells = self._too_near(window, 1 << first, 1 << second)
                 count = int(np.count_nonzero(cells))
@@ -122,9 +162,9 @@ class Leaks:
                     f"a {PAINTED[first]} chip at latitude {latitude:.2f}°, longitude {longitude:.2f}° is nearer than "
                     f"{self.distance_km:g} km to a {PAINTED[second]} chip"
                 )
-        chips: dict[str, Any] = {f"{name}_chips": count for name, count in self._chips.items()}
+        self._fresh[:] = False
         painted = sum(int(np.count_nonzero(self._painted[row])) for row in np.flatnonzero(self._in_use))
-        return make_finding(said, violation_count=leaking, **chips, painted_km2=painted, leaking_km2=leaking)
+        return make_finding(said, violation_count=leaking, painted_km2=painted, leaking_km2=leaking)
 
     @cached_property
     def _edges(self) -> Floats:
@@ -142,7 +182,9 @@ class Leaks:
         wide, tall = right - left + 1, high - low + 1
         large = (wide * tall > SMALL) | (wide > SMALL)
         begun = np.bincount(low, minlength=ROWS + 1) - np.bincount(high + 1, minlength=ROWS + 1)
-        self._in_use |= np.cumsum(begun)[:ROWS] > 0
+        rows = np.cumsum(begun)[:ROWS] > 0
+        self._in_use |= rows
+        self._fresh |= rows
         for x, y, across, up in zip(left[large], low[large], wide[large], tall[large], strict=True):
             self._painted[y : y + up, x : x + across] |= bit
         flat = self._painted.reshape(-1)
@@ -153,12 +195,12 @@ class Leaks:
             for step in (y * COLUMNS + x for y in range(up) for x in range(across)):
                 flat[here + step] |= bit
 
-    def _windows(self) -> Iterator[_Window]:
-        """Parts of the grid around which more than one split is painted."""
+    def _windows(self, rows: Mask) -> Iterator[_Window]:
+        """Parts of the grid, in some rows, around which more than one split is painted."""
         reach = np.degrees(self.distance_km / SMALLEST_RADIUS)
         for south in range(0, ROWS, WINDOW):
             north = min(south + WINDOW, ROWS)
-            if not self._in_use[south:north].any():
+            if not rows[south:north].any():
                 continue
             low = max(0, int(np.searchsorted(self._edges, self._edges[south] - reach)) - 1)
             high = min(ROWS, int(np.searchsorted(self._edges, self._edges[north] + reach)) + 1)
@@ -216,12 +258,25 @@ class Leaks:
         return np.maximum(np.abs(self._edges[:-1]), np.abs(self._edges[1:]))
 
 
-def _single(geometry: NDArray[Any]) -> NDArray[Any]:
-    """Polygons, each by itself: those in two parts lie on both sides of ±180."""
-    several = shapely.get_num_geometries(geometry) > 1
-    if not several.any():
-        return geometry
-    return np.concatenate([geometry[~several], shapely.get_parts(geometry[several])])
+def rows_to_paint(file: pq.ParquetFile, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """A part of the merged index, as `Leaks.add_rows` takes it: polygons are read only where a chip may cross ±180.
+
+    Args:
+        file: the part.
+        columns: to be read besides.
+    """
+    for first in range(0, file.num_row_groups, ROW_GROUPS):
+        groups = list(range(first, min(first + ROW_GROUPS, file.num_row_groups)))
+        rows = file.read_row_groups(groups, columns=["bbox", "split", *columns])
+        west, _, east, _ = _boxes(rows["bbox"]).T
+        if (east - west > HALF_TURN).any():
+            rows = rows.append_column("geometry", file.read_row_groups(groups, columns=["geometry"])["geometry"])
+        yield rows
+
+
+def _boxes(bbox: pa.StructArray | pa.ChunkedArray) -> Floats:
+    sides = [pc.struct_field(bbox, side).to_numpy(zero_copy_only=False) for side in SIDES]
+    return np.stack(sides, axis=1)
 
 
 def _column_at(longitude: Floats) -> Numbers:

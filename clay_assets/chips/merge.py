@@ -1,9 +1,12 @@
 """All chip indexes as one dataset: a file per platform and year, in spatial order, and a manifest of its state.
 
-A part is made from a cell's chip indexes and the land cover of its chips. Rows are ordered along a Hilbert curve, so a
-query by bounding box reads few row groups. A cell's rows are streamed through DuckDB's sort, which spills to disk, so
-memory does not grow with the cell. A part is replaced whole, and only when its inputs changed; the manifest is written
-last.
+A part is made from a cell's chip indexes, the land cover of its chips and the plan of the splits. Rows are ordered
+along a Hilbert curve, so a query by bounding box reads few row groups. A cell's rows are streamed through DuckDB's
+sort, which spills to disk, so memory does not grow with the cell. A part is replaced whole, and only when its inputs
+changed; the manifest is written last.
+
+Before a part is published, its chips are held against those of all other parts: the merge ends if any two of different
+splits are nearer than the recipe allows (`clay_assets.chips.leaks`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,12 +25,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
 from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
-from clay_assets.chips.index import LANDCOVER_FIELDS, as_chips
+from clay_assets.chips.index import LANDCOVER_FIELDS, SPLIT_FIELD, as_chips
 from clay_assets.chips.landcover import SHARE_SCHEMA, land_cover_columns
+from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
 from clay_assets.chips.rules import check_chips, shares_sum_to_one
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
+from clay_assets.chips.splits import SplitPlan
 from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
@@ -39,7 +46,7 @@ from clay_assets.storage.stores import Store
 logger = logging.getLogger(__name__)
 
 SHOWN = 10  # cells that a message lists
-MANIFEST_VERSION = 3  # since 3, every part has land cover
+MANIFEST_VERSION = 3  # since 3, every part has land cover and splits
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class MergeCell:
     Attributes:
         chips: the chip indexes of a platform and year.
         land_cover: of these chips; None if there is none yet.
-        parameters: the recipe's choices that decide what is joined to a chip, as JSON can tell them.
+        parameters: what else decides what is joined to a chip, as JSON can tell it.
     """
 
     chips: ChipCell
@@ -109,15 +116,19 @@ class MergeCell:
         return hashlib.blake2b(json.dumps(basis, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def parameters_of(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's choices that decide what is joined to a chip when it is merged."""
-    return {"min_valid_share": recipe.chip_landcover.min_valid_share}
+def merge_cells(
+    cells: Sequence[ChipCell], land_covers: Sequence[LandCoverCell], recipe: Recipe, splits: str | None
+) -> list[MergeCell]:
+    """Each cell with its land cover, in the order of platforms and years.
 
-
-def merge_cells(cells: Sequence[ChipCell], land_covers: Sequence[LandCoverCell], recipe: Recipe) -> list[MergeCell]:
-    """Each cell with its land cover, in the order of platforms and years."""
+    Args:
+        cells: chip indexes.
+        land_covers: of their chips.
+        recipe: tells which chips have land cover.
+        splits: fingerprint of the splits; None where nothing is stored that they could be drawn from.
+    """
     known = {(one.platform, one.year): one for one in land_covers}
-    parameters = parameters_of(recipe)
+    parameters = {"min_valid_share": recipe.chip_landcover.min_valid_share, "splits": splits}
     ordered = sorted(cells, key=lambda cell: (cell.platform, cell.year))
     return [MergeCell(cell, known.get((cell.platform, cell.year)), parameters) for cell in ordered]
 
@@ -131,11 +142,13 @@ class Merged:
         written: how many of them were written.
         without_land_cover: cells, such as `naip|2021`, whose chips have no current land cover: they keep their old
             part, or have none.
+        splits: platform → split → chips.
     """
 
     parts: list[Part]
     written: int
     without_land_cover: list[str]
+    splits: Mapping[str, Mapping[str, int]]
 
     @property
     def rows(self) -> int:
@@ -146,6 +159,7 @@ class Merged:
 def merge(
     cells: Sequence[ChipCell],
     land_covers: Sequence[LandCoverCell],
+    plan: SplitPlan,
     store: Store,
     recipe: Recipe,
     executor: Executor,
@@ -157,6 +171,7 @@ def merge(
     Args:
         cells: chip indexes, one per platform and year; those without chips have no part.
         land_covers: of their chips. A cell that has none of its chips as they are now keeps its old part.
+        plan: of the splits.
         store: where the merged index goes.
         recipe: tells which chips have land cover; written into the files and the manifest.
         executor: reads index files in parallel.
@@ -166,27 +181,35 @@ def merge(
     Raises:
         InputError: a chip index is invalid (columns, shares, chip ids), or its land cover, or a scene occurs in two
             years; nothing of that cell is published. Or no cell has land cover, or the index is one without and not
-            all cells have it, so that its parts would differ in their columns; nothing is changed.
+            all cells have it, so that its parts would differ in their columns; nothing is changed. Or chips of
+            different splits are too near to each other; nothing of the cell that they are in is published.
         StorageError: the store cannot be written.
     """
     _check_scenes_occur_once(cells)
     known = {(part.platform, part.year): part for part in read_manifest(store)}
-    ordered = merge_cells(cells, land_covers, recipe)
+    ordered = merge_cells(cells, land_covers, recipe, plan.fingerprint)
     without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
     _check_land_cover(store, without, ordered)
-    parts, written = [], 0
-    for done, cell in enumerate(ordered, start=1):
-        old = known.get((cell.chips.platform, cell.chips.year))
-        if cell.name in without:
-            if old is not None and store.size(f"{layout.MERGED}/{old.path}") == old.bytes:
-                parts.append(old)
-        elif cell.rows:
-            part = _standing_part(cell, store, old)
-            if part is None:
-                part = _write_part(cell, store, recipe, executor, in_flight)
-                written += 1
+    gate = _Gate(store, plan.distance_km, without)
+    # Parts that are kept come first, so that nothing is published that is too near to their chips.
+    parts, to_write, done = [], [], 0
+    for cell in ordered:
+        part = _kept_part(cell, store, known.get((cell.chips.platform, cell.chips.year)), without)
+        if part is not None:
+            gate.add_part(part)
             parts.append(part)
+        elif cell.rows and cell.name not in without:
+            to_write.append(cell)
+            continue
+        done += 1
         progress(done, len(ordered))
+    gate.check("the parts that are kept")
+    for cell in to_write:
+        parts.append(_write_part(cell, store, recipe, partial(_batches, cell, plan, executor, in_flight), gate))
+        done += 1
+        progress(done, len(ordered))
+    parts.sort(key=lambda part: (part.platform, part.year))
+    written = len(to_write)
     logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
     if without:
         logger.warning("no current land cover, so not merged anew: %s", ", ".join(without))
@@ -197,7 +220,7 @@ def merge(
     # version before 0.2 wrote, whose folders and manifest had other names.
     stale = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
     store.delete(sorted(stale))
-    return Merged(parts, written, without)
+    return Merged(parts, written, without, gate.splits)
 
 
 def read_manifest(store: Store) -> list[Part]:
@@ -218,15 +241,15 @@ def read_manifest(store: Store) -> list[Part]:
 
 
 def _check_land_cover(store: Store, without: Sequence[str], cells: Sequence[MergeCell]) -> None:
-    """Refuse to merge where that would leave an index without land cover, or parts with it beside parts without."""
+    """Refuse to merge where that would leave an index without land cover, or parts with other columns than the rest."""
     if not without:
         return
     listed = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
     remedy = f"Materialise chip_landcover of these partitions first, then merged_index: {listed}."
     if _manifest_version(store) < MANIFEST_VERSION and any(store.list(layout.MERGED)):
         raise InputError(
-            f"{store.uri(layout.MERGED)}: was merged without land cover, and {len(without)} of its cells have none "
-            f"yet; it is left as it is. {remedy}"
+            f"{store.uri(layout.MERGED)}: was merged without land cover and splits, and {len(without)} of its cells "
+            f"have no land cover yet; it is left as it is. {remedy}"
         )
     if len(without) == sum(1 for cell in cells if cell.rows) and not any(store.list(layout.MERGED)):
         raise InputError(f"{store.uri(layout.MERGED)}: no chip has land cover yet. {remedy}")
@@ -253,6 +276,63 @@ def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
             seen[cell.platform, item_id] = cell.year
 
 
+class _Gate:
+    """Counts the splits of chips that pass by, and stops the merge where two of different splits are too near."""
+
+    def __init__(self, store: Store, distance_km: float, without_land_cover: Sequence[str]) -> None:
+        self.store = store
+        self.leaks = Leaks(distance_km)
+        self.without_land_cover = without_land_cover
+        self.splits: dict[str, Counter[str]] = {}
+
+    def add_part(self, part: Part) -> None:
+        """A part as it is stored."""
+        key = f"{layout.MERGED}/{part.path}"
+        try:
+            with pq.ParquetFile(key, filesystem=self.store.filesystem(), pre_buffer=True) as file:
+                for rows in rows_to_paint(file):
+                    self.add(part.platform, rows)
+        except (pa.ArrowInvalid, KeyError, FileNotFoundError, InputError) as error:
+            raise InputError(
+                f"{self.store.uri(key)}: cannot be used ({error}). Delete it and materialise merged_index."
+            ) from error
+
+    def add(self, platform: str, rows: pa.Table | pa.RecordBatch) -> None:
+        """Rows of a platform."""
+        counted = rows["split"].value_counts().to_pylist()
+        counts = self.splits.setdefault(platform, Counter(dict.fromkeys(KNOWN, 0)))
+        counts.update({str(one["values"]): one["counts"] for one in counted})
+        self.leaks.add_rows(rows)
+
+    def adding(self, platform: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches, counted and painted as they pass by."""
+        for batch in batches:
+            self.add(platform, batch)
+            yield batch
+
+    def check(self, where: str) -> None:
+        """Stop if what was added since the last look is too near to chips of another split."""
+        remedy = "Delete chips/manifest.json and chips/merged_index, and materialise merged_index."
+        if self.without_land_cover:
+            listed = ", ".join(self.without_land_cover[:SHOWN])
+            remedy = (
+                f"Parts without current land cover ({listed}) are kept with the splits that they were merged with: "
+                "materialise their chip_landcover, then merged_index."
+            )
+        self.leaks.finding(fresh=True).raise_if_violated(f"{self.store.uri(layout.MERGED)}, {where}", remedy)
+
+
+def _kept_part(cell: MergeCell, store: Store, known: Part | None, without_land_cover: Sequence[str]) -> Part | None:
+    """The part that stays as it is: it was made from what the cell is now, or cannot be made again yet."""
+    if not cell.rows:
+        return None
+    if cell.name not in without_land_cover:
+        return _standing_part(cell, store, known)
+    if known is not None and store.size(f"{layout.MERGED}/{known.path}") == known.bytes:
+        return known
+    return None
+
+
 def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | None:
     """The part that is there already, if it was made from what the cell is now."""
     key = layout.merged_part(cell.chips.platform, cell.chips.year)
@@ -271,12 +351,15 @@ def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | 
     return _part(cell, len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
-def _write_part(cell: MergeCell, store: Store, recipe: Recipe, executor: Executor, in_flight: int) -> Part:
+def _write_part(
+    cell: MergeCell, store: Store, recipe: Recipe, batches: Callable[[], Iterator[pa.RecordBatch]], gate: _Gate
+) -> Part:
     chips = cell.chips
     with store.writing(layout.merged_part(chips.platform, chips.year)) as path:
         with tempfile.TemporaryDirectory(prefix="clay-sort-") as spill:
             stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
-            write_sorted(_batches(cell, executor, in_flight), path, Path(spill), stamp)
+            write_sorted(gate.adding(chips.platform, batches()), path, Path(spill), stamp)
+        gate.check(cell.name)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
         return _part(cell, path.stat().st_size, content)
@@ -292,7 +375,7 @@ class _SceneJob:
     land_cover: tuple[str, str] | None
 
 
-def _batches(cell: MergeCell, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
+def _batches(cell: MergeCell, plan: SplitPlan, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
     chips, land_cover = cell.chips, cell.land_cover
     assert land_cover is not None  # a cell without is not merged
     measured = land_cover.ledger[land_cover.ledger["outcome"] == MEASURED]
@@ -303,13 +386,19 @@ def _batches(cell: MergeCell, executor: Executor, in_flight: int) -> Iterator[pa
         for item_id, rows, index in zip(chips.scenes["item_id"], chips.scenes["chips"], of_chips, strict=True)
     )
     minimum = float(cell.parameters["min_valid_share"])
-    read = partial(_read_scene, chips.store, land_cover.store, chips.platform, chips.year, minimum)
+    read = partial(_read_scene, chips.store, land_cover.store, plan, chips.platform, chips.year, minimum)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
 
 def _read_scene(
-    store: Store, land_cover_store: Store, platform: str, year: int, min_valid_share: float, job: _SceneJob
+    store: Store,
+    land_cover_store: Store,
+    plan: SplitPlan,
+    platform: str,
+    year: int,
+    min_valid_share: float,
+    job: _SceneJob,
 ) -> pa.Table:
     table = as_chips(_read(store, *job.chips, "chip_index"))
     check_chips(table, platform, job.item_id, store.uri(job.chips[0]))
@@ -330,6 +419,8 @@ def _read_scene(
         shares_sum_to_one(shares).raise_if_violated(name, again)
     for field, column in zip(LANDCOVER_FIELDS, land_cover_columns(shares, len(table), min_valid_share), strict=True):
         table = table.append_column(field, column)
+    splits = plan.split_of(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
+    table = table.append_column(SPLIT_FIELD, pa.array(splits, pa.string()))
     return with_hilbert_keys(table, year)
 
 

@@ -1,20 +1,14 @@
 """Which split a chip belongs to: `train`, `validate`, `test`, or `buffer` between them.
 
-The Earth is cut into blocks, the same for all platforms and years, and each block has one split. A chip has that split
-if, grown by half of the recipe's distance, it lies wholly in blocks of the split; else it is `buffer`. So any two chips
-of different splits are at least that distance apart, whatever other chips there are.
+The Earth is cut into blocks (`clay_assets.chips.blocks`), the same for all platforms and years, and each block has one
+split. A chip has that split if, grown by half of the recipe's distance, it lies wholly in blocks of the split; else it
+is `buffer`. So any two chips of different splits are at least that distance apart, whatever other chips there are.
 
-Blocks are nearly square on the ground and of nearly equal area everywhere: rows of equal height, each cut into as many
-columns as make them about as wide as high; each pole is one block. A cylindrical equal-area grid would do worse: its
-blocks of 500 km are 200 km wide and 1,270 km high on the ground at 70°, so that most MODIS chips would lie across them.
-Regions of the recipe have smaller blocks and a draw of their own.
-
-Strata are the regions, and elsewhere the blocks in which the same class of land cover is largest; blocks without
-WorldCover are one more. Within a stratum, blocks are drawn by keyed hash until a split has its share of the land. Then
-blocks outside the regions are exchanged while this brings the splits nearer to the whole, in their share of the land
-and of the sampled tiles and in the land cover of both. Of several such draws the best is kept. All of this
-depends on WorldCover and the recipe's seed, tile rules and `splits` alone, never on chips: whatever cell or platform is
-added, the split of a chip stays what it is.
+Within a stratum, blocks are drawn by keyed hash until a split has its share of the land. Then blocks outside the
+regions are exchanged while this brings the splits nearer to the whole, in their share of the land and of the sampled
+tiles and in the land cover of both. Of several such draws the best is kept. All of this depends on `worldcover_stats`
+and the recipe's seed, tile rules and `splits` alone, never on chips: whatever cell or platform is added, the split of a
+chip stays what it is.
 
 A chip is read from its corners. What is grown is its bounding box in degrees, widened by what edges that are straight
 in a scene's CRS bulge, so that it is never too small. `clay_assets.chips.leaks` tests the result.
@@ -25,9 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from math import lcm
 from typing import Any
 
 import geopandas as gpd
@@ -35,38 +28,38 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from clay_assets.chips.blocks import (
+    CLASSES,
+    ELSEWHERE,
+    NO_LAND_COVER,
+    POLE,
+    RADIUS,
+    TURN,
+    WATER,
+    BlockGrid,
+    Blocks,
+    Floats,
+    extents_of,
+)
 from clay_assets.draws import keyed_hash
 from clay_assets.errors import InputError
-from clay_assets.findings import Finding, make_finding
 from clay_assets.grids import HALF_TURN
 from clay_assets.recipes import Recipe
-from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.recipes.loader import Splits
-from clay_assets.sampling.tiles import sample_tiles
 
 VERSION = "1"  # raise it when the same recipe and land cover would be split otherwise
 SPLITS = ("train", "validate", "test")
 BUFFER = "buffer"
-ELSEWHERE, NO_LAND_COVER, MIXED = "elsewhere", "no land cover", "mixed"
 
-Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
 
-RADIUS = 6371.007  # km, of the sphere with the Earth's area (WGS 84, authalic)
 DEGREE = 110.574  # km of a meridian, where a degree is shortest (WGS 84, at the equator)
 WIDE_DEGREE = 111.7  # km, where it is longest
-TURN = 360.0
-POLE = 90.0
 # The gate paints on cells of 1 km² that are square at 30° (EASE-Grid 2.0, EPSG:6933), and takes a cell for its chip.
 TRUE_SCALE = np.cos(np.radians(30.0))
 CELLS_OF_GATE = 1.25  # by which a chip is grown beside half of the distance, so that the gate has no false alarm
 TALLEST_CELL = 110.0  # km, at the poles
-WATER = "Permanent water bodies"
-CLASSES = tuple(WORLDCOVER_CLASSES.values())
-POINTS = 4  # along each side of a tile, at which its land cover is counted to blocks
-OUTLINE_POINTS = 5  # along each side of a cell, at which it is looked up in the outlines of regions
-LEAST_IN_REGION = 0.2  # share of a block that lies in a region's outline
-LEAST_BLOCKS = 12  # of a stratum; smaller ones are drawn together
+MEASURES = ("valid_share", "count", "diversity")  # of a tile, besides its classes; tile rules look at them
 LEAST_OF_REGION = len(SPLITS)  # blocks with land
 POINT = 0.01  # the unit in which deviations are squared and added up
 LEAST_GAIN = 1e-6  # of an exchange, so that no rounding decides
@@ -74,78 +67,6 @@ MOST_EXCHANGES = 100
 DRAWS = 12  # that the best is taken of
 WIDEST_CHIP = 130  # km, of MODIS: chips that lie across borders are `buffer`
 BORDER_WEIGHT = 500.0  # of the share of such chips, beside the squared deviations
-
-
-@dataclass(frozen=True)
-class BlockGrid:
-    """Cells of blocks: rows of equal height from the south, each with its own number of columns from ±180 on.
-
-    Attributes:
-        columns: number of columns of each row.
-    """
-
-    columns: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, splits: Splits) -> BlockGrid:
-        """The grid whose cells fit the blocks of all regions."""
-        fine = lcm(*(splits.parts_of(region.block_km) for region in splits.regions))
-        return cls(np.repeat(block_columns(splits.block_km) * fine, fine))
-
-    @cached_property
-    def height(self) -> float:
-        """Of a row, degrees."""
-        return HALF_TURN / len(self.columns)
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Number of the first cell of each row."""
-        return np.concatenate([[0], np.cumsum(self.columns)[:-1]])
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64]:
-        """Row of each cell."""
-        return np.repeat(np.arange(len(self.columns)), self.columns)
-
-    @cached_property
-    def column(self) -> NDArray[np.int64]:
-        """Column of each cell."""
-        return np.arange(len(self.rows)) - self.starts[self.rows]
-
-    def bounds(self) -> Floats:
-        """West, south, east and north of each cell, degrees; (cells, 4)."""
-        width = TURN / self.columns[self.rows]
-        west, south = self.column * width - HALF_TURN, self.rows * self.height - POLE
-        return np.stack([west, south, west + width, south + self.height], axis=1)
-
-    def areas(self) -> Floats:
-        """Of each cell, km²."""
-        west, south, east, north = self.bounds().T
-        return _box_areas(west, south, east, north)
-
-    def row_at(self, latitude: Floats) -> NDArray[np.int64]:
-        """Row of each latitude; a latitude between two rows is in the northern one."""
-        rows = np.floor((latitude + POLE) / self.height).astype(np.int64)
-        return np.clip(rows, 0, len(self.columns) - 1)
-
-    def column_at(self, longitude: Floats, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Column of each longitude, counted on beyond ±180."""
-        return np.asarray(np.floor((longitude + HALF_TURN) / TURN * self.columns[rows]), np.int64)
-
-    def cells_at(self, longitude: Floats, latitude: Floats) -> NDArray[np.int64]:
-        """Cell of each place."""
-        rows = self.row_at(latitude)
-        return np.asarray(self.starts[rows] + self.column_at(longitude, rows) % self.columns[rows])
-
-
-def block_columns(side: float) -> NDArray[np.int64]:
-    """Number of blocks in each row of blocks of `side` km; at the poles there is one."""
-    turn = 2 * np.pi * RADIUS
-    rows = max(3, round(turn / 2 / side))
-    middles = np.radians((np.arange(rows) + 0.5) * HALF_TURN / rows - POLE)
-    columns: NDArray[np.int64] = np.maximum(3, np.rint(2 * rows * np.cos(middles)).astype(np.int64))
-    columns[[0, -1]] = 1
-    return columns
 
 
 @dataclass(frozen=True)
@@ -158,7 +79,7 @@ class SplitPlan:
         codes: place in `SPLITS` of each cell's split.
         block: number of the block that each cell belongs to.
         blocks: one record per block, by its number: `name`, `stratum`, `split`, `land_km2`.
-        parameters_hash: of all that decides the split of a chip; a part of the merged index made with another is old.
+        fingerprint: of all that decides the split of a chip; a part of the merged index made with another is old.
     """
 
     distance_km: float
@@ -166,14 +87,14 @@ class SplitPlan:
     codes: Codes
     block: NDArray[np.int64]
     blocks: tuple[Mapping[str, Any], ...]
-    parameters_hash: str = field(default="")
+    fingerprint: str
 
     @classmethod
     def of(cls, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> SplitPlan:
         """Draw the splits of a recipe.
 
         Args:
-            recipe: its `splits` and its seed are looked at.
+            recipe: its seed, tile rules and `splits` count.
             worldcover_stats: the table of that name: class shares 0 to 1 and `valid_share` of MGRS tiles, EPSG:4326.
 
         Raises:
@@ -181,7 +102,7 @@ class SplitPlan:
         """
         splits = recipe.splits
         grid = BlockGrid.of(splits)
-        blocks = _Blocks.of(recipe, grid, worldcover_stats.sort_values("name", ignore_index=True))
+        blocks = Blocks.of(recipe, grid, worldcover_stats.sort_values("name", ignore_index=True))
         codes = min(
             (_improved(blocks, _drawn(blocks, splits, recipe.seed, number), splits) for number in range(DRAWS)),
             key=lambda found: found[1] + BORDER_WEIGHT * _across_borders(grid, found[0][blocks.of_cell]),
@@ -191,10 +112,8 @@ class SplitPlan:
             {"name": name, "stratum": stratum, "split": SPLITS[code], "land_km2": round(float(land))}
             for name, stratum, code, land in zip(blocks.names, blocks.strata, codes, blocks.land, strict=True)
         )
-        of_cells = codes[blocks.of_cell]
-        decisive = json.dumps([VERSION, splits.distance_km, grid.columns.tolist()]).encode() + of_cells.tobytes()
-        digest = hashlib.blake2b(decisive, digest_size=16).hexdigest()
-        return cls(splits.distance_km, grid, of_cells, blocks.of_cell, records, digest)
+        fingerprint = split_fingerprint(recipe, worldcover_stats)
+        return cls(splits.distance_km, grid, codes[blocks.of_cell], blocks.of_cell, records, fingerprint)
 
     def split_of(self, geometry: NDArray[Any]) -> NDArray[np.str_]:
         """The split of each chip.
@@ -208,7 +127,7 @@ class SplitPlan:
         Raises:
             InputError: a chip has no geometry.
         """
-        west, south, east, north = self._grown(*_extents(geometry))
+        west, south, east, north = self._grown(*extents_of(geometry))
         found = np.full(len(west), len(SPLITS), np.uint8)
         first, last = self.grid.row_at(south), self.grid.row_at(north)
         whole = np.ones(len(west), bool)
@@ -260,149 +179,23 @@ class SplitPlan:
         return west, south, east, north
 
 
-def _extents(geometry: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
-    """West, south, east and north of chips; the east of one that crosses ±180 lies beyond 180."""
-    bounds = shapely.bounds(geometry).reshape(-1, 4)
-    if np.isnan(bounds).any():
-        bad = int(np.isnan(bounds).any(axis=1).sum())
-        raise InputError(f"{bad:,} of {len(bounds):,} chips have no geometry. Materialise their chip_index again.")
-    west, south, east, north = bounds.T.copy()
-    wide = np.flatnonzero(east - west > HALF_TURN)
-    if wide.size:
-        xy, chip = shapely.get_coordinates(geometry[wide], return_index=True)
-        x = np.where(xy[:, 0] < 0, xy[:, 0] + TURN, xy[:, 0])
-        first = np.flatnonzero(np.diff(chip, prepend=-1))
-        low, high = np.minimum.reduceat(x, first), np.maximum.reduceat(x, first)
-        around = high - low > HALF_TURN  # nothing but what holds a pole is as wide as that either way
-        west[wide], east[wide] = np.where(around, -HALF_TURN, low), np.where(around, HALF_TURN, high)
-    return west, south, east, north
-
-
-def shares_of_chips(counts: Mapping[str, Mapping[str, int]], splits: Splits) -> Finding:
-    """Every platform has chips of each split that the recipe wants.
+def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str:
+    """Hash of all that decides the split of a chip, without drawing anything.
 
     Args:
-        counts: platform → split, or `buffer` → chips. A platform without chips is left out.
-        splits: of the recipe.
-
-    Returns:
-        A record per platform: `chips`, the percent of each split among the chips that have one, and `buffer_percent` of
-        all; `{split}_chips` of all platforms. A violation for each split that has no chip of a platform.
+        recipe: its seed, tile rules and `splits` count.
+        worldcover_stats: in any order.
     """
-    said, rows = [], []
-    for platform, found in sorted(counts.items()):
-        chips = sum(found.values())
-        kept = chips - found.get(BUFFER, 0)
-        if not chips:
-            continue
-        wanted = [name for name in SPLITS if splits.shares[name]]
-        said += [f"{platform}: no chip is {name}, of {chips:,}" for name in wanted if not found.get(name)]
-        percents = {f"{name}_percent": round(100 * found.get(name, 0) / max(1, kept), 2) for name in SPLITS}
-        lost = {"buffer_percent": round(100 * (chips - kept) / chips, 2)}
-        rows.append({"platform": platform, "chips": chips, **percents, **lost})
-    totals = {f"{name}_chips": sum(one.get(name, 0) for one in counts.values()) for name in (*SPLITS, BUFFER)}
-    return make_finding(said, rows, **totals)
+    stats = worldcover_stats.sort_values("name", ignore_index=True)
+    document = recipe.model_dump(mode="json", by_alias=True, include={"seed", "tile_rules", "splits"})
+    digest = hashlib.blake2b(json.dumps([VERSION, document], sort_keys=True).encode(), digest_size=16)
+    digest.update(json.dumps(stats["name"].tolist()).encode())
+    digest.update(stats[[*CLASSES, *MEASURES]].to_numpy(float).tobytes())
+    digest.update(b"".join(shapely.to_wkb(stats.geometry.to_numpy())))
+    return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    """The blocks that are drawn, by number.
-
-    Attributes:
-        of_cell: block of each cell of the grid.
-        names: part of their draws.
-        strata: that they are drawn within.
-        regions: of them that a region has, the region's name; else `ELSEWHERE`.
-        land: km² that count: land, or where a stratum has none, all of the area.
-        classes: km² of each class of WorldCover, in each population that is balanced; (populations, blocks, classes).
-    """
-
-    of_cell: NDArray[np.int64]
-    names: list[str]
-    strata: NDArray[Any]
-    regions: NDArray[Any]
-    land: Floats
-    classes: Floats
-
-    @classmethod
-    def of(cls, recipe: Recipe, grid: BlockGrid, stats: gpd.GeoDataFrame) -> _Blocks:
-        splits = recipe.splits
-        of_cell, names, regions, inside = _numbered(splits, grid)
-        areas = np.bincount(of_cell, grid.areas(), minlength=len(names))
-        classes = _land_cover(grid, of_cell, len(names), stats, sample_tiles(stats, recipe))
-        land = classes[0].sum(axis=1) - classes[0][:, CLASSES.index(WATER)]
-        strata = np.where(
-            classes[0].sum(axis=1) > 0, np.array(CLASSES)[classes[0].argmax(axis=1)], NO_LAND_COVER
-        ).astype(object)
-        strata[regions != ELSEWHERE] = regions[regions != ELSEWHERE]
-        for stratum in sorted({*strata} - {*regions, NO_LAND_COVER}):
-            if (strata == stratum).sum() < LEAST_BLOCKS:
-                strata[strata == stratum] = MIXED
-        for stratum in {*strata}:
-            here = strata == stratum
-            if not land[here].sum():  # such as a region of which WorldCover has nothing
-                land[here] = (areas * inside)[here]
-        return cls(of_cell, names, strata, regions, land, classes)
-
-
-def _numbered(splits: Splits, grid: BlockGrid) -> tuple[NDArray[np.int64], list[str], NDArray[Any], Floats]:
-    """Block of each cell; name, region, and share in the region's outline of each block."""
-    fine = lcm(*(splits.parts_of(region.block_km) for region in splits.regions))
-    keys = np.stack([np.zeros(len(grid.rows), np.int64), grid.rows // fine, grid.column // fine], axis=1)
-    share = np.ones(len(keys))
-    areas = grid.areas()
-    for number, region in enumerate(splits.regions, start=1):
-        step = fine // splits.parts_of(region.block_km)
-        own = np.stack([grid.rows // step, grid.column // step], axis=1)
-        _, block = np.unique(own, axis=0, return_inverse=True)
-        inside = _inside(grid, shapely.Polygon(region.outline))
-        shares = np.bincount(block, inside * areas) / np.bincount(block, areas)
-        taken = (shares >= LEAST_IN_REGION)[block] & (keys[:, 0] == 0)
-        keys[taken] = np.column_stack([np.full(taken.sum(), number), own[taken]])
-        share[taken] = shares[block[taken]]
-    found, first, of_cell = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    called = [ELSEWHERE, *(region.name for region in splits.regions)]
-    regions = np.array([called[number] for number in found[:, 0]], dtype=object)
-    return of_cell, [f"{called[n]} {row} {column}" for n, row, column in found], regions, share[first]
-
-
-def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
-    """Share of each cell that lies in an outline."""
-    west, south, east, north = grid.bounds().T
-    shapely.prepare(outline)
-    at = (np.arange(OUTLINE_POINTS) + 0.5) / OUTLINE_POINTS
-    x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
-    inside = shapely.contains_xy(outline, *np.broadcast_arrays(x[:, :, None], y[:, None, :]))
-    return np.asarray(inside.mean(axis=(1, 2)))
-
-
-def _land_cover(
-    grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, sample: gpd.GeoDataFrame
-) -> Floats:
-    """Km² of each class in each block: of all tiles, and of the sampled ones as if each were covered wholly."""
-    west, south, east, north = _extents(stats.geometry.to_numpy())
-    degrees = np.maximum((east - west) * (north - south), np.finfo(float).tiny)
-    area = _box_areas(west, south, east, north) * shapely.area(stats.geometry.to_numpy()) / degrees
-    at = (np.arange(POINTS) + 0.5) / POINTS
-    x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
-    x, y = (axis.reshape(len(stats), -1) for axis in np.broadcast_arrays(x[:, :, None], y[:, None, :]))
-    block = of_cell[grid.cells_at(x.ravel(), y.ravel())]
-    counted = np.stack([area * stats["valid_share"].to_numpy(float), area * stats["name"].isin(sample["name"])])
-    shares = stats[list(CLASSES)].to_numpy(float)
-    found = np.empty((len(counted), blocks, len(CLASSES)))
-    for number, weight in enumerate(counted):
-        for column in range(len(CLASSES)):
-            at_points = np.repeat(weight * shares[:, column] / POINTS**2, POINTS**2)
-            found[number, :, column] = np.bincount(block, at_points, minlength=blocks)
-    return found
-
-
-def _box_areas(west: Floats, south: Floats, east: Floats, north: Floats) -> Floats:
-    tall = np.sin(np.radians(north)) - np.sin(np.radians(south))
-    return np.asarray(RADIUS**2 * np.radians(east - west) * tall)
-
-
-def _drawn(blocks: _Blocks, splits: Splits, seed: int, number: int) -> Codes:
+def _drawn(blocks: Blocks, splits: Splits, seed: int, number: int) -> Codes:
     """Blocks drawn by keyed hash within each stratum, until a split has its share of the land there."""
     codes = np.zeros(len(blocks.names), np.uint8)
     left_over = dict.fromkeys(SPLITS[1:], 0.0)  # of strata that are too small for a block of each
@@ -432,7 +225,7 @@ def _drawn(blocks: _Blocks, splits: Splits, seed: int, number: int) -> Codes:
     return codes
 
 
-def _improved(blocks: _Blocks, codes: Codes, splits: Splits) -> tuple[Codes, float]:
+def _improved(blocks: Blocks, codes: Codes, splits: Splits) -> tuple[Codes, float]:
     """Exchange blocks between splits, or move one, while the splits become more like the whole."""
     measures = np.concatenate([blocks.classes, np.zeros_like(blocks.classes[:, :1])], axis=1)  # the last: no block
     whole = measures.sum(axis=1, keepdims=True)
@@ -460,7 +253,7 @@ def _improved(blocks: _Blocks, codes: Codes, splits: Splits) -> tuple[Codes, flo
     return codes[:-1], float(left)
 
 
-def _moves(blocks: _Blocks, codes: Codes, held: list[int]) -> tuple[NDArray[Any], ...]:
+def _moves(blocks: Blocks, codes: Codes, held: list[int]) -> tuple[NDArray[Any], ...]:
     """Pairs of blocks that may exchange their splits, and these; one of a pair may be none (the number after all).
 
     Blocks of regions stay as they are drawn: there are too few of them for their own share to stay right.
@@ -509,7 +302,7 @@ def _across_borders(grid: BlockGrid, codes: Codes) -> float:
     return float(border.sum() * WIDEST_CHIP / grid.areas().sum())
 
 
-def _check_none_is_empty(blocks: _Blocks, codes: Codes, splits: Splits) -> None:
+def _check_none_is_empty(blocks: Blocks, codes: Codes, splits: Splits) -> None:
     land = np.where(blocks.strata == NO_LAND_COVER, 0, blocks.land)
     empty = [n for c, n in enumerate(SPLITS) if splits.shares[n] and not land[codes == c].sum()]
     if empty:

@@ -19,12 +19,15 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
+from clay_assets.chips.blocks import BlockGrid
 from clay_assets.chips.cells import INDEXED, MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.indexing import LEDGER_TYPES
 from clay_assets.chips.landcover import LEDGER_TYPES as LANDCOVER_LEDGER_TYPES
 from clay_assets.chips.landcover import SHARE_SCHEMA
+from clay_assets.chips.splits import SplitPlan
 from clay_assets.recipes import Recipe
+from clay_assets.recipes.loader import Splits
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, geo_metadata, stamped
 from clay_assets.storage.stores import Store
@@ -214,6 +217,13 @@ def write_land_cover(cell: ChipCell) -> LandCoverCell:
         content = encode_arrow(share_table(chipids), {"fingerprint": FINGERPRINT})
         cell.store.write(layout.landcover(cell.platform, cell.year, row.item_id), content)
     return LandCoverCell(cell.platform, cell.year, cell.store, land_cover_ledger(cell))
+
+
+def made_plan(seed: int = 0, fingerprint: str = "made") -> SplitPlan:
+    """Splits of blocks of 800 km, at random; quickly made, as no land cover is looked at."""
+    grid = BlockGrid.of(Splits(block_km=800))
+    codes = np.random.default_rng(seed).integers(0, 3, grid.columns.sum()).astype(np.uint8)
+    return SplitPlan(5.0, grid, codes, np.arange(len(codes)), (), fingerprint)
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.merge import merge
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore, Store
-from clay_assets_tests.chips.factories import S2, land_cover_ledger, ledger_of, write_cell, write_land_cover
+from clay_assets_tests.chips.factories import S2, land_cover_ledger, ledger_of, made_plan, write_cell, write_land_cover
 
 YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
@@ -51,7 +51,7 @@ def standing_land_cover(cells: list[ChipCell]) -> list[LandCoverCell]:
 def run(cells: list[ChipCell], store: Store) -> int:
     """Merge and return the rows."""
     with ThreadPoolExecutor(2) as pool:
-        return merge(cells, standing_land_cover(cells), store, load_recipe("clay_v1"), pool, 4).rows
+        return merge(cells, standing_land_cover(cells), made_plan(), store, load_recipe("clay_v1"), pool, 4).rows
 
 
 def main(what: str, folder: str, rows: str = "0") -> None:

@@ -27,7 +27,16 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.factories import FINGERPRINT, L1, L2, S2, chip_table, write_cell, write_land_cover
+from clay_assets_tests.chips.factories import (
+    FINGERPRINT,
+    L1,
+    L2,
+    S2,
+    chip_table,
+    made_plan,
+    write_cell,
+    write_land_cover,
+)
 from clay_assets_tests.chips.test_merge import part, rewrite
 
 SCENES = ["S2A_A", "S2A_B", "S2A_C"]
@@ -47,7 +56,7 @@ def cells(store, recipe, cell, threads) -> list[ChipCell]:
     land_covers = [write_land_cover(one) for one in made]
     for one in land_covers:
         store.write(layout.landcover_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
-    merge(made, land_covers, store, recipe, threads, 4)
+    merge(made, land_covers, made_plan(), store, recipe, threads, 4)
     return made
 
 
@@ -56,7 +65,7 @@ def joined(recipe):
     """Cells with the land cover that was written of them, as it is now."""
 
     def of(cells):
-        return merge_cells(cells, [write_land_cover(cell) for cell in cells], recipe)
+        return merge_cells(cells, [write_land_cover(cell) for cell in cells], recipe, made_plan().fingerprint)
 
     return of
 
@@ -298,12 +307,12 @@ def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(store, cell,
 
 def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None:
     land_cover = write_land_cover(cell)
-    assert land_cover_of_cells(merge_cells([cell], [land_cover], recipe)).ok
-    (said,) = land_cover_of_cells(merge_cells([cell], [], recipe)).violations
+    assert land_cover_of_cells(merge_cells([cell], [land_cover], recipe, None)).ok
+    (said,) = land_cover_of_cells(merge_cells([cell], [], recipe, None)).violations
     assert said.startswith(f"{S2}|2020: 3 of 3 scenes have no land cover of their chips as they are now")
     ledger = cell.ledger.copy()
     ledger.loc[1, "fingerprint"] = "0" * 32
-    found = land_cover_of_cells(merge_cells([ChipCell(S2, 2020, store, ledger)], [land_cover], recipe))
+    found = land_cover_of_cells(merge_cells([ChipCell(S2, 2020, store, ledger)], [land_cover], recipe, None))
     assert found.numbers == {"cells_with_chips": 1, "cells_without_land_cover": 1}
     assert found.rows[0]["without_land_cover"] == 1
 

@@ -13,7 +13,7 @@ from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.merge import merge, read_manifest
 from clay_assets.errors import InputError, SourceError
 from clay_assets.storage.stores import LocalStore, open_store
-from clay_assets_tests.chips.factories import L2, S2, write_land_cover
+from clay_assets_tests.chips.factories import L2, S2, made_plan, write_land_cover
 
 ASSET = {S2: "scl", L2: "qa_pixel"}
 
@@ -119,9 +119,9 @@ def test_index_files_on_s3_come_back(planet, s3_bucket, recipe, threads, tmp_pat
     assert cell.dataset().to_table().equals(expected.dataset().to_table())
     assert index_scenes(S2, 2018, remote, store, recipe, threads, 4).kept == 6
 
-    first = merge([cell], [write_land_cover(cell)], store, recipe, threads, 4)
+    first = merge([cell], [write_land_cover(cell)], made_plan(), store, recipe, threads, 4)
     assert (first.rows, first.written) == (expected.ledger["chips"].sum(), 1)
-    assert merge([cell], [write_land_cover(cell)], store, recipe, threads, 4).written == 0
+    assert merge([cell], [write_land_cover(cell)], made_plan(), store, recipe, threads, 4).written == 0
     assert read_manifest(store) == first.parts
     dataset = open_index(f"{s3_bucket.url}/deployment/chips/merged_index", S2, 2018)
     assert dataset.count_rows() == first.rows

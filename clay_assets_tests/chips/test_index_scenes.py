@@ -24,7 +24,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode, stamp_of
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.factories import L2, S2, write_items, write_land_cover
+from clay_assets_tests.chips.factories import L2, S2, made_plan, write_items, write_land_cover
 from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -415,7 +415,10 @@ def test_any_item_id_is_indexed_merged_and_pruned_within_the_storage(items, run,
     cell = run([odd, items[1]], store=store)
     assert set(cell.ledger["outcome"]) == {INDEXED}
     assert run([odd, items[1]], store=store).kept == 2
-    assert merge([cell], [write_land_cover(cell)], store, recipe, threads, 4).rows == cell.ledger["chips"].sum()
+    assert (
+        merge([cell], [write_land_cover(cell)], made_plan(), store, recipe, threads, 4).rows
+        == cell.ledger["chips"].sum()
+    )
     assert set(open_index(store.root / layout.MERGED).to_table()["item_id"].to_pylist()) == {item_id, items[1]["id"]}
     assert run([items[1]], store=store).prune() == 1
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and store.root not in path.parents] == []

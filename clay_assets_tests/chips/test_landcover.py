@@ -43,7 +43,7 @@ from clay_assets.landcover.worldcover import class_shares
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
-from clay_assets_tests.chips.factories import S2, without_proj, write_items
+from clay_assets_tests.chips.factories import S2, made_plan, without_proj, write_items
 from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.landcover.rasters import file_name, plain, write_cell
 
@@ -498,7 +498,7 @@ def test_killed_before_its_ledger_and_before_the_merge_then_resumed(
     there = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert 0 < len(there) < len(cell.scenes)
     with pytest.raises(InputError, match="Materialise chip_landcover"):  # files without a ledger are not merged
-        merge([cell], stored_land_covers(store), store, recipe, threads, 4)
+        merge([cell], stored_land_covers(store), made_plan(), store, recipe, threads, 4)
 
     resumed = measure(cell, items, planet.worldcover)
     assert resumed.kept == len(there)
@@ -507,7 +507,7 @@ def test_killed_before_its_ledger_and_before_the_merge_then_resumed(
     (land_cover,) = stored_land_covers(store)  # killed again, between land cover and merge: nothing is measured again
     assert not land_cover.lacking(cell)
     assert measure(cell, items, planet.worldcover).kept == len(cell.scenes)
-    merged = merge([cell], [land_cover], store, recipe, threads, 4)
+    merged = merge([cell], [land_cover], made_plan(), store, recipe, threads, 4)
     assert merged.rows == cell.ledger["chips"].sum()
-    again = merge([cell], [land_cover], store, recipe, threads, 4)
+    again = merge([cell], [land_cover], made_plan(), store, recipe, threads, 4)
     assert (again.written, again.parts) == (0, merged.parts)

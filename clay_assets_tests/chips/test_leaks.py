@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 
 from clay_assets.chips import leaks
-from clay_assets.chips.leaks import PAINTED, Leaks
+from clay_assets.chips.leaks import Leaks
 from clay_assets.errors import InputError
 from clay_assets_tests.chips.made_world import made_chips, nearest_km
 
@@ -82,8 +82,6 @@ def test_a_leak_is_found_among_many_chips_whatever_the_order() -> None:
         assert not finding.ok
         assert "validate chip" in finding.summary
         assert f"latitude {y[at]:.1f}" in finding.summary
-        assert finding.numbers["train_chips"] == (splits == "train").sum()
-        assert finding.numbers["validate_chips"] == 1
         assert finding.numbers["painted_km2"] > 100_000
         assert finding.numbers["leaking_km2"] == finding.violation_count > 0
 
@@ -130,6 +128,18 @@ def test_bad_input_is_refused() -> None:
     gate.add(np.array([], dtype=object), np.array([], dtype=str))
     finding = gate.finding()
     assert finding.ok
-    assert finding.numbers == dict.fromkeys(
-        [*(f"{name}_chips" for name in (*PAINTED, "buffer")), "painted_km2", "leaking_km2"], 0
-    )
+    assert finding.numbers == {"painted_km2": 0, "leaking_km2": 0}
+    with pytest.raises(InputError, match="chips have no geometry"):
+        gate.add(np.array([None, box(0, 0)]), np.array(["train", "train"]))
+
+
+def test_a_look_at_what_is_new_finds_what_is_too_near_to_the_old() -> None:
+    chip = box(10, 50)
+    near = box(*moved(10, 50, 90, 2.56 + DISTANCE - 1), km=0.1)
+    gate = Leaks(DISTANCE)
+    gate.add(np.array([chip, box(60, 50)]), np.array(["train", "test"]))
+    assert gate.finding(fresh=True).ok
+    gate.add(np.array([near]), np.array(["validate"]))
+    assert not gate.finding(fresh=True).ok
+    assert gate.finding(fresh=True).ok  # nothing was added since
+    assert not gate.finding().ok

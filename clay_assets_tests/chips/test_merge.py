@@ -35,6 +35,7 @@ from clay_assets_tests.chips.factories import (
     S2,
     chip_table,
     ledger_of,
+    made_plan,
     write_cell,
     write_land_cover,
 )
@@ -42,6 +43,7 @@ from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 100
+PLAN = made_plan()
 OTHER = "0" * 32  # fingerprint of other inputs than those of the made scenes
 
 
@@ -49,9 +51,9 @@ OTHER = "0" * 32  # fingerprint of other inputs than those of the made scenes
 def join(store, recipe, threads):
     """Merge cells into the test's store."""
 
-    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4, land_cover=None):
+    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4, land_cover=None, plan=PLAN):
         found = [write_land_cover(cell) for cell in cells] if land_cover is None else land_cover
-        return merge(cells, found, store, recipe, executor, in_flight)
+        return merge(cells, found, plan, store, recipe, executor, in_flight)
 
     return run
 
@@ -118,7 +120,7 @@ def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
     for dataset in (open_index(store.root / layout.MERGED), ds.dataset(store.root / layout.MERGED, format="parquet")):
         table = dataset.to_table()
         assert table.schema.equals(MERGED_SCHEMA)
-        found = table.sort_by("chipid").drop_columns(["landcover", "landcover_class"])
+        found = table.sort_by("chipid").drop_columns(["landcover", "landcover_class", "split"])
         assert found.to_pylist() == expected.to_pylist()
 
 
@@ -495,7 +497,7 @@ def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells
     store.write(layout.MANIFEST, json.dumps({**document, "version": 2}).encode())
     before = state(store)
     land_cover = [write_land_cover(cell) for cell in cells]
-    with pytest.raises(InputError, match=rf"merged without land cover, and 1 of its cells.*first.*{S2}\|2020"):
+    with pytest.raises(InputError, match=rf"without land cover and splits, and 1 of its cells.*first.*{S2}\|2020"):
         join(cells, land_cover=land_cover[1:])
     assert state(store) == before
     assert join(cells, land_cover=land_cover).rows == 320 + 64

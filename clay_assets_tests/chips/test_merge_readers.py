@@ -16,7 +16,7 @@ from clay_assets.chips.merge import merge
 from clay_assets.chips.sorting import ROW_GROUP_ROWS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chips.factories import L2, S2, write_cell, write_land_cover
+from clay_assets_tests.chips.factories import L2, S2, made_plan, write_cell, write_land_cover
 
 SCENES, SIDE = 112, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
 
@@ -31,7 +31,7 @@ def merged(tmp_path_factory, recipe, threads):
         write_cell(store, recipe, L2, 2020, ["LC08_A"]),
     ]
     assert (
-        merge(cells, [write_land_cover(cell) for cell in cells], store, recipe, threads, 4).rows
+        merge(cells, [write_land_cover(cell) for cell in cells], made_plan(), store, recipe, threads, 4).rows
         == SCENES * SIDE * SIDE + 128
     )
     return store.root / layout.MERGED
@@ -58,7 +58,7 @@ def small(tmp_path_factory, recipe, threads):
         write_cell(store, recipe, S2, 2021, ["S2B_0"]),
         write_cell(store, recipe, L2, 2020, ["LC08_A"]),
     ]
-    merge(cells, [write_land_cover(cell) for cell in cells], store, recipe, threads, 4)
+    merge(cells, [write_land_cover(cell) for cell in cells], made_plan(), store, recipe, threads, 4)
     tables = [(cell.platform, cell.year, cell.dataset().to_table(columns=["chipid"])) for cell in cells]
     expected = [[chip, platform, year] for platform, year, table in tables for chip in table["chipid"].to_pylist()]
     return store.root / layout.MERGED, sorted(expected, key=lambda row: (row[1], row[0]))

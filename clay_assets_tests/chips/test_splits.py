@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import shapely
 
+from clay_assets.chips.blocks import NO_LAND_COVER, BlockGrid
 from clay_assets.chips.leaks import Leaks
-from clay_assets.chips.splits import BUFFER, NO_LAND_COVER, SPLITS, BlockGrid, SplitPlan, shares_of_chips
+from clay_assets.chips.split_audit import SplitCounts, shares_of_splits
+from clay_assets.chips.splits import BUFFER, SPLITS, SplitPlan, split_fingerprint
 from clay_assets.errors import InputError
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.loader import Splits
 from clay_assets_tests.chips.made_world import CLASSES, land_cover, made_chips, nearest_km
 
+ONLY_TRAIN = {"train": 100, "validate": 0, "test": 0}
 CONUS, NEW_ZEALAND = load_recipe().splits.regions
 
 
@@ -98,25 +101,32 @@ def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: g
     assert (plan.split_of(polygons[order]) == splits[order]).all()
     assert [plan.split_of(polygons[n : n + 1])[0] for n in range(0, len(polygons), 7)] == splits[::7].tolist()
     again = SplitPlan.of(load_recipe(), stats.sample(frac=1, random_state=4))
-    assert again.parameters_hash == plan.parameters_hash
+    assert again.fingerprint == plan.fingerprint == split_fingerprint(load_recipe(), stats)
     assert again.blocks == plan.blocks
     sent = pickle.loads(pickle.dumps(plan))
     assert (sent.split_of(polygons) == splits).all()
     assert len(pickle.dumps(plan)) < 3_000_000
 
 
-def test_what_decides_is_in_the_hash_and_nothing_else(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
+def test_what_decides_is_in_the_fingerprint_and_nothing_else(stats: gpd.GeoDataFrame) -> None:
     recipe = load_recipe()
+    fewer = recipe.tile_rules[0].model_copy(update={"tiles": 1})
+    covered = stats.assign(valid_share=stats["valid_share"] * 0.9)
     other = {
-        "seed": recipe.model_copy(update={"seed": 43}),
-        "distance": recipe_with(distance_km=6),
-        "shares": recipe_with(shares={"train": 80, "validate": 10, "test": 10}),
-        "block": recipe_with(block_km=1000, regions=()),
+        "seed": split_fingerprint(recipe.model_copy(update={"seed": 43}), stats),
+        "distance": split_fingerprint(recipe_with(distance_km=6), stats),
+        "shares": split_fingerprint(recipe_with(shares={"train": 80, "validate": 10, "test": 10}), stats),
+        "block": split_fingerprint(recipe_with(block_km=1000, regions=()), stats),
+        "tile rules": split_fingerprint(
+            recipe.model_copy(update={"tile_rules": (fewer, *recipe.tile_rules[1:])}), stats
+        ),
+        "land cover": split_fingerprint(recipe, covered),
+        "tiles": split_fingerprint(recipe, stats.iloc[1:]),
     }
-    hashes = {name: SplitPlan.of(changed, stats).parameters_hash for name, changed in other.items()}
-    assert len({*hashes.values(), plan.parameters_hash}) == len(hashes) + 1
+    known = split_fingerprint(recipe, stats)
+    assert len({*other.values(), known}) == len(other) + 1
     without = recipe.model_copy(update={"platforms": {}, "description": "another", "published": {}})
-    assert SplitPlan.of(without, stats).parameters_hash == plan.parameters_hash
+    assert split_fingerprint(without, stats) == known
 
 
 def test_shares_of_land_and_land_cover_are_those_of_the_whole(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
@@ -200,8 +210,14 @@ def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
 
 
 def test_a_split_without_chips_is_a_violation() -> None:
-    counts = {"naip": {"train": 90, "validate": 5, "test": 5, BUFFER: 1}, "modis": {"train": 50, BUFFER: 50}}
-    finding = shares_of_chips(counts, load_recipe().splits)
+    cover = np.zeros((4, len(CLASSES)))
+    cover[:3, 0], cover[1, 1] = 50, 50  # trees everywhere; of the validation chips, half is shrubland
+    counts = {
+        "naip": SplitCounts(np.array([90, 5, 5, 1]), cover),
+        "modis": SplitCounts(np.array([50, 0, 0, 50]), np.zeros_like(cover)),
+        "linz": SplitCounts(np.zeros(4, int), np.zeros_like(cover)),
+    }
+    finding = shares_of_splits(counts, load_recipe().splits)
     assert finding.violations == (
         "modis: no chip is validate, of 100",
         "modis: no chip is test, of 100",
@@ -213,6 +229,9 @@ def test_a_split_without_chips_is_a_violation() -> None:
         "validate_percent": 5.0,
         "test_percent": 5.0,
         "buffer_percent": 0.99,
+        "class": "Tree cover",
+        "points": 25.0,
     }
-    empty = shares_of_chips({"linz": {}}, load_recipe().splits)
-    assert empty.ok
+    assert finding.numbers == {"train_chips": 140, "validate_chips": 5, "test_chips": 5, "buffer_chips": 51}
+    assert shares_of_splits({"linz": counts["linz"]}, load_recipe().splits).ok
+    assert shares_of_splits({"modis": counts["modis"]}, recipe_with(shares=ONLY_TRAIN).splits).ok

@@ -28,6 +28,7 @@ from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
 from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.chips.factories import made_plan
 from clay_assets_tests.landcover.rasters import plain, write_cell
 
 ARCHIVE = Path(__file__).with_name("storage_0_1.zip")
@@ -78,7 +79,7 @@ def merge_all(store: LocalStore, recipe: Recipe, *, land_cover: bool = True) -> 
             measure_land_cover(cell, items_of(store, cell.platform, cell.year), worldcover, store, recipe, pool, 4)
             for cell in cells
         ]
-        return merge(cells, found if land_cover else [], store, recipe, pool, 4)
+        return merge(cells, found if land_cover else [], made_plan(), store, recipe, pool, 4)
 
 
 def contents(store: LocalStore, folder: str) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ from clay_assets.storage import layout
 from clay_assets_tests.chain import Chain
 
 KEY, YEAR = "sentinel-2-l2a", 2020
+CHANGED = "its chips, their land cover or their splits have changed since they were merged"
 CELL = f"{KEY}|{YEAR}"
 # Asset → checks of what it stored; the second are warnings.
 HARD = {
@@ -212,7 +213,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             layout.landcover_ledger(KEY, YEAR),
             None,
             {
-                "up_to_date": f"{CELL}: its chip index is not in the merged index as it is now",
+                "up_to_date": f"{CELL}: {CHANGED}",
                 "land_cover_of_cells": f"{CELL}: ",
             },
         ),
@@ -226,7 +227,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             "merged_index",
             layout.chip_ledger(KEY, YEAR),
             lambda table: with_value(table, "chips", 1),
-            {"up_to_date": f"{CELL}: its chip index is not in the merged index as it is now"},
+            {"up_to_date": f"{CELL}: {CHANGED}"},
         ),
     ],
 )
@@ -372,9 +373,7 @@ def test_a_cell_that_is_made_anew_is_told_with_its_age(copy: Chain, damaged: Cal
     evaluation = run_checks(copy, "merged_index")["up_to_date"]
     hours = round((made["chip_index"].timestamp - made["merged_index"].timestamp) / 3600, 1)
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
-    assert evaluation.description == (
-        f"{CELL}: its chip index is not in the merged index as it is now, made {hours:g} h after it"
-    )
+    assert evaluation.description == (f"{CELL}: {CHANGED}, {hours:g} h later")
     assert numbers(evaluation)["cells_behind"] == 1
 
 

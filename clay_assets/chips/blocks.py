@@ -1,0 +1,232 @@
+"""The blocks that splits are drawn of: where they lie, which stratum they are in, and what is on the ground in them.
+
+Blocks are nearly square on the ground and of nearly equal area everywhere: rows of equal height, each cut into as many
+columns as make them about as wide as high; each pole is one block. A cylindrical equal-area grid would do worse: its
+blocks of 500 km are 200 km wide and 1,270 km high on the ground at 70°, so that most MODIS chips would lie across them.
+Regions of the recipe have smaller blocks.
+
+Strata are the regions, and elsewhere the blocks in which the same class of land cover is largest; blocks without
+WorldCover are one more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.errors import InputError
+from clay_assets.grids import HALF_TURN
+from clay_assets.recipes import Recipe
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+from clay_assets.recipes.loader import Splits
+from clay_assets.sampling.tiles import sample_tiles
+
+ELSEWHERE, NO_LAND_COVER, MIXED = "elsewhere", "no land cover", "mixed"
+
+Floats = NDArray[np.float64]
+
+RADIUS = 6371.007  # km, of the sphere with the Earth's area (WGS 84, authalic)
+TURN = 360.0
+POLE = 90.0
+WATER = "Permanent water bodies"
+CLASSES = tuple(WORLDCOVER_CLASSES.values())
+POINTS = 4  # along each side of a tile, at which its land cover is counted to blocks
+OUTLINE_POINTS = 5  # along each side of a cell, at which it is looked up in the outlines of regions
+LEAST_IN_REGION = 0.2  # share of a block that lies in a region's outline
+LEAST_BLOCKS = 12  # of a stratum; smaller ones are drawn together
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """Cells of blocks: rows of equal height from the south, each with its own number of columns from ±180 on.
+
+    Attributes:
+        columns: number of columns of each row.
+    """
+
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, splits: Splits) -> BlockGrid:
+        """The grid whose cells fit the blocks of all regions."""
+        fine = lcm(*(splits.parts_of(region.block_km) for region in splits.regions))
+        return cls(np.repeat(block_columns(splits.block_km) * fine, fine))
+
+    @cached_property
+    def height(self) -> float:
+        """Of a row, degrees."""
+        return HALF_TURN / len(self.columns)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Number of the first cell of each row."""
+        return np.concatenate([[0], np.cumsum(self.columns)[:-1]])
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Row of each cell."""
+        return np.repeat(np.arange(len(self.columns)), self.columns)
+
+    @cached_property
+    def column(self) -> NDArray[np.int64]:
+        """Column of each cell."""
+        return np.arange(len(self.rows)) - self.starts[self.rows]
+
+    def bounds(self) -> Floats:
+        """West, south, east and north of each cell, degrees; (cells, 4)."""
+        width = TURN / self.columns[self.rows]
+        west, south = self.column * width - HALF_TURN, self.rows * self.height - POLE
+        return np.stack([west, south, west + width, south + self.height], axis=1)
+
+    def areas(self) -> Floats:
+        """Of each cell, km²."""
+        west, south, east, north = self.bounds().T
+        return _box_areas(west, south, east, north)
+
+    def row_at(self, latitude: Floats) -> NDArray[np.int64]:
+        """Row of each latitude; a latitude between two rows is in the northern one."""
+        rows = np.floor((latitude + POLE) / self.height).astype(np.int64)
+        return np.clip(rows, 0, len(self.columns) - 1)
+
+    def column_at(self, longitude: Floats, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Column of each longitude, counted on beyond ±180."""
+        return np.asarray(np.floor((longitude + HALF_TURN) / TURN * self.columns[rows]), np.int64)
+
+    def cells_at(self, longitude: Floats, latitude: Floats) -> NDArray[np.int64]:
+        """Cell of each place."""
+        rows = self.row_at(latitude)
+        return np.asarray(self.starts[rows] + self.column_at(longitude, rows) % self.columns[rows])
+
+
+def block_columns(side: float) -> NDArray[np.int64]:
+    """Number of blocks in each row of blocks of `side` km; at the poles there is one."""
+    turn = 2 * np.pi * RADIUS
+    rows = max(3, round(turn / 2 / side))
+    middles = np.radians((np.arange(rows) + 0.5) * HALF_TURN / rows - POLE)
+    columns: NDArray[np.int64] = np.maximum(3, np.rint(2 * rows * np.cos(middles)).astype(np.int64))
+    columns[[0, -1]] = 1
+    return columns
+
+
+def extents_of(geometry: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
+    """West, south, east and north of chips; the east of one that crosses ±180 lies beyond 180."""
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    if np.isnan(bounds).any():
+        bad = int(np.isnan(bounds).any(axis=1).sum())
+        raise InputError(f"{bad:,} of {len(bounds):,} chips have no geometry. Materialise their chip_index again.")
+    west, south, east, north = bounds.T.copy()
+    wide = np.flatnonzero(east - west > HALF_TURN)
+    if wide.size:
+        xy, chip = shapely.get_coordinates(geometry[wide], return_index=True)
+        x = np.where(xy[:, 0] < 0, xy[:, 0] + TURN, xy[:, 0])
+        first = np.flatnonzero(np.diff(chip, prepend=-1))
+        low, high = np.minimum.reduceat(x, first), np.maximum.reduceat(x, first)
+        around = high - low > HALF_TURN  # nothing but what holds a pole is as wide as that either way
+        west[wide], east[wide] = np.where(around, -HALF_TURN, low), np.where(around, HALF_TURN, high)
+    return west, south, east, north
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks that are drawn, by number.
+
+    Attributes:
+        of_cell: block of each cell of the grid.
+        names: part of their draws.
+        strata: that they are drawn within.
+        regions: of them that a region has, the region's name; else `ELSEWHERE`.
+        land: km² that count: land, or where a stratum has none, all of the area.
+        classes: km² of each class of WorldCover, in each population that is balanced; (populations, blocks, classes).
+    """
+
+    of_cell: NDArray[np.int64]
+    names: list[str]
+    strata: NDArray[Any]
+    regions: NDArray[Any]
+    land: Floats
+    classes: Floats
+
+    @classmethod
+    def of(cls, recipe: Recipe, grid: BlockGrid, stats: gpd.GeoDataFrame) -> Blocks:
+        """The blocks of a recipe, with the land cover of `worldcover_stats`."""
+        splits = recipe.splits
+        of_cell, names, regions, inside = _numbered(splits, grid)
+        areas = np.bincount(of_cell, grid.areas(), minlength=len(names))
+        classes = _land_cover(grid, of_cell, len(names), stats, sample_tiles(stats, recipe))
+        land = classes[0].sum(axis=1) - classes[0][:, CLASSES.index(WATER)]
+        strata = np.where(
+            classes[0].sum(axis=1) > 0, np.array(CLASSES)[classes[0].argmax(axis=1)], NO_LAND_COVER
+        ).astype(object)
+        strata[regions != ELSEWHERE] = regions[regions != ELSEWHERE]
+        for stratum in sorted({*strata} - {*regions, NO_LAND_COVER}):
+            if (strata == stratum).sum() < LEAST_BLOCKS:
+                strata[strata == stratum] = MIXED
+        for stratum in {*strata}:
+            here = strata == stratum
+            if not land[here].sum():  # such as a region of which WorldCover has nothing
+                land[here] = (areas * inside)[here]
+        return cls(of_cell, names, strata, regions, land, classes)
+
+
+def _numbered(splits: Splits, grid: BlockGrid) -> tuple[NDArray[np.int64], list[str], NDArray[Any], Floats]:
+    """Block of each cell; name, region, and share in the region's outline of each block."""
+    fine = lcm(*(splits.parts_of(region.block_km) for region in splits.regions))
+    keys = np.stack([np.zeros(len(grid.rows), np.int64), grid.rows // fine, grid.column // fine], axis=1)
+    share = np.ones(len(keys))
+    areas = grid.areas()
+    for number, region in enumerate(splits.regions, start=1):
+        step = fine // splits.parts_of(region.block_km)
+        own = np.stack([grid.rows // step, grid.column // step], axis=1)
+        _, block = np.unique(own, axis=0, return_inverse=True)
+        inside = _inside(grid, shapely.Polygon(region.outline))
+        shares = np.bincount(block, inside * areas) / np.bincount(block, areas)
+        taken = (shares >= LEAST_IN_REGION)[block] & (keys[:, 0] == 0)
+        keys[taken] = np.column_stack([np.full(taken.sum(), number), own[taken]])
+        share[taken] = shares[block[taken]]
+    found, first, of_cell = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    called = [ELSEWHERE, *(region.name for region in splits.regions)]
+    regions = np.array([called[number] for number in found[:, 0]], dtype=object)
+    return of_cell, [f"{called[n]} {row} {column}" for n, row, column in found], regions, share[first]
+
+
+def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
+    """Share of each cell that lies in an outline."""
+    west, south, east, north = grid.bounds().T
+    shapely.prepare(outline)
+    at = (np.arange(OUTLINE_POINTS) + 0.5) / OUTLINE_POINTS
+    x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
+    inside = shapely.contains_xy(outline, *np.broadcast_arrays(x[:, :, None], y[:, None, :]))
+    return np.asarray(inside.mean(axis=(1, 2)))
+
+
+def _land_cover(
+    grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, sample: gpd.GeoDataFrame
+) -> Floats:
+    """Km² of each class in each block: of all tiles, and of the sampled ones as if each were covered wholly."""
+    west, south, east, north = extents_of(stats.geometry.to_numpy())
+    degrees = np.maximum((east - west) * (north - south), np.finfo(float).tiny)
+    area = _box_areas(west, south, east, north) * shapely.area(stats.geometry.to_numpy()) / degrees
+    at = (np.arange(POINTS) + 0.5) / POINTS
+    x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
+    x, y = (axis.reshape(len(stats), -1) for axis in np.broadcast_arrays(x[:, :, None], y[:, None, :]))
+    block = of_cell[grid.cells_at(x.ravel(), y.ravel())]
+    counted = np.stack([area * stats["valid_share"].to_numpy(float), area * stats["name"].isin(sample["name"])])
+    shares = stats[list(CLASSES)].to_numpy(float)
+    found = np.empty((len(counted), blocks, len(CLASSES)))
+    for number, weight in enumerate(counted):
+        for column in range(len(CLASSES)):
+            at_points = np.repeat(weight * shares[:, column] / POINTS**2, POINTS**2)
+            found[number, :, column] = np.bincount(block, at_points, minlength=blocks)
+    return found
+
+
+def _box_areas(west: Floats, south: Floats, east: Floats, north: Floats) -> Floats:
+    tall = np.sin(np.radians(north)) - np.sin(np.radians(south))
+    return np.asarray(RADIUS**2 * np.radians(east - west) * tall)
