@@ -308,5 +308,5 @@ def _check_none_is_empty(blocks: Blocks, codes: Codes, splits: Splits) -> None:
     if empty:
         raise InputError(
             f"splits: no block with land is left for {', '.join(empty)}; there are {(land > 0).sum()}. "
-            "Make block_km smaller, or the share larger."
+            "Make block_km smaller or the share larger, or set the share to 0."
         )

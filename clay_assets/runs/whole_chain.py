@@ -56,11 +56,12 @@ def steps(
     wanted = sorted({platform_of(key).key for key in platforms})
     samples = {key: platform_of(key).scenes.sample for key in wanted}
     before = [
+        Step("landcover"),  # splits are drawn from it, whatever the platforms
         *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
         *(Step("requests", key, needs=samples[key]) for key in wanted),
     ]
     if LAND_COVER_SAMPLE in samples.values():
-        before[:0] = [Step("landcover"), Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover")]
+        before.insert(1, Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover"))
     yield from before
     after = [
         Step("cell", key_of_cell(key, year), needs=f"requests {key}")
@@ -69,7 +70,7 @@ def steps(
     ]
     on_total(len(before) + len(after) + 1)
     yield from after
-    yield Step("merge")
+    yield Step("merge", needs="landcover")
 
 
 def run_steps(

@@ -160,13 +160,20 @@ def ledger_of(chips: dict[str, int], fingerprint: str = FINGERPRINT) -> pd.DataF
 
 
 def write_cell(
-    store: Store, recipe: Recipe, platform: str, year: int, scenes: Iterable[str], columns: int = 8, rows: int = 8
+    store: Store,
+    recipe: Recipe,
+    platform: str,
+    year: int,
+    scenes: Iterable[str],
+    columns: int = 8,
+    rows: int = 8,
+    place: tuple[float, float] | None = None,
 ) -> ChipCell:
-    """A cell of square scenes strewn over the world, one index file each."""
+    """A cell of square scenes, one index file each, strewn over the world or all at one place."""
     chips = {}
     for item_id in sorted(scenes):
         rng = np.random.default_rng([year, *item_id.encode()])
-        west, south = rng.uniform(-170, 130), rng.uniform(-60, 40)
+        west, south = place or (rng.uniform(-170, 130), rng.uniform(-60, 40))
         table = chip_table(platform, item_id, year, west, south, columns, rows)
         store.write(
             layout.chips(platform, year, item_id), encode_arrow(table, {**recipe.stamp(), "fingerprint": FINGERPRINT})

@@ -21,6 +21,7 @@ YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
 SORT_MEMORY = "128MB"  # so that the rows of a test do not fit
 CHIPS_OF_A_LARGE_SCENE = (100, 100)
+PLACE = (10.0, 10.0)  # of all scenes, so that the area they cover is the same however many there are
 
 
 def make_cells(store: Store) -> list[ChipCell]:
@@ -63,7 +64,7 @@ def main(what: str, folder: str, rows: str = "0") -> None:
     sorting.SORT_MEMORY = SORT_MEMORY
     columns, down = CHIPS_OF_A_LARGE_SCENE
     scenes = [f"S2A_{number:04d}" for number in range(int(rows) // (columns * down))]
-    cell = write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down)
+    cell = write_cell(store, load_recipe("clay_v1"), S2, 2020, scenes, columns, down, PLACE)
     write_land_cover(cell)
     merged = run([cell], store)
     print(merged, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

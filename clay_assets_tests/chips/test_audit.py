@@ -20,7 +20,7 @@ from clay_assets.chips.audit import (
     stale_cells,
 )
 from clay_assets.chips.cells import ChipCell, LandCoverCell, stored_cell, stored_cells
-from clay_assets.chips.index import LANDCOVER_FIELDS, MERGED_SCHEMA
+from clay_assets.chips.index import LANDCOVER_FIELDS, MERGED_SCHEMA, SPLIT_FIELD
 from clay_assets.chips.merge import merge, merge_cells
 from clay_assets.platforms import platform_of
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
@@ -231,7 +231,7 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     shared = chip_table(S2, "S2A_A", 2021, 0, 0, 2, 2)
     position = MERGED_SCHEMA.get_field_index("year")
     shared = shared.add_column(position, "year", pa.repeat(pa.scalar(2021, pa.int16()), shared.num_rows))
-    for field in LANDCOVER_FIELDS:
+    for field in (*LANDCOVER_FIELDS, SPLIT_FIELD):
         shared = shared.append_column(field, pa.nulls(shared.num_rows, field.type))
     rewritten(store, S2, 2021, lambda table: pa.concat_tables([table, shared.cast(table.schema)]))
     repeated = {row.as_py() for row in pq.read_table(part(store, S2, 2020))["chipid"].slice(17, 2)}

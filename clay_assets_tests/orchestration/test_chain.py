@@ -18,6 +18,7 @@ import rasterio
 
 from clay_assets.chips.index import MERGED_SCHEMA, open_index
 from clay_assets.demo.planet import Planet
+from clay_assets.orchestration.failures import run_error
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
@@ -26,6 +27,7 @@ from clay_assets_tests.chain import YEARS, Chain
 
 BY_QUARTERS = ["landsat-c2l1", "landsat-c2l2-sr", "sentinel-1-rtc", "sentinel-2-l2a"]
 CELLS = [(platform, year) for platform in BY_QUARTERS for year in YEARS]
+STATS = layout.table("worldcover_stats")  # that splits are drawn from
 RESAMPLED = {"linz", "modis"}  # whose chips are not counted on the grid that was drawn
 STATISTICS = ["Tree cover", "Cropland", "Built-up", "valid_share"]
 
@@ -222,6 +224,7 @@ def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..
     # A fan-in over one key hands over a bare object by default; ours is a list whatever there is.
     chain = new_chain()
     source, target = built.clay.store(), chain.clay.store()
+    target.write(STATS, source.read(STATS))
     wanted = "landsat-c2l2-sr/2020"
     for key, content in files(built).items():
         if key.startswith(
@@ -243,8 +246,12 @@ def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..
     )
 
 
-def test_a_merge_without_any_cell_is_an_empty_index(new_chain: Callable[..., Chain]) -> None:
+def test_a_merge_without_any_cell_is_an_empty_index(new_chain: Callable[..., Chain], built: Chain) -> None:
     chain = new_chain()
+    result = chain.run("merge")
+    assert not result.success  # there is nothing to draw splits from
+    assert "worldcover_stats.parquet: file not found. Materialise worldcover_stats first." in run_error(result)
+    chain.clay.store().write(STATS, built.clay.store().read(STATS))
     assert chain.run("merge").success
     assert chain.metadata("merged_index")["dagster/row_count"] == 0
 

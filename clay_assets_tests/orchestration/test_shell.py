@@ -104,7 +104,7 @@ def elsewhere(key: str) -> bool:
     samples = {platform.scenes.sample for platform in PLATFORMS.values()} - {
         PLATFORMS[key].scenes.sample for key in THERE
     }
-    others = [*(set(PLATFORMS) - set(THERE)), *samples, "mgrs_grid", "worldcover_stats"]
+    others = [*(set(PLATFORMS) - set(THERE)), *samples]
     return any(f"{before}{name}{end}" in key for name in others for before in "/=" for end in "/.")
 
 

@@ -96,7 +96,8 @@ def test_the_check_passes_where_all_is_done(built: Chain, new_chain: Callable[..
 def test_the_check_warns_of_what_is_not_done(built: Chain, new_chain: Callable[..., Chain]) -> None:
     chain = new_chain()
     key = layout.table("scene_requests", KEY)
-    chain.clay.store().write(key, built.clay.store().read(key))
+    for needed in (key, layout.table("worldcover_stats")):
+        chain.clay.store().write(needed, built.clay.store().read(needed))
     result = chain.run("merge")
     assert result.success
     (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "reconciled"]

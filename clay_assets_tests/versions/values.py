@@ -137,7 +137,7 @@ def chip_land_cover(store: Store) -> Values:
 def merged(store: Store) -> Values:
     found = []
     for key in store.list(layout.MERGED, ".parquet"):
-        columns = ["chipid", "platform", "year", "landcover", "landcover_class"]
+        columns = ["chipid", "platform", "year", "landcover", "landcover_class", "split"]
         table = pq.read_table(io.BytesIO(store.read(key)), columns=columns).flatten()
         found.append({name: table[name].to_pylist() for name in table.column_names})
     return stacked(found)
