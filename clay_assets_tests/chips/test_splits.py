@@ -68,13 +68,12 @@ def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders:
     assert gate.finding().ok, gate.finding().summary
 
 
-@pytest.mark.parametrize("distance", [0, 5, 60])
+@pytest.mark.parametrize("distance", [0, 60])
 def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(many_borders: SplitPlan, distance: float) -> None:
     plan = replace(many_borders, distance_km=distance)
     gate = Leaks(distance)
-    for seed in range(2):
-        polygons, _, _ = made_chips(100, seed)
-        gate.add(polygons, plan.split_of(polygons))
+    polygons, _, _ = made_chips(100, seed=0)
+    gate.add(polygons, plan.split_of(polygons))
     # A lattice of small chips up to the poles, close to every border.
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-180, 180, 0.5), np.arange(-89.9, 89.9, 0.31)))
     lattice = shapely.box(x, y, x + 0.03, y + 0.03)

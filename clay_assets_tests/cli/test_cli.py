@@ -40,10 +40,11 @@ def test_reconcile_prints_a_table(done: Made, command: Command) -> None:
     cells = [line.split() for line in lines]
     assert ["platform", "quantity", "published", "planned", "present"] in cells
     first = cells.index([S2, "locations", "—", "3", "—"])  # a platform's name stands once
-    assert cells[first + 1 : first + 6] == [
+    assert cells[first + 1 : first + 7] == [
         ["requests", "—", "24", "24"],
         ["scenes", "—", "24", "4"],
         ["chips", "—", "42,336", "3,000"],
+        ["land", "cover", "—", "42,336", "3,000"],
         ["bytes", "to", "read", "—", "723.4", "MB", "—"],
         ["bytes", "to", "copy", "—", "0", "B", "3.2", "kB"],
     ]
