@@ -122,6 +122,14 @@ def test_pictures_and_tables_are_visible(ui: Ui) -> None:
         ui.keep(f"{key}_of_chip_index")
         ui.close()
 
+    ui.asset("merged_index")
+    for key in ("composition", "splits"):
+        width, height = drawn(ui.value(key).get_by_role("img", name="picture"))
+        assert (width >= 600, height >= 200) == (True, True), (key, width, height)
+        ui.keep(f"{key}_of_merged_index")
+        ui.close()
+    whole(ui.value("chips_by_split"), ["platform", "train", "validate", "test", "buffer"])
+
     ui.asset("mgrs_sample")
     rules = ui.value("rules")
     whole(rules, ["rule", "tiles", "candidates", "drawn"])
