@@ -212,7 +212,7 @@ def merge(
     written = len(to_write)
     logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
     if without:
-        logger.warning("no current land cover, so not merged anew: %s", ", ".join(without))
+        logger.warning("their chips have no current land cover, so these keep their old parts: %s", ", ".join(without))
     manifest = _manifest(parts, recipe)
     if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
         store.write(layout.MANIFEST, manifest)
