@@ -127,7 +127,8 @@ def chip_landcover(
     row of the chip index, the ledger (one row per scene) in `chips/landcover_ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.chips.cells import FAILED
-    from clay_assets.chips.landcover import composition, measure_land_cover, open_worldcover
+    from clay_assets.chips.landcover import open_worldcover
+    from clay_assets.chips.measuring import composition, measure_land_cover
     from clay_assets.chips.pictures import composition_picture
     from clay_assets.storage import layout
 
@@ -226,7 +227,7 @@ def merged_index(
 
 def _compositions(clay: ClayResource, land_covers: list[LandCoverCell]) -> dict[str, NDArray[np.float64]]:
     """The world and the sample, as far as they are stored, and the chips of each platform."""
-    from clay_assets.chips.landcover import composition, composition_of_tiles
+    from clay_assets.chips.measuring import composition, composition_of_tiles
 
     rows = {}
     for name, asset in (("all MGRS tiles", "worldcover_stats"), ("sampled tiles", "mgrs_sample")):

@@ -126,10 +126,7 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
         InputError: the ledger cannot be read; names it.
     """
     key = layout.chip_ledger(platform, year)
-    try:
-        content = store.read(key)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{store.uri(key)}: file not found. Materialise chip_index.") from error
+    content = _ledger(store, key, "chip_index")
     ledger = decode(content, store.uri(key))
     made_by = stamp_of(pq.read_schema(io.BytesIO(content))).get("recipe_hash", "")
     return ChipCell(platform, year, store, ledger, recipe_hash=made_by)
@@ -137,8 +134,7 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
 
 def stored_cells(store: Store) -> list[ChipCell]:
     """All cells that were made, in the order of their ledgers' names."""
-    named = (PurePosixPath(key) for key in store.list(layout.CHIP_LEDGERS, ".parquet"))
-    return [stored_cell(store, path.parent.name, int(path.stem)) for path in named]
+    return [stored_cell(store, *cell) for cell in _cells_in(store, layout.CHIP_LEDGERS)]
 
 
 def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
@@ -149,14 +145,22 @@ def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
         InputError: the ledger cannot be read; names it.
     """
     key = layout.landcover_ledger(platform, year)
-    try:
-        content = store.read(key)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{store.uri(key)}: file not found. Materialise chip_landcover.") from error
+    content = _ledger(store, key, "chip_landcover")
     return LandCoverCell(platform, year, store, decode(content, store.uri(key)))
 
 
 def stored_land_covers(store: Store) -> list[LandCoverCell]:
     """The land cover of all cells that have any, in the order of their ledgers' names."""
-    named = (PurePosixPath(key) for key in store.list(layout.LANDCOVER_LEDGERS, ".parquet"))
-    return [stored_land_cover(store, path.parent.name, int(path.stem)) for path in named]
+    return [stored_land_cover(store, *cell) for cell in _cells_in(store, layout.LANDCOVER_LEDGERS)]
+
+
+def _ledger(store: Store, key: str, asset: str) -> bytes:
+    try:
+        return store.read(key)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{store.uri(key)}: file not found. Materialise {asset}.") from error
+
+
+def _cells_in(store: Store, folder: str) -> list[tuple[str, int]]:
+    named = (PurePosixPath(key) for key in store.list(folder, ".parquet"))
+    return [(path.parent.name, int(path.stem)) for path in named]

@@ -55,13 +55,13 @@ def steps(
     """
     wanted = sorted({platform_of(key).key for key in platforms})
     samples = {key: platform_of(key).scenes.sample for key in wanted}
+    of_land_cover = [Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover")]
     before = [
         Step("landcover"),  # splits are drawn from it, whatever the platforms
+        *(of_land_cover if LAND_COVER_SAMPLE in samples.values() else []),
         *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
         *(Step("requests", key, needs=samples[key]) for key in wanted),
     ]
-    if LAND_COVER_SAMPLE in samples.values():
-        before.insert(1, Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover"))
     yield from before
     after = [
         Step("cell", key_of_cell(key, year), needs=f"requests {key}")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from clay_assets.chips.cells import stored_cell
 from clay_assets.chips.indexing import index_scenes
-from clay_assets.chips.landcover import measure_land_cover, open_worldcover
+from clay_assets.chips.landcover import open_worldcover
+from clay_assets.chips.measuring import measure_land_cover
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import open_store
 from clay_assets_tests.chips.factories import read_items
