@@ -1,7 +1,8 @@
 """What the splits come to at the published size: chips per split and platform, time and memory of split and gate.
 
-Run as `python benchmarks/splits.py WORLDCOVER_STATS [SHARE]` with the `worldcover_stats.parquet` of a storage and,
-for less than all of the chips, a share such as 0.1. Chips are made: of the recipe's tile sample for the satellites, of
+Run as `python benchmarks/splits.py TILES [SHARE]` with the `worldcover_stats.parquet` or the `mgrs_grid.parquet` of a
+storage and, for less than all of the chips, a share such as 0.1. Of a grid, land cover is made: it changes slowly from
+place to place on the land of the maps' outline. Chips are made: of the recipe's tile sample for the satellites, of
 its published MODIS tiles, and strewn over the outlines of its regions for NAIP and LINZ, in the numbers that the Clay
 model documentation gives ("Dataset size"). They stream by as those of a merge do, a scene's worth at a time.
 """
@@ -13,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import geopandas as gpd
@@ -23,10 +25,16 @@ from numpy.typing import NDArray
 from clay_assets.chips.leaks import Leaks
 from clay_assets.chips.splits import BUFFER, SPLITS, SplitPlan
 from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.sampling.modis_grid import tile_polygon
 from clay_assets.sampling.tiles import sample_tiles
 
 BATCH = 200_000  # chips
+LOOKED_UP = 10_000  # of them in the land cover of the tiles
+CLASSES = list(WORLDCOVER_CLASSES.values())
+POINTS = 5  # along each side of a tile, at which it is looked up in the outline of the land
+ICE = -60  # degrees of latitude; WorldCover has nothing south of it
+COASTAL = 0.2  # share of land below which WorldCover is taken to cover half of a tile
 KM = 111.2  # of a degree
 # Platform → km across a chip, km across a scene.
 SATELLITES = {
@@ -42,7 +50,7 @@ MODIS_CHIP = 128.0
 def main() -> None:
     """Print a line per platform, then what the gate found and cost."""
     share = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    recipe, stats = load_recipe(), gpd.read_parquet(sys.argv[1])
+    recipe, stats = load_recipe(), _with_land_cover(gpd.read_parquet(sys.argv[1]))
     start = time.perf_counter()
     plan = SplitPlan.of(recipe, stats)
     print(f"blocks drawn in {time.perf_counter() - start:.1f} s")
@@ -50,22 +58,24 @@ def main() -> None:
     split_seconds = gate_seconds = 0.0
     chips = 0
     head = "".join(f"{name:>12}" for name in (*SPLITS, BUFFER))
-    print(f"{'platform':<17}{'chips':>12}{head}{'buffer, %':>11}   train / validate / test, %")
+    print(f"{'platform':<17}{'chips':>12}{head}{'buffer, %':>11}   train / validate / test, %   classes off, points")
     for platform, published in recipe.published.items():
-        counted = Counter[str]()
+        counted, cover = Counter[str](), np.zeros((len(SPLITS) + 1, len(CLASSES)))
         for polygons in _made(platform, round((published.chips or 0) * share), recipe, stats):
             start = time.perf_counter()
-            splits = plan.split_of(polygons)
+            splits = plan.ground.split_of(polygons)
             middle = time.perf_counter()
             gate.add_boxes(shapely.bounds(polygons), splits)
             split_seconds, gate_seconds = split_seconds + middle - start, gate_seconds + time.perf_counter() - middle
             counted.update(dict(zip(*np.unique(splits, return_counts=True), strict=True)))
+            some = slice(None, None, max(1, len(polygons) // LOOKED_UP))
+            cover += _land_cover(polygons[some], splits[some], stats)
         chips += counted.total()
         kept = counted.total() - counted[BUFFER]
         numbers = "".join(f"{counted[name]:>12,}" for name in (*SPLITS, BUFFER))
         percents = " / ".join(f"{100 * counted[name] / kept:.2f}" for name in SPLITS)
         lost = 100 * counted[BUFFER] / counted.total()
-        print(f"{platform:<17}{counted.total():>12,}{numbers}{lost:>11.2f}   {percents}", flush=True)
+        print(f"{platform:<17}{counted.total():>12,}{numbers}{lost:>11.2f}   {percents}   {_off(cover)}", flush=True)
     start = time.perf_counter()
     finding = gate.finding()
     print(f"{chips:,} chips: split {split_seconds:.0f} s ({chips / split_seconds / 1e6:.1f} M/s), gate", end=" ")
@@ -74,6 +84,47 @@ def main() -> None:
     )
     print(f"painted {finding.numbers['painted_km2']:,} km²; peak memory", end=" ")
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, of which made chips are a part")
+
+
+def _with_land_cover(tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The tiles if they have statistics; else those on land, with made ones."""
+    if {*CLASSES} <= {*tiles.columns}:
+        return tiles
+    rng = np.random.default_rng(1)
+    west, south, east, north = tiles.geometry.bounds.to_numpy().T
+    at = (np.arange(POINTS) + 0.5) / POINTS
+    x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
+    outline = shapely.union_all(gpd.read_file(str(files("clay_assets.pictures") / "land_110m.geojson")).geometry)
+    shapely.prepare(outline)
+    land = shapely.contains_xy(outline, *np.broadcast_arrays(x[:, :, None], y[:, None, :])).mean(axis=(1, 2))
+    kept = (land > 0) & (south > ICE) & (east - west < 180)
+    x, y, land = x[kept].mean(axis=1), y[kept].mean(axis=1), land[kept]
+    waves = rng.uniform(0, 2 * np.pi, (2, len(CLASSES)))
+    field = np.sin(np.radians(x[:, None] * 3) + waves[0]) + np.sin(np.radians(y[:, None] * 4) + waves[1])
+    shares = np.exp(2.5 * field + rng.normal(0, 0.7, field.shape))
+    shares[shares < 0.01 * shares.max(axis=1, keepdims=True)] = 0
+    shares *= (land / shares.sum(axis=1))[:, None]
+    shares[:, CLASSES.index("Permanent water bodies")] += 1 - land
+    found = tiles[kept][["name", "geometry"]].reset_index(drop=True)
+    found[CLASSES] = shares
+    found["count"] = (shares > 0).sum(axis=1)
+    found["valid_share"] = np.where(land < COASTAL, 0.5, 1.0)
+    found["diversity"] = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+    return found
+
+
+def _land_cover(polygons: NDArray[Any], splits: NDArray[np.str_], stats: gpd.GeoDataFrame) -> NDArray[np.float64]:
+    """Summed class shares of the tiles that chips lie in, by split and buffer; (4, 11)."""
+    chip, tile = stats.sindex.query(shapely.centroid(polygons), predicate="intersects")
+    shares = stats[CLASSES].to_numpy()[tile] * stats["valid_share"].to_numpy()[tile, None]
+    return np.stack([shares[splits[chip] == name].sum(axis=0) for name in (*SPLITS, BUFFER)])
+
+
+def _off(cover: NDArray[np.float64]) -> str:
+    """How far the class that differs most from that of all chips is off in each split, percentage points."""
+    whole = cover.sum(axis=0) / cover.sum()
+    own = cover[:-1] / np.maximum(cover[:-1].sum(axis=1, keepdims=True), 1e-9)
+    return " / ".join(f"{one:.2f}" for one in 100 * np.abs(own - whole).max(axis=1))
 
 
 def _made(platform: str, count: int, recipe: Recipe, stats: gpd.GeoDataFrame) -> Iterator[NDArray[Any]]:
@@ -116,7 +167,8 @@ def _square(places: NDArray[np.float64], side: int, chip: float) -> NDArray[Any]
 
 
 def _modis(vertical: int, horizontal: int) -> NDArray[Any]:
-    west, south, east, north = shapely.bounds(tile_polygon(vertical, horizontal))
+    tile = tile_polygon(vertical, horizontal)
+    west, south, east, north = shapely.bounds(tile)
     tall = MODIS_CHIP / KM
     latitudes = np.arange(south, north - tall, tall)
     boxes = []
@@ -124,7 +176,10 @@ def _modis(vertical: int, horizontal: int) -> NDArray[Any]:
         wide = tall / np.cos(np.radians(latitude))
         x = np.arange(west, east - wide, wide)
         boxes.append(shapely.box(x, latitude, x + wide, latitude + tall))
-    return np.concatenate(boxes) if boxes else np.empty(0, dtype=object)
+    if not boxes:
+        return np.empty(0, dtype=object)
+    chips = np.concatenate(boxes)
+    return np.asarray(chips[shapely.contains(tile, shapely.centroid(chips))])  # the rest of the image is nodata
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from clay_assets.grids import HALF_TURN
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.recipes.loader import Splits
+from clay_assets.sampling.modis_grid import listed_tiles
 from clay_assets.sampling.tiles import sample_tiles
 
 ELSEWHERE, NO_LAND_COVER, MIXED = "elsewhere", "no land cover", "mixed"
@@ -33,6 +34,7 @@ ELSEWHERE, NO_LAND_COVER, MIXED = "elsewhere", "no land cover", "mixed"
 Floats = NDArray[np.float64]
 
 RADIUS = 6371.007  # km, of the sphere with the Earth's area (WGS 84, authalic)
+KM_PER_DEGREE = np.radians(1) * RADIUS
 TURN = 360.0
 POLE = 90.0
 WATER = "Permanent water bodies"
@@ -40,6 +42,7 @@ CLASSES = tuple(WORLDCOVER_CLASSES.values())
 POINTS = 4  # along each side of a tile, at which its land cover is counted to blocks
 OUTLINE_POINTS = 5  # along each side of a cell, at which it is looked up in the outlines of regions
 LEAST_IN_REGION = 0.2  # share of a block that lies in a region's outline
+WIDEST_CHIP = 130  # km, of MODIS: chips that lie across borders are `buffer`
 LEAST_BLOCKS = 12  # of a stratum; smaller ones are drawn together
 
 
@@ -52,6 +55,10 @@ class BlockGrid:
     """
 
     columns: NDArray[np.int64]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be worked out again, as it is sent to workers."""
+        return {"columns": self.columns}
 
     @classmethod
     def of(cls, splits: Splits) -> BlockGrid:
@@ -143,7 +150,8 @@ class Blocks:
         strata: that they are drawn within.
         regions: of them that a region has, the region's name; else `ELSEWHERE`.
         land: km² that count: land, or where a stratum has none, all of the area.
-        classes: km² of each class of WorldCover, in each population that is balanced; (populations, blocks, classes).
+        classes: km² of each class of WorldCover, in each population that is balanced: all tiles, the sampled ones, and
+            the inner part of blocks, where the widest chips are not `buffer`; (populations, blocks, classes).
     """
 
     of_cell: NDArray[np.int64]
@@ -159,7 +167,7 @@ class Blocks:
         splits = recipe.splits
         of_cell, names, regions, inside = _numbered(splits, grid)
         areas = np.bincount(of_cell, grid.areas(), minlength=len(names))
-        classes = _land_cover(grid, of_cell, len(names), stats, sample_tiles(stats, recipe))
+        classes = _land_cover(grid, of_cell, len(names), stats, recipe)
         land = classes[0].sum(axis=1) - classes[0][:, CLASSES.index(WATER)]
         strata = np.where(
             classes[0].sum(axis=1) > 0, np.array(CLASSES)[classes[0].argmax(axis=1)], NO_LAND_COVER
@@ -207,24 +215,51 @@ def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
 
 
 def _land_cover(
-    grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, sample: gpd.GeoDataFrame
+    grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, recipe: Recipe
 ) -> Floats:
-    """Km² of each class in each block: of all tiles, and of the sampled ones as if each were covered wholly."""
+    """Km² of each class in each block: of all tiles, of the sampled ones, and where the widest chips lie within it.
+
+    A population of which there is nothing, as in a world of few tiles, is left out.
+    """
     west, south, east, north = extents_of(stats.geometry.to_numpy())
     degrees = np.maximum((east - west) * (north - south), np.finfo(float).tiny)
     area = _box_areas(west, south, east, north) * shapely.area(stats.geometry.to_numpy()) / degrees
     at = (np.arange(POINTS) + 0.5) / POINTS
     x, y = west[:, None] + at * (east - west)[:, None], south[:, None] + at * (north - south)[:, None]
     x, y = (axis.reshape(len(stats), -1) for axis in np.broadcast_arrays(x[:, :, None], y[:, None, :]))
-    block = of_cell[grid.cells_at(x.ravel(), y.ravel())]
-    counted = np.stack([area * stats["valid_share"].to_numpy(float), area * stats["name"].isin(sample["name"])])
+    block = of_cell[grid.cells_at(x.ravel(), y.ravel())].reshape(x.shape)
+    inside = _from_border(grid, of_cell, x, y, block) >= WIDEST_CHIP / 2
+    listed = listed_tiles(recipe)  # of the widest chips
+    if listed:
+        area_of_tiles = shapely.union_all(listed)
+        shapely.prepare(area_of_tiles)
+        inside &= shapely.contains_xy(area_of_tiles, (x + HALF_TURN) % TURN - HALF_TURN, y)
+    covered = (area * stats["valid_share"].to_numpy(float) / POINTS**2)[:, None]
+    is_sampled = stats["name"].isin(sample_tiles(stats, recipe)["name"]).to_numpy()[:, None]
+    weights = np.stack(np.broadcast_arrays(covered, covered * is_sampled, covered * inside))
     shares = stats[list(CLASSES)].to_numpy(float)
-    found = np.empty((len(counted), blocks, len(CLASSES)))
-    for number, weight in enumerate(counted):
+    found = np.empty((len(weights), blocks, len(CLASSES)))
+    for number, weight in enumerate(weights):
         for column in range(len(CLASSES)):
-            at_points = np.repeat(weight * shares[:, column] / POINTS**2, POINTS**2)
-            found[number, :, column] = np.bincount(block, at_points, minlength=blocks)
-    return found
+            of_points = weight * shares[:, column, None]
+            found[number, :, column] = np.bincount(block.ravel(), of_points.ravel(), minlength=blocks)
+    there = found.sum(axis=(1, 2)) > 0
+    there[0] = True
+    return np.asarray(found[there])
+
+
+def _from_border(grid: BlockGrid, of_cell: NDArray[np.int64], x: Floats, y: Floats, block: NDArray[np.int64]) -> Floats:
+    """Km from each place to the border of its block, as if each block were the box around its cells."""
+    low, high = np.full((of_cell.max() + 1, 2), np.inf), np.full((of_cell.max() + 1, 2), -np.inf)
+    bounds = grid.bounds()
+    np.minimum.at(low, of_cell, bounds[:, :2])
+    np.maximum.at(high, of_cell, bounds[:, 2:])
+    west, south = np.moveaxis(low[block], -1, 0)
+    east, north = np.moveaxis(high[block], -1, 0)
+    turned = (x - west) % TURN  # tiles beyond 180° are counted on
+    degrees = np.minimum(turned, east - west - turned) * np.cos(np.radians(y))
+    around = east - west >= TURN  # a pole
+    return np.asarray(np.minimum(np.where(around, np.inf, degrees), np.minimum(y - south, north - y)) * KM_PER_DEGREE)
 
 
 def _box_areas(west: Floats, south: Floats, east: Floats, north: Floats) -> Floats:

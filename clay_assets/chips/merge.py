@@ -33,7 +33,7 @@ from clay_assets.chips.landcover import SHARE_SCHEMA, land_cover_columns
 from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
 from clay_assets.chips.rules import check_chips, shares_sum_to_one
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
-from clay_assets.chips.splits import SplitPlan
+from clay_assets.chips.splits import GroundSplits, SplitPlan
 from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
@@ -190,7 +190,7 @@ def merge(
     ordered = merge_cells(cells, land_covers, recipe, plan.fingerprint)
     without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
     _check_land_cover(store, without, ordered)
-    gate = _Gate(store, plan.distance_km, without)
+    gate = _Gate(store, plan.ground.distance_km, without)
     # Parts that are kept come first, so that nothing is published that is too near to their chips.
     parts, to_write, done = [], [], 0
     for cell in ordered:
@@ -205,7 +205,7 @@ def merge(
         progress(done, len(ordered))
     gate.check("the parts that are kept")
     for cell in to_write:
-        parts.append(_write_part(cell, store, recipe, partial(_batches, cell, plan, executor, in_flight), gate))
+        parts.append(_write_part(cell, store, recipe, partial(_batches, cell, plan.ground, executor, in_flight), gate))
         done += 1
         progress(done, len(ordered))
     parts.sort(key=lambda part: (part.platform, part.year))
@@ -375,7 +375,7 @@ class _SceneJob:
     land_cover: tuple[str, str] | None
 
 
-def _batches(cell: MergeCell, plan: SplitPlan, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
+def _batches(cell: MergeCell, ground: GroundSplits, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
     chips, land_cover = cell.chips, cell.land_cover
     assert land_cover is not None  # a cell without is not merged
     measured = land_cover.ledger[land_cover.ledger["outcome"] == MEASURED]
@@ -386,7 +386,7 @@ def _batches(cell: MergeCell, plan: SplitPlan, executor: Executor, in_flight: in
         for item_id, rows, index in zip(chips.scenes["item_id"], chips.scenes["chips"], of_chips, strict=True)
     )
     minimum = float(cell.parameters["min_valid_share"])
-    read = partial(_read_scene, chips.store, land_cover.store, plan, chips.platform, chips.year, minimum)
+    read = partial(_read_scene, chips.store, land_cover.store, ground, chips.platform, chips.year, minimum)
     for _, future in run_bounded(executor, read, jobs, in_flight):
         yield from future.result().to_batches()
 
@@ -394,7 +394,7 @@ def _batches(cell: MergeCell, plan: SplitPlan, executor: Executor, in_flight: in
 def _read_scene(
     store: Store,
     land_cover_store: Store,
-    plan: SplitPlan,
+    ground: GroundSplits,
     platform: str,
     year: int,
     min_valid_share: float,
@@ -419,7 +419,7 @@ def _read_scene(
         shares_sum_to_one(shares).raise_if_violated(name, again)
     for field, column in zip(LANDCOVER_FIELDS, land_cover_columns(shares, len(table), min_valid_share), strict=True):
         table = table.append_column(field, column)
-    splits = plan.split_of(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
+    splits = ground.split_of(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
     table = table.append_column(SPLIT_FIELD, pa.array(splits, pa.string()))
     return with_hilbert_keys(table, year)
 

@@ -22,12 +22,12 @@ def split_map(plan: SplitPlan, title: str) -> bytes:
     figure = style.new_figure(title, TOP + HEIGHT + 62)
     corners = np.array([-180.0, 180.0]), np.array([-90.0, 90.0])
     axes = map_panel(figure, *corners)
-    cells = shapely.box(*plan.grid.bounds().T)
+    cells = shapely.box(*plan.ground.grid.bounds().T)
     covered = np.array([block["stratum"] != NO_LAND_COVER for block in plan.blocks])
     on_land = covered[plan.block]
     for code, name in enumerate(SPLITS):
         for colour, here in ((PALE[name], ~on_land), (COLOURS[name], on_land)):
-            blocks = cells[here & (plan.codes == code)]
+            blocks = cells[here & (plan.ground.codes == code)]
             if len(blocks):
                 shapes(axes, np.array([shapely.union_all(blocks)]), colour, colour)
     coast(axes)

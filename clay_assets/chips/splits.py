@@ -36,6 +36,7 @@ from clay_assets.chips.blocks import (
     RADIUS,
     TURN,
     WATER,
+    WIDEST_CHIP,
     BlockGrid,
     Blocks,
     Floats,
@@ -46,6 +47,7 @@ from clay_assets.errors import InputError
 from clay_assets.grids import HALF_TURN
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.loader import Splits
+from clay_assets.sampling.modis_grid import listed_tiles
 
 VERSION = "1"  # raise it when the same recipe and land cover would be split otherwise
 SPLITS = ("train", "validate", "test")
@@ -64,56 +66,27 @@ LEAST_OF_REGION = len(SPLITS)  # blocks with land
 POINT = 0.01  # the unit in which deviations are squared and added up
 LEAST_GAIN = 1e-6  # of an exchange, so that no rounding decides
 MOST_EXCHANGES = 100
-DRAWS = 12  # that the best is taken of
-WIDEST_CHIP = 130  # km, of MODIS: chips that lie across borders are `buffer`
+DRAWS = 60  # that the best is taken of
 BORDER_WEIGHT = 500.0  # of the share of such chips, beside the squared deviations
 
 
 @dataclass(frozen=True)
-class SplitPlan:
-    """The split of every place on Earth. Small; can be sent to workers.
+class GroundSplits:
+    """The split of every place on Earth. Some kilobytes, as they are sent to workers with every scene.
 
     Attributes:
         distance_km: between chips of different splits.
         grid: its cells.
         codes: place in `SPLITS` of each cell's split.
-        block: number of the block that each cell belongs to.
-        blocks: one record per block, by its number: `name`, `stratum`, `split`, `land_km2`.
-        fingerprint: of all that decides the split of a chip; a part of the merged index made with another is old.
     """
 
     distance_km: float
     grid: BlockGrid
     codes: Codes
-    block: NDArray[np.int64]
-    blocks: tuple[Mapping[str, Any], ...]
-    fingerprint: str
 
-    @classmethod
-    def of(cls, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> SplitPlan:
-        """Draw the splits of a recipe.
-
-        Args:
-            recipe: its seed, tile rules and `splits` count.
-            worldcover_stats: the table of that name: class shares 0 to 1 and `valid_share` of MGRS tiles, EPSG:4326.
-
-        Raises:
-            InputError: a region or a split has too few blocks; says which, and what to do.
-        """
-        splits = recipe.splits
-        grid = BlockGrid.of(splits)
-        blocks = Blocks.of(recipe, grid, worldcover_stats.sort_values("name", ignore_index=True))
-        codes = min(
-            (_improved(blocks, _drawn(blocks, splits, recipe.seed, number), splits) for number in range(DRAWS)),
-            key=lambda found: found[1] + BORDER_WEIGHT * _across_borders(grid, found[0][blocks.of_cell]),
-        )[0]
-        _check_none_is_empty(blocks, codes, splits)
-        records = tuple(
-            {"name": name, "stratum": stratum, "split": SPLITS[code], "land_km2": round(float(land))}
-            for name, stratum, code, land in zip(blocks.names, blocks.strata, codes, blocks.land, strict=True)
-        )
-        fingerprint = split_fingerprint(recipe, worldcover_stats)
-        return cls(splits.distance_km, grid, codes[blocks.of_cell], blocks.of_cell, records, fingerprint)
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be worked out again."""
+        return {"distance_km": self.distance_km, "grid": self.grid, "codes": self.codes}
 
     def split_of(self, geometry: NDArray[Any]) -> NDArray[np.str_]:
         """The split of each chip.
@@ -152,12 +125,14 @@ class SplitPlan:
 
     @cached_property
     def _borders(self) -> NDArray[np.int32]:
-        """Of every row, twice around: how many borders of splits lie west of each cell."""
-        counted = []
-        for start, columns in zip(self.grid.starts, self.grid.columns, strict=True):
-            row = self.codes[start : start + columns]
-            counted.append(np.cumsum(np.tile(row != np.roll(row, 1), 2), dtype=np.int32))
-        return np.concatenate(counted)
+        """Of every row, twice around: how many borders of splits lie west of each cell, counted on from row to row."""
+        cells = np.arange(len(self.codes))
+        columns = self.grid.columns[self.grid.rows]
+        before = np.where(self.grid.column == 0, cells + columns - 1, cells - 1)
+        border = self.codes != self.codes[before]
+        around = np.arange(2 * len(cells)) - np.repeat(2 * self.grid.starts, 2 * self.grid.columns)
+        starts = np.repeat(self.grid.starts, 2 * self.grid.columns)
+        return np.cumsum(border[starts + around % np.repeat(self.grid.columns, 2 * self.grid.columns)], dtype=np.int32)
 
     def _grown(self, west: Floats, south: Floats, east: Floats, north: Floats) -> tuple[Floats, ...]:
         """Boxes that hold every place within half of the distance of a chip; longitudes may lie beyond ±180."""
@@ -179,6 +154,50 @@ class SplitPlan:
         return west, south, east, north
 
 
+@dataclass(frozen=True)
+class SplitPlan:
+    """The splits of the ground, and how they were drawn.
+
+    Attributes:
+        ground: the split of every place.
+        block: number of the block that each cell of its grid belongs to.
+        blocks: one record per block, by its number: `name`, `stratum`, `split`, `land_km2`.
+        fingerprint: of all that decides the split of a chip; a part of the merged index made with another is old.
+    """
+
+    ground: GroundSplits
+    block: NDArray[np.int64]
+    blocks: tuple[Mapping[str, Any], ...]
+    fingerprint: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> SplitPlan:
+        """Draw the splits of a recipe.
+
+        Args:
+            recipe: its seed, tile rules and `splits` count.
+            worldcover_stats: the table of that name: class shares 0 to 1 and `valid_share` of MGRS tiles, EPSG:4326.
+
+        Raises:
+            InputError: a region or a split has too few blocks; says which, and what to do.
+        """
+        splits = recipe.splits
+        grid = BlockGrid.of(splits)
+        blocks = Blocks.of(recipe, grid, worldcover_stats.sort_values("name", ignore_index=True))
+        codes = min(
+            (_improved(blocks, _drawn(blocks, splits, recipe.seed, number), splits) for number in range(DRAWS)),
+            key=lambda found: found[1] + BORDER_WEIGHT * _across_borders(grid, found[0][blocks.of_cell]),
+        )[0]
+        _check_none_is_empty(blocks, codes, splits)
+        records = tuple(
+            {"name": name, "stratum": stratum, "split": SPLITS[code], "land_km2": round(float(land))}
+            for name, stratum, code, land in zip(blocks.names, blocks.strata, codes, blocks.land, strict=True)
+        )
+        fingerprint = split_fingerprint(recipe, worldcover_stats)
+        ground = GroundSplits(splits.distance_km, grid, codes[blocks.of_cell])
+        return cls(ground, blocks.of_cell, records, fingerprint)
+
+
 def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str:
     """Hash of all that decides the split of a chip, without drawing anything.
 
@@ -191,7 +210,7 @@ def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str
     digest = hashlib.blake2b(json.dumps([VERSION, document], sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(stats["name"].tolist()).encode())
     digest.update(stats[[*CLASSES, *MEASURES]].to_numpy(float).tobytes())
-    digest.update(b"".join(shapely.to_wkb(stats.geometry.to_numpy())))
+    digest.update(b"".join(shapely.to_wkb([*stats.geometry, *listed_tiles(recipe)])))
     return digest.hexdigest()
 
 

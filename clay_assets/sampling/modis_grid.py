@@ -27,6 +27,7 @@ from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.modis import COLUMNS, FILL, ROWS, ModisOptions, on_earth, tile_filter, tile_name
 from clay_assets.progress import OnProgress, no_progress
+from clay_assets.recipes import Recipe
 from clay_assets.sources.rasters import open_raster
 from clay_assets.transport.access import Access
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
@@ -87,6 +88,11 @@ def tile_polygon(vertical: int, horizontal: int) -> BaseGeometry:
     )
     areas = [part for part in shapely.get_parts(polygon) if part.geom_type == "Polygon"]
     return shapely.orient_polygons(areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas))
+
+
+def listed_tiles(recipe: Recipe) -> list[BaseGeometry]:
+    """The parts of the Earth that the tiles published with a recipe cover, EPSG:4326; none if it lists none."""
+    return [tile_polygon(*tile) for tile in recipe.options("modis").published_tiles]
 
 
 def tile_states(

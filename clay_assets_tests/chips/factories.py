@@ -23,9 +23,9 @@ from clay_assets.chips.blocks import BlockGrid
 from clay_assets.chips.cells import INDEXED, MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.indexing import LEDGER_TYPES
-from clay_assets.chips.landcover import LEDGER_TYPES as LANDCOVER_LEDGER_TYPES
 from clay_assets.chips.landcover import SHARE_SCHEMA
-from clay_assets.chips.splits import SplitPlan
+from clay_assets.chips.measuring import LEDGER_TYPES as LANDCOVER_LEDGER_TYPES
+from clay_assets.chips.splits import GroundSplits, SplitPlan
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.loader import Splits
 from clay_assets.storage import layout
@@ -230,7 +230,7 @@ def made_plan(seed: int = 0, fingerprint: str = "made") -> SplitPlan:
     """Splits of blocks of 800 km, at random; quickly made, as no land cover is looked at."""
     grid = BlockGrid.of(Splits(block_km=800))
     codes = np.random.default_rng(seed).integers(0, 3, grid.columns.sum()).astype(np.uint8)
-    return SplitPlan(5.0, grid, codes, np.arange(len(codes)), (), fingerprint)
+    return SplitPlan(GroundSplits(5.0, grid, codes), np.arange(len(codes)), (), fingerprint)
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from clay_assets.chips.index import CHIP_SCHEMA
 from clay_assets.chips.leaks import Leaks, rows_to_paint
 from clay_assets.chips.merge import Merged, merge
 from clay_assets.chips.split_audit import APART, SHARES, look_at_splits
-from clay_assets.chips.splits import BUFFER, SPLITS, SplitPlan
+from clay_assets.chips.splits import BUFFER, SPLITS, GroundSplits, SplitPlan
 from clay_assets.errors import InputError
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
@@ -42,14 +42,14 @@ PLAN = made_plan()
 
 
 @dataclass(frozen=True)
-class Careless(SplitPlan):
+class Careless(GroundSplits):
     """Splits chips one by one, whatever lies beside them."""
 
     def split_of(self, geometry: NDArray[Any]) -> NDArray[np.str_]:
         return np.asarray(np.resize(np.array(SPLITS), len(geometry)))
 
 
-CARELESS = Careless(**{**vars(PLAN), "fingerprint": "careless"})
+CARELESS = replace(PLAN, ground=Careless(**vars(PLAN.ground)), fingerprint="careless")
 
 
 class Index:
@@ -108,7 +108,7 @@ def test_every_chip_has_the_split_of_its_place(index: Index) -> None:
     for cell in index.cells:
         rows = index.rows(cell.platform, cell.year)
         splits = np.array(rows["split"].to_pylist())
-        assert (splits == PLAN.split_of(shapely.from_wkb(rows["geometry"].to_pylist()))).all()
+        assert (splits == PLAN.ground.split_of(shapely.from_wkb(rows["geometry"].to_pylist()))).all()
         own = counts.setdefault(cell.platform, {})
         for name in (*SPLITS, BUFFER):
             own[name] = own.get(name, 0) + int((splits == name).sum())
@@ -131,7 +131,7 @@ def test_a_cell_more_changes_no_part_and_another_plan_changes_all(index: Index) 
     assert index.merge().written == 0
     assert index.merge(made_plan(1, "another")).written == 3
     rows = index.rows(S2, 2019)
-    assert rows["split"].to_pylist() != PLAN.split_of(shapely.from_wkb(rows["geometry"].to_pylist())).tolist()
+    assert rows["split"].to_pylist() != PLAN.ground.split_of(shapely.from_wkb(rows["geometry"].to_pylist())).tolist()
 
 
 def test_splits_are_the_same_in_worker_processes(index: Index) -> None:
@@ -159,13 +159,13 @@ def test_a_leak_within_a_cell_is_never_published(index: Index) -> None:
 def test_a_leak_across_platforms_and_years_is_never_published(index: Index) -> None:
     store, recipe = index.store, index.recipe
     places = np.random.default_rng(0).uniform((-170, -60), (170, 60), (40, 2))
-    is_train = PLAN.split_of(shapely.box(*places.T, *(places + 0.2).T)) == "train"
+    is_train = PLAN.ground.split_of(shapely.box(*places.T, *(places + 0.2).T)) == "train"
     here = places[is_train][0]
     one = scene_at(store, recipe, S2, 2020, "S2A_HERE", *here)
     other = scene_at(store, recipe, L1, 2019, "LC08_HERE", *here)
     assert index.merge(cells=[one]).splits[S2]["train"] == 64
     before = index.files()
-    all_test = replace(PLAN, codes=np.full_like(PLAN.codes, SPLITS.index("test")))
+    all_test = replace(PLAN, ground=replace(PLAN.ground, codes=np.full_like(PLAN.ground.codes, SPLITS.index("test"))))
     with pytest.raises(InputError, match=rf"{L1}\|2019: .*a test chip at .* is nearer than 5 km to a train chip"):
         index.merge(all_test, cells=[one, other])
     assert index.files() == before
@@ -191,7 +191,7 @@ def test_a_part_that_is_kept_with_older_splits_stops_the_merge_where_it_leaks(in
 def _place_of(rows: pa.Table, plan: SplitPlan) -> tuple[float, float]:
     """Where another plan has another split than a row."""
     geometry = shapely.from_wkb(rows["geometry"].to_pylist())
-    old, new = np.array(rows["split"].to_pylist()), plan.split_of(geometry)
+    old, new = np.array(rows["split"].to_pylist()), plan.ground.split_of(geometry)
     chip = np.flatnonzero((old != new) & (old != BUFFER) & (new != BUFFER))[0]
     west, south, *_ = shapely.bounds(geometry[chip])
     return float(west), float(south)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.chips.blocks import NO_LAND_COVER, BlockGrid
+from clay_assets.chips.blocks import NO_LAND_COVER, BlockGrid, Blocks
 from clay_assets.chips.leaks import Leaks
 from clay_assets.chips.split_audit import SplitCounts, shares_of_splits
 from clay_assets.chips.splits import BUFFER, SPLITS, SplitPlan, split_fingerprint
@@ -49,11 +49,11 @@ def plan(stats: gpd.GeoDataFrame) -> SplitPlan:
 
 def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders: SplitPlan) -> None:
     distance = 25
-    plan = replace(many_borders, distance_km=distance)
+    plan = replace(many_borders, ground=replace(many_borders.ground, distance_km=distance))
     polygons, platforms, places = made_chips(150)
     assert (shapely.get_num_geometries(polygons) > 1).sum() > 1  # across ±180
     assert shapely.bounds(polygons)[:, 3].max() > 83
-    splits = plan.split_of(polygons)
+    splits = plan.ground.split_of(polygons)
     for platform in {*platforms}:
         assert {*splits[platforms == platform]} == {*SPLITS, BUFFER}, platform
     together = {
@@ -70,14 +70,14 @@ def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders:
 
 @pytest.mark.parametrize("distance", [0, 60])
 def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(many_borders: SplitPlan, distance: float) -> None:
-    plan = replace(many_borders, distance_km=distance)
+    plan = replace(many_borders, ground=replace(many_borders.ground, distance_km=distance))
     gate = Leaks(distance)
     polygons, _, _ = made_chips(100, seed=0)
-    gate.add(polygons, plan.split_of(polygons))
+    gate.add(polygons, plan.ground.split_of(polygons))
     # A lattice of small chips up to the poles, close to every border.
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-180, 180, 0.5), np.arange(-89.9, 89.9, 0.31)))
     lattice = shapely.box(x, y, x + 0.03, y + 0.03)
-    splits = plan.split_of(lattice)
+    splits = plan.ground.split_of(lattice)
     assert {*splits} == {*SPLITS, BUFFER}
     gate.add(lattice, splits)
     assert gate.finding().ok, gate.finding().summary
@@ -86,8 +86,8 @@ def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(many_borders: 
 def test_a_chip_has_the_split_of_the_blocks_it_lies_in(plan: SplitPlan) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-179, 179, 3000), rng.uniform(-84, 84, 3000)
-    splits = plan.split_of(shapely.box(x, y, x + 0.02, y + 0.02))
-    here = np.array(SPLITS)[plan.codes[plan.grid.cells_at(x, y)]]
+    splits = plan.ground.split_of(shapely.box(x, y, x + 0.02, y + 0.02))
+    here = np.array(SPLITS)[plan.ground.codes[plan.ground.grid.cells_at(x, y)]]
     inside = splits != BUFFER
     assert inside.mean() > 0.9
     assert (splits == here)[inside].all()
@@ -95,21 +95,24 @@ def test_a_chip_has_the_split_of_the_blocks_it_lies_in(plan: SplitPlan) -> None:
 
 def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
     polygons, _, _ = made_chips(60)
-    splits = plan.split_of(polygons)
+    splits = plan.ground.split_of(polygons)
     order = np.random.default_rng(3).permutation(len(polygons))
-    assert (plan.split_of(polygons[order]) == splits[order]).all()
-    assert [plan.split_of(polygons[n : n + 1])[0] for n in range(0, len(polygons), 7)] == splits[::7].tolist()
+    assert (plan.ground.split_of(polygons[order]) == splits[order]).all()
+    assert [plan.ground.split_of(polygons[n : n + 1])[0] for n in range(0, len(polygons), 7)] == splits[::7].tolist()
     again = SplitPlan.of(load_recipe(), stats.sample(frac=1, random_state=4))
     assert again.fingerprint == plan.fingerprint == split_fingerprint(load_recipe(), stats)
     assert again.blocks == plan.blocks
-    sent = pickle.loads(pickle.dumps(plan))
-    assert (sent.split_of(polygons) == splits).all()
-    assert len(pickle.dumps(plan)) < 3_000_000
+    sent = pickle.dumps(plan.ground)  # to workers, with every scene
+    assert len(sent) < 30_000
+    assert (pickle.loads(sent).split_of(polygons) == splits).all()
 
 
 def test_what_decides_is_in_the_fingerprint_and_nothing_else(stats: gpd.GeoDataFrame) -> None:
     recipe = load_recipe()
     fewer = recipe.tile_rules[0].model_copy(update={"tiles": 1})
+    modis = recipe.options("modis")
+    modis = modis.model_copy(update={"published_tiles": modis.published_tiles[1:]})
+    listing_fewer = recipe.model_copy(update={"platforms": {**recipe.platforms, "modis": modis}})
     covered = stats.assign(valid_share=stats["valid_share"] * 0.9)
     other = {
         "seed": split_fingerprint(recipe.model_copy(update={"seed": 43}), stats),
@@ -121,10 +124,13 @@ def test_what_decides_is_in_the_fingerprint_and_nothing_else(stats: gpd.GeoDataF
         ),
         "land cover": split_fingerprint(recipe, covered),
         "tiles": split_fingerprint(recipe, stats.iloc[1:]),
+        "listed tiles": split_fingerprint(listing_fewer, stats),
     }
     known = split_fingerprint(recipe, stats)
     assert len({*other.values(), known}) == len(other) + 1
-    without = recipe.model_copy(update={"platforms": {}, "description": "another", "published": {}})
+    naip = recipe.options("naip").model_copy(update={"imagery": "copy"})
+    platforms = {**recipe.platforms, "naip": naip}
+    without = recipe.model_copy(update={"platforms": platforms, "description": "another", "published": {}})
     assert split_fingerprint(without, stats) == known
 
 
@@ -137,7 +143,7 @@ def test_shares_of_land_and_land_cover_are_those_of_the_whole(plan: SplitPlan, s
         assert 100 * land[name] / land.total() == pytest.approx(share, abs=2)
     x, y = (stats.geometry.bounds[side].to_numpy() + 1 for side in ("minx", "miny"))
     weight = stats["valid_share"].to_numpy() * np.cos(np.radians(y))
-    here = np.array(SPLITS)[plan.codes[plan.grid.cells_at(x, y)]]
+    here = np.array(SPLITS)[plan.ground.codes[plan.ground.grid.cells_at(x, y)]]
     shares = stats[CLASSES].to_numpy()
     whole = np.average(shares, axis=0, weights=weight)
     for name in SPLITS:
@@ -154,7 +160,7 @@ def test_every_region_has_blocks_of_each_split(plan: SplitPlan) -> None:
         x, y = np.meshgrid(np.arange(west, east, 0.1), np.arange(south, north, 0.1))
         inside = shapely.contains_xy(shapely.Polygon(region.outline), x, y)
         places = shapely.box(x[inside], y[inside], x[inside] + 0.002, y[inside] + 0.002)
-        assert {*plan.split_of(places)} == {*SPLITS, BUFFER}
+        assert {*plan.ground.split_of(places)} == {*SPLITS, BUFFER}
 
 
 def test_a_world_of_few_tiles_has_regions_without_land_cover() -> None:
@@ -181,9 +187,9 @@ def test_blocks_are_of_one_size_everywhere_and_poles_are_whole() -> None:
 def test_chips_at_the_poles_and_around_the_world(plan: SplitPlan) -> None:
     cap = shapely.box(-180, 89, 180, 90)
     ring = shapely.MultiPolygon([shapely.box(-180, 60, 0, 60.1), shapely.box(0, 60, 180, 60.1)])
-    at_pole = np.array(SPLITS)[plan.codes[-1]]
-    assert plan.split_of(np.array([cap, ring])).tolist() == [at_pole, BUFFER]
-    assert plan.split_of(np.array([], dtype=object)).tolist() == []
+    at_pole = np.array(SPLITS)[plan.ground.codes[-1]]
+    assert plan.ground.split_of(np.array([cap, ring])).tolist() == [at_pole, BUFFER]
+    assert plan.ground.split_of(np.array([], dtype=object)).tolist() == []
 
 
 def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
@@ -192,7 +198,7 @@ def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
         np.stack([shapely.box(179.99, y, 180, y + 0.01), shapely.box(-180, y, -179.99, y + 0.01)], axis=1)
     )
     east = shapely.box(-179.999, y, -179.99, y + 0.01)
-    splits, beside = plan.split_of(both), plan.split_of(east)
+    splits, beside = plan.ground.split_of(both), plan.ground.split_of(east)
     same = (splits != BUFFER) & (beside != BUFFER)
     assert same.mean() > 0.5
     assert (splits == beside)[same].all()
@@ -200,7 +206,7 @@ def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
 
 def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
     with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Materialise"):
-        plan.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
+        plan.ground.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
     island = {"name": "island", "block_km": 400, "outline": [[0, 0], [1, 0], [1, 1]]}
     with pytest.raises(InputError, match="region island: has 0 blocks with land, and one of each split is needed"):
         SplitPlan.of(recipe_with(regions=[island]), stats)
@@ -234,3 +240,24 @@ def test_a_split_without_chips_is_a_violation() -> None:
     assert finding.numbers == {"train_chips": 140, "validate_chips": 5, "test_chips": 5, "buffer_chips": 51}
     assert shares_of_splits({"linz": counts["linz"]}, load_recipe().splits).ok
     assert shares_of_splits({"modis": counts["modis"]}, recipe_with(shares=ONLY_TRAIN).splits).ok
+
+
+def test_the_inner_part_of_blocks_is_where_the_widest_chips_fit(stats: gpd.GeoDataFrame) -> None:
+    recipe = recipe_with(regions=[])
+    grid = BlockGrid.of(recipe.splits)
+    blocks = Blocks.of(recipe, grid, stats)
+    every, sampled, inner = (population.sum(axis=1) for population in blocks.classes)
+    assert (sampled <= every + 1e-6).all()
+    assert (inner <= every + 1e-6).all()
+    # Of a block of 800 km, 670 km each way are inside; and the listed tiles of the sinusoidal grid have no coast.
+    assert 0.2 < inner.sum() / every.sum() < (670 / 800) ** 2 + 0.03
+    modis = recipe.options("modis").model_copy(update={"published_tiles": ((8, 18),)})  # 0° to 10° N, 0° to 10° E
+    one = recipe.model_copy(update={"platforms": {**recipe.platforms, "modis": modis}})
+    inner = Blocks.of(one, grid, stats).classes[2].sum(axis=1)
+    west, south, east, north = grid.bounds()[inner > 0].T
+    assert (inner > 0).any()
+    assert ((west < 11) & (east > 0) & (south < 10) & (north > 0)).all()
+    none = recipe.model_copy(
+        update={"platforms": {**recipe.platforms, "modis": modis.model_copy(update={"published_tiles": ((0, 17),)})}}
+    )
+    assert len(Blocks.of(none, grid, stats[stats.geometry.bounds["maxy"] < 60]).classes) == 2  # nothing is listed there

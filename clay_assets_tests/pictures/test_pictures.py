@@ -432,11 +432,11 @@ def test_the_map_of_splits_shows_every_block_and_its_share() -> None:
     assert len(drawn) <= style.MOST_BYTES
     assert pixels(drawn).shape[1] == style.WIDTH
     top, bottom = slice(maps.TOP + 5, maps.TOP + maps.HEIGHT - 5), slice(maps.TOP + maps.HEIGHT + 25, None)
-    west, south, east, north = plan.grid.bounds().T
+    west, south, east, north = plan.ground.grid.bounds().T
     degrees = (east - west) * (np.minimum(north, 85) - np.maximum(south, -90)).clip(0)
     inside = {name: where(drawn, colour)[top].sum() for name, colour in COLOURS.items()}
     for code, name in enumerate(SPLITS):
-        share = degrees[plan.codes == code].sum() / degrees.sum()
+        share = degrees[plan.ground.codes == code].sum() / degrees.sum()
         assert inside[name] / sum(inside.values()) == pytest.approx(share, abs=0.04), name  # coasts are drawn above
         assert where(drawn, COLOURS[name])[bottom].sum() > 50, name  # its patch in the legend
     nearest = min(np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) for a, b in combinations(COLOURS.values(), 2))
