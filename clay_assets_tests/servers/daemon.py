@@ -88,7 +88,9 @@ def command_line(command: Sequence[str], user: str | None, death_signal: str) ->
     if setpriv is None:  # not Linux: the finalisers alone end the server
         return list(command)
     become = [] if user is None else ["--reuid", user, "--regid", user, "--init-groups"]
-    return [setpriv, *become, "--pdeathsig", death_signal, "--", *command]
+    # We may have died before the signal was set, and then nobody sends it: the program starts only under us.
+    only_under_us = ["sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+    return [setpriv, *become, "--pdeathsig", death_signal, "--", *only_under_us, *command]
 
 
 class Daemon:
