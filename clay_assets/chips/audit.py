@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.index import declared_grid, grid_of_file
 from clay_assets.chips.landcover import SHARE_SCHEMA
+from clay_assets.chips.manifest import Part, read_manifest
 from clay_assets.chips.measuring import composition, composition_of_tiles
-from clay_assets.chips.merge import MergeCell, Part, read_manifest
+from clay_assets.chips.merge import MergeCell
 from clay_assets.chips.rules import CHECKED, geometry_in_scene, ids_unique, shares_in_range, shares_sum_to_one
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded

@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.index import LANDCOVER_FIELDS, SPLIT_FIELD, as_chips
 from clay_assets.chips.landcover import SHARE_SCHEMA, land_cover_columns
 from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
+from clay_assets.chips.manifest import MANIFEST_VERSION, Part, manifest_of, manifest_version, read_manifest
 from clay_assets.chips.rules import check_chips, shares_sum_to_one
 from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
 from clay_assets.chips.splits import GroundSplits, SplitPlan
@@ -46,32 +47,6 @@ from clay_assets.storage.stores import Store
 logger = logging.getLogger(__name__)
 
 SHOWN = 10  # cells that a message lists
-MANIFEST_VERSION = 3  # since 3, every part has land cover and splits
-
-
-@dataclass(frozen=True)
-class Part:
-    """One partition of the merged index, as the manifest tells it.
-
-    Attributes:
-        platform: platform key.
-        year: partition.
-        path: below the folder of the merged index.
-        rows: chips.
-        scenes: scenes that they come from.
-        bytes: size of the file.
-        inputs: hash of what it was made from.
-        content: hash of the file (BLAKE2b, 16 bytes).
-    """
-
-    platform: str
-    year: int
-    path: str
-    rows: int
-    scenes: int
-    bytes: int
-    inputs: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -213,7 +188,7 @@ def merge(
     logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
     if without:
         logger.warning("their chips have no current land cover, so these keep their old parts: %s", ", ".join(without))
-    manifest = _manifest(parts, recipe)
+    manifest = manifest_of(parts, recipe)
     if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
         store.write(layout.MANIFEST, manifest)
     # Last, so that a killed run leaves files too many, never too few: parts of cells that are gone, and whatever a
@@ -223,43 +198,19 @@ def merge(
     return Merged(parts, written, without, gate.splits)
 
 
-def read_manifest(store: Store) -> list[Part]:
-    """The parts that the manifest lists; none if there is no merged index yet.
-
-    Raises:
-        InputError: the manifest cannot be understood.
-    """
-    try:
-        document = json.loads(store.read(layout.MANIFEST))
-        return [Part(**entry) for entry in document["partitions"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{store.uri(layout.MANIFEST)}: cannot be understood ({error!r}). Delete it and materialise merged_index."
-        ) from error
-
-
 def _check_land_cover(store: Store, without: Sequence[str], cells: Sequence[MergeCell]) -> None:
     """Refuse to merge where that would leave an index without land cover, or parts with other columns than the rest."""
     if not without:
         return
     listed = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
     remedy = f"Materialise chip_landcover of these partitions first, then merged_index: {listed}."
-    if _manifest_version(store) < MANIFEST_VERSION and any(store.list(layout.MERGED)):
+    if manifest_version(store) < MANIFEST_VERSION and any(store.list(layout.MERGED)):
         raise InputError(
             f"{store.uri(layout.MERGED)}: was merged without land cover and splits, and {len(without)} of its cells "
             f"have no land cover yet; it is left as it is. {remedy}"
         )
     if len(without) == sum(1 for cell in cells if cell.rows) and not any(store.list(layout.MERGED)):
         raise InputError(f"{store.uri(layout.MERGED)}: no chip has land cover yet. {remedy}")
-
-
-def _manifest_version(store: Store) -> int:
-    try:
-        return int(json.loads(store.read(layout.MANIFEST)).get("version", 0))
-    except FileNotFoundError:
-        return 0
 
 
 def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
@@ -438,13 +389,3 @@ def _part(cell: MergeCell, size: int, content: str) -> Part:
     chips = cell.chips
     path = layout.merged_part(chips.platform, chips.year).removeprefix(f"{layout.MERGED}/")
     return Part(chips.platform, chips.year, path, cell.rows, len(chips.scenes), size, cell.inputs, content)
-
-
-def _manifest(parts: Sequence[Part], recipe: Recipe) -> bytes:
-    document = {
-        "version": MANIFEST_VERSION,
-        "rows": sum(part.rows for part in parts),
-        "partitions": [asdict(part) for part in parts],
-        **recipe.stamp(),
-    }
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()

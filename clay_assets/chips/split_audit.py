@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
-from clay_assets.chips.merge import read_manifest
+from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.splits import BUFFER, SPLITS
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from clay_assets.chips.merge import Part, read_manifest
+from clay_assets.chips.manifest import Part, read_manifest
 from clay_assets.cli import SUBCOMMANDS
 from clay_assets.cli.settings import configured_store
 from clay_assets.errors import InputError

@@ -16,7 +16,7 @@ import dagster as dg
 import pandas as pd
 from tqdm import tqdm
 
-from clay_assets.chips.merge import read_manifest
+from clay_assets.chips.manifest import read_manifest
 from clay_assets.definitions import defs
 from clay_assets.demo.planet import GENERATOR
 from clay_assets.orchestration.failures import run_error

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from clay_assets.chips.cells import INDEXED, MEASURED
-from clay_assets.chips.merge import read_manifest
+from clay_assets.chips.manifest import read_manifest
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.recipes import Recipe

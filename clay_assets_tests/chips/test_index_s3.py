@@ -10,7 +10,8 @@ import pytest
 from clay_assets.chips.cells import FAILED
 from clay_assets.chips.index import index_scene, open_index
 from clay_assets.chips.indexing import index_scenes
-from clay_assets.chips.merge import merge, read_manifest
+from clay_assets.chips.manifest import read_manifest
+from clay_assets.chips.merge import merge
 from clay_assets.errors import InputError, SourceError
 from clay_assets.storage.stores import LocalStore, open_store
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_land_cover

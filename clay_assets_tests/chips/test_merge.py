@@ -19,7 +19,8 @@ import pytest
 from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
-from clay_assets.chips.merge import merge, read_manifest
+from clay_assets.chips.manifest import read_manifest
+from clay_assets.chips.merge import merge
 from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
 from clay_assets.recipes import load_recipe

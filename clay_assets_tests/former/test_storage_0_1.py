@@ -19,8 +19,9 @@ from clay_assets.chips.cells import FAILED, ChipCell, stored_cells
 from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.landcover import open_worldcover
+from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.measuring import measure_land_cover
-from clay_assets.chips.merge import Merged, merge, read_manifest
+from clay_assets.chips.merge import Merged, merge
 from clay_assets.errors import InputError
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS, platform_of

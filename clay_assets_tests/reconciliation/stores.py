@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from clay_assets.chips.merge import Part
+from clay_assets.chips.manifest import Part
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.reconciliation.accounts import Account, disagreements, reconcile
