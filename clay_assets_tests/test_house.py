@@ -22,6 +22,7 @@ ROOMS = (
     "runs",
     "stages",
     "reconciliation",
+    "training",
     "chips",
     "scenes",
     "sampling",
@@ -46,7 +47,7 @@ ROOMS = (
     "errors",
     "__init__",
 )
-STAGES = ("chips", "scenes", "sampling", "landcover")
+STAGES = ("training", "chips", "scenes", "sampling", "landcover")
 MAY_IMPORT_DAGSTER = {
     *(f"{stage}/{name}.py" for stage in STAGES for name in ("assets", "checks", "io_manager")),
     "reconciliation/checks.py",

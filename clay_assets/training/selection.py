@@ -1,0 +1,265 @@
+"""A lazy selection of the chips of a merged index.
+
+Nothing is read but the manifest until it is asked for; then the footers of the files that may hold selected chips, and
+row groups as far as their statistics do not rule them out. A selection has an order, that of the files and their rows,
+so chip 0 is the same in every process. Memory holds one number per row group, however many chips there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import and_, or_
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from clay_assets.chips.manifest import Part, read_manifest
+from clay_assets.errors import InputError
+from clay_assets.platforms import platform_of
+from clay_assets.storage import layout
+from clay_assets.storage.stores import Store, open_store
+
+SPLITS = ("train", "validate", "test", "buffer")
+HALF_TURN = 180.0  # degrees; a chip whose bounding box is wider lies across ±180
+THREADS = 8  # that look at row groups; most of the time they wait for the storage
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One row group that may hold selected chips, and how many it does."""
+
+    fragment: ds.ParquetFileFragment
+    chips: int
+
+
+@dataclass(frozen=True)
+class Chips:
+    """Some chips of a merged index, in the order of its files. Made by `open_chips`; small, and can be pickled.
+
+    Attributes:
+        store: the storage root.
+        parts: files that may hold selected chips, as the manifest lists them.
+        where: which of their rows; None: all.
+        bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
+    """
+
+    store: Store
+    parts: tuple[Part, ...]
+    where: pc.Expression | None = None
+    bbox: Box | None = None
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __repr__(self) -> str:
+        platforms = ", ".join(sorted({part.platform for part in self.parts})) or "no platform"
+        return f"Chips({self.store.uri()}, {platforms}, of {sum(part.rows for part in self.parts):,} chips)"
+
+    @property
+    def hash(self) -> str:
+        """Of the selected files' contents and the selection: the same hash means the same chips in the same order."""
+        contents = "\n".join([*(part.content for part in self.parts), str(self.where), str(self.bbox)])
+        return hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All selected chips, in order.
+
+        Args:
+            columns: names of columns of the merged index; None: all.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        self._check(columns)
+        with ThreadPoolExecutor(THREADS) as pool:
+            tables = pool.map(lambda group: self._selected(group.fragment, columns), self._groups)
+            return pa.concat_tables([self._schema(columns).empty_table(), *tables])
+
+    def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
+        """Chips by their places in the selection, in the order asked; each row group is read once.
+
+        Args:
+            indices: from 0; negative ones count from the end; (n,).
+            columns: as in `table`.
+
+        Raises:
+            IndexError: an index lies beyond the selection.
+        """
+        self._check(columns)
+        wanted = self._places(indices)
+        group = np.searchsorted(self._ends, wanted, side="right")
+        order = np.argsort(wanted, kind="stable")
+        tables = []
+        for number in np.unique(group).tolist():
+            found, before = self._groups[number], int(self._ends[number]) - self._groups[number].chips
+            inside = wanted[order][group[order] == number] - before
+            tables.append(self._selected(found.fragment, columns).take(pa.array(inside)))
+        joined = pa.concat_tables([self._schema(columns).empty_table(), *tables])
+        back = np.empty(len(wanted), np.int64)
+        back[order] = np.arange(len(wanted))
+        return joined.take(pa.array(back))
+
+    def _places(self, indices: ArrayLike) -> NDArray[np.int64]:
+        given = np.atleast_1d(np.asarray(indices))
+        if given.size and given.dtype.kind not in "iu":
+            raise InputError(f"indices of chips are {given.dtype}, not whole numbers. Pass integers.")
+        places = given.astype(np.int64).ravel()
+        places = np.where(places < 0, places + len(self), places)
+        beyond = (places < 0) | (places >= len(self))
+        if beyond.any():
+            raise IndexError(f"chip {given.ravel()[beyond][0]}: the selection has {len(self):,} chips.")
+        return places
+
+    @cached_property
+    def _dataset(self) -> ds.FileSystemDataset:
+        files = self.store.filesystem()
+        paths = [f"{layout.MERGED}/{part.path}" for part in self.parts]
+        return ds.dataset(paths, filesystem=files, format="parquet") if paths else ds.dataset([])
+
+    @cached_property
+    def _filter(self) -> pc.Expression | None:
+        near = None if self.bbox is None else _may_touch(self.bbox)
+        both = [one for one in (near, self.where) if one is not None]
+        return reduce(and_, both) if both else None
+
+    @cached_property
+    def _groups(self) -> list[_Group]:
+        if not self.parts:
+            return []
+        fragments = [
+            group
+            for fragment in self._dataset.get_fragments(filter=self._filter)
+            for group in fragment.split_by_row_group(filter=self._filter)
+        ]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [group for group in pool.map(self._counted, fragments) if group.chips]
+
+    def _counted(self, fragment: ds.ParquetFileFragment) -> _Group:
+        if self.bbox is not None:
+            return _Group(fragment, self._selected(fragment, ["chip_index_x"]).num_rows)
+        return _Group(fragment, fragment.count_rows(filter=self._filter))
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum([group.chips for group in self._groups], dtype=np.int64)
+
+    def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        schema = self._dataset.schema.remove_metadata()
+        return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+    def _check(self, columns: Sequence[str] | None) -> None:
+        if not self.parts:
+            raise InputError(f"{self.store.uri()}: no chip is selected. Select another platform, year or place.")
+        unknown = sorted(set(columns or ()) - set(self._dataset.schema.names))
+        if unknown:
+            known = ", ".join(self._dataset.schema.names)
+            raise InputError(f"{', '.join(unknown)}: no such column of the merged index. There are {known}.")
+
+    def _selected(self, fragment: ds.ParquetFileFragment, columns: Sequence[str] | None) -> pa.Table:
+        """The selected rows of a row group, in order."""
+        names = list(self._dataset.schema.names if columns is None else columns)
+        if self.bbox is None:
+            return fragment.to_table(columns=names, filter=self._filter).replace_schema_metadata(None)
+        table = fragment.to_table(columns=[*{*names, "bbox", "geometry"}], filter=self._filter)
+        return table.filter(pa.array(_touches(table, self.bbox))).select(names).replace_schema_metadata(None)
+
+
+def open_chips(
+    storage: str | Path,
+    platform: str | Iterable[str] | None = None,
+    *,
+    bbox: Box | None = None,
+    years: int | Iterable[int] | None = None,
+    split: str | Iterable[str] | None = None,
+    where: pc.Expression | None = None,
+) -> Chips:
+    """Select chips of the merged index under a storage root; nothing but its manifest is read yet.
+
+    Args:
+        storage: the root: a folder or `s3://bucket/prefix`, as in `CLAY_STORAGE`.
+        platform: platform key or keys; None: all.
+        bbox: west, south, east, north in degrees; chips that touch it are selected. West > east lies across ±180.
+        years: years of acquisition; None: all.
+        split: of `train`, `validate`, `test`, `buffer`; None: all.
+        where: a pyarrow expression over the columns of the merged index, such as
+            `pc.field("cloud_cover_percentage") < 0.1`.
+
+    Raises:
+        InputError: there is no merged index, or no such platform or split, or the box is not one.
+
+    Example:
+        >>> chips = open_chips(demo, "sentinel-2-l2a", split="train")  # doctest: +SKIP
+        >>> chips.table(["chipid"]).num_rows == len(chips)  # doctest: +SKIP
+        True
+    """
+    store = open_store(str(storage))
+    parts = read_manifest(store)
+    if not parts:
+        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
+    if platform is not None:
+        keys = {platform_of(key).key for key in _several(platform)}
+        parts = [part for part in parts if part.platform in keys]
+    if years is not None:
+        wanted = {int(year) for year in _several(years)}
+        parts = [part for part in parts if part.year in wanted]
+    conditions = [] if where is None else [where]
+    if split is not None:
+        names = sorted({*_several(split)})
+        unknown = sorted({*names} - {*SPLITS})
+        if unknown:
+            raise InputError(f"split {', '.join(unknown)}: no such split. There are {', '.join(SPLITS)}.")
+        conditions.insert(0, pc.field("split").isin(names))
+    box = None if bbox is None else _checked(bbox)
+    return Chips(store, tuple(parts), reduce(and_, conditions) if conditions else None, box)
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if isinstance(value, (str, int)) else list(value)
+
+
+def _checked(bbox: Sequence[float]) -> Box:
+    box = tuple(float(side) for side in bbox)
+    if len(box) != len(("west", "south", "east", "north")) or not np.isfinite(box).all():
+        raise InputError(f"bbox {bbox}: not west, south, east and north in degrees. Pass four numbers.")
+    west, south, east, north = box
+    if south > north or max(abs(south), abs(north)) > HALF_TURN / 2 or max(abs(west), abs(east)) > HALF_TURN:
+        raise InputError(f"bbox {bbox}: lies outside -180 to 180 and -90 to 90, or south is north of north.")
+    return west, south, east, north
+
+
+def _spans(bbox: Box) -> list[tuple[float, float]]:
+    """Longitudes of a box, in two parts where it crosses ±180."""
+    west, _, east, _ = bbox
+    return [(west, east)] if west <= east else [(west, HALF_TURN), (-HALF_TURN, east)]
+
+
+def _may_touch(bbox: Box) -> pc.Expression:
+    """Rows whose bounding box touches a box; that of a chip across ±180 spans the world, so it may."""
+    low, high = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")
+    along = reduce(or_, [(low <= east) & (high >= west) for west, east in _spans(bbox)])
+    return along & (pc.field("bbox", "ymin") <= bbox[3]) & (pc.field("bbox", "ymax") >= bbox[1])
+
+
+def _touches(rows: pa.Table, bbox: Box) -> NDArray[np.bool_]:
+    """Which of the rows that may touch a box do; only chips across ±180 may not."""
+    sides = [pc.struct_field(rows["bbox"], name).to_numpy() for name in ("xmin", "xmax")]
+    found = np.ones(rows.num_rows, bool)
+    wide = np.flatnonzero(sides[1] - sides[0] > HALF_TURN)
+    if wide.size:
+        box = shapely.union_all([shapely.box(west, bbox[1], east, bbox[3]) for west, east in _spans(bbox)])
+        polygons = shapely.from_wkb(rows["geometry"].take(pa.array(wide)).to_numpy(zero_copy_only=False))
+        found[wide] = shapely.intersects(polygons, box)
+    return found
