@@ -17,9 +17,10 @@ from rasterio.crs import CRS
 
 from clay_assets.demo.grid import to_lonlat
 from clay_assets.demo.ground import Spots, enlarge, landscape
-from clay_assets.demo.items import LANDSAT_BANDS, PAN, SENTINEL_2_BANDS, VISIBLE, band_file
+from clay_assets.demo.items import LANDSAT_BANDS, PAN, SENTINEL_2_BANDS, VISIBLE, band_file, place_name
 from clay_assets.demo.landcover import LandCover
 from clay_assets.demo.materials import reflectance
+from clay_assets.demo.radiometry import OFFSET, has_offset_files
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
 from clay_assets.demo.weather import SKIES, SURFACE_PIXELS, Weather
 
@@ -97,9 +98,10 @@ def detail_step(site: Site) -> int:
 
 
 def write_sentinel_2_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
-    """The ten bands of a place, uint16, 10 m and 20 m."""
-    for key in SENTINEL_2_BANDS:
-        _sentinel_2_band(folder, site, site.name, key, ground)
+    """The ten bands of a place, uint16, 10 m and 20 m; once more with an offset, where the place has such scenes."""
+    for offset in (0, OFFSET) if has_offset_files(site) else (0,):
+        for key in SENTINEL_2_BANDS:
+            _sentinel_2_band(folder, site, place_name(site, offset), key, ground, offset)
 
 
 def write_landsat_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
@@ -113,11 +115,22 @@ def write_landsat_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> 
     write_raster(path, pixels, site.epsg, site.left + size / 2, site.top - size / 2, size, nodata=0)
 
 
-def write_visible(folder: Path, site: Site, item_id: str, collection: str, seen: NDArray[np.uint16]) -> None:
-    """The visible bands of one scene, beside its quality raster; `seen`: what `under` gives."""
+def write_visible(
+    folder: Path, site: Site, item_id: str, collection: str, seen: NDArray[np.uint16], offset: int = 0
+) -> None:
+    """The visible bands of one scene, beside its quality raster.
+
+    Args:
+        folder: of the planet.
+        site: its place.
+        item_id: of the scene.
+        collection: of the scene.
+        seen: what `under` gives.
+        offset: that the numbers of Sentinel-2 hold.
+    """
     for key in VISIBLE:
         if collection == SENTINEL_2:
-            _sentinel_2_band(folder, site, item_id, key, seen)
+            _sentinel_2_band(folder, site, item_id, key, seen, offset)
         else:
             _landsat_band(folder, site, item_id, collection, key, seen)
 
@@ -127,11 +140,11 @@ def under(sky: NDArray[np.uint8], ground: NDArray[np.uint8]) -> NDArray[np.uint1
     return sky.astype(np.uint16) * np.uint16(256) + ground
 
 
-def _sentinel_2_band(folder: Path, site: Site, place: str, key: str, seen: NDArray[Any]) -> None:
+def _sentinel_2_band(folder: Path, site: Site, place: str, key: str, seen: NDArray[Any], offset: int) -> None:
     band, gsd, _, wavelength = SENTINEL_2_BANDS[key]
     factor = DETAIL * 10 // gsd
     height, width = (side * site.pixel // gsd for side in (site.height, site.width))
-    pixels = band_pixels(wavelength, SENTINEL_2, seen, factor)[:height, :width]
+    pixels = band_pixels(wavelength, SENTINEL_2, seen, factor, offset)[:height, :width]
     write_raster(band_file(folder, SENTINEL_2, place, band), pixels, site.epsg, site.left, site.top, gsd, nodata=0)
 
 
@@ -148,7 +161,9 @@ def crs(epsg: int) -> CRS:
     return CRS.from_epsg(epsg)
 
 
-def band_pixels(wavelength: float, collection: str, seen: NDArray[Any], factor: int) -> NDArray[np.uint16]:
+def band_pixels(
+    wavelength: float, collection: str, seen: NDArray[Any], factor: int, offset: int = 0
+) -> NDArray[np.uint16]:
     """A band as a sensor has it, each spot `factor` pixels wide and high: 1, 2 or 4.
 
     Args:
@@ -156,10 +171,11 @@ def band_pixels(wavelength: float, collection: str, seen: NDArray[Any], factor: 
         collection: whose numbers these are.
         seen: the ground, as codes of `materials`, or as `under` gives them.
         factor: pixels across a spot.
+        offset: added to the numbers.
     """
     # One number that holds `factor` copies of another is several pixels: faster than to repeat them.
     copies = sum(1 << 16 * place for place in range(factor))
-    wide = _digital_numbers(wavelength, collection).ravel().astype(f"u{2 * factor}") * copies
+    wide = (_digital_numbers(wavelength, collection) + np.uint16(offset)).ravel().astype(f"u{2 * factor}") * copies
     pixels: NDArray[np.uint16] = wide.take(seen).view(np.uint16).repeat(factor, axis=0)
     return pixels
 
@@ -168,7 +184,7 @@ def band_pixels(wavelength: float, collection: str, seen: NDArray[Any], factor: 
 def _digital_numbers(wavelength: float, collection: str) -> NDArray[np.uint16]:
     """Digital numbers of a band: a row for each sky, a column for each code of the ground.
 
-    Sentinel-2 level 2A stores reflectance × 10,000, its offset being applied already, and so does MODIS; Landsat level
+    Sentinel-2 level 2A stores reflectance × 10,000, here without its offset, and so does MODIS; Landsat level
     2 (reflectance + 0.2) / 0.0000275 (Landsat 8-9 Collection 2 Level 2 Science Product Guide); level 1 (reflectance ×
     sine of the sun's elevation + 0.1) / 0.00002, at the top of an atmosphere that adds a blue haze.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from clay_assets.demo.calendar import Scene
+from clay_assets.demo.radiometry import Numbers
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
 from clay_assets.demo.stac import PROJECTION, PROJECTION_WITH_CODE, Json, item, stamp
 from clay_assets.demo.weather import Drawing
@@ -95,12 +96,18 @@ def quality_file(folder: Path, collection: str, item_id: str) -> Path:
     return folder / "imagery" / collection / item_id / ("SCL.tif" if collection == SENTINEL_2 else "QA_PIXEL.tif")
 
 
-def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, without_scl: bool) -> Json:
+def place_name(site: Site, offset: int = 0) -> str:
+    """The folder of the bands that scenes of a place share; those with an offset lie apart."""
+    return f"{site.name}-offset" if offset else site.name
+
+
+def sentinel_2(scene: Scene, drawing: Drawing, scaled: Numbers, folder: Path, *, code: bool, without_scl: bool) -> Json:
     """One item of `sentinel-2-l2a`.
 
     Args:
         scene: the acquisition.
         drawing: its quality raster.
+        scaled: how its numbers are scaled.
         folder: of the planet.
         code: give the CRS as `proj:code` in place of `proj:epsg`.
         without_scl: leave the `scl` asset out.
@@ -108,13 +115,21 @@ def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, with
     site, name = scene.site, sentinel_2_id(scene)
     assets = {
         key: {
-            "href": str(band_file(folder, SENTINEL_2, _place(scene, name, key), band)),
+            "href": str(band_file(folder, SENTINEL_2, _place(scene, name, key, scaled.offset), band)),
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
             "title": f"{key} - {gsd}m",
             "gsd": gsd,
             "eo:bands": [{"name": key, "common_name": common, "center_wavelength": wavelength}],
             **_asset_grid(site, gsd),
-            "raster:bands": [{"data_type": "uint16", "nodata": 0, "spatial_resolution": gsd}],
+            "raster:bands": [
+                {
+                    "data_type": "uint16",
+                    "nodata": 0,
+                    "spatial_resolution": gsd,
+                    "scale": 0.0001,
+                    "offset": scaled.noted,
+                }
+            ],
             "roles": ["data", "reflectance"],
         }
         for key, (band, gsd, common, wavelength) in SENTINEL_2_BANDS.items()
@@ -143,10 +158,10 @@ def sentinel_2(scene: Scene, drawing: Drawing, folder: Path, *, code: bool, with
         **_crs(site, code),
         "s2:nodata_pixel_percentage": round(drawing.nodata_share, 6),
         **{field: round(drawing.shares[value], 6) for value, field in _CLOUD_PERCENTAGES.items()},
-        "s2:processing_baseline": "05.00",
+        "s2:processing_baseline": scaled.baseline,
         "s2:product_type": "S2MSI2A",
         "s2:sequence": str(scene.sequence),
-        "earthsearch:boa_offset_applied": True,
+        **({} if scaled.applied is None else {"earthsearch:boa_offset_applied": scaled.applied}),
         "view:sun_elevation": round(_sun_elevation(scene), 6),
         "view:sun_azimuth": 160.0 if site.middle[1] > 0 else 40.0,
     }
@@ -206,9 +221,9 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
     return _item(name, collection, scene, properties, assets, _LANDSAT_EXTENSIONS, code)
 
 
-def _place(scene: Scene, name: str, key: str) -> str:
+def _place(scene: Scene, name: str, key: str, offset: int = 0) -> str:
     """Where a band lies: beside the quality raster of its item, or with those that all scenes share."""
-    return name if scene.shows_clouds and key in VISIBLE else scene.site.name
+    return name if scene.shows_clouds and key in VISIBLE else place_name(scene.site, offset)
 
 
 def _item(

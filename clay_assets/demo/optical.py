@@ -27,6 +27,7 @@ from clay_assets.demo.imagery import (
     write_visible,
 )
 from clay_assets.demo.landcover import LandCover
+from clay_assets.demo.radiometry import Numbers, numbers
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site, landsat_sites, sentinel_2_sites
 from clay_assets.demo.truth import ChipCounts, Made
 from clay_assets.demo.weather import QA_PIXEL, SCL, Weather
@@ -69,7 +70,7 @@ def draw_optical(folder: Path, seed: int, pool: Executor, cover: LandCover) -> l
         without_scl = _ordinary(found, 1, 1) if index == 0 else None
         for scene in found:
             oddities = {"code": scene is _ordinary(found, 0, 0), "without_scl": scene is without_scl}
-            drawings.append(pool.submit(_sentinel_2, place, scene, oddities))
+            drawings.append(pool.submit(_sentinel_2, place, scene, numbers(seed, scene), oddities))
     for site in landsat_sites():
         place = Place(folder, qa_pixel, draw_ground(seed, site, qa_pixel, cover), qa_pixel.surface(site))
         drawings.append(pool.submit(_bands, write_landsat_bands, folder, site, place.ground))
@@ -85,6 +86,12 @@ def optical_quarters(seed: int) -> list[dict[str, Any]]:
     return [row for family, sites in families.items() for site in sites for row in _quarter_rows(seed, family, site)]
 
 
+def sentinel_2_radiometry(seed: int) -> list[dict[str, Any]]:
+    """Rows of `Planet.radiometry`."""
+    found = [scene for site in sentinel_2_sites() for scene in scenes(seed, "sentinel-2", site)]
+    return [{"item_id": items.sentinel_2_id(scene), **numbers(seed, scene).truth} for scene in found]
+
+
 def _bands(
     write: Callable[[Path, Site, NDArray[np.uint8]], None], folder: Path, site: Site, ground: NDArray[np.uint8]
 ) -> list[Made]:
@@ -92,14 +99,14 @@ def _bands(
     return []
 
 
-def _sentinel_2(place: Place, scene: Scene, oddities: dict[str, bool]) -> list[Made]:
+def _sentinel_2(place: Place, scene: Scene, scaled: Numbers, oddities: dict[str, bool]) -> list[Made]:
     drawing = place.weather.draw(scene, place.surface)
-    item = items.sentinel_2(scene, drawing, place.folder, **oddities)
+    item = items.sentinel_2(scene, drawing, scaled, place.folder, **oddities)
     path = items.quality_file(place.folder, SENTINEL_2, item["id"])
     site = scene.site
     write_raster(path, drawing.codes, site.epsg, site.left, site.top, site.pixel, nodata=SCL.nodata)
     if scene.shows_clouds:
-        write_visible(place.folder, site, item["id"], SENTINEL_2, place.seen(scene))
+        write_visible(place.folder, site, item["id"], SENTINEL_2, place.seen(scene), scaled.offset)
     return [(item, ChipCounts(drawing.cloud, drawing.nodata, site.chip**2))]
 
 

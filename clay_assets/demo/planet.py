@@ -26,13 +26,13 @@ from clay_assets.demo.linz import SURVEYS, draw_linz, write_linz_catalog
 from clay_assets.demo.modis import draw_modis
 from clay_assets.demo.naip import draw_naip
 from clay_assets.demo.natural_earth import write_natural_earth
-from clay_assets.demo.optical import draw_optical, optical_quarters
+from clay_assets.demo.optical import draw_optical, optical_quarters, sentinel_2_radiometry
 from clay_assets.demo.sentinel_1 import draw_sentinel_1, sentinel_1_quarters
 from clay_assets.demo.sites import COLLECTIONS, FOLDERS
 from clay_assets.demo.truth import ChipCounts, chip_table, read_chips
 from clay_assets.errors import InputError, StorageError
 
-GENERATOR = 6  # raised whenever the same seed would make another planet
+GENERATOR = 7  # raised whenever the same seed would make another planet
 MARKER = "planet.json"
 PARTS = (
     "worldcover",
@@ -145,6 +145,14 @@ class Planet:
         """
         return pd.read_parquet(self.folder / "truth" / "quarters.parquet")
 
+    def radiometry(self) -> pd.DataFrame:
+        """How the numbers of every Sentinel-2 scene are scaled.
+
+        Columns: `item_id`, `baseline`, `offset` (0 or 1000, what valid numbers really hold too much), `stated` (what
+        the item's flags tell of, which is wrong for half of the scenes from baseline 04.00 on).
+        """
+        return pd.read_parquet(self.folder / "truth" / "radiometry.parquet")
+
     def chip_truth(self, item_id: str) -> pd.DataFrame:
         """Every whole chip of an item's grid, row by row, whatever a recipe leaves out.
 
@@ -209,6 +217,7 @@ def _make(folder: Path, seed: int, pool: Executor) -> None:
     write_linz_catalog(folder / "linz", [survey.result() for survey in surveys])
     quarters = pd.DataFrame([*optical_quarters(seed), *sentinel_1_quarters(seed)])
     quarters.to_parquet(truth / "quarters.parquet", index=False)
+    pd.DataFrame(sentinel_2_radiometry(seed)).to_parquet(truth / "radiometry.parquet", index=False)
     (folder / "items").mkdir()
     counted: list[tuple[str, ChipCounts]] = []
     for drawings in parts:  # the first are catalogued while the last are drawn

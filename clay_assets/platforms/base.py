@@ -19,6 +19,7 @@ from clay_assets.errors import InputError
 from clay_assets.platforms.bands import measured_bands
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
+from clay_assets.platforms.radiometry import Radiometry
 from clay_assets.stac import Item, read_item
 from clay_assets.transport.access import Access, access_for
 
@@ -270,6 +271,7 @@ class Platform(Generic[OptionsT]):
         version: raise it when its quality rules would give the same scene another index; its scenes alone are then
             indexed again.
         same_without_nodata: a former version that gave scenes without any nodata the index of today; None: none.
+        radiometry: how to tell what is to be taken away from the numbers of a scene's bands; None: nothing ever is.
     """
 
     key: str
@@ -282,6 +284,7 @@ class Platform(Generic[OptionsT]):
     typical: Typical = field(default_factory=Typical)
     version: str = "1"
     same_without_nodata: str | None = None
+    radiometry: Radiometry | None = None
 
     @property
     def asset_names(self) -> tuple[str, ...]:

@@ -24,9 +24,18 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
-from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of, time_of, version_of
+from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of, time_of
 from clay_assets.platforms.properties import Property, label_of
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.platforms.sentinel_2_radiometry import (
+    BASELINE,
+    DATATAKE,
+    PRODUCT,
+    RADIOMETRY,
+    VERSION,
+    product_of,
+    stated_baselines,
+)
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
 
@@ -47,10 +56,6 @@ _IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
 _TILE_IN_ID = re.compile(r"(?:^S2[A-D]_T?|_T)(\d{1,2}[C-X][A-Z]{2})_")
 _SPACECRAFT = re.compile(r"(?:sentinel[-_ ]?|S)(2[A-D])(?![^_])", re.IGNORECASE)  # of a label, or at the start of an id
 _SEQUENCE_IN_ID = re.compile(r"_(\d+)_L2A$")
-# S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and when it was made
-_PRODUCT = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N(\d{4})_R\d{3}_T\w{5}_(\d{8}T\d{6})(?:\.SAFE)?")
-BASELINE = ("s2:processing_baseline", "sentinel2:processing_baseline")
-PRODUCT, DATATAKE = ("s2:product_uri", "sentinel:product_id"), "s2:datatake_id"
 
 
 class Sentinel2Options(CloudOptions):
@@ -108,18 +113,13 @@ def processing(item: Item) -> Processing | None:
     tile = tile_of(item)
     if spacecraft is None or tile is None:
         return None
-    product = _PRODUCT.search(label_of(properties, *PRODUCT)) or _PRODUCT.search(item["id"])
-    baselines = (
-        *(properties.get(name) for name in BASELINE),
-        product[1] if product else None,
-        label_of(properties, DATATAKE).rpartition("_")[2],  # GS2B_20200501T174909_016469_N05.00
-    )
+    product = product_of(item)
     sequence = _SEQUENCE_IN_ID.search(item["id"])
     return Processing(
         (spacecraft[1].upper(), tile),
         item_datetime(item),
         (
-            next(filter(None, map(version_of, baselines)), None),
+            next((version for _, version in stated_baselines(item)), None),
             time_of(properties.get("s2:generation_time")) or (stamp_of(product[2], STAMP) if product else None),
             *catalogued(item),
             int(sequence[1]) if sequence else None,
@@ -148,7 +148,7 @@ PLATFORM = Platform(
             Property(NODATA_SHARE, float),
         ),
         processings=Processings(
-            processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, "s2:generation_time", "created", "updated")
+            processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, VERSION, "s2:generation_time", "created", "updated")
         ),
     ),
     assets=Assets(
@@ -171,4 +171,5 @@ PLATFORM = Platform(
     files=Files(access=(Access(unsigned=True, hosts=("sentinel-cogs",)),)),
     # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
+    radiometry=RADIOMETRY,
 )

@@ -1,0 +1,193 @@
+"""Whether the numbers of a Sentinel-2 Level-2A scene hold the offset of 1000.
+
+Since processing baseline 04.00 (25 January 2022) the agency stores reflectance × 10,000 + 1000, so that slightly
+negative reflectance is kept (Sentinel-2 Products Specification Document, BOA_ADD_OFFSET). Earth Search takes the
+offset away from most of its files, and what its items say of that is wrong for some:
+https://github.com/Element84/earth-search/issues/66 and 71. So pixels decide, and flags only where pixels do not.
+
+Pixels tell in two ways. Dark ones lie near 0, or near 1000: water, shadow and dense vegetation are nearly black. And
+where a scene is bright, shade still darkens all bands in proportion, so that lines through the darker and the usual
+numbers of any two bands meet where reflectance is 0: at 0, or at 1000.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clay_assets.platforms.processing import version_of
+from clay_assets.platforms.properties import is_number, label_of
+from clay_assets.platforms.radiometry import NODATA, Evidence, Overviews, RadiometricOffset, Radiometry
+from clay_assets.stac import Item
+
+OFFSET = 1000
+OFFSET_SINCE = (4, 0)  # processing baseline
+EARLIEST = (2, 0)  # of Level-2A products; a lower number is another version of something else
+# Where neither pixels nor flags tell: Earth Search took the offset away from most of its files.
+DEFAULT = 0
+
+BASELINE = ("s2:processing_baseline", "sentinel2:processing_baseline")
+PRODUCT, DATATAKE = ("s2:product_uri", "sentinel:product_id"), "s2:datatake_id"
+VERSION = "processing:version"  # of the STAC processing extension
+APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "sentinel2:boa_offset_applied")
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+# S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and when it was made
+PRODUCT_ID = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N(\d{4})_R\d{3}_T\w{5}_(\d{8}T\d{6})(?:\.SAFE)?")
+
+CLIPPED = 1  # lowest valid number: what is no longer to be told from what was cut off, or lies at a detector's edge
+ENOUGH = 1000  # pixels of a band
+# Percentiles: of a tile's 470,000 pixels in an overview 16 times as coarse, the darkest thousand; usual shade; median.
+DARKEST, DARK, USUAL = 0.2, 1, 50
+# Numbers without the offset reach down to 0; with it, to 1000 less the few hundred of slightly negative reflectance.
+WITHOUT, WITH = 500, 650
+# With the offset, something dark is near 1000 in some band, and in red and blue, where land is darkest. Soil alone is
+# darker in blue than in red.
+NEAR, NEAR_RED, NEAR_BLUE, SOIL = 1200, 1250, 1500, 150
+PROJECTED = ("blue", "green", "red", "swir16")
+APART = 400  # by which two bands differ in their contrast, for their lines to meet anywhere definite
+MEETING = 350  # from 0 or from 1000, at most
+PAIRS = 3
+
+
+def stated_baselines(item: Item) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every processing baseline that an item states: (where, version), the most telling first."""
+    properties = item["properties"]
+    product = product_of(item)
+    told = {
+        **{name: properties.get(name) for name in BASELINE},
+        "product": product[1] if product else None,
+        DATATAKE: label_of(properties, DATATAKE).rpartition("_")[2],  # GS2B_20200501T174909_016469_N05.00
+        VERSION: properties.get(VERSION),
+    }
+    return ((where, version) for where, value in told.items() if (version := version_of(value)) is not None)
+
+
+def product_of(item: Item) -> re.Match[str] | None:
+    """The product's id, from the properties or else from the item's id: baseline, and when it was made."""
+    return PRODUCT_ID.search(label_of(item["properties"], *PRODUCT)) or PRODUCT_ID.search(str(item.get("id")))
+
+
+def decide(item: Item, overviews: Overviews | Callable[[], Overviews]) -> RadiometricOffset:
+    """Whether the numbers of a scene hold the offset; see `Radiometry.decide`.
+
+    Before baseline 04.00 there is none, however bright the scene. From 04.00 on, and where an item states no baseline
+    or several that disagree, the pixels decide; where they do not, the flags; else it is `DEFAULT`.
+    """
+    stated = {where: version for where, version in stated_baselines(item) if version >= EARLIEST}
+    versions = list(stated.values())
+    since = {version >= OFFSET_SINCE for version in versions}
+    text = "{:02}.{:02}".format(*versions[0]) if len(since) == 1 else None
+    applied, noted = _applied(item["properties"]), _noted(item)
+    if since == {False}:
+        wrong = ["that its offset was taken away"] if applied else []
+        wrong += ["that its bands hold one"] if noted else []
+        doubt = f"baseline {text} has no offset, but the item tells {' and '.join(wrong)}" if wrong else None
+        return RadiometricOffset(0, "baseline", text, 0 if applied else noted, contradiction=doubt)
+
+    flagged = _flagged(applied, noted, since == {True})
+    doubts = []
+    if len(since) == 2:
+        named = ", ".join("{} {:02}.{:02}".format(where, *version) for where, version in stated.items())
+        doubts.append(f"the item states baselines before and after 04.00 ({named})")
+    lows, projected, seen = _seen(overviews() if callable(overviews) else overviews)
+    if seen is not None and flagged is not None and seen != flagged:
+        doubts.append(f"pixels {_with(seen)} the offset, but the item's flags tell that they {_with(flagged)} it")
+    doubt = "; ".join(doubts) or None
+    ranked: tuple[tuple[int | None, Evidence], ...] = ((seen, "pixels"), (flagged, "flags"))
+    for offset, evidence in ranked:
+        if offset is not None:
+            return RadiometricOffset(offset, evidence, text, flagged, lows, projected, doubt)
+    return RadiometricOffset(DEFAULT, "default", text, flagged, lows, projected, doubt)
+
+
+def _with(offset: int) -> str:
+    return "hold" if offset else "lack"
+
+
+def _flagged(applied: bool | None, noted: int | None, since: bool) -> int | None:
+    """The offset that flags tell of, where the baseline says whether there ever was one.
+
+    What was applied outranks what the bands note, which many items repeat from the product whether it still holds or
+    not. That none was applied tells something only where there was one.
+    """
+    if applied:
+        return 0
+    return OFFSET if applied is False and since else noted
+
+
+def _applied(properties: Mapping[str, Any]) -> bool | None:
+    """Whether an item says that the offset was taken away."""
+    for name in APPLIED:
+        value = properties.get(name)
+        text = value.strip().lower() if isinstance(value, str) else value
+        if isinstance(text, (bool, np.bool_, int, float, str)) and text in (True, False, "true", "false"):
+            return text in (True, "true")
+    return None
+
+
+def _noted(item: Item) -> int | None:
+    """The offset that the bands of an item note; None where they note none, another, or several."""
+    noted = {value for name in BANDS for value in _offsets(item["assets"].get(name))}
+    # In reflectance, as STAC has it, or in the product's own unit; what is added to numbers is noted.
+    known = {-0.1: OFFSET, -float(OFFSET): OFFSET, 0.0: 0}
+    return known.get(noted.pop()) if len(noted) == 1 else None
+
+
+def _offsets(asset: Any) -> Iterator[float]:
+    """Offsets of an asset by the raster extension: 1.1 in `raster:bands`, 2.0 in `bands` or in the asset itself."""
+    if not isinstance(asset, Mapping):
+        return
+    entries = [(asset, "raster:offset")]
+    for listed, name in (("raster:bands", "offset"), ("bands", "raster:offset")):
+        found = asset.get(listed)
+        entries += [(one, name) for one in (found if isinstance(found, (list, tuple, np.ndarray)) else ())]
+    for one, name in entries:
+        value = one.get(name) if isinstance(one, Mapping) else None
+        if is_number(value):
+            yield round(float(value), 6) + 0.0  # of -0.0, 0.0
+
+
+def _seen(overviews: Overviews) -> tuple[dict[str, float], float | None, int | None]:
+    """Low percentile of each band, where the bands meet, and the offset by that; None where it is not to be told."""
+    levels = {name: level for name in BANDS if (level := _levels(overviews.get(name))) is not None}
+    lows = {name: float(level[0]) for name, level in levels.items()}
+    if not lows:
+        return lows, None, None
+    if min(lows.values()) < WITHOUT:
+        return lows, None, 0
+    met = [_meeting(levels, dark) for dark in (0, 1)]
+    meetings = np.concatenate(met)
+    fit = [offset for offset in (0, OFFSET) if (abs(meetings - offset) <= MEETING).all()]
+    projected = float(np.median(meetings)) if min(map(len, met)) >= PAIRS else None
+    by_shade = fit[0] if fit and projected is not None else None
+    red, blue = lows.get("red", np.inf), lows.get("blue", lows.get("red", np.inf))
+    if WITH <= min(lows.values()) <= NEAR and red <= NEAR_RED and red - SOIL <= blue <= NEAR_BLUE:
+        return lows, projected, None if by_shade == 0 else OFFSET
+    return lows, projected, by_shade
+
+
+def _levels(pixels: Any) -> NDArray[np.float64] | None:
+    """The percentiles of a band's valid pixels; None where they are too few."""
+    if pixels is None:
+        return None
+    flat = np.ma.filled(pixels, NODATA).ravel()
+    valid = flat[np.isfinite(flat) & (flat > CLIPPED)]
+    return np.percentile(valid, (DARKEST, DARK, USUAL)) if valid.size >= ENOUGH else None
+
+
+def _meeting(levels: Mapping[str, NDArray[np.float64]], dark: int) -> NDArray[np.float64]:
+    """Where lines through dark and usual numbers meet the diagonal, for every two bands of different contrast."""
+    found = []
+    for one, other in combinations([levels[name] for name in PROJECTED if name in levels], 2):
+        apart = (one[dark] + other[-1]) - (other[dark] + one[-1])
+        if abs(apart) >= APART:
+            found.append((one[dark] * other[-1] - other[dark] * one[-1]) / apart)
+    return np.array(found)
+
+
+RADIOMETRY = Radiometry(BANDS, decide)
