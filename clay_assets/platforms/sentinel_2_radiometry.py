@@ -39,18 +39,20 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 # S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and when it was made
 PRODUCT_ID = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N(\d{4})_R\d{3}_T\w{5}_(\d{8}T\d{6})(?:\.SAFE)?")
 
-CLIPPED = 1  # lowest valid number: what is no longer to be told from what was cut off, or lies at a detector's edge
+# The lowest valid number: what was cut off, and what lies at the edge of a detector, with or without the offset. Only
+# where there is more of it than edges have does it tell of dark ground.
+CLIPPED, EDGES = 1, 0.03  # share of the valid pixels
 ENOUGH = 1000  # pixels of a band
 # Percentiles: of a tile's 470,000 pixels in an overview 16 times as coarse, the darkest thousand; usual shade; median.
-DARKEST, DARK, USUAL = 0.2, 1, 50
+DARKEST, DARK, USUAL = 0.2, 0.5, 50
 # Numbers without the offset reach down to 0; with it, to 1000 less the few hundred of slightly negative reflectance.
 WITHOUT, WITH = 500, 650
 # With the offset, something dark is near 1000 in some band, and in red and blue, where land is darkest. Soil alone is
 # darker in blue than in red.
 NEAR, NEAR_RED, NEAR_BLUE, SOIL = 1200, 1250, 1500, 150
 PROJECTED = ("blue", "green", "red", "swir16")
-APART = 400  # by which two bands differ in their contrast, for their lines to meet anywhere definite
-MEETING = 350  # from 0 or from 1000, at most
+APART = 700  # by which two bands differ in their contrast, for their lines to meet anywhere definite
+MEETING = 400  # from 0 or from 1000, at most
 PAIRS = 3
 
 
@@ -176,7 +178,9 @@ def _levels(pixels: Any) -> NDArray[np.float64] | None:
     if pixels is None:
         return None
     flat = np.ma.filled(pixels, NODATA).ravel()
-    valid = flat[np.isfinite(flat) & (flat > CLIPPED)]
+    valid = flat[np.isfinite(flat) & (flat > NODATA)]
+    clear = valid[valid > CLIPPED]
+    valid = clear if valid.size - clear.size < EDGES * valid.size else valid
     return np.percentile(valid, (DARKEST, DARK, USUAL)) if valid.size >= ENOUGH else None
 
 
