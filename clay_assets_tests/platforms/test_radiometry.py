@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def not_read() -> Overviews:
     raise AssertionError("pixels were read")
 
 
+@cache
 def reflectances(dark: float = 0.02, share: float = 0.05, bright: float = 0.3, size: int = 300) -> Numbers:
     """Numbers without an offset, uint16: a share of dark pixels among bright ones, each band with noise of its own."""
     made = {}
@@ -357,7 +359,9 @@ def treated(pixels: Numbers) -> Iterator[tuple[str, int, Numbers]]:
     yield "half of it, 1000 added", 1000, shifted(pixels, 1000, 0.5)
 
 
-@pytest.mark.parametrize(("step", "resampling"), [*product((1, 2, 4), (Resampling.nearest, Resampling.average))])
+@pytest.mark.parametrize(
+    ("step", "resampling"), [(1, Resampling.nearest), *product((2, 4), (Resampling.nearest, Resampling.average))]
+)
 def test_the_real_desert_is_told_right_whatever_its_flags(real_data: Path, step: int, resampling: Resampling) -> None:
     assert int(desert(real_data)["red"].min()) == 951
     for what, offset, pixels in treated(desert(real_data, step, resampling)):
