@@ -16,13 +16,14 @@ DEEP_IN = 0.02  # degrees; cells of land cover are 0.05° wide, and their border
 COLOURS = ("red", "green", "blue")
 
 
-def _read(item, names):
-    """Reflectance of bands at 10 m, (bands, height, width)."""
+def _read(item, names, offset=0):
+    """Reflectance of bands at 10 m, (bands, height, width), whose numbers hold an offset."""
     bands = []
     for name in names:
         with rasterio.open(item["assets"][name]["href"]) as src:
             pixels = src.read(1)
-            assert pixels.min() > 0  # which would be nodata
+            assert pixels.min() > offset  # less would be nodata
+            pixels -= np.uint16(offset)
             factor = round(src.res[0] / 10)
             bands.append(pixels.repeat(factor, axis=0).repeat(factor, axis=1) / 10_000)
     return np.stack(bands)
@@ -122,13 +123,14 @@ def test_clouds_are_where_the_quality_raster_has_them(planet, clear):
     cloudy = [item for item in planet.items(SENTINEL_2) if f"/{item['id']}/" in item["assets"]["red"]["href"]]
     assert {item["properties"]["datetime"][:4] for item in cloudy} == {"2021", "2022", "2023"}
     assert len({item["id"].split("_")[1] for item in cloudy}) == 10
+    offsets = planet.radiometry().set_index("item_id").offset
     shaded = 0
     for item in cloudy[::7]:
         assert {name for name, asset in item["assets"].items() if f"/{item['id']}/" in asset["href"]} == {
             *COLOURS,
             "scl",
         }
-        seen, scl = _read(item, COLOURS), _scl(item)
+        seen, scl = _read(item, COLOURS, offsets[item["id"]]), _scl(item)
         below = _read(clear[item["id"].split("_")[1].zfill(5)], COLOURS)
         core, open_ground = seen[:, scl == CLOUD], np.isin(scl, CLEAR)
         white = (core.min(axis=0) > 0.4) & (np.ptp(core, axis=0) < 0.1)
