@@ -1,0 +1,167 @@
+"""Pixels of the bytes of one block, bit for bit as GDAL decodes them.
+
+imagecodecs decodes, and releases the interpreter's lock meanwhile. What differs between it and libtiff, or was not
+compared, is refused by `why_not_decoded`, and read through rasterio instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clay_assets.errors import InputError
+
+if TYPE_CHECKING:
+    from clay_assets.sources.cog.headers import CogHeader
+
+# Values of the TIFF tag 259.
+NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
+LERC, LZMA, ZSTD, WEBP = 34887, 34925, 50000, 50001
+BYTE_CODECS = {NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
+NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
+WITH_PREDICTOR = {LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD}
+# Values of the TIFF tag 262 whose samples GDAL hands over as they are stored.
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY, CMYK = range(6)
+AS_STORED = {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK}
+NATIVE = "<" if sys.byteorder == "little" else ">"
+INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+FLOATS = {"float32", "float64"}
+COMPLEX = {"complex64", "complex128"}
+LERC_DTYPES = {"int8", "uint8", "int16", "uint16", "int32", "uint32", *FLOATS}
+
+
+class CorruptBlockError(InputError):
+    """The bytes of a block cannot be decoded."""
+
+
+def why_not_decoded(image: CogHeader) -> str | None:
+    """Why the blocks of an image are read through rasterio; None where we decode them."""
+    codec, dtype, mask = image.compression, image.dtype, image.bits == 1
+    if not mask and dtype not in INTEGERS | FLOATS | COMPLEX:
+        return f"samples of type {dtype}"
+    if codec == JPEG:
+        return _why_no_jpeg(image)
+    if not mask and image.photometric not in AS_STORED:
+        return f"photometric interpretation {image.photometric}"
+    if mask and (image.photometric != TRANSPARENCY or image.predictor != NO_PREDICTOR or codec not in BYTE_CODECS):
+        return "samples of one bit"
+    if codec == WEBP:
+        return None if dtype == "uint8" and image.block_bands in (3, 4) else f"WebP of {image.block_bands} {dtype}"
+    if codec == LERC:
+        # libtiff takes the bytes of LERC for the file's byte order, and has a layout of its own for several bands.
+        foreign = image.byte_order != NATIVE and np.dtype(dtype).itemsize > 1
+        if dtype not in LERC_DTYPES or image.lerc not in (0, 1, 2) or image.block_bands > 1 or foreign:
+            return f"LERC of {image.block_bands} {dtype}{', in foreign byte order' if foreign else ''}"
+        return None
+    if codec not in BYTE_CODECS:
+        return f"compression {codec}"
+    if image.predictor == NO_PREDICTOR or codec not in WITH_PREDICTOR:
+        return None
+    if image.predictor == HORIZONTAL and dtype not in COMPLEX:
+        return None
+    if image.predictor == FLOATING_POINT and dtype in FLOATS:
+        return None
+    return f"predictor {image.predictor} of {dtype}"
+
+
+def _why_no_jpeg(image: CogHeader) -> str | None:
+    # Of YCbCr, imagecodecs interpolates the subsampled colours in another way than libtiff.
+    known = {1: (BLACK_IS_ZERO, RGB), 3: (RGB,)}.get(image.block_bands, ())
+    if image.dtype != "uint8" or image.photometric not in known:
+        return f"JPEG of {image.block_bands} {image.dtype}, photometric interpretation {image.photometric}"
+    return None
+
+
+def decode(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
+    """The pixels of a block, (block_height, block_width, block_bands), in the byte order of this machine.
+
+    Raises:
+        CorruptBlockError: the bytes are damaged; what is wrong, without the name of the file.
+    """
+    try:
+        return _decoded(image, data)
+    except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:  # codecs raise RuntimeErrors
+        raise CorruptBlockError(str(error)) from error
+
+
+def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
+    import imagecodecs
+
+    shape = image.block_height, image.block_width, image.block_bands
+    if image.compression == JPEG:
+        space = "rgb" if shape[2] == 3 else None
+        decoded = imagecodecs.jpeg8_decode(data, tables=image.jpeg_tables, colorspace=space, outcolorspace=space)
+        return _shaped(decoded, shape, image.dtype)
+    if image.compression == WEBP:
+        return _shaped(imagecodecs.webp_decode(data, hasalpha=shape[2] == 4), shape, image.dtype)
+    if image.compression == LERC:
+        return _lerc(image, data, shape)
+    row = -(-image.block_width * image.block_bands * image.bits // 8)  # bytes
+    raw = _bytes(image.compression, data, row * image.block_height)
+    if image.bits == 1:
+        bits = np.unpackbits(raw.reshape(image.block_height, row), axis=1, count=image.block_width)
+        np.multiply(bits, 255, out=bits)
+        return bits[:, :, np.newaxis]
+    stored = raw.view(np.dtype(image.dtype).newbyteorder(image.byte_order)).reshape(shape)
+    predictor = image.predictor if image.compression in WITH_PREDICTOR else NO_PREDICTOR
+    if predictor == FLOATING_POINT:
+        return _native(imagecodecs.floatpred_decode(stored, axis=-2))
+    pixels = _native(stored)
+    if predictor == HORIZONTAL:
+        # libtiff adds samples as integers, also where they are floating-point numbers.
+        words = pixels.view(f"u{pixels.dtype.itemsize}")
+        summed: NDArray[Any] = imagecodecs.delta_decode(words, axis=-2)
+        return summed.view(image.dtype)
+    return pixels
+
+
+def _bytes(compression: int, data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
+    """So many decompressed bytes; what a codec yields beyond them belongs to no pixel."""
+    # A copy of what is stored as it is, since a view would keep the bytes of all its neighbours.
+    raw = np.frombuffer(bytes(data) if compression == NONE else _codec(compression)(data, out=size), np.uint8)
+    if len(raw) < size:
+        raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
+    return raw[:size]
+
+
+def _codec(compression: int) -> Callable[..., bytes]:
+    import imagecodecs
+
+    found: Callable[..., bytes] = {
+        # libdeflate, twice as fast as zlib; GDAL uses it too.
+        **dict.fromkeys((DEFLATE, OLD_DEFLATE), imagecodecs.deflate_decode),
+        LZW: imagecodecs.lzw_decode,
+        PACKBITS: imagecodecs.packbits_decode,
+        LZMA: imagecodecs.lzma_decode,
+        ZSTD: imagecodecs.zstd_decode,
+    }[compression]
+    return found
+
+
+def _lerc(image: CogHeader, data: bytes | memoryview, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """A LERC blob, where pixels that are not valid are NaN, or 0 of integers, as libtiff has it."""
+    import imagecodecs
+
+    if image.lerc:
+        data = (imagecodecs.deflate_decode if image.lerc == 1 else imagecodecs.zstd_decode)(data)
+    decoded, valid = imagecodecs.lerc_decode(data, masks=True)
+    pixels = _shaped(decoded, shape, image.dtype)
+    if valid is not None:
+        outside = ~np.asarray(valid, bool).reshape(shape)
+        pixels = pixels.copy()
+        pixels[outside] = np.nan if pixels.dtype.kind == "f" else 0
+    return pixels
+
+
+def _shaped(pixels: NDArray[Any], shape: tuple[int, int, int], dtype: str) -> NDArray[Any]:
+    if pixels.size != np.prod(shape) or pixels.dtype != dtype or pixels.shape[:2] != shape[:2]:
+        raise CorruptBlockError(f"{pixels.shape} {pixels.dtype} where {shape} {dtype} are expected")
+    return pixels.reshape(shape)
+
+
+def _native(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))

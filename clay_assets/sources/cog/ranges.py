@@ -1,0 +1,170 @@
+"""Ranges of bytes of a file, wherever it lies, and whether it is still the same file.
+
+Conditional requests (`If-Match`) are left alone: a weak ETag never matches one, and some servers answer 412 without
+telling why. The ETag of every answer is compared instead (RFC 9110, sections 8.8 and 14).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from clay_assets.errors import InputError, SourceError
+from clay_assets.sources.downloads import HEAD, is_web_page, page_in_place
+from clay_assets.transport import s3
+from clay_assets.transport.access import Access, without_signature
+from clay_assets.transport.http import AbsentError, DeniedError, exchange
+from clay_assets.transport.locations import is_http, is_s3, local_path
+from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Version:
+    """What tells one version of a file from another.
+
+    Attributes:
+        size: bytes.
+        etag: entity tag, of remote files whose server sends one.
+        mtime_ns: time of the last change, nanoseconds since 1970; of remote files to the second, where it is sent.
+    """
+
+    size: int
+    etag: str | None = None
+    mtime_ns: int | None = None
+
+    def same_as(self, other: Version) -> bool:
+        """Whether both are of the same content, as far as both tell; a copy with the same ETag may be younger."""
+        if self.size != other.size:
+            return False
+        if self.etag and other.etag:
+            return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
+        return self.mtime_ns is None or other.mtime_ns is None or self.mtime_ns == other.mtime_ns
+
+
+def fetch(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
+    """Bytes `start` to `stop` of a file, fewer where it ends before, with bounded retries; and its version.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or its server ignores ranges.
+        SourceError: it could not be read now.
+    """
+    if is_http(href):
+        data, version = retrying()(_of_url, href, access, start, stop)
+    elif is_s3(href):
+        data, version = retrying(WORK_ATTEMPTS)(_of_object, href, access, start, stop)
+    else:
+        data, version = _of_file(href, start, stop)
+    return data, version
+
+
+def fetch_same(href: str, access: Access, start: int, stop: int, known: Version) -> bytes:
+    """Bytes of the file that is known.
+
+    Raises:
+        InputError: as `fetch`, or the file is another one by now.
+        SourceError: it could not be read now.
+    """
+    try:
+        data, found = fetch(href, access, start, stop)
+    except (AbsentError, DeniedError):
+        raise
+    except InputError:
+        # A file that became shorter has no such range, and its server does not say why.
+        check_same(href, known, fetch(href, access, 0, 1)[1])
+        raise
+    check_same(href, known, found)
+    return data
+
+
+def check_same(href: str, known: Version, found: Version) -> None:
+    """Raise InputError where a file changed."""
+    if not known.same_as(found):
+        raise InputError(
+            f"{without_signature(href)}: changed after its header was read. Read the header again (re-materialise "
+            "cog_headers of its platform and year)."
+        )
+
+
+def version_now(href: str, access: Access) -> Version:
+    """The version of a file as it is now, at the price of one request.
+
+    Raises:
+        InputError, SourceError: as `fetch`.
+    """
+    return fetch(href, access, 0, 1)[1]
+
+
+def _of_file(href: str, start: int, stop: int) -> tuple[bytes, Version]:
+    try:
+        with local_path(href).open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            data = os.pread(file.fileno(), stop - start, start)
+    except FileNotFoundError as error:
+        raise InputError(f"{href}: file not found. Check the href or re-materialise scene_picks.") from error
+    except OSError as error:
+        raise InputError(f"{href}: could not be read ({error}). Check the file's permissions.") from error
+    return data, Version(status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _of_url(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
+    wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    with exchange("GET", href, access, stream=True, headers=wanted) as answer:
+        size = answer.headers.get("Content-Length", "")
+        if answer.status_code != 206 and (start or not size.isdigit() or int(size) > stop):
+            head = next(answer.iter_content(HEAD), b"")
+            if is_web_page(head):
+                raise page_in_place(href, head, str(answer.url), access)
+            raise InputError(
+                f"{without_signature(href)}: the server ignores byte ranges, so no part of the file can be read. "
+                'Copy the file (imagery = "copy"), or ask its host for ranges.'
+            )
+        data = answer.content
+        if answer.status_code != 206:
+            return data, _version(len(data), answer.headers)
+        return _checked(href, start, stop, data, answer.headers.get("Content-Range", ""), answer.headers)
+
+
+def _of_object(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
+    from botocore.exceptions import ClientError
+
+    named = {**s3.object_of(href), **s3.payer(access.requester_pays)}
+    with s3.translating_errors(href, access.remedy(href)):
+        try:
+            answer = access.s3().client().get_object(**named, Range=f"bytes={start}-{stop - 1}")
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 416:
+                raise
+            raise InputError(f"{href}: the file ends before byte {start}. Download it again.") from error
+        data: bytes = answer["Body"].read()
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    told = {"ETag": headers.get("etag"), "Last-Modified": headers.get("last-modified")}
+    return _checked(href, start, stop, data, str(answer.get("ContentRange", "")), told)
+
+
+def _checked(
+    href: str, start: int, stop: int, data: bytes, said: str, headers: Mapping[str, str | None]
+) -> tuple[bytes, Version]:
+    """Hold what came against what was asked for, so that no byte is taken for another."""
+    found = _RANGE.fullmatch(said.strip())
+    first, last, size = (int(number) for number in found.groups()) if found else (-1, -1, -1)
+    if first != start or last + 1 != min(stop, size) or len(data) != last + 1 - first:
+        raise SourceError(
+            f"{without_signature(href)}: asked for bytes {start} to {stop - 1}, the server sent {len(data)} bytes as "
+            f"{said!r}. Run again; if it persists check the server."
+        )
+    return data, _version(size, headers)
+
+
+def _version(size: int, headers: Mapping[str, str | None]) -> Version:
+    changed = headers.get("Last-Modified")
+    try:
+        mtime = int(parsedate_to_datetime(changed).timestamp()) * NANOSECONDS if changed else None
+    except ValueError:
+        mtime = None
+    return Version(size, headers.get("ETag") or None, mtime)

@@ -1,0 +1,418 @@
+"""Windows of pixels out of the blocks of many files, each block fetched and decoded once.
+
+All blocks that a call needs are planned first. Blocks that lie next to each other in a file come in one request; each
+is decoded in a thread, copied into all windows that it touches, and kept in a bounded cache.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from clay_assets.errors import InputError
+from clay_assets.sources.cog.decoding import CorruptBlockError, decode
+from clay_assets.sources.cog.headers import CogHeader
+from clay_assets.sources.cog.ranges import check_same, fetch_same, version_now
+from clay_assets.sources.rasters import open_raster
+from clay_assets.transport.access import Access, access_for, without_signature
+from clay_assets.transport.locations import is_remote
+
+CACHE_BYTES = 256 << 20  # of decoded blocks
+IN_FLIGHT = 16  # requests to remote hosts
+GAP = 1 << 14  # bytes between two blocks that are fetched along with them,
+GAP_SHARE = 32  # if all of a range are not more than one such part of its blocks
+RANGE_BYTES = 8 << 20  # of one request, so that a scene comes in several at a time
+LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that every thread has work
+WAITING_RANGES = 4  # fetched and not yet decoded, per thread
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRequest:
+    """Windows of one image of one file, all of the same size.
+
+    Attributes:
+        href: address of the file.
+        header: of the image: a file's header, one of its overviews, or a mask.
+        windows: pixels of the image.
+        bands: from 0; None: all.
+        out: array to read into, (windows, bands, height, width), of the image's dtype; None: a new one.
+    """
+
+    href: str
+    header: CogHeader
+    windows: Sequence[Window]
+    bands: Sequence[int] | None = None
+    out: NDArray[Any] | None = None
+
+
+@dataclass
+class Counters:
+    """What a reader has done so far.
+
+    Attributes:
+        requests: of ranges of bytes, local ones too, each counted once however often it was retried.
+        bytes_fetched: in these ranges.
+        blocks_decoded: by us.
+        cache_hits: blocks that a call needed and the cache had.
+        fallbacks: windows that were read through rasterio.
+    """
+
+    requests: int = 0
+    bytes_fetched: int = 0
+    blocks_decoded: int = 0
+    cache_hits: int = 0
+    fallbacks: int = 0
+
+
+# An array to write into and, of a block, the rows, columns and bands that go there.
+_Target = tuple[NDArray[Any], slice, slice, list[int] | None]
+_Key = tuple[Any, ...]
+
+
+@dataclass(eq=False)
+class _Block:
+    """A block that a call needs, and where its pixels go."""
+
+    href: str
+    image: CogHeader
+    number: int
+    targets: list[_Target] = field(default_factory=list)
+
+    @property
+    def start(self) -> int:
+        return int(self.image.block_offsets[self.number])
+
+    @property
+    def size(self) -> int:
+        return int(self.image.block_byte_counts[self.number])
+
+    @property
+    def key(self) -> _Key:
+        return *_image_key(self.href, self.image), self.number
+
+    def deliver(self, pixels: NDArray[Any]) -> None:
+        """Copy pixels (rows, columns, bands) to all targets."""
+        for out, rows, columns, bands in self.targets:
+            part = pixels[rows, columns] if bands is None else pixels[rows, columns, bands]
+            out[...] = part.transpose(2, 0, 1)
+
+
+class BlockReader:
+    """Reads windows of pixels; safe to share between threads. Threads start when they are first needed.
+
+    It can be pickled, and used after a fork: the other process begins with an empty cache.
+
+    Args:
+        ways: how files are accessed, the first that applies.
+        cache_bytes: of decoded blocks that are kept, the latest used.
+        threads: that decode.
+        in_flight: requests to remote hosts at a time.
+    """
+
+    def __init__(
+        self,
+        ways: Iterable[Access] = (),
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        threads: int = 1,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        if threads < 1 or in_flight < 1 or cache_bytes < 0:
+            raise InputError(
+                f"threads={threads}, in_flight={in_flight}, cache_bytes={cache_bytes}: out of range. Give at least one "
+                "thread, one request in flight, and no negative size."
+            )
+        self.ways = tuple(ways)
+        self.cache_bytes, self.threads, self.in_flight = cache_bytes, threads, in_flight
+        self._begin()
+
+    def _begin(self) -> None:
+        self.counters = Counters()
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[_Key, NDArray[Any]] = OrderedDict()
+        self._cached_bytes = 0
+        self._decoders = ThreadPoolExecutor(self.threads, "clay-decode")
+        self._fetchers = ThreadPoolExecutor(self.in_flight, "clay-fetch")
+
+    def __reduce__(self) -> tuple[Callable[..., BlockReader], tuple[Any, ...]]:
+        return _reader, (self.ways, self.cache_bytes, self.threads, self.in_flight)
+
+    def close(self) -> None:
+        """End the threads and empty the cache; the next read starts anew."""
+        self._decoders.shutdown()
+        self._fetchers.shutdown()
+        self._begin()
+
+    def read(self, requests: Sequence[BlockRequest]) -> list[NDArray[Any]]:
+        """Pixels of windows, (windows, bands, height, width) of each request.
+
+        Raises:
+            InputError: a window beyond the edge, or one of another size than the others; an unknown band; a file that
+                is gone, forbidden, or changed after its header was read; a truncated file; a corrupt block.
+            SourceError: a remote file could not be read now.
+        """
+        if self._process != os.getpid():  # threads do not survive a fork
+            self._begin()
+        results, others = [], list[tuple[BlockRequest, NDArray[Any]]]()
+        images = defaultdict[_Key, dict[int, _Block]](dict)
+        for request in requests:
+            windows, bands = _checked(request)
+            out = _output(request, windows, bands)
+            results.append(out)
+            if request.header.fallback is not None:
+                others.append((request, out))
+            else:
+                _plan(request, windows, bands, out, images[_image_key(request.href, request.header)])
+        missing = self._from_cache(block for blocks in images.values() for block in blocks.values())
+        self._fetch_and_decode(missing)
+        self._through_rasterio(others)
+        return results
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    def _from_cache(self, blocks: Iterable[_Block]) -> list[_Block]:
+        """Deliver what is cached or sparse; the blocks that are left."""
+        missing = []
+        for block in blocks:
+            if block.size == 0:
+                block.deliver(_sparse(block.image))
+                continue
+            with self._lock:
+                pixels = self._cache.get(block.key)
+                if pixels is not None:
+                    self._cache.move_to_end(block.key)
+                    self.counters.cache_hits += 1
+            if pixels is None:
+                missing.append(block)
+            else:
+                block.deliver(pixels)
+        return missing
+
+    def _fetch_and_decode(self, missing: Sequence[_Block]) -> None:
+        """Fetch ranges, a bounded number ahead of the decoders, and decode them."""
+        ranges = _ranges(missing)
+        local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
+        remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
+        remote.reverse()  # taken from the end
+        decoding = {self._decoders.submit(self._fetch_decoded, blocks) for blocks in local}
+        fetching: dict[Future[bytes], list[_Block]] = {}
+        try:
+            while remote or fetching or decoding:
+                while remote and len(fetching) < self.in_flight and len(decoding) < WAITING_RANGES * self.threads:
+                    blocks = remote.pop()
+                    fetching[self._fetchers.submit(self._fetch, blocks)] = blocks
+                done, _ = wait({*fetching, *decoding}, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if future in fetching:
+                        blocks = fetching.pop(future)  # type: ignore[arg-type]
+                        decoding.add(self._decoders.submit(self._decode, blocks, future.result()))  # type: ignore[arg-type]
+                    else:
+                        decoding.discard(future)  # type: ignore[arg-type]
+                        future.result()
+        except BaseException:
+            # No thread may write into an array that the caller has given up.
+            left: set[Future[Any]] = {*fetching, *decoding}
+            for future in left:
+                future.cancel()
+            wait(left)
+            raise
+
+    def _fetch_decoded(self, blocks: list[_Block]) -> None:
+        self._decode(blocks, self._fetch(blocks))
+
+    def _fetch(self, blocks: list[_Block]) -> bytes:
+        """The bytes from the first of some blocks of a file to the last."""
+        href, image = blocks[0].href, blocks[0].image
+        start, stop = blocks[0].start, max(block.start + block.size for block in blocks)
+        if stop > image.size:
+            raise InputError(
+                f"{without_signature(href)}: truncated: block {blocks[-1].number} ends at byte {stop}, the file at "
+                f"{image.size}. Download it again."
+            )
+        data = fetch_same(href, access_for(self.ways, href), start, stop, image.version)
+        self._count(requests=1, bytes_fetched=len(data))
+        return data
+
+    def _decode(self, blocks: list[_Block], data: bytes) -> None:
+        view, start = memoryview(data), blocks[0].start
+        for block in blocks:
+            begin = block.start - start
+            try:
+                pixels = decode(block.image, view[begin : begin + block.size])
+            except CorruptBlockError as error:
+                where = "" if block.image.level is None else f" of overview {block.image.level}"
+                where += " of the mask" if block.image.is_mask else ""
+                raise InputError(
+                    f"{without_signature(block.href)}: block {block.number}{where} is corrupt ({error}). Download the "
+                    "file again."
+                ) from error
+            block.deliver(pixels)
+            self._keep(block.key, pixels)
+        self._count(blocks_decoded=len(blocks))
+
+    def _keep(self, key: _Key, pixels: NDArray[Any]) -> None:
+        if pixels.nbytes > self.cache_bytes:
+            return
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = pixels
+                self._cached_bytes += pixels.nbytes
+            while self._cached_bytes > self.cache_bytes:
+                _, oldest = self._cache.popitem(last=False)
+                self._cached_bytes -= oldest.nbytes
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, number in more.items():
+                setattr(self.counters, name, getattr(self.counters, name) + number)
+
+    # --- what only rasterio reads -----------------------------------------------------------------
+
+    def _through_rasterio(self, others: Sequence[tuple[BlockRequest, NDArray[Any]]]) -> None:
+        files = defaultdict[tuple[str, int | None], list[tuple[BlockRequest, NDArray[Any]]]](list)
+        for request, out in others:
+            files[request.href, request.header.level].append((request, out))
+        for (href, level), group in files.items():
+            access = access_for(self.ways, href)
+            for version in {request.header.version for request, _ in group}:
+                check_same(href, version, version_now(href, access))
+            with open_raster(href, access, overview_level=level) as raster:
+                for request, out in group:
+                    bands = range(request.header.count) if request.bands is None else request.bands
+                    for window, target in zip(request.windows, out, strict=True):
+                        if request.header.is_mask:
+                            with raster.translating_errors():
+                                target[...] = raster.dataset.read_masks([1], window=window)
+                        else:
+                            target[...] = raster.read([band + 1 for band in bands], window)
+                    self._count(fallbacks=len(request.windows))
+
+
+def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight: int) -> BlockReader:
+    return BlockReader(ways, cache_bytes=cache_bytes, threads=threads, in_flight=in_flight)
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def _checked(request: BlockRequest) -> tuple[NDArray[np.int64], list[int]]:
+    """Windows as rows of (column, row, width, height), and bands."""
+    header, href = request.header, without_signature(request.href)
+    told = [(window.col_off, window.row_off, window.width, window.height) for window in request.windows]
+    numbers = np.array(told, np.float64).reshape(-1, 4)
+    windows = numbers.astype(np.int64)
+    sizes = windows[:, 2:]
+    if (windows != numbers).any() or (sizes != sizes[:1]).any() or (sizes < 1).any():
+        raise InputError(f"{href}: windows of one request must be whole pixels and of one size. Ask for them apart.")
+    beyond = (windows[:, :2] < 0).any(axis=1) | (windows[:, :2] + sizes > (header.width, header.height)).any(axis=1)
+    if beyond.any():
+        column, row, width, height = windows[beyond][0].tolist()
+        raise InputError(
+            f"{href}: a window of {height} × {width} pixels at row {row}, column {column} reaches beyond the image of "
+            f"{header.height} × {header.width}. Ask for windows inside it."
+        )
+    bands = list(range(header.count) if request.bands is None else request.bands)
+    if not bands or min(bands) < 0 or max(bands) >= header.count:
+        raise InputError(f"{href}: no bands {bands} in a file of {header.count}. Count them from 0.")
+    return windows, bands
+
+
+def _output(request: BlockRequest, windows: NDArray[np.int64], bands: list[int]) -> NDArray[Any]:
+    width, height = windows[0, 2:].tolist() if len(windows) else (0, 0)
+    shape = len(windows), len(bands), height, width
+    out = request.out
+    if out is None:
+        return np.empty(shape, request.header.dtype)
+    if out.shape != shape or out.dtype != request.header.dtype:
+        raise InputError(
+            f"{without_signature(request.href)}: cannot be read into {out.dtype} of shape {out.shape}. Give an array "
+            f"of {request.header.dtype} of shape {shape}."
+        )
+    return out
+
+
+def _plan(
+    request: BlockRequest,
+    windows: NDArray[np.int64],
+    bands: list[int],
+    out: NDArray[Any],
+    blocks: dict[int, _Block],
+) -> None:
+    """Note for every block that the windows touch where its pixels go."""
+    image = request.header
+    plane = image.blocks_across * image.blocks_down
+    inside = None if bands == list(range(image.count)) else bands  # of a block that holds all bands
+    for (column, row, width, height), target in zip(windows.tolist(), out, strict=True):
+        for down in range(row // image.block_height, (row + height - 1) // image.block_height + 1):
+            rows, to_rows = _overlap(row, height, down, image.block_height)
+            for across in range(column // image.block_width, (column + width - 1) // image.block_width + 1):
+                columns, to_columns = _overlap(column, width, across, image.block_width)
+                number = down * image.blocks_across + across
+                part = target[:, to_rows, to_columns]
+                if not image.planar:
+                    _targets(request, number, blocks).append((part, rows, columns, inside))
+                    continue
+                for place, band in enumerate(bands):
+                    targets = _targets(request, band * plane + number, blocks)
+                    targets.append((part[place : place + 1], rows, columns, None))
+
+
+def _targets(request: BlockRequest, number: int, blocks: dict[int, _Block]) -> list[_Target]:
+    block = blocks.get(number)
+    if block is None:
+        block = blocks[number] = _Block(request.href, request.header, number)
+    return block.targets
+
+
+def _image_key(href: str, image: CogHeader) -> _Key:
+    return href, image.size, image.etag, image.mtime_ns, image.level, image.is_mask
+
+
+def _overlap(start: int, size: int, number: int, side: int) -> tuple[slice, slice]:
+    """Where a window and a block overlap, along one axis: in the block, and in the window."""
+    first, last = max(start, number * side), min(start + size, (number + 1) * side)
+    return slice(first - number * side, last - number * side), slice(first - start, last - start)
+
+
+def _ranges(missing: Sequence[_Block]) -> list[list[_Block]]:
+    """The blocks of each request: neighbours in a file, in the order in which they lie there."""
+    files = defaultdict[tuple[str, Any], list[_Block]](list)
+    for block in missing:
+        files[block.href, block.image.version].append(block)
+    ranges: list[list[_Block]] = []
+    for (href, _), blocks in files.items():
+        most = RANGE_BYTES if is_remote(href) else LOCAL_RANGE_BYTES
+        blocks.sort(key=lambda block: (block.start, block.size))
+        begin = stop = useful = 0
+        for block in blocks:
+            end, gap = block.start + block.size, block.start - stop
+            wasted = block.start - begin - useful
+            near = gap <= GAP and wasted <= (useful + block.size) // GAP_SHARE and end - begin <= most
+            if useful and near:
+                ranges[-1].append(block)
+                stop, useful = max(stop, end), useful + max(end - max(stop, block.start), 0)
+            else:
+                ranges.append([block])
+                begin, stop, useful = block.start, end, block.size
+    return ranges
+
+
+def _sparse(image: CogHeader) -> NDArray[Any]:
+    """The pixels of a block that is not in the file, as GDAL has them: nodata, clamped to the type, else 0."""
+    dtype = np.dtype(image.dtype)
+    value = 0.0 if image.nodata is None or image.is_mask else image.nodata
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        value = 0 if np.isnan(value) else int(min(max(round(value), int(limits.min)), int(limits.max)))
+    pixel = np.array(value, dtype)
+    return np.broadcast_to(pixel, (image.block_height, image.block_width, image.block_bands))
