@@ -38,13 +38,13 @@ class CorruptBlockError(InputError):
     """The bytes of a block cannot be decoded."""
 
 
-def why_not_decoded(image: CogHeader) -> str | None:
-    """Why the blocks of an image are read through rasterio; None where we decode them."""
-    codec, dtype, mask = image.compression, image.dtype, image.bits == 1
-    if not mask and dtype not in INTEGERS | FLOATS | COMPLEX:
+def why_not_decoded(image: CogHeader, dtype: str) -> str | None:
+    """Why the blocks of an image, of samples stored in a type, are read through rasterio; None where we decode them."""
+    codec, mask = image.compression, image.bits == 1
+    if not mask and (dtype not in INTEGERS | FLOATS | COMPLEX or dtype != image.dtype):
         return f"samples of type {dtype}"
     if codec == JPEG:
-        return _why_no_jpeg(image)
+        return _why_no_jpeg(image, dtype)
     if not mask and image.photometric not in AS_STORED:
         return f"photometric interpretation {image.photometric}"
     if mask and (image.photometric != TRANSPARENCY or image.predictor != NO_PREDICTOR or codec not in BYTE_CODECS):
@@ -68,11 +68,11 @@ def why_not_decoded(image: CogHeader) -> str | None:
     return f"predictor {image.predictor} of {dtype}"
 
 
-def _why_no_jpeg(image: CogHeader) -> str | None:
+def _why_no_jpeg(image: CogHeader, dtype: str) -> str | None:
     # Of YCbCr, imagecodecs interpolates the subsampled colours in another way than libtiff.
     known = {1: (BLACK_IS_ZERO, RGB), 3: (RGB,)}.get(image.block_bands, ())
-    if image.dtype != "uint8" or image.photometric not in known:
-        return f"JPEG of {image.block_bands} {image.dtype}, photometric interpretation {image.photometric}"
+    if dtype != "uint8" or image.photometric not in known:
+        return f"JPEG of {image.block_bands} {dtype}, photometric interpretation {image.photometric}"
     return None
 
 

@@ -41,6 +41,12 @@ REDUCED, MASK = 1, 4
 # Tags that GDAL derives meaning from, not layout: sample format, colours, georeferencing, GDAL's own.
 MEANING = (258, 262, 277, 320, 338, 339, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844)
 YCBCR, RGB = 6, 2
+READ_AS = {"complex_int16": "complex64"}  # GDAL's types that numpy lacks → what rasterio reads them as
+OF_MASK: dict[str, Any] = {
+    **{"is_mask": True, "dtype": "uint8", "nodata": None},
+    **{"scales": (1.0,), "offsets": (0.0,), "colorinterp": ("undefined",)},
+}
+KINDS = {1: "uint", 2: "int", 3: "float", 6: "complex"}  # values of tag 339, SampleFormat
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes by type of tag, TIFF 6.0
 
 
@@ -285,17 +291,15 @@ def _image(page: TiffPage, byte_order: str, level: int | None, shared: Mapping[s
         return default if found is None else found
 
     bits, kinds = _uniform(tag(258, 1)), _uniform(tag(339, 1))
-    dtype = None if bits is None or kinds is None else {1: "uint", 2: "int", 3: "float", 6: "complex"}.get(kinds)
+    stored = f"{KINDS.get(kinds or 0, 'unknown')}{bits}"
     width, height, count = int(tag(256, 0)), int(tag(257, 0)), int(tag(277, 1))
     lerc = tag(50674, (0, 0))
     tiled = 322 in page.tags
     image = CogHeader(
         level=level,
-        is_mask=False,
         width=width,
         height=height,
         count=count,
-        dtype=f"{dtype or 'unknown'}{bits}",
         block_width=int(tag(322, width)),
         block_height=int(tag(323, min(int(tag(278, height)), height))),
         compression=int(tag(259, 1)),
@@ -318,7 +322,7 @@ def _image(page: TiffPage, byte_order: str, level: int | None, shared: Mapping[s
     elif not whole:
         why = "a table of blocks that does not fit the image"
     else:
-        why = why_not_decoded(image)
+        why = why_not_decoded(image, stored)
     return replace(image, fallback=why)
 
 
@@ -332,14 +336,10 @@ def _mask_of(image: CogHeader, masks: list[TiffPage], byte_order: str) -> CogHea
     """The mask inside the file that has the size of an image; GDAL finds it by that too."""
     for page in masks:
         if (page.imagewidth, page.imagelength) == (image.width, image.height):
-            no_numbers = {"nodata": None, "scales": (1.0,), "offsets": (0.0,), "colorinterp": ("undefined",)}
             kept = ("size", "etag", "mtime_ns", "transform", "crs")
-            shared = {**{name: getattr(image, name) for name in kept}, **no_numbers}
-            mask = _image(page, byte_order, image.level, shared)
-            why = mask.fallback
-            if mask.count != 1 or (mask.bits == 1 and mask.dtype != "uint1") or mask.bits != 1:
-                why = why or "a mask of more than one bit"
-            return replace(mask, is_mask=True, dtype="uint8", fallback=why)
+            mask = _image(page, byte_order, image.level, {**{name: getattr(image, name) for name in kept}, **OF_MASK})
+            why = None if (mask.count, mask.bits) == (1, 1) else "a mask of more than one bit"
+            return replace(mask, fallback=mask.fallback or why)
     return None
 
 
@@ -401,7 +401,10 @@ def _once_each(page: TiffPage) -> int:
 
 
 def _meaning_of(dataset: rasterio.DatasetReader) -> dict[str, Any]:
+    dtype = dataset.dtypes[0]
     return {
+        "is_mask": False,
+        "dtype": READ_AS.get(dtype, dtype),
         "transform": tuple(dataset.transform)[:6],
         "crs": dataset.crs.to_string() if dataset.crs else None,
         "nodata": None if dataset.nodata is None else float(dataset.nodata),
@@ -434,11 +437,9 @@ def _image_by_rasterio(dataset: rasterio.DatasetReader, level: int | None, versi
     none = np.empty(0, np.uint64)
     image = CogHeader(
         level=level,
-        is_mask=False,
         width=dataset.width,
         height=dataset.height,
         count=dataset.count,
-        dtype=dataset.dtypes[0],
         block_width=width,
         block_height=height,
         compression=0,
@@ -463,16 +464,11 @@ def _mask_by_rasterio(image: CogHeader, why: str) -> CogHeader:
     none = np.empty(0, np.uint64)
     return replace(
         image,
-        is_mask=True,
         count=1,
-        dtype="uint8",
-        nodata=None,
-        scales=(1.0,),
-        offsets=(0.0,),
-        colorinterp=("undefined",),
         block_offsets=none,
         block_byte_counts=none,
         fallback=why,
         mask=None,
         overviews=(),
+        **OF_MASK,
     )
