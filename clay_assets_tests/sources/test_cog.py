@@ -122,6 +122,8 @@ def test_every_way_to_store_pixels(tmp_path: Path, compression: str, predictor: 
     """Whatever GDAL here can write and read; which of it we decode ourselves is part of the contract."""
     if predictor != "none" and compression not in PREDICTED:
         pytest.skip("no predictor")
+    if compression == "LZMA" and (layout != "one band" or endian == "BIG"):
+        pytest.skip("GDAL needs a minute to write the others, which differ from ZSTD in nothing")
     count, interleave = LAYOUTS[layout]
     tried = 0
     for number, dtype in PREDICTORS[predictor]:
@@ -135,12 +137,13 @@ def test_every_way_to_store_pixels(tmp_path: Path, compression: str, predictor: 
         except (RasterioIOError, OSError):  # GDAL cannot
             continue
         tried += 1
-        fallback = assert_reads_as_rasterio(href).fallback
+        header = assert_reads_as_rasterio(href)
+        fallback = header.fallback
         known = DECODED.get(compression.partition("_")[0], set(DTYPES) - {"complex_int16"})
         planes = 1 if interleave == "band" else count
         if compression.startswith("LERC") and (planes > 1 or (endian == "BIG" and np.dtype(dtype).itemsize > 1)):
             known = set()
-        if (compression == "JPEG" and planes > 3) or (number > 1 and dtype.startswith("complex")):
+        if (compression == "JPEG" and planes > 3) or (header.predictor > 1 and dtype.startswith("complex")):
             known = set()
         assert (fallback is None) == (dtype in known), (dtype, fallback)
     if not tried:
@@ -188,6 +191,7 @@ def test_half_floats_are_read_through_rasterio(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["palette", "white is zero", "cmyk", "alpha"])
 def test_colours_are_handed_over_as_stored(tmp_path: Path, kind: str) -> None:
+    """But for CMYK, of which GDAL makes RGB."""
     count, photometric = {"palette": (1, "PALETTE"), "white is zero": (1, "MINISWHITE"), "cmyk": (4, "CMYK")}.get(
         kind, (4, "RGB")
     )
@@ -201,7 +205,7 @@ def test_colours_are_handed_over_as_stored(tmp_path: Path, kind: str) -> None:
         if kind == "alpha":
             sink.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
         sink.write(ground(count, "uint8"))
-    assert assert_reads_as_rasterio(str(path)).fallback is None
+    assert (assert_reads_as_rasterio(str(path)).fallback is None) == (kind != "cmyk")
 
 
 # --- sparse blocks, nodata, masks, overviews, BigTIFF ---------------------------------------------
@@ -383,7 +387,7 @@ def scene(tmp_path: Path) -> list[tuple[str, CogHeader, NDArray[Any]]]:
 
 def test_each_block_is_fetched_and_decoded_once(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:
     reader = BlockReader(threads=2)
-    windows = [Window(column, row, 40, 40) for row in range(0, 110, 10) for column in range(0, 160, 10)]
+    windows = [Window(column, row, 40, 40) for row in range(0, 111, 10) for column in range(0, 161, 10)]
     requests = [BlockRequest(href, header, windows) for href, header, _ in scene]
     for (_, _, pixels), found in zip(scene, reader.read(requests), strict=True):
         expected = [pixels[:, w.row_off : w.row_off + 40, w.col_off : w.col_off + 40] for w in windows]
@@ -414,7 +418,7 @@ def test_the_cache_is_bounded(scene: list[tuple[str, CogHeader, NDArray[Any]]]) 
 def test_only_the_blocks_that_are_needed_are_fetched(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:
     href, header, _ = scene[0]
     reader = BlockReader()
-    reader.read([BlockRequest(href, header, [Window(0, 0, 10, 10), Window(190, 140, 10, 10)])])
+    reader.read([BlockRequest(href, header, [Window(0, 0, 10, 10), Window(192, 140, 8, 10)])])
     ends = header.block_byte_counts[[0, -1]]
     assert (reader.counters.blocks_decoded, reader.counters.requests) == (2, 2)
     assert reader.counters.bytes_fetched == int(ends.sum())

@@ -24,9 +24,9 @@ LERC, LZMA, ZSTD, WEBP = 34887, 34925, 50000, 50001
 BYTE_CODECS = {NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
 NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
 WITH_PREDICTOR = {LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD}
-# Values of the TIFF tag 262 whose samples GDAL hands over as they are stored.
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY, CMYK = range(6)
-AS_STORED = {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK}
+# Values of the TIFF tag 262; GDAL hands over the samples of some as they are stored, and makes RGB of others.
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY = range(5)
+AS_STORED = {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE}
 NATIVE = "<" if sys.byteorder == "little" else ">"
 INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 FLOATS = {"float32", "float64"}
