@@ -46,7 +46,7 @@ PREDICTORS = {
 }
 PREDICTED = ("DEFLATE", "LZW", "ZSTD", "LZMA")
 COMPRESSIONS = ("NONE", "PACKBITS", *PREDICTED, "LERC", "LERC_DEFLATE", "LERC_ZSTD", "WEBP", "JPEG", "JXL")
-LAYOUTS = {"one band": (1, "pixel"), "by pixel": (3, "pixel"), "by band": (3, "band"), "four by pixel": (4, "pixel")}
+LAYOUTS = {"one band": (1, "pixel"), "by pixel": (3, "pixel"), "by band": (2, "band")}
 
 
 def ground(count: int, dtype: str, height: int = HEIGHT, width: int = WIDTH) -> NDArray[Any]:
@@ -122,8 +122,9 @@ def test_every_way_to_store_pixels(tmp_path: Path, compression: str, predictor: 
     """Whatever GDAL here can write and read; which of it we decode ourselves is part of the contract."""
     if predictor != "none" and compression not in PREDICTED:
         pytest.skip("no predictor")
-    if compression == "LZMA" and (layout != "one band" or endian == "BIG"):
-        pytest.skip("GDAL needs a minute to write the others, which differ from ZSTD in nothing")
+    dear = compression == "LZMA" or endian == "BIG"
+    if dear and layout != "one band" and (compression, layout) != ("DEFLATE", "by pixel"):
+        pytest.skip("codec, byte order and layout do not depend on each other")
     count, interleave = LAYOUTS[layout]
     tried = 0
     for number, dtype in PREDICTORS[predictor]:
@@ -418,7 +419,7 @@ def test_the_cache_is_bounded(scene: list[tuple[str, CogHeader, NDArray[Any]]]) 
 def test_only_the_blocks_that_are_needed_are_fetched(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:
     href, header, _ = scene[0]
     reader = BlockReader()
-    reader.read([BlockRequest(href, header, [Window(0, 0, 10, 10), Window(192, 140, 8, 10)])])
+    reader.read([BlockRequest(href, header, [Window(0, 0, 8, 10), Window(192, 140, 8, 10)])])
     ends = header.block_byte_counts[[0, -1]]
     assert (reader.counters.blocks_decoded, reader.counters.requests) == (2, 2)
     assert reader.counters.bytes_fetched == int(ends.sum())
@@ -496,15 +497,25 @@ def _read_whole(reader: BlockReader, href: str, header: CogHeader) -> NDArray[An
     return reader.read([BlockRequest(href, header, [WHOLE])])[0][0]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_reader_that_was_used_works_in_another_process(
-    scene: list[tuple[str, CogHeader, NDArray[Any]]], method: str
-) -> None:
+def test_a_reader_that_was_used_works_in_another_process(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:
     href, header, pixels = scene[0]
     reader = BlockReader(threads=2)
     _read_whole(reader, href, header)
-    with get_context(method).Pool(1) as pool:
+    with get_context("fork").Pool(1) as pool:  # which hands a pickled copy over
         assert_same(pool.apply_async(_read_whole, (reader, href, header)).get(60), pixels)
+    with get_context("fork").Pool(1, _inherit, (reader,)) as pool:
+        assert_same(pool.apply_async(_read_inherited, (href, header)).get(60), pixels)
+
+
+_inherited: list[BlockReader] = []
+
+
+def _inherit(reader: BlockReader) -> None:
+    _inherited[:] = [reader]
+
+
+def _read_inherited(href: str, header: CogHeader) -> NDArray[Any]:
+    return _read_whole(_inherited[0], href, header)
 
 
 def test_a_header_is_small(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:

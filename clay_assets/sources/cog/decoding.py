@@ -114,24 +114,27 @@ def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
     if predictor == HORIZONTAL:
         # libtiff adds samples as integers, also where they are floating-point numbers.
         words = pixels.view(f"u{pixels.dtype.itemsize}")
-        summed: NDArray[Any] = imagecodecs.delta_decode(words, axis=-2)
-        return summed.view(image.dtype)
+        imagecodecs.delta_decode(words, axis=-2, out=words)
+        return words.view(image.dtype)
     return pixels
 
 
 def _bytes(compression: int, data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
-    """So many decompressed bytes; what a codec yields beyond them belongs to no pixel."""
-    # A copy of what is stored as it is, since a view would keep the bytes of all its neighbours.
-    raw = np.frombuffer(bytes(data) if compression == NONE else _codec(compression)(data, out=size), np.uint8)
-    if len(raw) < size:
+    """So many decompressed bytes, in an array of their own."""
+    if compression == NONE:
+        # A copy, since a view would keep the bytes of all neighbours of the block.
+        raw = np.frombuffer(data, np.uint8, min(size, len(data))).copy()
+    else:
+        raw = np.asarray(_codec(compression)(data, out=np.empty(size, np.uint8)))
+    if len(raw) != size:
         raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
-    return raw[:size]
+    return raw
 
 
-def _codec(compression: int) -> Callable[..., bytes]:
+def _codec(compression: int) -> Callable[..., NDArray[np.uint8]]:
     import imagecodecs
 
-    found: Callable[..., bytes] = {
+    found: Callable[..., NDArray[np.uint8]] = {
         # libdeflate, twice as fast as zlib; GDAL uses it too.
         **dict.fromkeys((DEFLATE, OLD_DEFLATE), imagecodecs.deflate_decode),
         LZW: imagecodecs.lzw_decode,
