@@ -106,7 +106,8 @@ def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
         bits = np.unpackbits(raw.reshape(image.block_height, row), axis=1, count=image.block_width)
         np.multiply(bits, 255, out=bits)
         return bits[:, :, np.newaxis]
-    stored = raw.view(np.dtype(image.dtype).newbyteorder(image.byte_order)).reshape(shape)
+    dtype = np.dtype(image.dtype).newbyteorder("<" if image.byte_order == "<" else ">")
+    stored = raw.view(dtype).reshape(shape)
     predictor = image.predictor if image.compression in WITH_PREDICTOR else NO_PREDICTOR
     if predictor == FLOATING_POINT:
         return _native(imagecodecs.floatpred_decode(stored, axis=-2))

@@ -147,7 +147,7 @@ class CogHeader:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> CogHeader:
         """The header that a row was made of; further columns of the row are left alone."""
-        values = {each.name: record.get(each.name) for each in fields(cls)}
+        values: dict[str, Any] = {each.name: record.get(each.name) for each in fields(cls)}
         for name in ("block_offsets", "block_byte_counts"):
             values[name] = np.asarray(values[name], np.uint64)
         for name in ("transform", "scales", "offsets", "colorinterp"):

@@ -204,8 +204,8 @@ class BlockReader:
         local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
         remote.reverse()  # taken from the end
-        decoding = {self._decoders.submit(self._fetch_decoded, blocks) for blocks in local}
-        fetching: dict[Future[bytes], list[_Block]] = {}
+        decoding: set[Future[Any]] = {self._decoders.submit(self._fetch_decoded, blocks) for blocks in local}
+        fetching: dict[Future[Any], list[_Block]] = {}
         try:
             while remote or fetching or decoding:
                 while remote and len(fetching) < self.in_flight and len(decoding) < WAITING_RANGES * self.threads:
@@ -213,15 +213,13 @@ class BlockReader:
                     fetching[self._fetchers.submit(self._fetch, blocks)] = blocks
                 done, _ = wait({*fetching, *decoding}, return_when=FIRST_COMPLETED)
                 for future in done:
+                    result = future.result()
                     if future in fetching:
-                        blocks = fetching.pop(future)  # type: ignore[arg-type]
-                        decoding.add(self._decoders.submit(self._decode, blocks, future.result()))  # type: ignore[arg-type]
-                    else:
-                        decoding.discard(future)  # type: ignore[arg-type]
-                        future.result()
+                        decoding.add(self._decoders.submit(self._decode, fetching.pop(future), result))
+                    decoding.discard(future)
         except BaseException:
             # No thread may write into an array that the caller has given up.
-            left: set[Future[Any]] = {*fetching, *decoding}
+            left = {*fetching, *decoding}
             for future in left:
                 future.cancel()
             wait(left)
