@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.bands import measured_bands
+from clay_assets.platforms.model import ModelInput, unknown
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
 from clay_assets.platforms.radiometry import Radiometry
@@ -272,6 +273,7 @@ class Platform(Generic[OptionsT]):
             indexed again.
         same_without_nodata: a former version that gave scenes without any nodata the index of today; None: none.
         radiometry: how to tell what is to be taken away from the numbers of a scene's bands; None: nothing ever is.
+        model: what the model is told of its bands; None: it was not trained on them.
     """
 
     key: str
@@ -285,6 +287,12 @@ class Platform(Generic[OptionsT]):
     version: str = "1"
     same_without_nodata: str | None = None
     radiometry: Radiometry | None = None
+    model: ModelInput | None = None
+
+    @property
+    def model_input(self) -> ModelInput:
+        """The bands of its chips in order; the first band of every asset where the model knows none."""
+        return self.model or unknown(self.assets.bands)
 
     @property
     def asset_names(self) -> tuple[str, ...]:

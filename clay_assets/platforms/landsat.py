@@ -24,6 +24,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.properties import Property, label_of
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
@@ -150,5 +151,6 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
         assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
         quality=Quality(assets=("qa_pixel",), judge=judge),
         files=Files(access=(Access(requester_pays=True, hosts=("usgs-landsat",)),), alternate="s3"),
+        model=one_file_each(30, dict(zip(BANDS, (0.65, 0.56, 0.48, 0.86, 1.6, 2.2), strict=True))),
         typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
     )

@@ -26,6 +26,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import in_one_file
 from clay_assets.platforms.request_table import request_table, year_bounds
 from clay_assets.stac import Item
 from clay_assets.transport.access import Access
@@ -120,6 +121,7 @@ PLATFORM = Platform(
         access=(Access(unsigned=True, hosts=("nz-imagery",)),),
         derivation=Derivation(gsd=lambda options: float(options.gsd), resampling="bilinear", bands=3, masked=True),
     ),
+    model=in_one_file(0.5, "visual", {"red": 0.635, "green": 0.555, "blue": 0.465}),
     # A sheet of the 1:1,000 series, 480 m × 720 m, at 0.3 m; one bit of mask; RGBA at 0.1 m before, RGB after.
     typical=Typical(2400, 1600, quality_bytes=1 / 8, image_bytes=36, derived_bytes=3),
 )

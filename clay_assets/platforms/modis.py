@@ -28,6 +28,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.properties import Property, is_number, label_of
@@ -215,6 +216,7 @@ PLATFORM = Platform(
         access=(signed("modiseuwest"),),
         derivation=Derivation(crs="EPSG:3857", fill={**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}),
     ),
+    model=one_file_each(500, dict(zip(BANDS, (0.645, 0.858, 0.469, 0.555, 1.24, 1.64, 2.13), strict=True))),
     # A tile in EPSG:3857 keeps about its 2,400² pixels; int16 bands, uint32 QC, uint16 state.
     typical=Typical(2400, 2400, quality_bytes=8, image_bytes=20, derived_bytes=20),
 )

@@ -29,6 +29,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import in_one_file
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.request_table import request_table, year_bounds
@@ -152,6 +153,7 @@ PLATFORM = Platform(
     ),
     quality=Quality(assets=("image",), judge=judge, reads="mask", measured=4),
     files=Files(access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))), rewrite=rewrite),
+    model=in_one_file(1.0, "image", {"red": 0.65, "green": 0.56, "blue": 0.48, "nir": 0.842}),
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
     version="2",  # near infrared that the file calls alpha is no mask; before, it was nodata where it is 0
     same_without_nodata="1",

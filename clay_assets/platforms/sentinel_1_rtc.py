@@ -24,6 +24,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.processing import Processing, Processings, catalogued
 from clay_assets.platforms.properties import Property, is_number, label_of
@@ -134,5 +135,6 @@ PLATFORM = Platform(
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),
     files=Files(access=(signed("sentinel1euwestrtc"),)),
+    model=one_file_each(10, {"vv": 3.5, "vh": 4.0}),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
 )

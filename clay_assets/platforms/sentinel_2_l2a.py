@@ -24,6 +24,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of, time_of
 from clay_assets.platforms.properties import Property, label_of
 from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
@@ -51,6 +52,11 @@ NODATA_SHARE = (
     "s2:nodata_pixel_percentage",
     "sentinel2:nodata_pixel_percentage",
 )  # new name, name until 2022
+# µm, by band in the model's order.
+WAVELENGTHS = {
+    **{"blue": 0.493, "green": 0.56, "red": 0.665, "rededge1": 0.704, "rededge2": 0.74, "rededge3": 0.783},
+    **{"nir": 0.842, "nir08": 0.865, "swir16": 1.61, "swir22": 2.19},
+}
 
 _IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
 _TILE_IN_ID = re.compile(r"(?:^S2[A-D]_T?|_T)(\d{1,2}[C-X][A-Z]{2})_")
@@ -152,18 +158,7 @@ PLATFORM = Platform(
         ),
     ),
     assets=Assets(
-        bands=(
-            "blue",
-            "green",
-            "red",
-            "rededge1",
-            "rededge2",
-            "rededge3",
-            "nir",
-            "nir08",
-            "swir16",
-            "swir22",
-        ),
+        bands=tuple(WAVELENGTHS),
         grid="red",
         shown=(("red", 1), ("green", 1), ("blue", 1)),
     ),
@@ -172,4 +167,5 @@ PLATFORM = Platform(
     # 109.8 km at 10 m; SCL uint8 at 20 m; four bands uint16 at 10 m, six at 20 m.
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
     radiometry=RADIOMETRY,
+    model=one_file_each(10, WAVELENGTHS),
 )

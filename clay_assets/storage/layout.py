@@ -23,10 +23,12 @@ FOLDERS = {
     "chip_index": "chips",
     "chip_landcover": "chips",
     "merged_index": "chips",
+    "cog_headers": "training",
 }
 
 CHIP_LEDGERS = "chips/ledger"
 LANDCOVER_LEDGERS = "chips/landcover_ledger"
+HEADER_LEDGERS = "training/headers_ledger"
 MERGED = "chips/merged_index"  # nothing but Parquet lies in it
 MANIFEST = "chips/manifest.json"
 
@@ -122,6 +124,21 @@ def landcover_folder(platform: str, year: int | str) -> str:
 def landcover(platform: str, year: int | str, item_id: str) -> str:
     """Key of the land cover of one scene's chips."""
     return f"{landcover_folder(platform, year)}/{file_name(item_id)}.parquet"
+
+
+def headers_ledger(platform: str, year: int | str) -> str:
+    """Key of the ledger of one cell's headers: one row per scene."""
+    return f"{HEADER_LEDGERS}/{platform}/{year}.parquet"
+
+
+def headers_folder(platform: str, year: int | str) -> str:
+    """Folder of the headers of one cell's files."""
+    return f"{folder_of('cog_headers')}/{platform}/{year}"
+
+
+def headers(platform: str, year: int | str, item_id: str) -> str:
+    """Key of the headers of one scene's files."""
+    return f"{headers_folder(platform, year)}/{file_name(item_id)}.parquet"
 
 
 def merged_part(platform: str, year: int | str) -> str:
