@@ -5,9 +5,10 @@ One table per scene, a row per asset, holds all of it, so that reading chips ope
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from clay_assets.errors import InputError
@@ -15,6 +16,8 @@ from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
 from clay_assets.sources.cog.headers import CogHeader, arrow_schema, read_header
 from clay_assets.stac import Item
+from clay_assets.storage import layout
+from clay_assets.storage.stores import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +34,7 @@ class SceneFiles:
         item_id: of the scene.
         hrefs: asset → address of its file.
         headers: asset → header of its file.
+        measured: asset → bands, from 1, that are measurements even where the file calls one alpha.
         radiometry: what is to be taken away from the numbers of its bands; None where the platform has none.
     """
 
@@ -38,6 +42,7 @@ class SceneFiles:
     item_id: str
     hrefs: Mapping[str, str]
     headers: Mapping[str, CogHeader]
+    measured: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     radiometry: RadiometricOffset | None = None
 
     @property
@@ -72,7 +77,9 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
         of_href = dict(
             zip(unique, pool.map(lambda href: read_header(href, platform.access_to(href)), unique), strict=True)
         )
-    files = SceneFiles(platform.key, item["id"], hrefs, {name: of_href[href] for name, href in hrefs.items()})
+    headers = {name: of_href[href] for name, href in hrefs.items()}
+    measured = {name: platform.measured(item, name) for name in names}
+    files = SceneFiles(platform.key, item["id"], hrefs, headers, measured)
     return (
         files
         if decide is None or platform.radiometry is None
@@ -87,6 +94,7 @@ def schema() -> pa.Schema:
     return pa.schema(
         [
             *((name, pa.string()) for name in ("item_id", "asset", "href")),
+            ("measured_bands", pa.list_(pa.int32())),
             *arrow_schema(),
             ("radiometric_offset", pa.int32()),
             ("offset_evidence", pa.string()),
@@ -116,7 +124,13 @@ def to_table(files: SceneFiles) -> pa.Table:
             "offset_contradiction": told.contradiction,
         }
     rows = [
-        {**shared, "asset": name, "href": files.hrefs[name], **header.to_record()}
+        {
+            **shared,
+            "asset": name,
+            "href": files.hrefs[name],
+            "measured_bands": files.measured.get(name, ()),
+            **header.to_record(),
+        }
         for name, header in files.headers.items()
     ]
     return pa.Table.from_pylist(rows, schema=schema())
@@ -141,5 +155,23 @@ def from_rows(platform: str, rows: Sequence[Mapping[str, Any]]) -> SceneFiles:
         first["item_id"],
         {row["asset"]: row["href"] for row in rows},
         {row["asset"]: CogHeader.from_record(row) for row in rows},
+        {row["asset"]: tuple(row["measured_bands"]) for row in rows},
         told,
     )
+
+
+def stored_scene_files(store: Store, platform: str, year: int, item_id: str) -> SceneFiles:
+    """The files of a scene as `cog_headers` keeps them; one file is read.
+
+    Raises:
+        InputError: the scene has none.
+    """
+    import pyarrow.parquet as pq
+
+    key = layout.headers(platform, year, item_id)
+    try:
+        return from_rows(platform, pq.read_table(io.BytesIO(store.read(key))).to_pylist())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{store.uri(key)}: the scene has no headers. Materialise cog_headers of {platform}|{year}."
+        ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import and_, or_
 from pathlib import Path
@@ -28,6 +28,7 @@ from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 from clay_assets.storage.stores import Store, open_store
+from clay_assets.training.places import places_of
 
 SPLITS = ("train", "validate", "test", "buffer")
 HALF_TURN = 180.0  # degrees; a chip whose bounding box is wider lies across ±180
@@ -99,7 +100,7 @@ class Chips:
             IndexError: an index lies beyond the selection.
         """
         self._check(columns)
-        wanted = self._places(indices)
+        wanted = places_of(indices, len(self))
         group = np.searchsorted(self._ends, wanted, side="right")
         order = np.argsort(wanted, kind="stable")
         tables = []
@@ -112,16 +113,12 @@ class Chips:
         back[order] = np.arange(len(wanted))
         return joined.take(pa.array(back))
 
-    def _places(self, indices: ArrayLike) -> NDArray[np.int64]:
-        given = np.atleast_1d(np.asarray(indices))
-        if given.size and given.dtype.kind not in "iu":
-            raise InputError(f"indices of chips are {given.dtype}, not whole numbers. Pass integers.")
-        places = given.astype(np.int64).ravel()
-        places = np.where(places < 0, places + len(self), places)
-        beyond = (places < 0) | (places >= len(self))
-        if beyond.any():
-            raise IndexError(f"chip {given.ravel()[beyond][0]}: the selection has {len(self):,} chips.")
-        return places
+    def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a scene's chip in column `x` and row `y`: none, one, or one for each platform that has it."""
+        if not self.parts:
+            return self._schema(columns).empty_table()
+        this = (pc.field("item_id") == item_id) & (pc.field("chip_index_x") == x) & (pc.field("chip_index_y") == y)
+        return replace(self, where=this if self.where is None else self.where & this).table(columns)
 
     @cached_property
     def _dataset(self) -> ds.FileSystemDataset:

@@ -44,14 +44,15 @@ class BlockRequest:
         header: of the image: a file's header, one of its overviews, or a mask.
         windows: pixels of the image.
         bands: from 0; None: all.
-        out: array to read into, (windows, bands, height, width), of the image's dtype; None: a new one.
+        out: what to read into, of the image's dtype: an array (windows, bands, height, width), or an array (bands,
+            height, width) for each window, such as views of a batch; None: a new array.
     """
 
     href: str
     header: CogHeader
     windows: Sequence[Window]
     bands: Sequence[int] | None = None
-    out: NDArray[Any] | None = None
+    out: NDArray[Any] | Sequence[NDArray[Any]] | None = None
 
 
 @dataclass
@@ -154,7 +155,7 @@ class BlockReader:
         self._begin()
 
     def read(self, requests: Sequence[BlockRequest]) -> list[NDArray[Any]]:
-        """Pixels of windows, (windows, bands, height, width) of each request.
+        """Pixels of windows, (windows, bands, height, width) of each request, or what it gave as `out`.
 
         Raises:
             InputError: a window beyond the edge, or one of another size than the others; an unknown band; a file that
@@ -163,7 +164,8 @@ class BlockReader:
         """
         if self._process != os.getpid():  # threads do not survive a fork
             self._begin()
-        results, others = [], list[tuple[BlockRequest, NDArray[Any]]]()
+        results: list[NDArray[Any]] = []
+        others = list[tuple[BlockRequest, Any]]()
         images = defaultdict[_Key, dict[int, _Block]](dict)
         for request in requests:
             windows, bands = _checked(request)
@@ -276,8 +278,8 @@ class BlockReader:
 
     # --- what only rasterio reads -----------------------------------------------------------------
 
-    def _through_rasterio(self, others: Sequence[tuple[BlockRequest, NDArray[Any]]]) -> None:
-        files = defaultdict[tuple[str, int | None], list[tuple[BlockRequest, NDArray[Any]]]](list)
+    def _through_rasterio(self, others: Sequence[tuple[BlockRequest, Any]]) -> None:
+        files = defaultdict[tuple[str, int | None], list[tuple[BlockRequest, Any]]](list)
         for request, out in others:
             files[request.href, request.header.level].append((request, out))
         for (href, level), group in files.items():
@@ -325,16 +327,19 @@ def _checked(request: BlockRequest) -> tuple[NDArray[np.int64], list[int]]:
     return windows, bands
 
 
-def _output(request: BlockRequest, windows: NDArray[np.int64], bands: list[int]) -> NDArray[Any]:
+def _output(request: BlockRequest, windows: NDArray[np.int64], bands: list[int]) -> Any:
     width, height = windows[0, 2:].tolist() if len(windows) else (0, 0)
     shape = len(windows), len(bands), height, width
     out = request.out
     if out is None:
         return np.empty(shape, request.header.dtype)
-    if out.shape != shape or out.dtype != request.header.dtype:
+    whole = isinstance(out, np.ndarray)
+    given = {(out.shape, out.dtype)} if isinstance(out, np.ndarray) else {(one.shape, one.dtype) for one in out}
+    if given - {(shape if whole else shape[1:], np.dtype(request.header.dtype))} or len(out) != len(windows):
+        listed = ", ".join(f"{dtype} of shape {size}" for size, dtype in given)
         raise InputError(
-            f"{without_signature(request.href)}: cannot be read into {out.dtype} of shape {out.shape}. Give an array "
-            f"of {request.header.dtype} of shape {shape}."
+            f"{without_signature(request.href)}: cannot be read into {len(out)} × {listed}. Give an array of "
+            f"{request.header.dtype} of shape {shape}, or one for each window."
         )
     return out
 
@@ -343,7 +348,7 @@ def _plan(
     request: BlockRequest,
     windows: NDArray[np.int64],
     bands: list[int],
-    out: NDArray[Any],
+    out: NDArray[Any] | Sequence[NDArray[Any]],
     blocks: dict[int, _Block],
 ) -> None:
     """Note for every block that the windows touch where its pixels go."""

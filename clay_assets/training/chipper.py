@@ -1,0 +1,543 @@
+"""Pixels of chips, straight from the files of their scenes.
+
+The headers that `cog_headers` keeps say where each block lies, so no file is opened: the blocks that a batch needs are
+fetched and decoded once, in the order in which they lie in the files, and copied to the chips in the order asked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+from rasterio.windows import Window
+
+from clay_assets.errors import InputError
+from clay_assets.platforms import platform_of
+from clay_assets.platforms.base import AnyPlatform
+from clay_assets.platforms.model import Band
+from clay_assets.platforms.radiometry import harmonise
+from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, Counters, validity
+from clay_assets.training.chip import Chip, ChipBatch, Mask, sines
+from clay_assets.training.scene_files import SceneFiles, stored_scene_files
+from clay_assets.training.selection import Chips
+
+if TYPE_CHECKING:
+    import pystac
+
+CHIP_SIZE = 256  # pixels of a side
+BATCH = 64  # chips that iteration reads at a time
+SCENES_KEPT = 1024  # whose headers are kept, the latest used
+COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
+NEAR = 1e-3  # of a pixel, that grids of one scene may differ by
+
+Radiometry = Literal["harmonised", "stored"]
+
+
+class Source(Protocol):
+    """Where chips come from: a selection of the merged index, or a scene."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of some chips, in the order asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Bands that lie in one file.
+
+    Attributes:
+        href, header: of the file.
+        factor: pixels of the finest grid in one of the file's, along a side.
+        places: of the bands in the batch.
+        numbers: of the bands in the file, from 0.
+    """
+
+    href: str
+    header: CogHeader
+    factor: int
+    places: list[int]
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The chips of a batch that come from one scene.
+
+    Attributes:
+        files: of the scene.
+        finest: header of the grid that chips are counted on.
+        chips: places in the batch.
+        x, y: columns and rows of the chips.
+    """
+
+    files: SceneFiles
+    finest: CogHeader
+    chips: NDArray[np.int64]
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
+
+
+class Chipper:
+    """Reads the pixels of chips.
+
+    It can be shared between threads and sent to other processes; each has its own cache.
+
+    Args:
+        chips: a selection of the merged index.
+        bands: names of the model's bands, in the order wanted; None: all of the platform's.
+        radiometry: "harmonised": without the offset of 1000 that Sentinel-2 scenes since baseline 04.00 may hold, still
+            uint16, nodata 0 and the least valid number 1. "stored": the numbers of the files.
+        threads: that decode blocks.
+        in_flight: requests to remote hosts at a time.
+        cache_bytes: of decoded blocks that are kept.
+
+    Raises:
+        InputError: a platform of the selection lacks one of the bands.
+
+    Example:
+        >>> chips = open_chips(demo, "sentinel-2-l2a", split="train")  # doctest: +SKIP
+        >>> batch = Chipper(chips).batch([0, 1])  # doctest: +SKIP
+        >>> batch.pixels.shape  # doctest: +SKIP
+        (2, 10, 256, 256)
+    """
+
+    def __init__(
+        self,
+        chips: Chips,
+        *,
+        bands: Sequence[str] | None = None,
+        radiometry: Radiometry = "harmonised",
+        threads: int = 1,
+        in_flight: int = 16,
+        cache_bytes: int = 256 << 20,
+    ) -> None:
+        self._begin(chips, None, bands, radiometry, threads, in_flight, cache_bytes)
+        for key in sorted({part.platform for part in chips.parts}):
+            self._bands_of(platform_of(key))
+
+    def _begin(
+        self,
+        chips: Source,
+        scene: tuple[AnyPlatform, SceneFiles] | None,
+        bands: Sequence[str] | None,
+        radiometry: Radiometry,
+        threads: int,
+        in_flight: int,
+        cache_bytes: int,
+    ) -> None:
+        if radiometry not in ("harmonised", "stored"):
+            raise InputError(f'radiometry {radiometry!r}: not known. Say "harmonised" or "stored".')
+        self.chips = chips
+        self.bands = None if bands is None else tuple([bands] if isinstance(bands, str) else bands)
+        self.radiometry: Radiometry = radiometry
+        self._scene = scene
+        self._threads, self._in_flight, self._cache_bytes = threads, in_flight, cache_bytes
+        self._readers: dict[str, tuple[AnyPlatform, BlockReader]] = {}
+        self._files: OrderedDict[tuple[str, int, str], SceneFiles] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}, "_files": OrderedDict()}
+
+    @classmethod
+    def of_item(
+        cls,
+        item: pystac.Item,
+        platform: str,
+        *,
+        bands: Sequence[str] | None = None,
+        radiometry: Radiometry = "harmonised",
+        threads: int = 1,
+        in_flight: int = 16,
+        cache_bytes: int = 256 << 20,
+    ) -> Chipper:
+        """Chips of a scene that is in no index, such as for inference; nothing is stored.
+
+        The headers of its files are read now, and pixels as chips are asked for. All whole chips of the scene are
+        there, in rows from the upper left, whatever cloud and nodata they hold: look at `valid` and `cloud`.
+
+        Args:
+            item: with hrefs that can be read.
+            platform: platform key.
+            bands, radiometry, threads, in_flight, cache_bytes: as of `Chipper`.
+
+        Raises:
+            InputError: the item lacks an asset, or a file of it cannot be read.
+            SourceError: a remote file could not be read now.
+        """
+        from clay_assets.training.of_item import SceneChips, files_of_item
+
+        source = platform_of(platform)
+        files, moment = files_of_item(source, item)
+        chips = SceneChips(files, _finest(source, files), moment)
+        chipper = cls.__new__(cls)
+        chipper._begin(chips, (source, files), bands, radiometry, threads, in_flight, cache_bytes)
+        chipper._bands_of(source)
+        return chipper
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.chips)
+
+    def __repr__(self) -> str:
+        return f"Chipper({self.chips!r}, bands={self.bands}, radiometry={self.radiometry!r})"
+
+    def __getitem__(self, index: int) -> Chip:
+        """One chip of the selection.
+
+        Raises:
+            IndexError: there is no such chip.
+            InputError, SourceError: as of `batch`.
+        """
+        return self.batch([index])[0]
+
+    def __iter__(self) -> Iterator[Chip]:
+        """All chips in order."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self, size: int = BATCH) -> Iterator[ChipBatch]:
+        """All chips in order, some at a time; a batch is cut short where another platform begins.
+
+        Raises:
+            InputError, SourceError: as of `batch`.
+        """
+        if size < 1:
+            raise InputError(f"batches of {size} chips: too few. Ask for at least one.")
+        start = 0
+        while start < len(self):
+            rows = self.chips.rows(np.arange(start, min(start + size, len(self))), COLUMNS)
+            same = rows["platform"].combine_chunks().dictionary_encode().indices.to_numpy()
+            count = int(np.argmax(same != same[0])) or len(same)
+            yield self._batch(rows.slice(0, count))
+            start += count
+
+    def chip(self, item_id: str, x: int, y: int) -> Chip:
+        """The chip of a scene in column `x` and row `y`.
+
+        Raises:
+            InputError: the selection has no such chip, or chips of several platforms with this name.
+        """
+        rows = self._source.find(item_id, x, y, COLUMNS)
+        if rows.num_rows != 1:
+            found = ", ".join(sorted(set(rows["platform"].to_pylist())))
+            many = f"several chips ({found}). Select one platform." if found else "no such chip. Select more chips."
+            raise InputError(f"{item_id}-{x}-{y}: the selection has {many}")
+        return self._batch(rows)[0]
+
+    def batch(self, indices: ArrayLike, *, masks: bool = False) -> ChipBatch:
+        """Read some chips, in the order that uses blocks best, and return them in the order asked.
+
+        Args:
+            indices: places in the selection, in any order, also twice.
+            masks: read `valid` and `cloud` too, now rather than when they are first asked for.
+
+        Raises:
+            IndexError: an index lies beyond the selection.
+            InputError: chips of several platforms; no headers; a file that is gone, damaged, or changed since its
+                header was read; a band that does not fit the finest grid. Names the scene or the file.
+            SourceError: a remote file could not be read now.
+        """
+        batch = self._batch(self.chips.rows(indices, COLUMNS))
+        if masks:
+            _ = batch.valid
+        return batch
+
+    @property
+    def counters(self) -> Counters:
+        """What was read so far, over all platforms."""
+        total = Counters()
+        for _, reader in self._readers.values():
+            for name, number in vars(reader.counters).items():
+                setattr(total, name, getattr(total, name) + number)
+        return total
+
+    # --- what is where ----------------------------------------------------------------------------
+
+    @property
+    def _source(self) -> Any:
+        return self.chips
+
+    def _reader_of(self, key: str) -> tuple[AnyPlatform, BlockReader]:
+        if key not in self._readers:
+            if self._scene is not None:
+                platform = self._scene[0]
+            else:
+                platform = platform_of(key).with_access(self._source.store.access)
+            reader = BlockReader(
+                platform.files.access,
+                cache_bytes=self._cache_bytes,
+                threads=self._threads,
+                in_flight=self._in_flight,
+            )
+            self._readers[key] = platform, reader
+        return self._readers[key]
+
+    def _bands_of(self, platform: AnyPlatform) -> list[Band]:
+        known = {band.name: band for band in platform.model_input.bands}
+        if self.bands is None:
+            return list(known.values())
+        unknown = [name for name in self.bands if name not in known]
+        if unknown or not self.bands:
+            listed = ", ".join(unknown) or "none"
+            raise InputError(
+                f"bands {listed}: not bands of {platform.title}, which has {', '.join(known)}. Ask for these."
+            )
+        return [known[name] for name in self.bands]
+
+    def _files_of(self, scenes: Sequence[tuple[str, int, str]]) -> list[SceneFiles]:
+        """The files of some scenes; headers that are not at hand are read side by side."""
+        if self._scene is not None:
+            return [self._scene[1]] * len(scenes)
+        missing = [scene for scene in scenes if scene not in self._files]
+        if missing:
+            read = partial(_stored, self._source.store)
+            with ThreadPoolExecutor(min(self._in_flight, len(missing))) as pool:
+                self._files.update(zip(missing, pool.map(read, missing), strict=True))
+        found = []
+        for scene in scenes:
+            self._files.move_to_end(scene)
+            found.append(self._files[scene])
+        while len(self._files) > max(SCENES_KEPT, len(scenes)):
+            self._files.popitem(last=False)
+        return found
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _batch(self, rows: pa.Table) -> ChipBatch:
+        keys = rows["platform"].unique().to_pylist()
+        if len(keys) != 1:
+            several = f"chips of {', '.join(sorted(keys))}" if keys else "no chip"
+            raise InputError(f"batch: {several}. Ask for chips of one platform at a time.")
+        platform, reader = self._reader_of(keys[0])
+        bands = self._bands_of(platform)
+        scenes = self._scenes(platform, rows)
+        pixels = self._pixels(platform, reader, scenes, bands, rows.num_rows)
+        transforms, latlon = np.empty((rows.num_rows, 6)), np.empty((rows.num_rows, 4), np.float32)
+        crs = np.empty(rows.num_rows, object)
+        for scene in scenes:
+            transforms[scene.chips] = _transforms(scene)
+            latlon[scene.chips] = _latlon(scene, transforms[scene.chips])
+            crs[scene.chips] = scene.finest.crs
+        names = [band.name for band in bands]
+        shown = [
+            band.name
+            for asset, number in platform.assets.view
+            for band in platform.model_input.bands
+            if (band.asset, band.number) == (asset, number)
+        ]
+        return ChipBatch(
+            platform=platform.key,
+            bands=tuple(names),
+            pixels=pixels,
+            item_id=tuple(rows["item_id"].to_pylist()),
+            x=rows["chip_index_x"].to_numpy().astype(np.int64),
+            y=rows["chip_index_y"].to_numpy().astype(np.int64),
+            datetime=rows["datetime"].to_numpy().astype("datetime64[ms]"),
+            gsd=platform.model_input.gsd,
+            gsd_true=rows["gsd"].to_numpy().astype(np.float32),
+            bounds=_bounds(transforms),
+            crs=tuple(crs),
+            transforms=transforms,
+            latlon=latlon,
+            waves=np.array([band.wavelength for band in bands], np.float32),
+            read_masks=partial(_read_masks, platform, reader, scenes, rows.num_rows),
+            rgb=tuple(names.index(name) for name in shown) if set(shown) <= set(names) else (),
+        )
+
+    def _scenes(self, platform: AnyPlatform, rows: pa.Table) -> list[_Scene]:
+        """The chips by scene, in the order in which scenes first occur."""
+        names = rows["item_id"].combine_chunks().dictionary_encode()
+        years = rows["year"].to_numpy().astype(np.int64)
+        of_scene, scene_years = np.unique(
+            np.stack([names.indices.to_numpy().astype(np.int64), years]), axis=1, return_inverse=True
+        )
+        place = scene_years.ravel()
+        listed = names.dictionary.to_pylist()
+        scenes = [(platform.key, int(year), listed[name]) for name, year in of_scene.T.tolist()]
+        x, y = (rows[name].to_numpy().astype(np.int64) for name in ("chip_index_x", "chip_index_y"))
+        found = []
+        for number, files in enumerate(self._files_of(scenes)):
+            chips = np.flatnonzero(place == number)
+            finest = _finest(platform, files)
+            beyond = ((x[chips] + 1) * CHIP_SIZE > finest.width) | ((y[chips] + 1) * CHIP_SIZE > finest.height)
+            if beyond.any():
+                first = chips[beyond][0]
+                raise InputError(
+                    f"{files.item_id}-{x[first]}-{y[first]}: lies beyond the {finest.height} × {finest.width} pixels of "
+                    f"{files.hrefs[platform.assets.grid]}. Materialise chip_index and cog_headers of its partition."
+                )
+            found.append(_Scene(files, finest, chips, x[chips], y[chips]))
+        return found
+
+    def _pixels(
+        self, platform: AnyPlatform, reader: BlockReader, scenes: Sequence[_Scene], bands: Sequence[Band], count: int
+    ) -> NDArray[Any]:
+        layers = [_layers(scene, bands) for scene in scenes]
+        dtype = np.result_type(*{layer.header.dtype for of_scene in layers for layer in of_scene})
+        pixels = np.empty((count, len(bands), CHIP_SIZE, CHIP_SIZE), dtype)
+        requests, later = [], []
+        for scene, of_scene in zip(scenes, layers, strict=True):
+            for layer in of_scene:
+                windows = _windows(scene, layer.factor)
+                first, last = layer.places[0], layer.places[-1] + 1
+                direct = layer.places == list(range(first, last)) and (layer.factor, layer.header.dtype) == (
+                    1,
+                    dtype.name,
+                )
+                out = [pixels[chip, first:last] for chip in scene.chips.tolist()] if direct else None
+                requests.append(BlockRequest(layer.href, layer.header, windows, layer.numbers, out))
+                if not direct:
+                    later.append((len(requests) - 1, scene, layer))
+        results = reader.read(requests)
+        for number, scene, layer in later:
+            side = CHIP_SIZE // layer.factor
+            split = pixels.reshape(count, len(bands), side, layer.factor, side, layer.factor)
+            split[scene.chips[:, None], layer.places] = results[number][:, :, :, None, :, None]
+        if self.radiometry == "harmonised":
+            for scene in scenes:
+                if scene.files.offset:
+                    pixels[scene.chips] = harmonise(pixels[scene.chips], scene.files.offset)
+        return pixels
+
+
+def _stored(store: Any, scene: tuple[str, int, str]) -> SceneFiles:
+    return stored_scene_files(store, *scene)
+
+
+def _finest(platform: AnyPlatform, files: SceneFiles) -> CogHeader:
+    """The header of the grid that chips are counted on."""
+    header = files.headers.get(platform.assets.grid)
+    if header is None:
+        raise InputError(f"{files.item_id}: has no headers of {platform.assets.grid}. Materialise cog_headers.")
+    if header.crs is None:
+        raise InputError(f"{files.hrefs[platform.assets.grid]}: has no CRS. Pick another scene.")
+    return header
+
+
+def _layers(scene: _Scene, bands: Sequence[Band]) -> list[_Layer]:
+    """The bands, by the files that they lie in."""
+    assets = list(dict.fromkeys(band.asset for band in bands))
+    layers = []
+    for asset in assets:
+        header = scene.files.headers.get(asset)
+        if header is None:
+            raise InputError(f"{scene.files.item_id}: has no headers of {asset}. Ask for bands that it has.")
+        inside = [(place, band.number - 1) for place, band in enumerate(bands) if band.asset == asset]
+        beyond = [number + 1 for _, number in inside if number >= header.count]
+        if beyond:
+            raise InputError(
+                f"{scene.files.hrefs[asset]}: has no band {beyond[0]}, only {header.count}. Ask for bands that it has."
+            )
+        places, numbers = (list(values) for values in zip(*inside, strict=True))
+        layers.append(_Layer(scene.files.hrefs[asset], header, _factor(scene, asset, header), places, numbers))
+    return layers
+
+
+def _factor(scene: _Scene, asset: str, header: CogHeader) -> int:
+    """Pixels of the finest grid in one of a file's, along a side.
+
+    Raises:
+        InputError: it is not whole, or the file lies elsewhere.
+    """
+    finest, href = scene.finest, scene.files.hrefs[asset]
+    factor = round(finest.width / header.width)
+    whole = factor >= 1 and (header.width * factor, header.height * factor) == (finest.width, finest.height)
+    if not whole or CHIP_SIZE % factor:
+        raise InputError(
+            f"{href}: {header.height} × {header.width} pixels do not fit the finest grid of {finest.height} × "
+            f"{finest.width}: the factor must be whole and divide {CHIP_SIZE}. Ask for other bands."
+        )
+    a, b, c, d, e, f = finest.transform
+    scaled = np.array((a * factor, b * factor, c, d * factor, e * factor, f))
+    # Over the whole width of a file, not over a pixel of it.
+    reach = np.array((header.width, header.height, 1, header.width, header.height, 1))
+    apart = np.abs((np.array(header.transform) - scaled) * reach).max() / max(abs(a), abs(b))
+    if apart > NEAR or header.crs != finest.crs:
+        raise InputError(
+            f"{href}: lies {apart:.3g} pixels from the finest grid of its scene, in {header.crs} rather than in "
+            f"{finest.crs}. Ask for other bands."
+            if header.crs != finest.crs
+            else f"{href}: lies {apart:.3g} pixels from the finest grid of its scene. Ask for other bands."
+        )
+    return factor
+
+
+def _windows(scene: _Scene, factor: int) -> list[Window]:
+    side = CHIP_SIZE // factor
+    return [Window(x * side, y * side, side, side) for x, y in zip(scene.x.tolist(), scene.y.tolist(), strict=True)]
+
+
+def _transforms(scene: _Scene) -> NDArray[np.float64]:
+    """Of each chip: pixel column and row → x and y; (chips, 6)."""
+    a, b, c, d, e, f = scene.finest.transform
+    column, row = scene.x * CHIP_SIZE, scene.y * CHIP_SIZE
+    same = np.ones(len(column))
+    return np.stack(
+        [a * same, b * same, a * column + b * row + c, d * same, e * same, d * column + e * row + f], axis=1
+    )
+
+
+def _bounds(transforms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """West, south, east and north of each chip; (chips, 4)."""
+    a, b, c, d, e, f = transforms.T
+    x = np.stack([c, c + a * CHIP_SIZE, c + b * CHIP_SIZE, c + (a + b) * CHIP_SIZE])
+    y = np.stack([f, f + d * CHIP_SIZE, f + e * CHIP_SIZE, f + (d + e) * CHIP_SIZE])
+    return np.stack([x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1)
+
+
+@lru_cache(maxsize=256)
+def _to_lonlat(crs: str) -> Any:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def _latlon(scene: _Scene, transforms: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Sine and cosine of latitude and longitude of each chip's projected centre; (chips, 4)."""
+    a, b, c, d, e, f = transforms.T
+    half = CHIP_SIZE / 2
+    lon, lat = _to_lonlat(str(scene.finest.crs)).transform(c + (a + b) * half, f + (d + e) * half)
+    return sines(np.radians(lat), np.radians(lon))
+
+
+def _read_masks(platform: AnyPlatform, reader: BlockReader, scenes: Sequence[_Scene], count: int) -> tuple[Mask, Mask]:
+    """Where there is data and where cloud, by the platform's own rule; (count, 256, 256) each."""
+    valid, cloud = (np.empty((count, CHIP_SIZE, CHIP_SIZE), np.bool_) for _ in range(2))
+    for scene in scenes:
+        judged = [name for name in platform.quality.assets if name in scene.files.headers]
+        factors = {name: _factor(scene, name, scene.files.headers[name]) for name in judged}
+        finest = min(factors.values())
+        pixels = {}
+        for name in judged:
+            found = _quality(platform, reader, scene, name, _windows(scene, factors[name]))
+            pixels[name] = _repeated(found, factors[name] // finest)
+        clouded, empty = platform.quality.judge(pixels)
+        valid[scene.chips], cloud[scene.chips] = _repeated(~empty, finest), _repeated(clouded, finest)
+    return valid, cloud
+
+
+def _quality(
+    platform: AnyPlatform, reader: BlockReader, scene: _Scene, name: str, windows: Sequence[Window]
+) -> NDArray[Any]:
+    """What is judged of a quality asset: its first band, or the mask of its file; (chips, side, side)."""
+    href, header = scene.files.hrefs[name], scene.files.headers[name]
+    if platform.quality.reads == "band":
+        return reader.read([BlockRequest(href, header, windows, [0])])[0][:, 0]
+    told = validity(href, header, windows, scene.files.measured.get(name, ()))
+    if told.request is None:
+        return np.full((len(windows), int(windows[0].height), int(windows[0].width)), 255, np.uint8)
+    return told.mask(reader.read([told.request])[0])
+
+
+def _repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:
+    """(chips, side, side) with every pixel repeated along both sides."""
+    return pixels if times == 1 else pixels.repeat(times, axis=1).repeat(times, axis=2)
