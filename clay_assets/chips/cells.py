@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -17,6 +17,9 @@ from clay_assets.chips.index import dataset_of
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode, stamp_of
 from clay_assets.storage.stores import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INDEXED, FAILED = "indexed", "failed"  # outcomes
 MEASURED = "measured"  # of a scene's land cover; it may have failed, too
@@ -132,9 +135,14 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
     return ChipCell(platform, year, store, ledger, recipe_hash=made_by)
 
 
+def cells_with_chips(store: Store) -> list[tuple[str, int]]:
+    """Platform and year of every cell that was indexed, in order; no ledger is read."""
+    return _cells_in(store, layout.CHIP_LEDGERS)
+
+
 def stored_cells(store: Store) -> list[ChipCell]:
     """All cells that were made, in the order of their ledgers' names."""
-    return [stored_cell(store, *cell) for cell in _cells_in(store, layout.CHIP_LEDGERS)]
+    return [stored_cell(store, *cell) for cell in cells_with_chips(store)]
 
 
 def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:

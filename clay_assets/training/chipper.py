@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -30,6 +31,8 @@ from clay_assets.training.selection import Chips
 
 if TYPE_CHECKING:
     import pystac
+
+    from clay_assets.training.labelled import ChipsAt
 
 CHIP_SIZE = 256  # pixels of a side
 BATCH = 64  # chips that iteration reads at a time
@@ -167,7 +170,11 @@ class Chipper:
         Args:
             item: with hrefs that can be read.
             platform: platform key.
-            bands, radiometry, threads, in_flight, cache_bytes: as of `Chipper`.
+            bands: as of `Chipper`.
+            radiometry: as of `Chipper`; the pixels of overviews tell whether there is an offset.
+            threads: as of `Chipper`.
+            in_flight: as of `Chipper`.
+            cache_bytes: as of `Chipper`.
 
         Raises:
             InputError: the item lacks an asset, or a file of it cannot be read.
@@ -204,17 +211,17 @@ class Chipper:
         for batch in self.batches():
             yield from batch
 
-    def batches(self, size: int = BATCH) -> Iterator[ChipBatch]:
-        """All chips in order, some at a time; a batch is cut short where another platform begins.
+    def batches(self, size: int = BATCH, *, stop: int | None = None) -> Iterator[ChipBatch]:
+        """All chips in order, or the first `stop`, some at a time; a batch ends where another platform begins.
 
         Raises:
             InputError, SourceError: as of `batch`.
         """
         if size < 1:
             raise InputError(f"batches of {size} chips: too few. Ask for at least one.")
-        start = 0
-        while start < len(self):
-            rows = self.chips.rows(np.arange(start, min(start + size, len(self))), COLUMNS)
+        start, end = 0, len(self) if stop is None else min(stop, len(self))
+        while start < end:
+            rows = self.chips.rows(np.arange(start, min(start + size, end)), COLUMNS)
             same = rows["platform"].combine_chunks().dictionary_encode().indices.to_numpy()
             count = int(np.argmax(same != same[0])) or len(same)
             yield self._batch(rows.slice(0, count))
@@ -232,6 +239,37 @@ class Chipper:
             many = f"several chips ({found}). Select one platform." if found else "no such chip. Select more chips."
             raise InputError(f"{item_id}-{x}-{y}: the selection has {many}")
         return self._batch(rows)[0]
+
+    def at(self, points: Any, platform: str | None = None, dates: Any = None) -> ChipsAt:
+        """Chips of the selection at places of your own, such as labelled ones.
+
+        Of several chips that hold a point the one nearest in time is taken where dates are given, then the one with
+        the least cloud and nodata.
+
+        Args:
+            points: a GeoDataFrame or GeoSeries of points, shapely points in EPSG:4326, or longitudes and latitudes,
+                (n, 2).
+            platform: only chips of this platform; None: of the selection's, which must be one.
+            dates: one for all points or one for each; None: any.
+
+        Raises:
+            InputError: points that are not on the Earth, dates that cannot be understood, or several platforms.
+        """
+        from clay_assets.training.labelled import ChipsAt, chips_at, points_of
+
+        if not isinstance(self.chips, Chips):
+            raise InputError("at: looks in a selection of the merged index. Make the Chipper from `open_chips`.")
+        chips = self.chips if platform is None else self.chips.of_platform(platform)
+        keys = sorted({part.platform for part in chips.parts})
+        if len(keys) != 1:
+            raise InputError(f"at: chips of {', '.join(keys) or 'no platform'}. Say which platform you want.")
+        chipper = self if chips is self.chips else copy(self)._over(chips)
+        found = points_of(points)
+        return ChipsAt(chipper, found, *chips_at(chips, found, dates))
+
+    def _over(self, chips: Chips) -> Chipper:
+        self.chips = chips
+        return self
 
     def batch(self, indices: ArrayLike, *, masks: bool = False) -> ChipBatch:
         """Read some chips, in the order that uses blocks best, and return them in the order asked.
@@ -372,8 +410,8 @@ class Chipper:
             if beyond.any():
                 first = chips[beyond][0]
                 raise InputError(
-                    f"{files.item_id}-{x[first]}-{y[first]}: lies beyond the {finest.height} × {finest.width} pixels of "
-                    f"{files.hrefs[platform.assets.grid]}. Materialise chip_index and cog_headers of its partition."
+                    f"{files.item_id}-{x[first]}-{y[first]}: lies beyond the {finest.height} × {finest.width} pixels "
+                    f"of {files.hrefs[platform.assets.grid]}. Materialise chip_index and cog_headers of its partition."
                 )
             found.append(_Scene(files, finest, chips, x[chips], y[chips]))
         return found

@@ -8,9 +8,9 @@ so chip 0 is the same in every process. Memory holds one number per row group, h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce
 from operator import and_, or_
 from pathlib import Path
@@ -61,9 +61,12 @@ class Chips:
     where: pc.Expression | None = None
     bbox: Box | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # nothing that was read
+
     def __len__(self) -> int:
         """Number of chips."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     def __repr__(self) -> str:
         platforms = ", ".join(sorted({part.platform for part in self.parts})) or "no platform"
@@ -84,10 +87,32 @@ class Chips:
         Raises:
             InputError: there is no such column.
         """
-        self._check(columns)
+        self.check_columns(columns)
         with ThreadPoolExecutor(THREADS) as pool:
             tables = pool.map(lambda group: self._selected(group.fragment, columns), self._groups)
             return pa.concat_tables([self._schema(columns).empty_table(), *tables])
+
+    def holding(self, points: NDArray[Any], columns: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """Chips that hold some points, row group by row group; only those whose bounding box holds a point are read.
+
+        Args:
+            points: shapely points in EPSG:4326; (n,).
+            columns: of the rows.
+
+        Yields:
+            Point and place in the selection, (2, matches), and the rows of the matches.
+        """
+        self.check_columns(columns)
+        names = [*dict.fromkeys([*columns, "geometry"])]
+        lon, lat = shapely.get_x(points), shapely.get_y(points)
+        for group, end in zip(self._groups, self.ends.tolist(), strict=True):
+            if not _in_bounds(group.fragment, lon, lat).any():
+                continue
+            rows = self._selected(group.fragment, names)
+            polygons = shapely.from_wkb(rows["geometry"].to_numpy())
+            point, row = shapely.STRtree(polygons).query(points, predicate="intersects")
+            if len(point):
+                yield np.stack([point, end - group.chips + row]), rows.select(list(columns)).take(pa.array(row))
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
         """Chips by their places in the selection, in the order asked; each row group is read once.
@@ -99,13 +124,13 @@ class Chips:
         Raises:
             IndexError: an index lies beyond the selection.
         """
-        self._check(columns)
+        self.check_columns(columns)
         wanted = places_of(indices, len(self))
-        group = np.searchsorted(self._ends, wanted, side="right")
+        group = np.searchsorted(self.ends, wanted, side="right")
         order = np.argsort(wanted, kind="stable")
         tables = []
         for number in np.unique(group).tolist():
-            found, before = self._groups[number], int(self._ends[number]) - self._groups[number].chips
+            found, before = self._groups[number], int(self.ends[number]) - self._groups[number].chips
             inside = wanted[order][group[order] == number] - before
             tables.append(self._selected(found.fragment, columns).take(pa.array(inside)))
         joined = pa.concat_tables([self._schema(columns).empty_table(), *tables])
@@ -113,12 +138,30 @@ class Chips:
         back[order] = np.arange(len(wanted))
         return joined.take(pa.array(back))
 
+    def of_platform(self, platform: str) -> Chips:
+        """Those of one platform.
+
+        Raises:
+            InputError: there is no such platform.
+        """
+        key = platform_of(platform).key
+        return replace(self, parts=tuple(part for part in self.parts if part.platform == key))
+
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a scene's chip in column `x` and row `y`: none, one, or one for each platform that has it."""
         if not self.parts:
             return self._schema(columns).empty_table()
         this = (pc.field("item_id") == item_id) & (pc.field("chip_index_x") == x) & (pc.field("chip_index_y") == y)
         return replace(self, where=this if self.where is None else self.where & this).table(columns)
+
+    @property
+    def group_count(self) -> int:
+        """Row groups that hold selected chips."""
+        return len(self._groups)
+
+    def group_column(self, group: int, name: str) -> pa.ChunkedArray:
+        """A column of the selected chips of one row group, in order."""
+        return self._selected(self._groups[group].fragment, [name])[name]
 
     @cached_property
     def _dataset(self) -> ds.FileSystemDataset:
@@ -150,14 +193,20 @@ class Chips:
         return _Group(fragment, fragment.count_rows(filter=self._filter))
 
     @cached_property
-    def _ends(self) -> NDArray[np.int64]:
+    def ends(self) -> NDArray[np.int64]:
+        """Selected chips up to the end of each row group that has any; (groups,)."""
         return np.cumsum([group.chips for group in self._groups], dtype=np.int64)
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         schema = self._dataset.schema.remove_metadata()
         return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
-    def _check(self, columns: Sequence[str] | None) -> None:
+    def check_columns(self, columns: Sequence[str] | None) -> None:
+        """Refuse columns that the merged index does not have, and a selection without files.
+
+        Raises:
+            InputError: names them.
+        """
         if not self.parts:
             raise InputError(f"{self.store.uri()}: no chip is selected. Select another platform, year or place.")
         unknown = sorted(set(columns or ()) - set(self._dataset.schema.names))
@@ -174,8 +223,24 @@ class Chips:
         return table.filter(pa.array(_touches(table, self.bbox))).select(names).replace_schema_metadata(None)
 
 
+def _in_bounds(
+    fragment: ds.ParquetFileFragment, lon: NDArray[np.float64], lat: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which points lie in the bounding box of a row group, by its statistics; all of them where it has none."""
+    inside = np.ones(len(lon), np.bool_)
+    metadata = fragment.metadata.row_group(fragment.row_groups[0].id)
+    for number in range(metadata.num_columns):
+        column = metadata.column(number)
+        side, statistics = column.path_in_schema.removeprefix("bbox."), column.statistics
+        if column.path_in_schema == side or statistics is None or not statistics.has_min_max:
+            continue
+        value = lon if side.startswith("x") else lat
+        inside &= value >= statistics.min if side.endswith("min") else value <= statistics.max
+    return inside
+
+
 def open_chips(
-    storage: str | Path,
+    storage: str | Path | Store,
     platform: str | Iterable[str] | None = None,
     *,
     bbox: Box | None = None,
@@ -186,7 +251,7 @@ def open_chips(
     """Select chips of the merged index under a storage root; nothing but its manifest is read yet.
 
     Args:
-        storage: the root: a folder or `s3://bucket/prefix`, as in `CLAY_STORAGE`.
+        storage: the root: a folder or `s3://bucket/prefix`, as in `CLAY_STORAGE`, or an open store.
         platform: platform key or keys; None: all.
         bbox: west, south, east, north in degrees; chips that touch it are selected. West > east lies across ±180.
         years: years of acquisition; None: all.
@@ -202,7 +267,7 @@ def open_chips(
         >>> chips.table(["chipid"]).num_rows == len(chips)  # doctest: +SKIP
         True
     """
-    store = open_store(str(storage))
+    store = storage if isinstance(storage, Store) else open_store(str(storage))
     parts = read_manifest(store)
     if not parts:
         raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")

@@ -302,6 +302,27 @@ def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight:
     return BlockReader(ways, cache_bytes=cache_bytes, threads=threads, in_flight=in_flight)
 
 
+def ranges_of(header: CogHeader, window: Window) -> list[tuple[int, int]]:
+    """First byte and number of bytes of each block that a window touches, in the order of the file.
+
+    Sparse blocks have no bytes, and are left out; so is everything of an image that is read through rasterio.
+    """
+    if header.fallback is not None:
+        return []
+    rows, columns = (
+        np.arange(start // side, (start + size - 1) // side + 1)
+        for start, size, side in (
+            (int(window.row_off), int(window.height), header.block_height),
+            (int(window.col_off), int(window.width), header.block_width),
+        )
+    )
+    numbers = (rows[:, None] * header.blocks_across + columns).ravel()
+    planes = np.arange(header.count if header.planar else 1) * header.blocks_across * header.blocks_down
+    blocks = (planes[:, None] + numbers).ravel()
+    found = zip(header.block_offsets[blocks].tolist(), header.block_byte_counts[blocks].tolist(), strict=True)
+    return sorted((offset, size) for offset, size in found if size)
+
+
 # --- the plan -------------------------------------------------------------------------------------
 
 
