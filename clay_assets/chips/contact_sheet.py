@@ -8,10 +8,10 @@ note, since a picture never fails a run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, replace
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,15 @@ from rasterio.windows import Window
 
 from clay_assets.chips.cells import ChipCell
 from clay_assets.chips.index import dataset_of
-from clay_assets.chips.quality import open_asset
+from clay_assets.chips.quality import read_windows, source_of
 from clay_assets.draws import keyed_hash
 from clay_assets.errors import ClayError, InputError
 from clay_assets.pictures import style
 from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import AnyPlatform
-from clay_assets.sources.rasters import Raster
+from clay_assets.platforms.offsets import radiometric_offset
+from clay_assets.platforms.radiometry import harmonise
+from clay_assets.sources.cog import BlockReader
 from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.transport.access import without_signature
@@ -237,29 +239,31 @@ def _read(platform: AnyPlatform, item: Item, drawn: Sequence[Frame], size: int) 
         missing = platform.missing(item, [*assets, *platform.quality.assets])
         if missing:
             raise InputError(f"{item['id']}: no asset {', '.join(missing)}")
-        with ExitStack() as stack:
-            sources = {
-                name: stack.enter_context(open_asset(platform, item, name))
-                for name in dict.fromkeys([*assets, *judged])
-            }
-            finest = sources[assets[0]].shape[1]
-            band = None if platform.quality.reads == "mask" else 1
+        sources = {name: source_of(platform, item, name) for name in dict.fromkeys([*assets, *judged])}
+        finest = sources[assets[0]].header.width
+        sides = {name: size * source.header.width // finest for name, source in sources.items()}
+        measure = None if platform.quality.reads == "mask" else 1
+        shown = [(name, band, size) for name, band in platform.assets.view]
+        wanted = [*shown, *((name, measure, sides[name]) for name in judged)]
+        with closing(BlockReader(platform.files.access)) as reader:
+            headers = {name: source.header for name, source in sources.items()}
+            radiometric = radiometric_offset(platform, item, headers, reader)
             for number, frame in enumerate(frames):
-                pixels = np.stack(
-                    [_window(sources[name], frame, size, size, shown) for name, shown in platform.assets.view]
+                found = read_windows(
+                    reader,
+                    [
+                        (sources[name], band, Window(frame.x * side, frame.y * side, side, side))
+                        for name, band, side in wanted
+                    ],
                 )
-                sides = {name: size * source.shape[1] // finest for name, source in sources.items()}
-                quality = {name: _window(sources[name], frame, size, sides[name], band) for name in judged}
-                cloud, nodata = platform.quality.judge(quality)
+                pixels = harmonise(np.stack(found[: len(shown)]), radiometric.offset)
+                repeated = (
+                    part.repeat(size // side, axis=0).repeat(size // side, axis=1)
+                    for part, (_, _, side) in zip(found, wanted, strict=True)
+                )
+                cloud, nodata = platform.quality.judge(dict(zip(judged, [*repeated][len(shown) :], strict=True)))
                 valid = ~nodata & np.isfinite(pixels).all(axis=0)
                 frames[number] = replace(frame, pixels=pixels.astype(np.float32), valid=valid, clear=valid & ~cloud)
     except ClayError as error:
         return Sheet(item["id"], frames, without_signature(str(error)))
     return Sheet(item["id"], frames)
-
-
-def _window(raster: Raster, chip: Frame, size: int, side: int, band: int | None) -> NDArray[Any]:
-    """A band of one chip, or the mask; `side` pixels of the file across, repeated to `size`."""
-    window = Window(chip.x * side, chip.y * side, side, side)
-    pixels = raster.read_mask(window) if band is None else raster.read(band, window)
-    return pixels.repeat(size // side, axis=0).repeat(size // side, axis=1)

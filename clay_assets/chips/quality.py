@@ -3,13 +3,13 @@
 A quality asset is judged by its first band or by its file's own mask, as the platform says. It may be coarser than the
 finest grid by a whole factor (Sentinel-2's 20 m scene classification under 10 m bands): then it is counted at its own
 resolution, which gives the same shares. It is read in strips of whole chip rows, so memory does not grow with the
-height of a scene. What a pixel means is the platform's to judge.
+height of a scene; a mask that its file does not have is not read at all. What a pixel means is the platform's to judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import lcm
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from clay_assets.chips.declared import Declared, check_same_extent, declared
@@ -24,10 +25,12 @@ from clay_assets.chips.grid import chips_in
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
-from clay_assets.sources.rasters import Raster, open_raster
+from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, read_header
+from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.stac import Item
 
 STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
+CACHE_BYTES = 64 << 20  # of decoded blocks, for a strip that ends amid them
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,51 @@ class Shares:
     nodata: NDArray[np.float32]
 
 
-def open_asset(platform: AnyPlatform, item: Item, name: str) -> AbstractContextManager[Raster]:
-    """Open the file of an asset, as its platform reaches it and its item describes it."""
+@dataclass(frozen=True)
+class Source:
+    """The file of an asset.
+
+    Attributes:
+        href: where it lies.
+        header: what has to be known to read its blocks.
+        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha.
+    """
+
+    href: str
+    header: CogHeader
+    measured: tuple[int, ...] = ()
+
+    def request(self, band: int | None, window: Window) -> BlockRequest | None:
+        """What has to be read for a window of a band, from 1, or of the mask; None: no pixel, as all are data."""
+        if band is None:
+            return mask_request(self.href, self.header, [window], self.measured)
+        return BlockRequest(self.href, self.header, [window], bands=[band - 1])
+
+
+def source_of(platform: AnyPlatform, item: Item, name: str) -> Source:
+    """Read the header of an asset's file, as its platform reaches it and its item describes it."""
     href = platform.href(item["assets"][name])
-    return open_raster(href, platform.access_to(href), measured=platform.measured(item, name))
+    return Source(href, read_header(href, platform.access_to(href)), platform.measured(item, name))
+
+
+def read_windows(reader: BlockReader, wanted: Sequence[tuple[Source, int | None, Window]]) -> list[NDArray[Any]]:
+    """Pixels of some windows, (height, width) each: of a band, from 1, or the mask, 0 where there is no data.
+
+    A mask that its file does not have takes no memory, and cannot be written to.
+
+    Raises:
+        InputError, SourceError: as `BlockReader.read`.
+    """
+    requests = [source.request(band, window) for source, band, window in wanted]
+    found = iter(reader.read([request for request in requests if request is not None]))
+    everywhere = np.uint8(255)
+    pixels = []
+    for request, (_, band, window) in zip(requests, wanted, strict=True):
+        if request is None:
+            pixels.append(np.broadcast_to(everywhere, (window.height, window.width)))
+        else:
+            pixels.append(next(found)[0, 0] if band is not None else mask_of(request, next(found))[0])
+    return pixels
 
 
 def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Shares]:
@@ -65,59 +109,65 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
         SourceError: a remote file could not be read.
     """
     said = declared(item, platform.assets.grid)
-    with ExitStack() as stack:
-        sources = {
-            name: stack.enter_context(open_asset(platform, item, name))
-            for name in platform.quality.assets
-            if name in item["assets"]
-        }
-        grids = {name: _grid_of(source) for name, source in sources.items()}
-        of_file = platform.assets.grid if platform.assets.grid in sources else next(iter(sources))
-        first, found = sources[of_file], grids[of_file]
-        if of_file != platform.assets.grid:
-            found = _refined(found, said.shape_over(found) or _shape_of_finest(platform, item, said, found, first.href))
-            if said.shape is not None and not said.tells_extent:
-                _check_finest(platform, item, said, grids[of_file], first.href)
-        said.check_place(found, first.href)
-        columns, rows = chips_in(found, size)
-        if not columns or not rows:
-            raise InputError(
-                f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
-            )
-        factors = {name: _factor(found, source, size) for name, source in sources.items()}
-        for name, source in sources.items():
-            if name != platform.assets.grid:
-                check_same_extent(grids[name], found, source.href, first.href)
-                declared(item, name, own=True).check_file(grids[name], source.href)
-        if of_file != platform.assets.grid:
-            said.check_extent(found, max(grids[of_file].pixel), first.href)
-        side = size // min(factors.values())  # pixels of a chip in the finest quality asset
-        strip = _strip(sources, side, columns)
-        shares = [
-            _strip_shares(platform, sources, factors, size, columns, top, min(top + strip, rows))
-            for top in range(0, rows, strip)
-        ]
+    sources = {name: source_of(platform, item, name) for name in platform.quality.assets if name in item["assets"]}
+    grids = {name: _grid_of(source) for name, source in sources.items()}
+    of_file = platform.assets.grid if platform.assets.grid in sources else next(iter(sources))
+    first, found = sources[of_file], grids[of_file]
+    if of_file != platform.assets.grid:
+        found = _refined(found, said.shape_over(found) or _shape_of_finest(platform, item, said, found, first.href))
+        if said.shape is not None and not said.tells_extent:
+            _check_finest(platform, item, said, grids[of_file], first.href)
+    said.check_place(found, first.href)
+    columns, rows = chips_in(found, size)
+    if not columns or not rows:
+        raise InputError(
+            f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
+        )
+    factors = {name: _factor(found, source, size) for name, source in sources.items()}
+    for name, source in sources.items():
+        if name != platform.assets.grid:
+            check_same_extent(grids[name], found, source.href, first.href)
+            declared(item, name, own=True).check_file(grids[name], source.href)
+    if of_file != platform.assets.grid:
+        said.check_extent(found, max(grids[of_file].pixel), first.href)
+    with closing(BlockReader(platform.files.access, cache_bytes=CACHE_BYTES)) as reader:
+
+        def read(columns: int, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            return _strip_shares(platform, reader, sources, factors, size, columns, top, bottom)
+
+        strip = _strip(platform, sources, factors, size, columns)
+        if not strip:  # no pixel tells one chip from another
+            cloud, nodata = (np.full((rows, columns), share) for share in read(1, 0, 1))
+            return found, Shares(cloud, nodata)
+        shares = [read(columns, top, min(top + strip, rows)) for top in range(0, rows, strip)]
     cloud, nodata = (np.concatenate(parts) for parts in zip(*shares, strict=True))
     return found, Shares(cloud, nodata)
 
 
-def _strip(sources: Mapping[str, Raster], side: int, columns: int) -> int:
-    """Rows of chips read at once: whole rows of the files' blocks where there is room, so that none is read twice."""
-    most = max(1, STRIP_PIXELS // (side * side * columns))
-    block = lcm(side, *(source.dataset.block_shapes[0][0] for source in sources.values())) // side
-    return most // block * block or most
+def _strip(
+    platform: AnyPlatform, sources: Mapping[str, Source], factors: Mapping[str, int], size: int, columns: int
+) -> int:
+    """Rows of chips read at once; 0 where no pixel has to be read.
+
+    They are whole rows of the files' blocks, even where those take up to twice the room, so that none is read twice.
+    """
+    most, together = 0, 1
+    for name, source in sources.items():
+        side = size // factors[name]
+        request = source.request(_band_of(platform), Window(0, 0, side, side))
+        if request is not None:
+            bands = request.header.count if request.bands is None else len(request.bands)
+            room = max(1, STRIP_PIXELS // (side * side * columns * bands))
+            most = min(most, room) if most else room
+            together = lcm(together, lcm(side, request.header.block_height) // side)
+    if together > most:
+        return together if together <= 2 * most else most
+    return most // together * together
 
 
-def _grid_of(source: Raster) -> Grid:
-    raster, href = source.dataset, source.href
-    if raster.crs is None:
-        raise InputError(
-            f"{href}: has no CRS. Write it into the file, such as with `rio edit-info --crs`; what lies beside a file "
-            "is read only of local ones."
-        )
-    if not raster.crs.is_projected or raster.crs.linear_units_factor[1] != 1.0:
-        raise InputError(f"{href}: is in {raster.crs.to_string()}, not in a projected CRS in metres.")
-    return Grid(raster.crs, raster.transform, raster.height, raster.width)
+def _band_of(platform: AnyPlatform) -> int | None:
+    """What is read of a quality asset: a band, from 1, or the mask."""
+    return None if platform.quality.reads == "mask" else 1
 
 
 def _refined(grid: Grid, shape: tuple[int, int]) -> Grid:
@@ -133,12 +183,12 @@ def _check_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid,
     if platform.assets.grid not in item["assets"]:
         return
     try:
-        with open_asset(platform, item, platform.assets.grid) as source:
-            finest, name = _grid_of(source), source.href
+        source = source_of(platform, item, platform.assets.grid)
+        finest = _grid_of(source)
     except InputError:  # of which nothing else is needed
         return
-    said.check_file(finest, name)
-    check_same_extent(file, finest, href, name)
+    said.check_file(finest, source.href)
+    check_same_extent(file, finest, href, source.href)
 
 
 def _shape_of_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> tuple[int, int]:
@@ -146,15 +196,28 @@ def _shape_of_finest(platform: AnyPlatform, item: Item, said: Declared, file: Gr
     name = platform.assets.grid
     if name not in item["assets"]:
         raise InputError(f"{item['id']}: has neither proj:shape nor the asset {name}, so its grid is unknown.")
-    with open_asset(platform, item, name) as source:
-        finest = _grid_of(source)
-        said.check_place(finest, source.href)
-        check_same_extent(file, finest, href, source.href)
+    source = source_of(platform, item, name)
+    finest = _grid_of(source)
+    said.check_place(finest, source.href)
+    check_same_extent(file, finest, href, source.href)
     return finest.height, finest.width
 
 
-def _factor(grid: Grid, source: Raster, size: int) -> int:
-    raster = source.dataset
+def _grid_of(source: Source) -> Grid:
+    header, href = source.header, source.href
+    if header.crs is None:
+        raise InputError(
+            f"{href}: has no CRS. Write it into the file, such as with `rio edit-info --crs`; what lies beside a file "
+            "is read only of local ones."
+        )
+    crs = CRS.from_string(header.crs)
+    if not crs.is_projected or crs.linear_units_factor[1] != 1.0:
+        raise InputError(f"{href}: is in {crs.to_string()}, not in a projected CRS in metres.")
+    return Grid(crs, Affine(*header.transform), header.height, header.width)
+
+
+def _factor(grid: Grid, source: Source, size: int) -> int:
+    raster = source.header
     down, across = grid.height / raster.height, grid.width / raster.width
     factor: int = round(down)
     if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
@@ -167,7 +230,8 @@ def _factor(grid: Grid, source: Raster, size: int) -> int:
 
 def _strip_shares(
     platform: AnyPlatform,
-    sources: Mapping[str, Raster],
+    reader: BlockReader,
+    sources: Mapping[str, Source],
     factors: Mapping[str, int],
     size: int,
     columns: int,
@@ -175,17 +239,18 @@ def _strip_shares(
     bottom: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     finest = min(factors.values())
-    pixels: dict[str, NDArray[Any]] = {}
+    wanted = []
     for name, source in sources.items():
         side = size // factors[name]
-        window = Window(0, top * side, columns * side, (bottom - top) * side)
-        band = source.read_mask(window) if platform.quality.reads == "mask" else source.read(1, window)
+        wanted.append((source, _band_of(platform), Window(0, top * side, columns * side, (bottom - top) * side)))
+    pixels: dict[str, NDArray[Any]] = {}
+    for name, band in zip(sources, read_windows(reader, wanted), strict=True):
         repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
         pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
     try:
         cloud, nodata = platform.quality.judge(pixels)
     except (IndexError, TypeError) as error:
-        names = ", ".join(f"{source.href} ({source.dataset.dtypes[0]})" for source in sources.values())
+        names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
         raise InputError(
             f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs."
         ) from error

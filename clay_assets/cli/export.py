@@ -11,7 +11,7 @@ from clay_assets.cli import SUBCOMMANDS
 from clay_assets.cli.settings import configured_store
 from clay_assets.errors import InputError
 from clay_assets.progress import ProgressReporter
-from clay_assets.training.chipper import Chipper
+from clay_assets.training.chipper import Chipper, Radiometry
 from clay_assets.training.export import EXPORTS, export_chips
 from clay_assets.training.selection import SPLITS, open_chips
 
@@ -45,7 +45,7 @@ def command(
     chips = open_chips(
         configured_store(), platforms or None, bbox=_box(bbox), years=years or None, split=splits or None
     )
-    radiometry = "stored" if stored else "harmonised"
+    radiometry: Radiometry = "stored" if stored else "harmonised"
     chipper = Chipper(chips, bands=bands or None, radiometry=radiometry, threads=threads)
     if not len(chipper):
         raise InputError(f"{out}: no chip is selected, so nothing is written. Select another place, year or split.")

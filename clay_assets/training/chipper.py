@@ -24,7 +24,8 @@ from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.model import Band
 from clay_assets.platforms.radiometry import harmonise
-from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, Counters, validity
+from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, Counters
+from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.training.chip import Chip, ChipBatch, Mask, sines
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
 from clay_assets.training.selection import Chips
@@ -570,10 +571,10 @@ def _quality(
     href, header = scene.files.hrefs[name], scene.files.headers[name]
     if platform.quality.reads == "band":
         return reader.read([BlockRequest(href, header, windows, [0])])[0][:, 0]
-    told = validity(href, header, windows, scene.files.measured.get(name, ()))
-    if told.request is None:
+    request = mask_request(href, header, windows, scene.files.measured.get(name, ()))
+    if request is None:
         return np.full((len(windows), int(windows[0].height), int(windows[0].width)), 255, np.uint8)
-    return told.mask(reader.read([told.request])[0])
+    return mask_of(request, reader.read([request])[0])
 
 
 def _repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:

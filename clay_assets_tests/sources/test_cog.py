@@ -563,7 +563,8 @@ def test_a_truncated_file(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> N
     (found,) = BlockReader().read([BlockRequest(href, header, [Window(0, 0, 64, 32)])])
     assert_same(found[0], pixels[:, :32, :64])
     with pytest.raises(
-        InputError, match=rf"^{href}: truncated: block {header.block_count - 1} ends at byte .*again\.$"
+        InputError,
+        match=rf"^{href}: not a readable raster \(truncated: block {header.block_count - 1} ends .*again\.$",
     ):
         BlockReader().read([BlockRequest(href, header, [WHOLE])])
 
@@ -583,7 +584,9 @@ def test_a_corrupt_block_is_named(tmp_path: Path, compression: str) -> None:
     path.write_bytes(data)
     header = read_header(href)
     BlockReader().read([BlockRequest(href, header, [Window(0, 0, 64, 32)])])
-    with pytest.raises(InputError, match=rf"^{href}: block 6 is corrupt \(.*\)\. Download the file again\.$"):
+    with pytest.raises(
+        InputError, match=rf"^{href}: not a readable raster \(block 6 is corrupt: .*\)\. Download it again\.$"
+    ):
         BlockReader(threads=2).read([BlockRequest(href, header, [WHOLE])])
 
 

@@ -280,7 +280,9 @@ def test_a_corrupt_block_of_a_remote_file(host: Host, href: str, path: Path) -> 
     start = int(header.block_offsets[3])
     data[start : start + 40] = bytes(40)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=rf"^{href}: block 3 is corrupt \(.*\)\. Download the file again\.$"):
+    with pytest.raises(
+        InputError, match=rf"^{href}: not a readable raster \(block 3 is corrupt: .*\)\. Download it again\.$"
+    ):
         whole(href, header)
 
 

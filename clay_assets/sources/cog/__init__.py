@@ -6,7 +6,6 @@ cannot decode is read through rasterio (`sources.rasters`), and counted.
 """
 
 from clay_assets.sources.cog.headers import CogHeader, arrow_schema, read_header
-from clay_assets.sources.cog.masks import Validity, validity
 from clay_assets.sources.cog.reader import BlockReader, BlockRequest, Counters
 
 __all__ = [

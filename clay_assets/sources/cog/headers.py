@@ -265,7 +265,7 @@ def _header(href: str, access: Access, tiff: TiffFile, head: _Head) -> CogHeader
     full = pages[0].aspage()
     with _meaning(href, access, full, tiff.byteorder, head) as dataset:
         shared = {**_meaning_of(dataset), **_version_of(head.version)}
-        masked_beside = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+        why_beside = _why_masked(dataset, "a mask in a file beside it")
     image = _image(full, tiff.byteorder, None, shared)
     masks, reduced = [], []
     for page in (other.aspage() for other in pages[1:]):
@@ -276,8 +276,8 @@ def _header(href: str, access: Access, tiff: TiffFile, head: _Head) -> CogHeader
             reduced.append(page)
     overviews = [_image(page, tiff.byteorder, level, shared) for level, page in enumerate(reduced)]
     full_mask = _mask_of(image, masks, tiff.byteorder)
-    if full_mask is None and masked_beside:
-        full_mask = _mask_by_rasterio(image, "a mask in a file beside it")
+    if full_mask is None and why_beside is not None:
+        full_mask = mask_by_rasterio(image, why_beside)
     overviews = [
         replace(overview, transform=_scaled(image, overview), mask=_mask_of(overview, masks, tiff.byteorder))
         for overview in overviews
@@ -456,11 +456,20 @@ def _image_by_rasterio(dataset: rasterio.DatasetReader, level: int | None, versi
         **_meaning_of(dataset),
         **_version_of(version),
     )
-    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0] and MaskFlags.alpha not in dataset.mask_flag_enums[0]
-    return replace(image, mask=_mask_by_rasterio(image, why)) if masked else image
+    why_masked = _why_masked(dataset, why)
+    return image if why_masked is None else replace(image, mask=mask_by_rasterio(image, why_masked))
 
 
-def _mask_by_rasterio(image: CogHeader, why: str) -> CogHeader:
+def _why_masked(dataset: rasterio.DatasetReader, why: str) -> str | None:
+    """Why a mask is read through rasterio; None: alpha is a band, and nodata that all bands share is in the header."""
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return why
+    return None if len(set(map(str, dataset.nodatavals))) == 1 else "nodata that differs by band"
+
+
+def mask_by_rasterio(image: CogHeader, why: str) -> CogHeader:
+    """The header of an image's mask that is read through rasterio: it may be derived from nodata, never from alpha."""
     none = np.empty(0, np.uint64)
     return replace(
         image,

@@ -1,68 +1,62 @@
-"""Which pixels of a file are data, read in blocks: by its alpha band, its mask, or its nodata value.
+"""Which pixels of an image are data, by the blocks that tell it: the rules of `sources.rasters.Raster.read_mask`.
 
-The rules are those of `Raster.read_mask` of `sources.rasters`.
+By the alpha band, else by the mask of the file, else by the nodata tag: not data where all bands hold nodata. An image
+without any of them is data everywhere, and no block is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from clay_assets.sources.cog.headers import CogHeader
+from clay_assets.sources.cog.headers import CogHeader, mask_by_rasterio
 from clay_assets.sources.cog.reader import BlockRequest
 
-VALID = 255
+INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32)}
 
 
-@dataclass(frozen=True)
-class Validity:
-    """How a file tells which of its pixels are data.
-
-    Attributes:
-        by: an alpha band, a mask of the file, the nodata value of its bands; `nothing`: all pixels are data.
-        request: what has to be read to know it; None where nothing has.
-        nodata: of the bands.
-    """
-
-    by: Literal["alpha", "mask", "nodata", "nothing"]
-    request: BlockRequest | None = None
-    nodata: float | None = None
-
-    def mask(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """Validity of what was read, (windows, bands, height, width): 0 where there is no data; without bands.
-
-        An alpha band of 8 bits is given as it is.
-        """
-        if self.by == "mask" or (self.by == "alpha" and pixels.dtype == np.uint8):
-            read: NDArray[np.uint8] = pixels[:, 0]
-            return read
-        if self.by == "alpha":
-            data = pixels[:, 0] != 0
-        else:
-            nodata = np.float64(np.nan if self.nodata is None else self.nodata)
-            data = (~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata).any(axis=1)
-        return np.where(data, np.uint8(VALID), np.uint8(0))
-
-
-def validity(href: str, header: CogHeader, windows: Sequence[Window], measured: Sequence[int] = ()) -> Validity:
-    """How a file tells which pixels of some windows are data.
+def mask_request(
+    href: str, header: CogHeader, windows: Sequence[Window], measured: Sequence[int] = ()
+) -> BlockRequest | None:
+    """What has to be read to know which pixels of some windows are data; None: all of them are.
 
     Args:
         href: address of the file.
-        header: of it.
-        windows: of one size.
-        measured: bands, from 1, that are measurements even where the file calls one alpha.
+        header: of the image, at full resolution or an overview; not of a mask.
+        windows: pixels of the image, all of one size.
+        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha; they do not
+            count of a file that has fewer.
     """
-    alpha = [band for band, said in enumerate(header.colorinterp) if said == "alpha" and band + 1 not in measured]
-    if alpha:
-        return Validity("alpha", BlockRequest(href, header, windows, alpha[:1]))
+    known = () if header.count < max(measured, default=0) else measured
+    meanings = enumerate(header.colorinterp, start=1)
+    alpha = next((band for band, meaning in meanings if meaning == "alpha" and band not in known), None)
+    if alpha is not None:
+        return BlockRequest(href, header, windows, bands=[alpha - 1])
     if header.mask is not None:
-        return Validity("mask", BlockRequest(href, header.mask, windows))
-    if header.nodata is not None:
-        return Validity("nodata", BlockRequest(href, header, windows), header.nodata)
-    return Validity("nothing")
+        return BlockRequest(href, header.mask, windows)
+    if header.nodata is None:
+        return None
+    if header.dtype in INTEGERS and header.nodata == np.rint(header.nodata):
+        limits = np.iinfo(header.dtype)
+        return BlockRequest(href, header, windows) if limits.min <= header.nodata <= limits.max else None
+    # GDAL has rules of its own for what is nearly equal, and for NaN.
+    return BlockRequest(href, mask_by_rasterio(header, f"nodata {header.nodata} of {header.dtype}"), windows)
+
+
+def mask_of(request: BlockRequest, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """The mask, (windows, height, width), 0 where there is no data, of what a `mask_request` has read."""
+    if request.header.is_mask:
+        mask: NDArray[np.uint8] = pixels[:, 0]
+        return mask
+    if request.bands is not None:
+        alpha = pixels[:, 0]
+        return alpha if alpha.dtype == np.uint8 else np.where(alpha == 0, np.uint8(0), np.uint8(255))
+    nodata = pixels.dtype.type(request.header.nodata)
+    valid = pixels[:, 0] != nodata
+    for band in range(1, pixels.shape[1]):
+        valid |= pixels[:, band] != nodata
+    return np.multiply(valid, 255, dtype=np.uint8)

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -236,8 +236,8 @@ class BlockReader:
         start, stop = blocks[0].start, max(block.start + block.size for block in blocks)
         if stop > image.size:
             raise InputError(
-                f"{without_signature(href)}: truncated: block {blocks[-1].number} ends at byte {stop}, the file at "
-                f"{image.size}. Download it again."
+                f"{without_signature(href)}: not a readable raster (truncated: block {blocks[-1].number} ends at byte "
+                f"{stop}, the file at {image.size}). Download it again."
             )
         data = fetch_same(href, access_for(self.ways, href), start, stop, image.version)
         self._count(requests=1, bytes_fetched=len(data))
@@ -253,8 +253,8 @@ class BlockReader:
                 where = "" if block.image.level is None else f" of overview {block.image.level}"
                 where += " of the mask" if block.image.is_mask else ""
                 raise InputError(
-                    f"{without_signature(block.href)}: block {block.number}{where} is corrupt ({error}). Download the "
-                    "file again."
+                    f"{without_signature(block.href)}: not a readable raster (block {block.number}{where} is corrupt: "
+                    f"{error}). Download it again."
                 ) from error
             block.deliver(pixels)
             self._keep(block.key, pixels)
@@ -287,12 +287,12 @@ class BlockReader:
             for version in {request.header.version for request, _ in group}:
                 check_same(href, version, version_now(href, access))
             with open_raster(href, access, overview_level=level) as raster:
+                not_alpha = replace(raster, measured=tuple(raster.dataset.indexes))  # alpha is read as a band
                 for request, out in group:
                     bands = range(request.header.count) if request.bands is None else request.bands
                     for window, target in zip(request.windows, out, strict=True):
                         if request.header.is_mask:
-                            with raster.translating_errors():
-                                target[...] = raster.dataset.read_masks([1], window=window)
+                            target[...] = not_alpha.read_mask(window)
                         else:
                             target[...] = raster.read([band + 1 for band in bands], window)
                     self._count(fallbacks=len(request.windows))
