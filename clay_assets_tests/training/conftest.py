@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clay_assets_tests.training.made_scenes import Made, landsat, made_storage, sentinel_2
+
+PLAIN, RAISED, BESIDE = "S2A_32NMF_20200302_0_L2A", "S2A_32NMF_20210302_0_L2A", "S2B_32NMF_20210302_0_L2A"
+LANDSAT = "LC08_L2SP_188060_20200702_20200710_02_T1_SR"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Three Sentinel-2 scenes over two years, one of which holds the offset, and a Landsat scene. Not to be changed."""
+    return made_storage(
+        tmp_path_factory.mktemp("made"),
+        {
+            "plain": sentinel_2(PLAIN, 2020),
+            "raised": sentinel_2(RAISED, 2021, offset=1000),
+            "beside": sentinel_2(BESIDE, 2021, column=1),
+            "landsat": landsat(LANDSAT, 2020),
+        },
+    )
+
+
+@pytest.fixture
+def spoilt(made: Made, tmp_path: Path) -> Made:
+    """A storage of its own with one Sentinel-2 scene, for tests that change files."""
+    folder = tmp_path / "spoilt"
+    folder.mkdir()
+    return made_storage(folder, {"plain": sentinel_2(PLAIN, 2020)})
+
+
+@pytest.fixture
+def gone(spoilt: Made) -> Made:
+    """The same, its image files removed."""
+    shutil.rmtree(spoilt.folder / "plain")
+    return spoilt
