@@ -21,6 +21,7 @@ STAGES = (
     "clay_assets.sampling.assets",
     "clay_assets.scenes.assets",
     "clay_assets.chips.assets",
+    "clay_assets.training.assets",
     "clay_assets.reconciliation.checks",
 )
 _MODULES = [import_module(stage) for stage in STAGES]

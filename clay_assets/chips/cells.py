@@ -129,7 +129,7 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
         InputError: the ledger cannot be read; names it.
     """
     key = layout.chip_ledger(platform, year)
-    content = _ledger(store, key, "chip_index")
+    content = read_ledger(store, key, "chip_index")
     ledger = decode(content, store.uri(key))
     made_by = stamp_of(pq.read_schema(io.BytesIO(content))).get("recipe_hash", "")
     return ChipCell(platform, year, store, ledger, recipe_hash=made_by)
@@ -153,7 +153,7 @@ def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
         InputError: the ledger cannot be read; names it.
     """
     key = layout.landcover_ledger(platform, year)
-    content = _ledger(store, key, "chip_landcover")
+    content = read_ledger(store, key, "chip_landcover")
     return LandCoverCell(platform, year, store, decode(content, store.uri(key)))
 
 
@@ -162,7 +162,12 @@ def stored_land_covers(store: Store) -> list[LandCoverCell]:
     return [stored_land_cover(store, *cell) for cell in _cells_in(store, layout.LANDCOVER_LEDGERS)]
 
 
-def _ledger(store: Store, key: str, asset: str) -> bytes:
+def read_ledger(store: Store, key: str, asset: str) -> bytes:
+    """The bytes of a ledger.
+
+    Raises:
+        FileNotFoundError: there is none; names the asset that makes it.
+    """
     try:
         return store.read(key)
     except FileNotFoundError as error:

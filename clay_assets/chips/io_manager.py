@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import dagster as dg
 from upath import UPath
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from clay_assets.chips.cells import ChipCell, LandCoverCell
     from clay_assets.storage.stores import Store
 
-    AnyCell = ChipCell | LandCoverCell
+    class AnyCell(Protocol):
+        """The files of one cell, as their ledger lists them."""
+
+        @property
+        def platform(self) -> str: ...
+        @property
+        def year(self) -> int: ...
+        @property
+        def ledger(self) -> pd.DataFrame: ...
+        @property
+        def scenes(self) -> pd.DataFrame: ...
+        def prune(self) -> int: ...
 
 
 class Cells(StoreIOManager):
@@ -62,8 +72,11 @@ class Cells(StoreIOManager):
         if removed:
             context.log.info(f"{removed} files of scenes that the cell no longer has were removed")
         uri = self.store.uri(self.folder(obj.platform, obj.year))
-        chips = int(obj.scenes["chips"].sum())
-        context.add_output_metadata(self.metadata_of(context, self.schema(), chips, uri))
+        context.add_output_metadata(self.metadata_of(context, self.schema(), self.rows(obj), uri))
+
+    def rows(self, obj: "AnyCell") -> int:
+        """Rows of all files of a cell."""
+        return int(obj.scenes["chips"].sum())
 
     def load_input(self, context: dg.InputContext) -> "list[Any]":
         with clay_errors_as_failures():

@@ -41,7 +41,7 @@ def table_metadata(
         partition: whether the table is one partition's.
     """
     columns = [
-        dg.TableColumn(name=field.name, type=type_name(field.type), description=meanings.get(field.name))
+        dg.TableColumn(name=field.name, type=type_name(field.type, field.name), description=meanings.get(field.name))
         for field in schema
     ]
     # The catalogue shows `row_count` of the latest materialisation as that of the whole asset. For an asset with

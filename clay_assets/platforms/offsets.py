@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
-from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, read_header
 from clay_assets.stac import Item
+
+if TYPE_CHECKING:  # modules of this folder are imported when definitions load, and that reads no raster
+    from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader
 
 # Pixels a side: the coarsest image that has as many is read, whole up to the second, else in windows across and down.
 LEAST, WHOLE = 300, 1400
@@ -49,6 +50,8 @@ def radiometric_offset(
 def _overviews(
     platform: AnyPlatform, item: Item, headers: Mapping[str, CogHeader], reader: BlockReader
 ) -> dict[str, NDArray[Any]]:
+    from clay_assets.sources.cog import read_header
+
     requests: dict[str, BlockRequest] = {}
     for name in platform.radiometry.bands if platform.radiometry else ():
         try:
@@ -73,6 +76,10 @@ def _read(reader: BlockReader, request: BlockRequest) -> NDArray[Any] | None:
 
 def _request(href: str, header: CogHeader) -> BlockRequest:
     """The first band of the coarsest image that is large enough; of a large one, windows that are spread over it."""
+    from rasterio.windows import Window
+
+    from clay_assets.sources.cog import BlockRequest
+
     images = [image for image in header.overviews if min(image.width, image.height) >= LEAST]
     image = min(images, key=lambda image: image.width, default=header)
     windows = [Window(0, 0, image.width, image.height)]

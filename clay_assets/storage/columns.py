@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+GEOMETRY = "geometry"  # the column of a GeoParquet table that holds one
 STRUCT = "struct"  # whatever it holds: what catalogues tell of an asset differs
 
 
@@ -65,16 +66,21 @@ class Columns:
         return "\n".join(lines)
 
 
-def type_name(kind: pa.DataType) -> str:
-    """What a column's type is called where people read it: the same for all ways to store one kind of value."""
+def type_name(kind: pa.DataType, name: str = GEOMETRY) -> str:
+    """What a column's type is called where people read it: the same for all ways to store one kind of value.
+
+    Args:
+        kind: as it is stored.
+        name: of the column; the bytes of a geometry are WKB.
+    """
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
-        return type_name(kind.value_type)
+        return type_name(kind.value_type, name)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "string"
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return "WKB"  # no table of ours holds other bytes
+        return "WKB" if name == GEOMETRY else "binary"
     if pa.types.is_floating(kind):
         return f"float{kind.bit_width}"
     if pa.types.is_timestamp(kind):
@@ -82,7 +88,9 @@ def type_name(kind: pa.DataType) -> str:
     if pa.types.is_date(kind):
         return f"date{kind.bit_width}"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list of {type_name(kind.value_type)}"
+        return f"list of {type_name(kind.value_type, name)}"
+    if pa.types.is_map(kind):
+        return f"map of {type_name(kind.key_type, name)} to {type_name(kind.item_type, name)}"
     if pa.types.is_struct(kind):
         return f"{STRUCT}({', '.join(field.name for field in kind)})"
     return str(kind)
@@ -91,7 +99,7 @@ def type_name(kind: pa.DataType) -> str:
 def geometry(meaning: str) -> tuple[Column, Column]:
     """The geometry of a GeoParquet table and the bounding box that lies beside it."""
     return (
-        Column("geometry", "WKB", f"{meaning}; EPSG:4326"),
+        Column(GEOMETRY, "WKB", f"{meaning}; EPSG:4326"),
         Column("bbox", "struct(xmin, ymin, xmax, ymax)", "bounding box of the geometry, in degrees, for fast filters"),
     )
 

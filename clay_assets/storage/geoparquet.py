@@ -76,11 +76,19 @@ def encode(frame: gpd.GeoDataFrame | pd.DataFrame, metadata: Mapping[str, str]) 
     return encode_arrow(pq.read_table(io.BytesIO(buffer.getvalue())), metadata)
 
 
-def encode_arrow(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """An Arrow table (with its `geo` metadata, if any) as the bytes of a Parquet file."""
+def encode_arrow(table: pa.Table, metadata: Mapping[str, str], **options: Any) -> bytes:
+    """An Arrow table (with its `geo` metadata, if any) as the bytes of a Parquet file.
+
+    Args:
+        table: what is written.
+        metadata: what the file is stamped with.
+        options: of `pyarrow.parquet.write_table`, besides the compression.
+    """
     kept = {name: value for name, value in (table.schema.metadata or {}).items() if name != b"pandas"}
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({**kept, **stamped(metadata)}), sink, compression=COMPRESSION)
+    pq.write_table(
+        table.replace_schema_metadata({**kept, **stamped(metadata)}), sink, compression=COMPRESSION, **options
+    )
     return sink.getvalue()
 
 

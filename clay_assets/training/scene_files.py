@@ -1,26 +1,28 @@
 """The files of a scene as they are read for training: where each lies, its header, and what its numbers mean.
 
-One table per scene, a row per asset, holds all of it, so that reading chips opens no file and asks no catalogue.
+One table per scene, with a row for each image of each file, holds all of it, so that reading chips opens no file and asks no catalogue.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
-from clay_assets.sources.cog.headers import CogHeader, arrow_schema, read_header
+from clay_assets.sources.cog import BlockReader, CogHeader, arrow_schema, read_header
 from clay_assets.stac import Item
 from clay_assets.storage import layout
-from clay_assets.storage.stores import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from clay_assets.storage.stores import Store
 
 IN_FLIGHT = 4  # headers of one scene that are read at a time
 
@@ -51,8 +53,8 @@ class SceneFiles:
         return self.radiometry.offset if self.radiometry else 0
 
 
-# What `decide` may ask for: the platform, its item and the headers of the files → the decision.
-Decide = Callable[[AnyPlatform, Item, "SceneFiles"], RadiometricOffset]
+# `platforms.offsets.radiometric_offset`, or another that decides: platform, item, headers, reader → the decision.
+Decide = Callable[[AnyPlatform, Item, Mapping[str, CogHeader], BlockReader], RadiometricOffset]
 
 
 def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = None) -> SceneFiles:
@@ -80,15 +82,18 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
     headers = {name: of_href[href] for name, href in hrefs.items()}
     measured = {name: platform.measured(item, name) for name in names}
     files = SceneFiles(platform.key, item["id"], hrefs, headers, measured)
-    return (
-        files
-        if decide is None or platform.radiometry is None
-        else replace(files, radiometry=decide(platform, item, files))
-    )
+    if decide is None or platform.radiometry is None:
+        return files
+    reader = BlockReader(platform.files.access)
+    try:
+        return replace(files, radiometry=decide(platform, item, headers, reader))
+    finally:
+        reader.close()
 
 
+@cache
 def schema() -> pa.Schema:
-    """Columns of the table of a scene's files."""
+    """Columns of the table of a scene's files; see `training/columns.py`."""
     import pyarrow as pa
 
     return pa.schema(
@@ -108,7 +113,7 @@ def schema() -> pa.Schema:
 
 
 def to_table(files: SceneFiles) -> pa.Table:
-    """One row per asset."""
+    """One row for each image of each file: its pixels at full resolution, its mask, its overviews and theirs."""
     import pyarrow as pa
 
     told = files.radiometry
@@ -129,15 +134,23 @@ def to_table(files: SceneFiles) -> pa.Table:
             "asset": name,
             "href": files.hrefs[name],
             "measured_bands": files.measured.get(name, ()),
-            **header.to_record(),
+            **record,
         }
         for name, header in files.headers.items()
+        for record in header.to_records()
     ]
     return pa.Table.from_pylist(rows, schema=schema())
 
 
+def from_table(platform: str, table: pa.Table) -> SceneFiles:
+    """The files of a scene from its table, without a Python object for each of its thousands of blocks."""
+    names = table.column_names
+    rows = zip(*map(_values, table.itercolumns()), strict=True)
+    return from_rows(platform, [dict(zip(names, row, strict=True)) for row in rows])
+
+
 def from_rows(platform: str, rows: Sequence[Mapping[str, Any]]) -> SceneFiles:
-    """The files of a scene from the rows of its table."""
+    """The files of a scene from the rows of its table, in their order."""
     first = rows[0]
     told = None
     if first["offset_evidence"] is not None:
@@ -150,28 +163,83 @@ def from_rows(platform: str, rows: Sequence[Mapping[str, Any]]) -> SceneFiles:
             first["projected_offset"],
             first["offset_contradiction"],
         )
+    of_asset: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        of_asset.setdefault(row["asset"], []).append(row)
     return SceneFiles(
         platform,
         first["item_id"],
-        {row["asset"]: row["href"] for row in rows},
-        {row["asset"]: CogHeader.from_record(row) for row in rows},
-        {row["asset"]: tuple(row["measured_bands"]) for row in rows},
+        {name: images[0]["href"] for name, images in of_asset.items()},
+        {name: CogHeader.from_records(images) for name, images in of_asset.items()},
+        {name: tuple(images[0]["measured_bands"]) for name, images in of_asset.items()},
         told,
     )
 
 
-def stored_scene_files(store: Store, platform: str, year: int, item_id: str) -> SceneFiles:
-    """The files of a scene as `cog_headers` keeps them; one file is read.
+def encode_scene_files(files: SceneFiles, stamp: Mapping[str, str]) -> bytes:
+    """The bytes of a scene's file.
+
+    Args:
+        files: of the scene.
+        stamp: metadata of the file.
+    """
+    from clay_assets.storage.geoparquet import encode_arrow
+
+    # Dictionaries and statistics of a few rows only take time to read.
+    return encode_arrow(to_table(files), stamp, use_dictionary=False, write_statistics=False)
+
+
+def decode_scene_files(content: bytes, platform: str) -> tuple[SceneFiles, dict[str, str]]:
+    """The inverse of `encode_scene_files`.
 
     Raises:
-        InputError: the scene has none.
+        ValueError: the bytes are not such a file.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    key = layout.headers(platform, year, item_id)
+    from clay_assets.storage.geoparquet import stamp_of
+
     try:
-        return from_rows(platform, pq.read_table(io.BytesIO(store.read(key))).to_pylist())
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    if not table.num_rows or not table.schema.equals(schema()):
+        raise ValueError(f"not the columns of headers, but {', '.join(table.column_names)}")
+    return from_table(platform, table), stamp_of(table.schema)
+
+
+def stored_scene_files(store: Store, platform: str, year: int, item_id: str) -> SceneFiles:
+    """The files of a scene as `cog_headers` keeps them, in one request.
+
+    Args:
+        store: the storage.
+        platform: platform key.
+        year: partition of the scene.
+        item_id: of the scene.
+
+    Raises:
+        InputError: the scene has no headers, or their file is damaged.
+        StorageError: the storage could not be read now.
+    """
+    key = layout.headers(platform, year, item_id)
+    again = f"Materialise cog_headers for {platform}|{year}"
+    try:
+        content = store.read(key)
     except FileNotFoundError as error:
-        raise InputError(
-            f"{store.uri(key)}: the scene has no headers. Materialise cog_headers of {platform}|{year}."
-        ) from error
+        raise InputError(f"{store.uri(key)}: has no headers. {again}.") from error
+    try:
+        return decode_scene_files(content, platform)[0]
+    except ValueError as error:
+        raise InputError(f"{store.uri(key)}: cannot be read ({error}). {again} again.") from error
+
+
+def _values(column: pa.ChunkedArray) -> Sequence[Any]:
+    """A column's values by row: numbers of blocks as numpy arrays, all else as Python objects."""
+    import pyarrow as pa
+
+    if column.type != pa.list_(pa.uint64()):
+        return column.to_pylist()
+    lists = column.combine_chunks()
+    ends, numbers = lists.offsets.to_numpy(), lists.values.to_numpy()
+    return [numbers[start:stop] for start, stop in pairwise(ends.tolist())]

@@ -36,10 +36,9 @@ def test_a_header_that_was_stored_reads_the_same_pixels(tmp_path: Path, kind: st
             sink.write_mask(np.random.default_rng(0).random((HEIGHT, WIDTH)) > 0.5)
             sink.build_overviews([2, 4])
     header = read_header(href)
-    table = pa.Table.from_pylist([header.to_record()], arrow_schema())
+    table = pa.Table.from_pylist(header.to_records(), arrow_schema())
     pq.write_table(table, tmp_path / "headers.parquet")
-    (record,) = pq.read_table(tmp_path / "headers.parquet").to_pylist()
-    stored = CogHeader.from_record(record)
+    stored = CogHeader.from_records(pq.read_table(tmp_path / "headers.parquet").to_pylist())
     assert repr(stored) == repr(header)
     reader = BlockReader()
     with rasterio.open(path) as source:
@@ -58,7 +57,7 @@ def test_a_header_that_was_stored_reads_the_same_pixels(tmp_path: Path, kind: st
 
 def test_further_columns_of_a_row_are_left_alone(tmp_path: Path) -> None:
     header = read_header(write(tmp_path / "a.tif", ground(1, "uint8")))
-    again = CogHeader.from_record({**header.to_record(), "item_id": "S2A", "asset": "red"})
+    again = CogHeader.from_records([{**row, "item_id": "S2A", "asset": "red"} for row in header.to_records()])
     np.testing.assert_array_equal(again.block_offsets, header.block_offsets)
 
 
@@ -67,7 +66,7 @@ def test_a_header_of_a_sentinel_2_band_takes_little_room(tmp_path: Path) -> None
     pixels = np.random.default_rng(0).integers(0, 4000, (1, 1098, 1098)).astype(np.uint16)
     href = write(tmp_path / "a.tif", pixels, blockxsize=112, blockysize=112, compress="DEFLATE")
     header = read_header(href)
-    rows = [header.to_record() for _ in range(10)]
+    rows = [row for _ in range(10) for row in header.to_records()]
     pq.write_table(pa.Table.from_pylist(rows, arrow_schema()), tmp_path / "headers.parquet", compression="zstd")
     assert header.block_count == 100
     assert (tmp_path / "headers.parquet").stat().st_size < 40_000

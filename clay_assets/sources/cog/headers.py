@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -137,47 +137,63 @@ class CogHeader:
         """Bands in one block."""
         return 1 if self.planar else self.count
 
-    def to_record(self) -> dict[str, Any]:
-        """A row of `arrow_schema()`."""
-        record = {each.name: getattr(self, each.name) for each in fields(self)}
-        record["mask"] = self.mask and self.mask.to_record()
-        record["overviews"] = [overview.to_record() for overview in self.overviews]
-        return record
+    @property
+    def images(self) -> Iterator[CogHeader]:
+        """All images of the file: this one, its mask, and the overviews with theirs."""
+        yield self
+        if self.mask is not None:
+            yield self.mask
+        for overview in self.overviews:
+            yield from overview.images
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Rows of `arrow_schema()`, one for each of `images`."""
+        return [{name: getattr(image, name) for name in _OF_IMAGE} for image in self.images]
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> CogHeader:
-        """The header that a row was made of; further columns of the row are left alone."""
-        values: dict[str, Any] = {each.name: record.get(each.name) for each in fields(cls)}
+    def from_records(cls, records: Sequence[Mapping[str, Any]]) -> CogHeader:
+        """The header that rows were made of; further columns of the rows are left alone."""
+        full, *others = map(cls._of_record, records)
+        masks = {image.level: image for image in others if image.is_mask}
+        overviews = tuple(image for image in others if not image.is_mask)
+        for image in (full, *overviews):
+            image.__dict__["mask"] = masks.get(image.level)
+        full.__dict__["overviews"] = overviews
+        return full
+
+    @classmethod
+    def _of_record(cls, record: Mapping[str, Any]) -> CogHeader:
+        values = {name: record[name] for name in _OF_IMAGE}
         for name in ("block_offsets", "block_byte_counts"):
             values[name] = np.asarray(values[name], np.uint64)
         for name in ("transform", "scales", "offsets", "colorinterp"):
-            values[name] = tuple(values[name] or ())
-        values["mask"] = cls.from_record(values["mask"]) if values["mask"] else None
-        values["overviews"] = tuple(map(cls.from_record, values["overviews"] or ()))
-        return cls(**values)
+            values[name] = tuple(values[name])
+        image = cls.__new__(cls)  # a scene has dozens, and `__init__` of a frozen class takes as long as reading them
+        image.__dict__.update(values, mask=None, overviews=())
+        return image
+
+
+_OF_IMAGE = tuple(each.name for each in fields(CogHeader) if each.name not in ("mask", "overviews"))
 
 
 def arrow_schema() -> pa.Schema:
-    """Columns of a table of headers; masks and overviews are nested, with the same fields."""
+    """Columns of a table of headers, with a row for each image of a file.
+
+    No column is nested deeper than a list: Parquet takes longer to read each column than all rows of a scene.
+    """
     import pyarrow as pa
 
-    integers = ("size", "mtime_ns")
     lists = {"block_offsets": pa.uint64(), "block_byte_counts": pa.uint64(), "colorinterp": pa.string()}
     lists |= dict.fromkeys(("transform", "scales", "offsets"), pa.float64())
-    strings = ("etag", "dtype", "byte_order", "crs", "fallback")
     types = {
-        **dict.fromkeys(integers, pa.int64()),
+        **dict.fromkeys(("size", "mtime_ns"), pa.int64()),
         **dict.fromkeys(("is_mask", "planar"), pa.bool_()),
-        **dict.fromkeys(strings, pa.string()),
+        **dict.fromkeys(("etag", "dtype", "byte_order", "crs", "fallback"), pa.string()),
         **{name: pa.list_(kind) for name, kind in lists.items()},
         "jpeg_tables": pa.binary(),
         "nodata": pa.float64(),
     }
-    nested = ("mask", "overviews")
-    plain = [pa.field(each.name, types.get(each.name, pa.int32())) for each in fields(CogHeader)]
-    plain = [column for column in plain if column.name not in nested]
-    masked = [*plain, pa.field("mask", pa.struct(plain))]
-    return pa.schema([*masked, pa.field("overviews", pa.list_(pa.struct(masked)))])
+    return pa.schema([(name, types.get(name, pa.int32())) for name in _OF_IMAGE])
 
 
 def read_header(href: str, access: Access | None = None) -> CogHeader:
