@@ -1,20 +1,51 @@
-"""What those who train import: chips of the merged index, without Dagster and without credentials of its own."""
+"""What those who train import: chips of the merged index and their pixels, without Dagster.
+
+Nothing is imported before it is used: `import clay_assets.training` is quick.
+"""
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clay_assets.training.balance import Balanced, balanced
+    from clay_assets.training.chip import Chip, ChipBatch
+    from clay_assets.training.chipper import Chipper
+    from clay_assets.training.export import export_chips
+    from clay_assets.training.labelled import ChipsAt
     from clay_assets.training.selection import Chips, open_chips
 
-__all__ = ["Chips", "open_chips"]
+# Public name → module that has it.
+_NAMES = {
+    "Balanced": "balance",
+    "Chip": "chip",
+    "ChipBatch": "chip",
+    "Chipper": "chipper",
+    "Chips": "selection",
+    "ChipsAt": "labelled",
+    "balanced": "balance",
+    "export_chips": "export",
+    "open_chips": "selection",
+}
 
-_MODULES = {"Chips": "selection", "open_chips": "selection"}  # imported when asked for: definitions load without them
+__all__ = [
+    "Balanced",
+    "Chip",
+    "ChipBatch",
+    "Chipper",
+    "Chips",
+    "ChipsAt",
+    "balanced",
+    "export_chips",
+    "open_chips",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

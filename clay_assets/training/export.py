@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def export_chips(
                 write(chip, partial)
                 os.replace(partial, target)
             except OSError as error:
-                partial.unlink(missing_ok=True)
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
                 raise StorageError(f"{target}: cannot be written ({error}). Check the folder and its disk.") from error
             done += 1
         progress(done, total)

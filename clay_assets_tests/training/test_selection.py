@@ -1,0 +1,165 @@
+"""Selections of the merged index: what they hold, in which order, and what they refuse."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import shapely
+
+from clay_assets.chips.index import MERGED_SCHEMA
+from clay_assets.chips.manifest import MANIFEST_VERSION, manifest_of, read_manifest
+from clay_assets.errors import InputError
+from clay_assets.recipes import load_recipe
+from clay_assets.storage import layout
+from clay_assets.storage.stores import LocalStore
+from clay_assets.training.selection import Chips, open_chips
+from clay_assets_tests.chips.factories import L2, S2, chip_table
+from clay_assets_tests.training.conftest import LANDSAT, PLAIN
+from clay_assets_tests.training.made_scenes import Made
+
+LIMIT = 0.497  # of cloud, which about half of the chips exceed
+BOXES = {
+    "a chip": (9.01, 0.85, 9.02, 0.86),
+    "all": (-180.0, -90.0, 180.0, 90.0),
+    "nothing": (60.0, 60.0, 61.0, 61.0),
+}
+
+
+def names(chips: Chips) -> list[str]:
+    return [] if not len(chips) else chips.table(["chipid"])["chipid"].to_pylist()
+
+
+def test_a_selection_holds_what_was_asked_for(made: Made) -> None:
+    assert len(open_chips(made.storage)) == 24
+    assert len(open_chips(made.storage, S2)) == 18
+    assert len(open_chips(Path(made.storage), [S2, L2], years=[2020])) == 12
+    assert {name.rsplit("-", 2)[0] for name in names(open_chips(made.store, years=2020))} == {PLAIN, LANDSAT}
+    cloudy = open_chips(made.storage, where=pc.field("cloud_cover_percentage") > LIMIT)
+    shares = open_chips(made.storage).table(["cloud_cover_percentage"])["cloud_cover_percentage"].to_numpy()
+    assert 0 < len(cloudy) == (shares > LIMIT).sum() < 24
+    by_split = [open_chips(made.storage, split=name) for name in ("train", "validate", "test", "buffer")]
+    assert sum(map(len, by_split)) == 24
+    assert set(open_chips(made.storage, split=["train", "test"]).table(["split"])["split"].to_pylist()) <= {
+        "train",
+        "test",
+    }
+
+
+@pytest.mark.parametrize("bbox", BOXES.values(), ids=BOXES)
+def test_a_box_selects_the_chips_that_touch_it(made: Made, bbox: tuple[float, float, float, float]) -> None:
+    table = open_chips(made.storage).table(["chipid", "geometry"])
+    touched = shapely.intersects(shapely.from_wkb(table["geometry"].to_numpy()), shapely.box(*bbox))
+    assert names(open_chips(made.storage, bbox=bbox)) == table["chipid"].to_numpy()[touched].tolist()
+
+
+def test_rows_come_in_the_order_asked(made: Made) -> None:
+    chips = open_chips(made.storage)
+    whole = chips.table(["chipid", "datetime"])
+    asked = np.random.default_rng(1).integers(-24, 24, 60)
+    assert chips.rows(asked, ["chipid", "datetime"]).equals(whole.take(pa.array(asked % 24)))
+    assert chips.rows([], ["chipid"]).num_rows == 0
+    assert chips.rows(3).schema.names == MERGED_SCHEMA.names
+    with pytest.raises(InputError, match="indices of chips are float64, not whole numbers"):
+        chips.rows([0.5])
+    with pytest.raises(IndexError, match="chip -25: the selection has 24 chips"):
+        chips.rows([0, -25])
+
+
+def test_a_hash_tells_selections_apart(made: Made) -> None:
+    one = open_chips(made.storage, S2)
+    others = [
+        open_chips(made.storage),
+        open_chips(made.storage, S2, years=2020),
+        open_chips(made.storage, S2, split="train"),
+        open_chips(made.storage, S2, bbox=BOXES["all"]),
+    ]
+    assert open_chips(made.storage, S2).hash == one.hash
+    assert len({one.hash, *(other.hash for other in others)}) == 5
+
+
+def test_a_selection_is_sent_without_what_it_read(made: Made) -> None:
+    chips = open_chips(made.storage, S2)
+    before = len(pickle.dumps(chips))
+    assert names(pickle.loads(pickle.dumps(chips))) == names(chips)
+    assert len(pickle.dumps(chips)) == before < 4000
+
+
+def _single(folder: Path, west: float) -> LocalStore:
+    """An index of one scene of 3 × 2 chips, a row group for each chip; those across ±180 in two parts."""
+    table = chip_table(S2, "S2A_01KAB", 2020, west, -17, 3, 2, 1.0)
+    polygons = shapely.from_wkb(table["geometry"].to_numpy())
+    west_of = shapely.bounds(polygons)[:, 0]
+    polygons[west_of > 180] = shapely.transform(polygons[west_of > 180], lambda corners: corners - (360, 0))
+    beyond = shapely.bounds(polygons)[:, 2] > 180
+    parts = [
+        shapely.MultiPolygon([shapely.box(x0, y0, 180, y1), shapely.box(-180, y0, x1 - 360, y1)])
+        for x0, y0, x1, y1 in shapely.bounds(polygons[beyond])
+    ]
+    polygons[beyond] = parts
+    bounds = shapely.bounds(polygons)
+    box = pa.StructArray.from_arrays(
+        [pa.array(side) for side in bounds.T], fields=list(MERGED_SCHEMA.field("bbox").type)
+    )
+    columns = {name: table[name] for name in table.column_names} | {
+        "geometry": pa.array(shapely.to_wkb(polygons)),
+        "bbox": box,
+        "year": pa.array([2020] * 6, pa.int16()),
+        "split": pa.array(["train"] * 6),
+        **{name: pa.nulls(6, MERGED_SCHEMA.field(name).type) for name in ("landcover", "landcover_class")},
+    }
+    store = LocalStore(folder)
+    path = folder / layout.merged_part(S2, 2020)
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table(columns).select(MERGED_SCHEMA.names).cast(MERGED_SCHEMA), path, row_group_size=1)
+    from clay_assets.chips.manifest import Part
+
+    part = Part(S2, 2020, f"{S2}/2020/part-0.parquet", 6, 1, path.stat().st_size, "i", "c")
+    store.write(layout.MANIFEST, manifest_of([part], load_recipe("clay_v1")))
+    return store
+
+
+def test_a_box_across_180_and_chips_across_it(tmp_path: Path) -> None:
+    store = _single(tmp_path, 178.5)  # columns from 178.5, 179.5 and 180.5 = -179.5
+
+    def columns(*bbox: float) -> set[int]:
+        found = open_chips(store, bbox=bbox)  # type: ignore[arg-type]
+        return set(found.table(["chip_index_x"])["chip_index_x"].to_pylist()) if len(found) else set()
+
+    table = open_chips(store).table(["bbox", "chip_index_x"])
+    assert max(row["xmax"] - row["xmin"] for row in table["bbox"].to_pylist()) > 180
+    assert columns(178.6, -17, 178.7, -16) == {0}
+    assert columns(179.6, -17, 179.7, -16) == {1}
+    assert columns(-179.9, -17, -179.8, -16) == {1}
+    assert columns(179.6, -17, -179.4, -16) == {1, 2}
+    assert columns(10, -17, 11, -16) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"platform": "sentinel-3"}, "sentinel-3"),
+        ({"split": "holdout"}, "split holdout: no such split. There are train"),
+        ({"bbox": (0, 0, 1)}, "not west, south, east and north"),
+        ({"bbox": (0, 1, 1, 0)}, "south is north of north"),
+        ({"bbox": (0, 0, 190, 1)}, "lies outside -180 to 180"),
+        ({"bbox": (0, 0, float("nan"), 1)}, "not west, south"),
+    ],
+)
+def test_what_cannot_be_selected(made: Made, arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        open_chips(made.storage, **arguments)  # type: ignore[arg-type]
+
+
+def test_there_is_no_index_or_no_column(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no merged index here. Materialise merged_index"):
+        open_chips(tmp_path)
+    with pytest.raises(InputError, match=r"altitude: no such column of the merged index. There are chipid"):
+        open_chips(made.storage).table(["altitude"])
+    assert MANIFEST_VERSION >= 3
+    assert len(read_manifest(made.store)) == 3
