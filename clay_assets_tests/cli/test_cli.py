@@ -5,31 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from clay_assets.chips.index import open_index
-from clay_assets.cli import SUBCOMMANDS, main
+from clay_assets.cli import SUBCOMMANDS
 from clay_assets.storage import layout
-from clay_assets_tests.chain import Chain
+from clay_assets_tests.cli.conftest import Command
 from clay_assets_tests.reconciliation.stores import S2, Made, numbers
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in this process; settings by keyword."""
-
-    def run(*arguments: str, **settings: object) -> Result:
-        for name, value in settings.items():
-            monkeypatch.setenv(f"CLAY_{name.upper()}", str(value))
-        return CliRunner().invoke(main, list(arguments))
-
-    return run
 
 
 def test_reconcile_prints_a_table(done: Made, command: Command) -> None:
@@ -118,32 +101,6 @@ def test_reconcile_runs_from_a_shell(done: Made, monkeypatch: pytest.MonkeyPatch
     assert (result.returncode, result.stdout) == (1, "")
     assert "no/such/recipe.toml" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_show_prints_a_chip(built: Chain, command: Command) -> None:
-    index = open_index(f"{built.storage}/{layout.MERGED}")
-    chip = index.head(1, columns=["chipid", "platform", "item_id"]).to_pylist()[0]
-    result = command("show", chip["chipid"], storage=built.storage)
-    assert result.exit_code == 0, result.output
-    shown = json.loads(result.stdout)
-    assert {name: shown[name] for name in chip} == chip
-    assert shown["geometry"].startswith("POLYGON")
-    assert shown["part"].endswith(".parquet")
-
-
-@pytest.mark.parametrize(
-    ("merged", "chipid", "words"),
-    [
-        pytest.param(False, "a-0-0", "no merged index here. Materialise merged_index first.", id="nothing merged"),
-        pytest.param(True, "S2A_NO_SUCH-0-0", "S2A_NO_SUCH-0-0: no chip with this id", id="unknown id"),
-    ],
-)
-def test_show_says_what_is_missing(
-    built: Chain, tmp_path: Path, command: Command, merged: bool, chipid: str, words: str
-) -> None:
-    result = command("show", chipid, storage=built.storage if merged else tmp_path)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert words in result.stderr
 
 
 def test_help_lists_the_subcommands_and_imports_none_of_them(command: Command) -> None:
