@@ -27,8 +27,9 @@ GROUPS = {
     "chip_index": "chips",
     "chip_landcover": "chips",
     "merged_index": "chips",
+    "cog_headers": "training",
 }
-CELLS = ["scene_picks", "scene_imagery", "chip_index", "chip_landcover"]
+CELLS = ["scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"]
 
 
 def test_assets_have_the_names_and_groups_of_the_design() -> None:
@@ -44,7 +45,7 @@ def test_each_asset_says_what_it_is() -> None:
         assert len(node.description or "") > 100, name
         assert node.code_version, name
         assert node.kinds, name
-        assert node.tags["stage"] in "1234", name
+        assert node.tags["stage"] in "12345", name
         assert node.owners == ["team:clay"], name
 
 
@@ -79,6 +80,7 @@ def test_there_is_a_job_for_each_group_and_one_for_all() -> None:
         "requests",
         "scenes",
         "chips",
+        "training",
         "cell",
         "merge",
         "daily_checks",

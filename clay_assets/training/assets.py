@@ -46,8 +46,8 @@ def cog_headers(
     A row is one image of a file: its pixels at full resolution, its mask, or an overview. It tells where each block
     lies, how blocks are compressed, where they are on the ground, and how the numbers are scaled; for Sentinel-2 also
     whether they hold the offset of 1000, and by what evidence. Headers that were read before are kept as long as the
-    addresses of the files, and of local ones their sizes and times, are the same; to read those of a scene again, delete
-    its file. Files in `training/cog_headers/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
+    addresses of the files, and of local ones their sizes and times, are the same; delete a scene's file to have them
+    read again. Files in `training/cog_headers/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
     `training/headers_ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.training.pictures import sizes_picture

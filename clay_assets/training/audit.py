@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def indexed_without_headers(cell: HeadersCell, items: Sequence[Item], chips: Chi
     there = {item["id"] for item in items}  # an older index may hold scenes that are gone
     indexed = sorted(there & set(chips.scenes["item_id"])) if chips is not None else []
     have = set(cell.scenes["item_id"])
-    errors = dict(cell.failures.itertuples(index=False))
+    errors = dict(zip(cell.failures["item_id"], cell.failures["error"], strict=True))
     said = [f"{name}: {errors.get(name, f'was not looked at; {AGAIN}')}" for name in indexed if name not in have]
     return make_finding(said, indexed_scenes=len(indexed))
 
@@ -74,7 +75,7 @@ def contradictions(cell: HeadersCell) -> Finding:
     doubtful = told.dropna(subset="offset_contradiction")
     columns = ["item_id", "radiometric_offset", "offset_evidence", "processing_baseline", "flagged_offset"]
     rows = doubtful[[*columns, "offset_contradiction"]].astype(object)
-    records = rows.where(rows.notna(), None).to_dict("records")
+    records = [dict(zip(rows, values, strict=True)) for values in rows.where(rows.notna(), None).to_numpy().tolist()]
     said = [f"{row['item_id']}: {row['offset_contradiction']}" for row in records]
     return make_finding(said, records, scenes_decided=len(told))
 
@@ -87,7 +88,7 @@ def _current(cell: HeadersCell, items: Sequence[Item], executor: Executor, in_fl
         _Look(item_id, cell.platform, key, fingerprint, known.get(item_id), cell.store)
         for item_id, key, fingerprint in zip(cell.scenes["item_id"], cell.keys, fingerprints, strict=True)
     )
-    counts = {"files_missing": 0, "files_of_another_run": 0, "scenes_changed": 0}
+    counts = Counter[str]()
     found = []
     for look, future in run_bounded(executor, _wrong_with, looks, in_flight):
         told = future.result()
@@ -102,7 +103,9 @@ def _current(cell: HeadersCell, items: Sequence[Item], executor: Executor, in_fl
         said,
         scenes=len(cell.scenes),
         scenes_not_looked_at=len(lacking),
-        **counts,
+        files_missing=counts["files_missing"],
+        files_of_another_run=counts["files_of_another_run"],
+        scenes_changed=counts["scenes_changed"],
         files_not_in_ledger=len(beside),
     )
 

@@ -19,8 +19,8 @@ _OFFSET = (
     Column(
         "offset_evidence",
         "string",
-        "what decided on the offset: `baseline`, `pixels` of overviews, `flags` of the item, or `default` where none of "
-        "them told",
+        "what decided on the offset: `baseline`, `pixels` of overviews, `flags` of the item, or `default` where none "
+        "told",
     ),
 )
 _FLAGGED = Column("flagged_offset", "int32", "the offset that the item's flags tell of; null where they tell of none")
@@ -39,7 +39,7 @@ COG_HEADERS = Columns(
         Column(
             "measured_bands",
             "list of int32",
-            "bands, from 1, that are measurements by the item, even where the file calls one alpha; empty: the file tells",
+            "bands, from 1, that measure something by the item, even if the file calls one alpha; empty: it tells",
         ),
         Column("size", "int64", "bytes of the file"),
         Column("etag", "string", "entity tag of the file; null where it is local, or the server sends none"),

@@ -28,8 +28,15 @@ def sizes_picture(assets: pd.DataFrame, title: str) -> bytes:
     sizes, y = assets["bytes"].to_numpy(np.float64), np.arange(len(assets))
     axes.barh(y, sizes, height=0.7, color=assets["compression"].map(colours))
     for row, size in zip(y, sizes, strict=True):
-        where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": style.SMALL}
-        axes.annotate(format_bytes(size), (size, row), color=style.INK, **where)
+        axes.annotate(
+            format_bytes(size),
+            (size, row),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=style.SMALL,
+            color=style.INK,
+        )
     axes.set_yticks(y, assets["asset"])
     axes.set_ylim(len(assets) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))

@@ -33,7 +33,13 @@ from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.stores import Store
 from clay_assets.training.cells import READ, HeadersCell
-from clay_assets.training.scene_files import SceneFiles, decode_scene_files, encode_scene_files, read_scene_files
+from clay_assets.training.scene_files import (
+    SceneFiles,
+    decode_scene_files,
+    encode_scene_files,
+    hrefs_of,
+    read_scene_files,
+)
 from clay_assets.training.versions import HEADERS_VERSION
 from clay_assets.transport.locations import is_remote, local_path
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
@@ -150,18 +156,17 @@ def read_one(job: HeadersJob) -> _Done:
 
 
 def fingerprint_of(platform: AnyPlatform, item: Item) -> str:
-    """32 hexadecimal digits that change whenever the headers of a scene would, as far as that is known without a request.
+    """32 hexadecimal digits that change whenever the headers of a scene would, as far as no request is needed to know.
 
     Args:
         platform: of the scene.
         item: normalised (see `Platform.read_item`).
     """
-    names = [name for name in platform.asset_names if name in item["assets"]]
-    hrefs = {name: platform.href(item["assets"][name]) for name in names}
+    hrefs = hrefs_of(platform, item)
     local = sorted({href for href in hrefs.values() if not is_remote(href) and not href.startswith("/vsi")})
     paths = [path for href in local for path in (local_path(href), *side_cars(href))]
     told = {name: item[name] for name in ("properties", "assets")} if platform.radiometry else {}
-    measured = {name: platform.measured(item, name) for name in names}
+    measured = {name: platform.measured(item, name) for name in hrefs}
     basis = [HEADERS_VERSION, item["id"], hrefs, measured, told, {str(path): _state(path) for path in paths}]
     return hashlib.blake2b(json.dumps(basis, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
@@ -237,7 +242,7 @@ def _compression(code: int) -> str:
     import tifffile
 
     try:
-        return tifffile.COMPRESSION(code).name.lower()
+        return str(tifffile.COMPRESSION(code).name.lower())
     except ValueError:
         return str(code)
 

@@ -1,18 +1,20 @@
 """The files of a scene as they are read for training: where each lies, its header, and what its numbers mean.
 
-One table per scene, with a row for each image of each file, holds all of it, so that reading chips opens no file and asks no catalogue.
+One table per scene, with a row for each image of each file, holds all of it, so that reading chips opens no file and
+asks no catalogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from clay_assets.errors import InputError
+from clay_assets.errors import ClayError, InputError
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
 from clay_assets.sources.cog import BlockReader, CogHeader, arrow_schema, read_header
@@ -72,15 +74,17 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
     missing = platform.missing(item, platform.asset_names)
     if missing:
         raise InputError(f"{item['id']}: lacks the assets {', '.join(missing)}. Pick another scene.")
-    names = [name for name in platform.asset_names if name in item["assets"]]
-    hrefs = {name: platform.href(item["assets"][name]) for name in names}
-    unique = list(dict.fromkeys(hrefs.values()))
-    with ThreadPoolExecutor(min(IN_FLIGHT, len(unique))) as pool:
-        of_href = dict(
-            zip(unique, pool.map(lambda href: read_header(href, platform.access_to(href)), unique), strict=True)
-        )
+    hrefs = hrefs_of(platform, item)
+    first = {href: name for name, href in reversed(hrefs.items())}  # asset by file, which several may share
+
+    def header_of(href: str) -> CogHeader:
+        with _naming(item, first[href]):
+            return read_header(href, platform.access_to(href))
+
+    with ThreadPoolExecutor(min(IN_FLIGHT, len(first))) as pool:
+        of_href = dict(zip(first, pool.map(header_of, first), strict=True))
     headers = {name: of_href[href] for name, href in hrefs.items()}
-    measured = {name: platform.measured(item, name) for name in names}
+    measured = {name: platform.measured(item, name) for name in hrefs}
     files = SceneFiles(platform.key, item["id"], hrefs, headers, measured)
     if decide is None or platform.radiometry is None:
         return files
@@ -89,6 +93,29 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
         return replace(files, radiometry=decide(platform, item, headers, reader))
     finally:
         reader.close()
+
+
+def hrefs_of(platform: AnyPlatform, item: Item) -> dict[str, str]:
+    """Asset → address of its file, of the platform's assets that an item has.
+
+    Raises:
+        InputError: an address is relative; names item and asset.
+    """
+    hrefs = {}
+    for name in platform.asset_names:
+        if name in item["assets"]:
+            with _naming(item, name):
+                hrefs[name] = platform.href(item["assets"][name])
+    return hrefs
+
+
+@contextmanager
+def _naming(item: Item, asset: str) -> Iterator[None]:
+    """Errors with the item and the asset that they are about, which the address of a file may not tell."""
+    try:
+        yield
+    except ClayError as error:
+        raise type(error)(f"{item['id']}, asset {asset}: {error}") from error
 
 
 @cache
@@ -239,7 +266,8 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
     import pyarrow as pa
 
     if column.type != pa.list_(pa.uint64()):
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
+        return values
     lists = column.combine_chunks()
     ends, numbers = lists.offsets.to_numpy(), lists.values.to_numpy()
     return [numbers[start:stop] for start, stop in pairwise(ends.tolist())]

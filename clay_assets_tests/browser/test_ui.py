@@ -20,6 +20,7 @@ GROUPS = {
     "sampling": ["linz_sample", "mgrs_sample", "modis_sample", "naip_sample"],
     "scenes": ["scene_requests", "scene_picks", "scene_imagery"],
     "chips": ["chip_index", "chip_landcover", "merged_index"],
+    "training": ["cog_headers"],
 }
 AUTOMATION = ["daily_checks", "fill_missing_cells", "new_year", "refresh_merged_index", "retry_failed_cells"]
 # Every box of the graph at one moment: the words in it, and its edges in pixels of the page.

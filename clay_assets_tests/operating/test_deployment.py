@@ -29,7 +29,7 @@ from clay_assets_tests.servers.dagster import DagsterServers
 
 KILLED = f"{PLATFORMS[1]}|{YEARS[0]}"
 CELLS = [*(f"{PLATFORMS[0]}|{year}" for year in YEARS), KILLED]
-ASSETS = ["scene_picks", "scene_imagery", "chip_index", "chip_landcover"]
+ASSETS = ["scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"]
 LAUNCH_BACKFILL = """
 mutation ($backfill: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $backfill) {

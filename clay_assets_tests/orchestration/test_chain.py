@@ -171,7 +171,7 @@ def test_materialisations_show_rows_columns_address_recipe_and_a_picture(built: 
     check_metadata(built, asset, None)
 
 
-@pytest.mark.parametrize("asset", ["scene_picks", "scene_imagery", "chip_index", "chip_landcover"])
+@pytest.mark.parametrize("asset", ["scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"])
 def test_materialisations_of_cells_show_the_same(built: Chain, asset: str) -> None:
     check_metadata(built, asset, "sentinel-2-l2a|2020")
 
@@ -216,8 +216,9 @@ def test_a_cell_without_anything_to_do_succeeds_with_empty_valid_tables(
         store.delete([key])
     assert chain.metadata("scene_picks", "landsat-c2l1|2012")["nothing_to_do"] is True
     assert chain.metadata("chip_index", "landsat-c2l1|2012")["chips"] == 0
-    for key in (layout.request_ledger, layout.imagery_ledger, layout.chip_ledger, layout.landcover_ledger):
-        store.delete([key("landsat-c2l1", 2012)])
+    assert chain.metadata("cog_headers", "landsat-c2l1|2012")["files"] == 0
+    ledgers = layout.request_ledger, layout.imagery_ledger, layout.chip_ledger, layout.landcover_ledger
+    store.delete([key("landsat-c2l1", 2012) for key in (*ledgers, layout.headers_ledger)])
 
 
 def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..., Chain], built: Chain) -> None:

@@ -37,15 +37,17 @@ HARD = {
     "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested", "some_candidate_passes"},
     "chip_index": {"chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"},
     "chip_landcover": {"shares_sum_to_100_percent", "rows_of_chip_index"},
+    "cog_headers": {"headers_of_imagery"},
     "merged_index": {"rows_of_chip_indexes", "chip_ids_unique", "land_cover_of_cells", "splits_apart"},
 }
 SOFT = {
     "mgrs_sample": {"rules_have_their_count"},
     "scene_imagery": {"imagery_of_picks"},
+    "cog_headers": {"headers_of_indexed_scenes", "radiometry_agrees"},
     "merged_index": {"up_to_date", "composition_of_sample", "shares_of_splits"},
 }
 FAILS_HERE = "shares_of_splits"  # so few scenes are not in each split
-OF_CELLS = {"scene_picks", "scene_imagery", "chip_index", "chip_landcover"}
+OF_CELLS = {"scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"}
 Evaluations = dict[str, AssetCheckEvaluation]
 
 
@@ -208,6 +210,15 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             layout.landcover_ledger(KEY, YEAR),
             lambda table: with_value(table, "chips_fingerprint", "0" * 32),
             {"rows_of_chip_index": "has no land cover of its chips as they are now"},
+        ),
+        (
+            "cog_headers",
+            layout.headers_ledger(KEY, YEAR),
+            lambda table: table.slice(1),
+            {
+                "headers_of_imagery": "is in scene_imagery, and was not looked at",
+                "headers_of_indexed_scenes": "was not looked at",
+            },
         ),
         (
             "merged_index",

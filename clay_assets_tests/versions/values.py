@@ -143,6 +143,21 @@ def merged(store: Store) -> Values:
     return stacked(found)
 
 
+def headers(store: Store) -> Values:
+    """What the files of every scene are like, without sizes and places of blocks, which hang on the compressors."""
+    told = ["item_id", "asset", "level", "is_mask", "width", "height", "count", "dtype", "block_width", "block_height"]
+    told += ["crs", "nodata", "fallback", "radiometric_offset", "offset_evidence", "processing_baseline"]
+    told += ["flagged_offset", "offset_contradiction"]
+    tables = []
+    for key in store.list(layout.folder_of("cog_headers"), ".parquet"):
+        table = pq.read_table(io.BytesIO(store.read(key)))
+        plain = {name: table[name].to_pylist() for name in told}
+        blocks = [len(offsets) for offsets in table["block_offsets"].to_pylist()]
+        transforms = [[round(number, 9) for number in one] for one in table["transform"].to_pylist()]
+        tables.append({**plain, "blocks": blocks, "transform": transforms})
+    return stacked(tables)
+
+
 VALUES: Mapping[str, Callable[[Store], Values]] = {
     "mgrs_grid": of_table("mgrs_grid", ["name"]),
     "worldcover_stats": land_cover,
@@ -156,6 +171,7 @@ VALUES: Mapping[str, Callable[[Store], Values]] = {
     "chip_index": chips,
     "chip_landcover": chip_land_cover,
     "merged_index": merged,
+    "cog_headers": headers,
 }
 
 
