@@ -102,6 +102,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{reason} [{found.count(reason)} tests]")
 
 
+def _folder_of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Take away settings and credentials of the outside, and give Dagster a home of its own."""
@@ -119,6 +124,10 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.setenv(name, os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("DAGSTER_HOME", str(home))
+        # Where Python may not keep what it compiles, every process that a test starts would compile all libraries anew.
+        if os.environ.get("PYTHONDONTWRITEBYTECODE") and "PYTHONPYCACHEPREFIX" not in os.environ:
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(_folder_of_all_workers(tmp_path_factory) / "bytecode"))
         for name in ("no_proxy", "NO_PROXY"):
             patch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"])))
         yield
@@ -276,9 +285,7 @@ def readers() -> Readers:
 @pytest.fixture(scope="session")
 def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
     """The miniature planet, one for all workers. Tests must leave its files as they are."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
+    folder = _folder_of_all_workers(tmp_path_factory)
     with (folder / "planet.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first one makes it, the others wait
         return make_planet(folder / "planet")

@@ -26,7 +26,7 @@ from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.stac_api import StacApi
 
 PLATFORM = PLATFORMS[SENTINEL_2]
-TILES = [f"{zone}NLG" for zone in range(31, 37)]
+TILES = [f"{zone}NLG" for zone in range(31, 34)]
 ATTEMPTS = 3
 WHEN = "2020-02-01T10:00:00Z"
 SEARCH = "/search"
@@ -299,7 +299,7 @@ def test_no_more_at_once_than_the_limit(proxy: FaultProxy) -> None:
         for number, tile in enumerate(tiles)
     ]
     picks = pick_scenes(PLATFORM, 2020, requests, catalogue(proxy.url, requests_in_flight=3), PLATFORM.rules.options())
-    assert len(picks.ledger) == 24
+    assert len(picks.ledger) == len(tiles)
     assert proxy.max_in_flight == 3
 
 

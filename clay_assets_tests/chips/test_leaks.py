@@ -41,10 +41,17 @@ def moved(longitude: float, latitude: float, azimuth: float, km: float) -> tuple
     return x, y
 
 
-@pytest.mark.parametrize("latitude", [-83.5, -43.0, 0.0, 12.3, 50.0, 66.6, 79.0, 83.9])
-@pytest.mark.parametrize("longitude", [-180.0, 5.0, 179.99])
-@pytest.mark.parametrize("azimuth", [0, 45, 90])
-def test_chips_too_near_are_found_and_others_not(longitude: float, latitude: float, azimuth: float) -> None:
+LATITUDES, LONGITUDES, AZIMUTHS = (-83.5, -43.0, 0.0, 12.3, 50.0, 66.6, 79.0, 83.9), (-180.0, 5.0, 179.99), (0, 45, 90)
+# Any two of a latitude, a longitude and an azimuth meet.
+PLACES = [
+    (latitude, longitude, AZIMUTHS[(row + column) % len(AZIMUTHS)])
+    for row, latitude in enumerate(LATITUDES)
+    for column, longitude in enumerate(LONGITUDES)
+]
+
+
+@pytest.mark.parametrize(("latitude", "longitude", "azimuth"), PLACES)
+def test_chips_too_near_are_found_and_others_not(latitude: float, longitude: float, azimuth: float) -> None:
     chip = box(longitude, latitude)
     cell = max(np.cos(np.radians(30)) / np.cos(np.radians(latitude)), 1.2)  # km, the longer side
     for first, second in (("train", "test"), ("test", "train"), ("validate", "test")):
