@@ -130,12 +130,12 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
             declared(item, name, own=True).check_file(grids[name], source.href)
     if of_file != platform.assets.grid:
         said.check_extent(found, max(grids[of_file].pixel), first.href)
-    with closing(BlockReader(platform.files.access, cache_bytes=CACHE_BYTES)) as reader:
+    strip, apart = _strip(platform, sources, factors, size, columns)
+    with closing(BlockReader(platform.files.access, cache_bytes=0 if apart else CACHE_BYTES)) as reader:
 
         def read(columns: int, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             return _strip_shares(platform, reader, sources, factors, size, columns, top, bottom)
 
-        strip = _strip(platform, sources, factors, size, columns)
         if not strip:  # no pixel tells one chip from another
             cloud, nodata = (np.full((rows, columns), share) for share in read(1, 0, 1))
             return found, Shares(cloud, nodata)
@@ -146,8 +146,8 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
 
 def _strip(
     platform: AnyPlatform, sources: Mapping[str, Source], factors: Mapping[str, int], size: int, columns: int
-) -> int:
-    """Rows of chips read at once; 0 where no pixel has to be read.
+) -> tuple[int, bool]:
+    """Rows of chips read at once, 0 where no pixel has to be read; and whether no block lies in two of the strips.
 
     They are whole rows of the files' blocks, even where those take up to twice the room, so that none is read twice.
     """
@@ -160,9 +160,9 @@ def _strip(
             room = max(1, STRIP_PIXELS // (side * side * columns * bands))
             most = min(most, room) if most else room
             together = lcm(together, lcm(side, request.header.block_height) // side)
-    if together > most:
-        return together if together <= 2 * most else most
-    return most // together * together
+    if together > 2 * most:
+        return most, not most
+    return max(together, most // together * together), True
 
 
 def _band_of(platform: AnyPlatform) -> int | None:

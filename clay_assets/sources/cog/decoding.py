@@ -76,19 +76,25 @@ def _why_no_jpeg(image: CogHeader, dtype: str) -> str | None:
     return None
 
 
-def decode(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
+def decode(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None = None) -> NDArray[Any]:
     """The pixels of a block, (block_height, block_width, block_bands), in the byte order of this machine.
+
+    Args:
+        image: header of its image.
+        data: its bytes.
+        buffer: bytes that the pixels may lie in, as many as a block has at least; None: new ones. They are new too
+            where a codec allocates them.
 
     Raises:
         CorruptBlockError: the bytes are damaged; what is wrong, without the name of the file.
     """
     try:
-        return _decoded(image, data)
+        return _decoded(image, data, buffer)
     except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:  # codecs raise RuntimeErrors
         raise CorruptBlockError(str(error)) from error
 
 
-def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
+def _decoded(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None) -> NDArray[Any]:
     import imagecodecs
 
     shape = image.block_height, image.block_width, image.block_bands
@@ -101,7 +107,7 @@ def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
     if image.compression == LERC:
         return _lerc(image, data, shape)
     row = -(-image.block_width * image.block_bands * image.bits // 8)  # bytes
-    raw = _bytes(image.compression, data, row * image.block_height)
+    raw = _bytes(image.compression, data, row * image.block_height, buffer)
     if image.bits == 1:
         bits = np.unpackbits(raw.reshape(image.block_height, row), axis=1, count=image.block_width)
         np.multiply(bits, 255, out=bits)
@@ -120,13 +126,18 @@ def _decoded(image: CogHeader, data: bytes | memoryview) -> NDArray[Any]:
     return pixels
 
 
-def _bytes(compression: int, data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
-    """So many decompressed bytes, in an array of their own."""
+def _bytes(
+    compression: int, data: bytes | memoryview, size: int, buffer: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """So many decompressed bytes, in the buffer or in an array of their own."""
+    out = np.empty(size, np.uint8) if buffer is None else buffer[:size]
     if compression == NONE:
         # A copy, since a view would keep the bytes of all neighbours of the block.
-        raw = np.frombuffer(data, np.uint8, min(size, len(data))).copy()
+        stored = np.frombuffer(data, np.uint8, min(size, len(data)))
+        raw = out[: len(stored)]
+        raw[:] = stored
     else:
-        raw = np.asarray(_codec(compression)(data, out=np.empty(size, np.uint8)))
+        raw = np.asarray(_codec(compression)(data, out=out))
     if len(raw) != size:
         raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
     return raw
