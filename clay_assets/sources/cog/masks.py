@@ -54,9 +54,15 @@ def mask_of(request: BlockRequest, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         return mask
     if request.bands is not None:
         alpha = pixels[:, 0]
-        return alpha if alpha.dtype == np.uint8 else np.where(alpha == 0, np.uint8(0), np.uint8(255))
+        return alpha if alpha.dtype == np.uint8 else _as_mask(alpha != 0)
     nodata = pixels.dtype.type(request.header.nodata)
     valid = pixels[:, 0] != nodata
     for band in range(1, pixels.shape[1]):
         valid |= pixels[:, band] != nodata
-    return np.multiply(valid, 255, dtype=np.uint8)
+    return _as_mask(valid)
+
+
+def _as_mask(valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    mask = valid.view(np.uint8)
+    mask *= np.uint8(255)
+    return mask

@@ -31,7 +31,7 @@ IN_FLIGHT = 16  # requests to remote hosts
 GAP = 1 << 14  # bytes between two blocks that are fetched along with them,
 GAP_SHARE = 32  # if all of a range are not more than one such part of its blocks
 RANGE_BYTES = 8 << 20  # of one request, so that a scene comes in several at a time
-LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that every thread has work
+LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that each of several threads has work
 WAITING_RANGES = 4  # fetched and not yet decoded, per thread
 
 
@@ -209,7 +209,7 @@ class BlockReader:
 
     def _fetch_and_decode(self, missing: Sequence[_Block]) -> None:
         """Fetch ranges, a bounded number ahead of the decoders, and decode them."""
-        ranges = _ranges(missing)
+        ranges = _ranges(missing, RANGE_BYTES if self.threads == 1 else LOCAL_RANGE_BYTES)
         local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
         remote.reverse()  # taken from the end
@@ -424,14 +424,14 @@ def _overlap(start: int, size: int, number: int, side: int) -> tuple[slice, slic
     return slice(first - number * side, last - number * side), slice(first - start, last - start)
 
 
-def _ranges(missing: Sequence[_Block]) -> list[list[_Block]]:
+def _ranges(missing: Sequence[_Block], local_bytes: int) -> list[list[_Block]]:
     """The blocks of each request: neighbours in a file, in the order in which they lie there."""
     files = defaultdict[tuple[str, Any], list[_Block]](list)
     for block in missing:
         files[block.href, block.image.version].append(block)
     ranges: list[list[_Block]] = []
     for (href, _), blocks in files.items():
-        most = RANGE_BYTES if is_remote(href) else LOCAL_RANGE_BYTES
+        most = RANGE_BYTES if is_remote(href) else local_bytes
         blocks.sort(key=lambda block: (block.start, block.size))
         begin = stop = useful = 0
         for block in blocks:
