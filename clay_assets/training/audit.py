@@ -75,7 +75,8 @@ def contradictions(cell: HeadersCell) -> Finding:
     doubtful = told.dropna(subset="offset_contradiction")
     columns = ["item_id", "radiometric_offset", "offset_evidence", "processing_baseline", "flagged_offset"]
     rows = doubtful[[*columns, "offset_contradiction"]].astype(object)
-    records = [dict(zip(rows, values, strict=True)) for values in rows.where(rows.notna(), None).to_numpy().tolist()]
+    names, values = list(map(str, rows)), rows.where(rows.notna(), None).to_numpy().tolist()
+    records = [dict(zip(names, row, strict=True)) for row in values]
     said = [f"{row['item_id']}: {row['offset_contradiction']}" for row in records]
     return make_finding(said, records, scenes_decided=len(told))
 
