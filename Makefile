@@ -21,7 +21,8 @@ setup: .venv/.demo  ## make .venv, with all that running the pipeline needs
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing clay_assets[$*] into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$*]'
+	@# Tests start many processes; where Python may not keep what it compiles, each would compile all libraries.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(if $(filter dev,$*),--compile-bytecode) -e '.[$*]'
 	@touch $@
 
 demo: setup  ## make the miniature planet and run the whole pipeline on it
