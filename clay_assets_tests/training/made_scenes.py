@@ -90,9 +90,14 @@ class Made:
         return next(scene for scene in self.scenes if scene.id == item_id)
 
 
-def made_storage(folder: Path, scenes: Mapping[str, Callable[[Path], Scene]]) -> Made:
-    """Write scenes, index and merge them, and keep their headers."""
+def made_storage(
+    folder: Path, scenes: Mapping[str, Callable[[Path], Scene]], address: Callable[[Path], str] = str
+) -> Made:
+    """Write scenes, index and merge them, and keep their headers; `address` says where a file is read."""
     made = Made(folder, [make(folder / name) for name, make in scenes.items()])
+    for scene in made.scenes:
+        for asset in scene.item["assets"].values():
+            asset["href"] = address(Path(asset["href"]))
     recipe = load_recipe("clay_v1")
     cells = []
     for platform, year in sorted({(scene.platform, scene.year) for scene in made.scenes}):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +165,11 @@ def test_there_is_no_index_or_no_column(made: Made, tmp_path: Path) -> None:
         open_chips(made.storage).table(["altitude"])
     assert MANIFEST_VERSION >= 3
     assert len(read_manifest(made.store)) == 3
+
+
+def test_what_trains_imports_neither_dagster_nor_boto3_nor_torch() -> None:
+    code = "import sys, clay_assets.training as t; print(*sys.modules); t.open_chips, t.balanced; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    at_once, with_selections = (set(line.split()) for line in result.stdout.splitlines())
+    assert not at_once & {"dagster", "boto3", "torch", "numpy", "pyarrow", "rasterio", "pandas"}
+    assert not with_selections & {"dagster", "boto3", "torch", "rasterio"}
