@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from clay_assets.errors import InputError
+from clay_assets.errors import InputError, SourceError
 from clay_assets.sources.cog.decoding import CorruptBlockError, decode
 from clay_assets.sources.cog.headers import CogHeader
 from clay_assets.sources.cog.ranges import check_same, fetch_same, version_now
@@ -166,8 +166,8 @@ class BlockReader:
 
         Raises:
             InputError: a window beyond the edge, or one of another size than the others; an unknown band; a file that
-                is gone, forbidden, or changed after its header was read; a truncated file; a corrupt block.
-            SourceError: a remote file could not be read now.
+                is gone, forbidden, or changed after its header was read; a truncated local file; a corrupt block.
+            SourceError: a remote file could not be read now, or is truncated.
         """
         if self._process != os.getpid():  # threads do not survive a fork
             self._begin()
@@ -242,10 +242,13 @@ class BlockReader:
         href, image = blocks[0].href, blocks[0].image
         start, stop = blocks[0].start, max(block.start + block.size for block in blocks)
         if stop > image.size:
-            raise InputError(
-                f"{without_signature(href)}: not a readable raster (truncated: block {blocks[-1].number} ends at byte "
-                f"{stop}, the file at {image.size}). Download it again."
-            )
+            where = f"truncated: block {blocks[-1].number} ends at byte {stop}, the file at {image.size}"
+            if is_remote(href):  # it may be that it is just being written
+                raise SourceError(
+                    f"{without_signature(href)}: could not be read ({where}). Run again; if it persists the file is "
+                    "damaged."
+                )
+            raise InputError(f"{without_signature(href)}: not a readable raster ({where}). Download it again.")
         data = fetch_same(href, access_for(self.ways, href), start, stop, image.version)
         self._count(requests=1, bytes_fetched=len(data))
         return data
