@@ -56,7 +56,7 @@ def decided(item: Item, reader: BlockReader, **headers: Any) -> RadiometricOffse
 @pytest.mark.parametrize(("side", "factors"), [(700, (2,)), (700, (2, 4)), (400, ()), (200, (2,)), (1500, ())], ids=str)
 def test_the_pixels_of_the_files_decide(tmp_path: Path, offset: int, side: int, factors: tuple[int, ...]) -> None:
     """Whatever the flags say; also of small files without overviews, and of large ones."""
-    claims = {"earthsearch:boa_offset_applied": offset == 1000}
+    claims: dict[str, Any] = {"earthsearch:boa_offset_applied": offset == 1000}
     decision = decided(a_scene(tmp_path, offset, side, factors, **claims), BlockReader())
     assert (decision.offset, decision.evidence, set(decision.lows)) == (offset, "pixels", set(BANDS))
 
@@ -71,7 +71,8 @@ def test_of_the_overviews_the_coarsest_that_is_large_enough_is_read(tmp_path: Pa
 
 
 def test_where_the_item_decides_no_file_is_opened(tmp_path: Path) -> None:
-    item, reader = a_scene(tmp_path, 1000, **{"s2:processing_baseline": "02.14"}), BlockReader()
+    earlier: dict[str, Any] = {"s2:processing_baseline": "02.14"}
+    item, reader = a_scene(tmp_path, 1000, **earlier), BlockReader()
     for name in BANDS:
         (tmp_path / f"{name}.tif").unlink()
     assert (decided(item, reader).offset, reader.counters.requests) == (0, 0)
@@ -111,7 +112,8 @@ def test_bands_that_cannot_be_read_are_left_out(tmp_path: Path, harm: Any, harme
 
 
 def test_without_any_band_the_flags_decide(tmp_path: Path) -> None:
-    item = a_scene(tmp_path, 0, **{"earthsearch:boa_offset_applied": False})
+    flags: dict[str, Any] = {"earthsearch:boa_offset_applied": False}
+    item = a_scene(tmp_path, 0, **flags)
     for name in BANDS:
         (tmp_path / f"{name}.tif").unlink()
     assert (decided(item, BlockReader()).offset, decided(item, BlockReader()).evidence) == (1000, "flags")

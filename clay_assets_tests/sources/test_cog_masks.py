@@ -82,7 +82,7 @@ def assert_same_masks(href: str, measured: tuple[int, ...] = ()) -> NDArray[np.u
     ids=lambda kind: " ".join(map(str, kind.values()))[:60],
 )
 def test_masks_are_those_of_the_raster(tmp_path: Path, kind: dict[str, Any], interleave: str, tiled: bool) -> None:
-    layout = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 16}
+    layout: dict[str, Any] = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 16}
     href = write(tmp_path / "a.tif", **kind, interleave=interleave, **layout)
     found = assert_same_masks(href)
     assert found is not None
