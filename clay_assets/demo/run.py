@@ -110,6 +110,7 @@ def summary(seconds: float) -> str:
     store = _clay().store()
     rows = {name: _rows(store, layout.table(name)) for name in COUNTED}
     requests, chips = _tables(store, "scenes/ledger"), _tables(store, "chips/ledger")
+    headers = _tables(store, layout.HEADER_LEDGERS)
     platforms = pd.DataFrame(
         {
             "requests": requests.groupby("platform").size(),
@@ -117,7 +118,7 @@ def summary(seconds: float) -> str:
             "chips": chips[chips["outcome"] == "indexed"].groupby("platform")["chips"].sum(),
         }
     ).fillna(0)
-    failed = (requests["outcome"] == "failed").sum() + (chips["outcome"] == "failed").sum()
+    failed = sum((ledger["outcome"] == "failed").sum() for ledger in (requests, chips, headers))
     reasons: Counter[str] = Counter()
     for text in requests.loc[requests["outcome"] == "none", "reason"]:
         reasons.update(part.split(" × ")[-1] for part in text.split("; "))
@@ -138,6 +139,7 @@ def summary(seconds: float) -> str:
         f"without a scene    {(requests['outcome'] == 'none').sum():>8,}   failed {failed:,}",
         *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(MOST_REASONS)),
         f"left out           {chips['chips_above_nodata_limit'].sum():>8,}   chips, for nodata",
+        f"headers            {headers['files'].sum():>8,}   files, {headers['blocks'].sum():,} blocks",
         f"merged rows        {manifest['rows']:>8,}   in {len(manifest['partitions'])} partitions",
         "",
         f"results            {store.uri()}",

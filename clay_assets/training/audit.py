@@ -73,10 +73,10 @@ def contradictions(cell: HeadersCell) -> Finding:
     """Scenes where pixels, baseline and flags tell of different offsets."""
     told = cell.scenes.dropna(subset="offset_evidence")
     doubtful = told.dropna(subset="offset_contradiction")
-    columns = ["item_id", "radiometric_offset", "offset_evidence", "processing_baseline", "flagged_offset"]
-    rows = doubtful[[*columns, "offset_contradiction"]].astype(object)
-    names, values = list(map(str, rows)), rows.where(rows.notna(), None).to_numpy().tolist()
-    records = [dict(zip(names, row, strict=True)) for row in values]
+    names = ["item_id", "radiometric_offset", "offset_evidence", "processing_baseline", "flagged_offset"]
+    names.append("offset_contradiction")
+    rows = doubtful[names].astype(object)
+    records = [dict(zip(names, values, strict=True)) for values in rows.where(rows.notna(), None).to_numpy().tolist()]
     said = [f"{row['item_id']}: {row['offset_contradiction']}" for row in records]
     return make_finding(said, records, scenes_decided=len(told))
 

@@ -132,7 +132,7 @@ def test_a_file_that_changed_is_refused(host: Host, href: str, path: Path, chang
 
             os.utime(path, (1, 1))
     with pytest.raises(
-        InputError, match=rf"^{href}: changed after its header was read\. Read the header again \(re-materialise"
+        InputError, match=rf"^{href}: changed after its header was read\. Read the header again \(delete"
     ):
         whole(href, header)
 

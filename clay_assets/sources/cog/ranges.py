@@ -86,8 +86,8 @@ def check_same(href: str, known: Version, found: Version) -> None:
     """Raise InputError where a file changed."""
     if not known.same_as(found):
         raise InputError(
-            f"{without_signature(href)}: changed after its header was read. Read the header again (re-materialise "
-            "cog_headers of its platform and year)."
+            f"{without_signature(href)}: changed after its header was read. Read the header again (delete "
+            "the scene's file below training/cog_headers and re-materialise its platform and year)."
         )
 
 
