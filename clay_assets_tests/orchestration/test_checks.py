@@ -47,6 +47,7 @@ SOFT = {
     "merged_index": {"up_to_date", "composition_of_sample", "shares_of_splits"},
 }
 FAILS_HERE = "shares_of_splits"  # so few scenes are not in each split
+LIES = "radiometry_agrees"  # flags of half of the planet's Sentinel-2 scenes do
 OF_CELLS = {"scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"}
 Evaluations = dict[str, AssetCheckEvaluation]
 
@@ -74,7 +75,8 @@ def numbers(evaluation: AssetCheckEvaluation) -> dict[str, Any]:
 
 def failed(evaluations: Evaluations) -> dict[str, str]:
     """The checks that failed, and what they say first; besides the one that always does."""
-    return {name: one.description or "" for name, one in evaluations.items() if not one.passed and name != FAILS_HERE}
+    known = (FAILS_HERE, LIES)
+    return {name: one.description or "" for name, one in evaluations.items() if not one.passed and name not in known}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,11 @@ def test_every_run_has_checked_what_it_published(built: Chain) -> None:
             for name in checks:
                 found = evaluations_of(built.instance, asset, name)
                 assert set(found) == (every if asset in OF_CELLS else {None}), (asset, name)
-                assert all(one.passed == (name != FAILS_HERE) for one in found.values()), (asset, name, found)
+                wrong = {cell for cell, one in found.items() if one.passed != (name != FAILS_HERE)}
+                if name == LIES:
+                    assert CELL in wrong
+                    wrong = {cell for cell in wrong if not str(cell).startswith(KEY)}
+                assert not wrong, (asset, name, found)
                 assert {one.severity for one in found.values()} == {severity}
                 assert all(one.target_materialization_data for one in found.values())
                 assert all(one.passed == (numbers(one)["violation_count"] == 0) for one in found.values())
@@ -282,6 +288,7 @@ def test_recheck_looks_at_every_cell(copy: Chain, damaged: Callable[..., Path]) 
         ("chip_index", "geometry_in_scene"),
         ("mgrs_sample", "rules_have_their_count"),
         ("merged_index", FAILS_HERE),
+        ("cog_headers", LIES),
     }
     evaluations = {name: one for (asset, name), one in found.items() if asset == "chip_index"}
     said = failed(evaluations)
