@@ -23,19 +23,20 @@ SIDE, BLOCK = 10980, 1024
 REPEATS = 3
 
 
-def write_band(path: Path) -> None:
+def write_band(path: Path, side: int = SIDE, block: int = BLOCK, metres: float = 10, seed: int = 0) -> None:
     """Write a band that compresses about as real ones do, to a half."""
-    draw = np.random.default_rng(0)
-    profile = {"width": SIDE, "height": SIDE, "count": 1, "dtype": "uint16", "crs": "EPSG:32632"}
-    layout = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "DEFLATE", "predictor": 2}
+    draw = np.random.default_rng(seed)
+    profile = {"width": side, "height": side, "count": 1, "dtype": "uint16", "crs": "EPSG:32632"}
+    layout = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": "DEFLATE", "predictor": 2}
+    grid = from_origin(499_980, 5_000_040, metres, metres)
     with rasterio.open(
-        path, "w", driver="GTiff", transform=from_origin(5e5, 5e6, 10, 10), NUM_THREADS="ALL_CPUS", **profile, **layout
+        path, "w", driver="GTiff", transform=grid, NUM_THREADS="ALL_CPUS", **profile, **layout
     ) as sink:
-        for top in range(0, SIDE, BLOCK):
-            height = min(BLOCK, SIDE - top)
-            walk = draw.integers(-60, 61, (height, SIDE)).cumsum(axis=1)
+        for top in range(0, side, block):
+            height = min(block, side - top)
+            walk = draw.integers(-60, 61, (height, side)).cumsum(axis=1)
             pixels = (1500 + np.abs(walk % 6000 - 3000)).astype(np.uint16)
-            sink.write(pixels, 1, window=Window(0, top, SIDE, height))
+            sink.write(pixels, 1, window=Window(0, top, side, height))
 
 
 def with_rasterio(href: str, threads: int) -> np.ndarray:

@@ -1,0 +1,478 @@
+"""How fast chips are read, beside stacchip, plain rasterio windows, and what nothing can avoid.
+
+Run as `python benchmarks/read_chips.py --peers PYTHON --folder FOLDER`; PYTHON is of an environment that has stacchip
+(`uv venv peers`, `uv pip install stacchip`), and FOLDER keeps the made scene for the next run. Both may be left out.
+
+A scene of Sentinel-2's real size is made: ten bands uint16, deflate with predictor 2, blocks of 1024 pixels at 10 m and
+of 512 at 20 m. 50 scenes are hard links to its files. From S3 they come through a proxy that answers 50 ms late, and
+that maps all scenes to one; its log tells what was asked for. Each run has a process of its own, which reads nothing
+before; its start is not counted. All have the same number of threads, and runs alternate. Compare only the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+PLATFORM, YEAR, SCENES = "sentinel-2-l2a", 2021, 50
+FINE, COARSE = ("blue", "green", "red", "nir"), ("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")
+BANDS = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
+CHIP, SIDE = 256, 10980
+BATCH, IN_FLIGHT = 128, 16
+DELAY = 0.05  # seconds
+BUCKET = "scenes"
+ROOT = Path(__file__).parents[1]
+STACCHIP = """
+import json, sys, time, warnings
+from concurrent.futures import ThreadPoolExecutor
+warnings.simplefilter("ignore")
+import pystac
+from stacchip.chipper import Chipper
+from stacchip.indexer import NoStatsChipIndexer
+plan = json.load(open(sys.argv[1]))
+chippers = {}
+for document in plan["items"]:
+    indexer = NoStatsChipIndexer(pystac.Item.from_dict(document, migrate=False))
+    chippers[document["id"]] = Chipper(indexer, assets=plan["bands"])
+start = time.perf_counter()
+with ThreadPoolExecutor(plan["threads"]) as pool:
+    for _ in pool.map(lambda chip: chippers[chip[0]].chip(chip[1], chip[2]), plan["chips"]):
+        pass
+print(json.dumps({"seconds": time.perf_counter() - start, "chips": len(plan["chips"])}))
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run reads: chips by their places in the selection, and as scene, column and row."""
+
+    storage: str
+    places: list[int]
+    chips: list[tuple[str, int, int]]
+    threads: int
+    items: list[dict[str, Any]]
+    bands: tuple[str, ...] = BANDS
+
+    @property
+    def scene_of(self) -> dict[str, dict[str, str]]:
+        """Scene → band → address."""
+        return {item["id"]: {band: item["assets"][band]["href"] for band in BANDS} for item in self.items}
+
+
+# --- the runs -------------------------------------------------------------------------------------
+
+
+def ours(plan: Plan) -> dict[str, Any]:
+    """Through `Chipper.batch`; the storage is opened within the time."""
+    from clay_assets.training.chipper import Chipper
+    from clay_assets.training.selection import open_chips
+
+    start = time.perf_counter()
+    chipper = Chipper(open_chips(plan.storage, PLATFORM), threads=plan.threads, in_flight=IN_FLIGHT)
+    for first in range(0, len(plan.places), BATCH):
+        batch = chipper.batch(plan.places[first : first + BATCH])
+    assert batch.pixels.shape[1:] == (len(BANDS), CHIP, CHIP)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "chips": len(plan.places), **asdict(chipper.counters)}
+
+
+def rasterio_windows(plan: Plan) -> dict[str, Any]:
+    """A window of each band, by a file opened for it."""
+    import rasterio
+
+    def chip(wanted: tuple[str, int, int]) -> None:
+        scene, x, y = wanted
+        pixels = np.empty((len(BANDS), CHIP, CHIP), np.uint16)
+        for place, band in enumerate(BANDS):
+            side = CHIP if band in FINE else CHIP // 2
+            with rasterio.open(hrefs[scene][band]) as source:
+                source.read(1, window=rasterio.windows.Window(x * side, y * side, side, side), out=pixels[place])
+
+    hrefs = plan.scene_of
+    start = time.perf_counter()
+    with rasterio.Env(), ThreadPoolExecutor(plan.threads) as pool:
+        list(pool.map(chip, plan.chips))
+    return {"seconds": time.perf_counter() - start, "chips": len(plan.chips)}
+
+
+def blocks_once(plan: Plan) -> dict[str, Any]:
+    """Fetch and decode the blocks that the chips touch, each once, and do nothing with them."""
+    from clay_assets.sources.cog.decoding import decode
+
+    ranges = _ranges(plan)
+    fetch = _fetch_object if plan.storage.endswith("remote") else _fetch_local
+    if fetch is _fetch_object:
+        _s3_client()
+    start = time.perf_counter()
+    with ThreadPoolExecutor(plan.threads) as decoders, ThreadPoolExecutor(IN_FLIGHT) as fetchers:
+        if fetch is _fetch_local:
+            list(decoders.map(lambda each: decode(each[1], fetch(*each)), ranges))
+        else:
+            waiting = fetchers.map(lambda each: decoders.submit(decode, each[1], fetch(*each)), ranges)
+            for future in waiting:
+                future.result()
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "chips": len(plan.chips), "blocks": len(ranges), "bytes": sum(r[3] for r in ranges)}
+
+
+def _ranges(plan: Plan) -> list[tuple[str, Any, int, int]]:
+    """Address, header, offset and size of each block, in the order in which chips first need them."""
+    from rasterio.windows import Window
+
+    from clay_assets.sources.cog.reader import ranges_of
+    from clay_assets.storage.stores import open_store
+    from clay_assets.training.scene_files import stored_scene_files
+
+    store = open_store(plan.storage)
+    files = {scene: stored_scene_files(store, PLATFORM, YEAR, scene) for scene in {chip[0] for chip in plan.chips}}
+    found = {}
+    for scene, x, y in plan.chips:
+        for band in BANDS:
+            href, header = files[scene].hrefs[band], files[scene].headers[band]
+            side = CHIP * header.width // SIDE
+            for offset, size in ranges_of(header, Window(x * side, y * side, side, side)):
+                found[href, offset] = href, header, offset, size
+    return list(found.values())
+
+
+def _fetch_local(href: str, _: Any, offset: int, size: int) -> bytes:
+    with Path(href).open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size, offset)
+
+
+_CLIENTS: list[Any] = []
+
+
+def _s3_client() -> Any:
+    """boto3's client as it comes, but for the size of its pool."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    if not _CLIENTS:
+        options = {"max_pool_connections": IN_FLIGHT, "s3": {"addressing_style": "path"}}
+        _CLIENTS.append(boto3.client("s3", config=Config(signature_version=UNSIGNED, **options)))
+    return _CLIENTS[0]
+
+
+def _fetch_object(href: str, _: Any, offset: int, size: int) -> bytes:
+    bucket, key = href.removeprefix("s3://").split("/", 1)
+    answer = _s3_client().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + size - 1}")
+    data: bytes = answer["Body"].read()
+    return data
+
+
+RUNS: dict[str, Callable[[Plan], dict[str, Any]]] = {
+    **{"ours": ours, "rasterio": rasterio_windows, "blocks once": blocks_once},
+}
+
+
+# --- the proxy ------------------------------------------------------------------------------------
+
+
+async def proxy(target: str, log: Path) -> None:
+    """Answer late, map all scenes to one, and write down every request; one connection upstream for each of ours."""
+    host, port = target.removeprefix("http://").split(":")
+    with log.open("a", buffering=1) as lines:
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            up_reader, up_writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                    method, path, _ = head.split(" ", 2)
+                    await asyncio.sleep(DELAY)
+                    up_writer.write(re.sub(r"scene-\d+/", "scene-00/", head, count=1).encode("latin-1"))
+                    answer = await up_reader.readuntil(b"\r\n\r\n")
+                    writer.write(answer)
+                    size = re.search(rb"content-length: *(\d+)", answer, re.IGNORECASE)
+                    left = 0 if method == "HEAD" or size is None else int(size[1])
+                    asked = re.search(r"range: *(\S+)", head, re.IGNORECASE)
+                    seen = {"method": method, "path": path, "range": asked and asked[1], "bytes": left}
+                    lines.write(json.dumps(seen) + "\n")
+                    while left:
+                        data = await up_reader.read(min(left, 1 << 20))
+                        writer.write(data)
+                        await writer.drain()
+                        left -= len(data)
+            up_writer.close()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 22)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await server.serve_forever()
+
+
+@contextlib.contextmanager
+def remote(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """The scene on an S3 server behind the proxy; the environment that leads there, and the proxy's log."""
+    from clay_assets_tests.servers.s3 import S3Server
+
+    log = folder / "requests.jsonl"
+    log.unlink(missing_ok=True)
+    server = S3Server()
+    try:
+        server.new_bucket(BUCKET, public_read=True)
+        for path in sorted((folder / "bands").iterdir()):
+            server.client().upload_file(str(path), BUCKET, f"scene-00/{path.name}")
+        command = [sys.executable, __file__, "--proxy", server.endpoint_url, str(log)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                host = f"127.0.0.1:{int(process.stdout.readline())}"
+                yield (
+                    {
+                        **{"AWS_ENDPOINT_URL": f"http://{host}", "AWS_REGION": "us-east-1"},
+                        **{"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"},
+                        **{"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"},
+                        # What GDAL's own guide for cloud-optimised files advises.
+                        **{"AWS_NO_SIGN_REQUEST": "YES", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
+                    },
+                    log,
+                )
+            finally:
+                process.terminate()
+    finally:
+        server.stop()
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def make_scene(folder: Path) -> None:
+    """The bands of one scene, and its scene classification."""
+    import rasterio
+    from rasterio.transform import from_origin
+    from read_blocks import write_band
+
+    done = folder / "done"
+    if done.exists():
+        return
+    (folder / "bands").mkdir(parents=True, exist_ok=True)
+    for seed, band in enumerate(BANDS):
+        layout = (SIDE, 1024, 10) if band in FINE else (SIDE // 2, 512, 20)
+        write_band(folder / "bands" / f"{band}.tif", *layout, seed=seed)
+    profile = {"width": SIDE // 2, "height": SIDE // 2, "count": 1, "dtype": "uint8", "crs": "EPSG:32632"}
+    layout_of_scl = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE"}
+    grid = from_origin(499_980, 5_000_040, 20, 20)
+    with rasterio.open(folder / "bands" / "scl.tif", "w", transform=grid, **profile, **layout_of_scl) as sink:
+        sink.write(np.full((SIDE // 2, SIDE // 2), 4, np.uint8), 1)
+    done.touch()
+
+
+def item_of(number: int, address: str) -> dict[str, Any]:
+    """A scene, for us and for stacchip."""
+    hrefs = {band: f"{address}/scene-{number:02d}/{band}.tif" for band in (*BANDS, "scl")}
+    grid = {"proj:shape": [SIDE, SIDE], "proj:transform": [10, 0, 499_980, 0, -10, 5_000_040]}
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"],
+        "id": f"scene-{number:02d}",
+        "geometry": {"type": "Point", "coordinates": [9.7, 44.6]},
+        "bbox": [9.0, 44.1, 10.4, 45.2],
+        "properties": {"datetime": f"{YEAR}-06-15T10:00:00Z", "proj:epsg": 32632, **grid},
+        "links": [],
+        "assets": {name: {"href": href} for name, href in hrefs.items()},
+    }
+
+
+def make_storage(root: Path, items: Sequence[dict[str, Any]]) -> None:
+    """A merged index and headers of all scenes, each as of the first, since all have the same pixels."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import pystac
+
+    from clay_assets.chips.index import MERGED_SCHEMA, index_scene
+    from clay_assets.chips.manifest import Part, manifest_of
+    from clay_assets.platforms import platform_of
+    from clay_assets.recipes import load_recipe
+    from clay_assets.storage import layout
+    from clay_assets.storage.geoparquet import encode_arrow
+    from clay_assets.storage.stores import open_store
+    from clay_assets.training.scene_files import read_scene_files, to_table
+
+    store, platform = open_store(root), platform_of(PLATFORM)
+    files = read_scene_files(platform, platform.read_item(items[0]))
+    index = index_scene(pystac.Item.from_dict(items[0]), PLATFORM)
+    tables = []
+    for item in items:
+        hrefs = {name: item["assets"][name]["href"] for name in files.hrefs}
+        own = to_table(replace(files, item_id=item["id"], hrefs=hrefs))
+        store.write(layout.headers(PLATFORM, YEAR, item["id"]), encode_arrow(own, {}))
+        count, names = index.num_rows, {"item_id": item["id"], "year": YEAR, "split": "train"}
+        x, y = (index[name].to_pylist() for name in ("chip_index_x", "chip_index_y"))
+        columns = {
+            **{name: index[name].combine_chunks() for name in index.schema.names},
+            **{name: [value] * count for name, value in names.items()},
+            **{name: [None] * count for name in ("landcover", "landcover_class")},
+            "chipid": [f"{item['id']}-{column}-{row}" for column, row in zip(x, y, strict=True)],
+        }
+        arrays = [pa.array(columns[field.name], field.type) for field in MERGED_SCHEMA]
+        tables.append(pa.Table.from_arrays(arrays, schema=MERGED_SCHEMA))
+    key = layout.merged_part(PLATFORM, YEAR)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables), sink, row_group_size=100_000)
+    data = sink.getvalue().to_pybytes()
+    store.write(key, data)
+    rows = sum(table.num_rows for table in tables)
+    below = key.removeprefix(layout.MERGED + "/")
+    part = Part(PLATFORM, YEAR, below, rows, len(items), len(data), "made", "made")
+    store.write(layout.MANIFEST, manifest_of([part], load_recipe()))
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def plan_of(storage: Path, items: list[dict[str, Any]], places: Sequence[int], threads: int) -> Plan:
+    """The chips at some places of the selection."""
+    from clay_assets.training.selection import open_chips
+
+    rows = open_chips(storage, PLATFORM).rows(places, ["item_id", "chip_index_x", "chip_index_y"])
+    chips = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    return Plan(str(storage), list(places), chips, threads, items)
+
+
+def run(name: str, plan: Plan, folder: Path, peers: str | None, env: dict[str, str]) -> dict[str, Any]:
+    """One run in a process of its own."""
+    path = folder / "plan.json"
+    path.write_text(json.dumps(asdict(plan)))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    environment = {**clean, "PYTHONPATH": str(ROOT), **env}
+    command = [sys.executable, __file__, "--run", name, str(path)]
+    if name == "stacchip":
+        command = [str(peers), "-I", "-c", STACCHIP, str(path)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def compare(
+    title: str,
+    plans: dict[str, Plan],
+    goals: dict[str, tuple[str, float]],
+    repeats: int,
+    settings: tuple[Path, str | None],
+    env: dict[str, str] | None = None,
+) -> None:
+    """Run all in turn, the best of each, and print chips per second and what they are to each other."""
+    folder, peers = settings
+    rates, least = dict.fromkeys(plans, 0.0), dict.fromkeys(plans, float("inf"))
+    for _ in range(repeats):
+        for name, plan in plans.items():
+            if name == "stacchip" and peers is None:
+                continue
+            found = run(name, plan, folder, peers, env or {})
+            rates[name] = max(rates[name], found["chips"] / found["seconds"])
+            least[name] = min(least[name], found["seconds"])
+    print(f"\n{title}")
+    for name, rate in rates.items():
+        told = f"  {name:<12}{rate:9.1f} chips/s of {len(plans[name].chips):>5}"
+        if rate and name in goals:
+            sign, goal = goals[name]
+            told += f"   ours / {name}: {rates['ours'] / rate:6.2f} (goal {sign} {goal:g})"
+        print(told if rate else f"  {name:<12}  not run", flush=True)
+
+
+def report_requests(log: Path, plan: Plan, before: int) -> None:
+    """What the proxy saw of one run of ours, and how it compares with the blocks that the chips touch."""
+    seen = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+    ranges = _ranges(plan)
+    inside = {(href.removeprefix("s3://"), offset) for href, _, offset, _ in ranges}
+    asked = [(each["path"].lstrip("/"), re.fullmatch(r"bytes=(\d+)-\d+", each["range"] or "")) for each in seen]
+    of_blocks = sum(found is not None and (path, int(found[1])) in inside for path, found in asked)
+    touched, fetched = sum(size for *_, size in ranges), sum(each["bytes"] for each in seen)
+    print("\nrequests on files never opened by this process, by the log of the proxy")
+    print(f"  {len(seen)} requests, of which GET {sum(each['method'] == 'GET' for each in seen)}")
+    print(f"  {len(seen) - of_blocks} of them HEAD, LIST, header or else not of blocks (goal 0)")
+    print(f"  {fetched / 1e6:.1f} MB, blocks touched {touched / 1e6:.1f} MB: {fetched / touched:.4f} (goal <= 1.05)")
+
+
+def main() -> None:
+    """Make the inputs and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--peers", help="Python that has stacchip; without it, it is left out")
+    parser.add_argument("--folder", type=Path, help="keeps the made scene, 0.8 GB")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chips", type=int, default=2000)
+    parser.add_argument("--remote-chips", type=int, default=1000)
+    parser.add_argument("--only", choices=["scene", "random", "remote"])
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--proxy", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        import imagecodecs
+        import rasterio  # noqa: F401  imports are not counted
+
+        assert imagecodecs.DEFLATE.available
+        print(json.dumps(RUNS[options.run[0]](Plan(**json.loads(Path(options.run[1]).read_text())))))
+    elif options.proxy:
+        asyncio.run(proxy(options.proxy[0], Path(options.proxy[1])))
+    else:
+        with TemporaryDirectory() as temporary:
+            measure(options, options.folder or Path(temporary))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """All figures, or those asked for."""
+    make_scene(folder)
+    settings, threads = (folder, options.peers), options.threads
+    print(f"{threads} threads, of {os.cpu_count()} cores")
+    scenes = folder / "scenes"
+    items = [item_of(number, str(scenes)) for number in range(SCENES)]
+    for item in items:
+        (scenes / item["id"]).mkdir(parents=True, exist_ok=True)
+        for name in (*BANDS, "scl"):
+            with contextlib.suppress(FileExistsError):
+                (scenes / item["id"] / f"{name}.tif").hardlink_to(folder / "bands" / f"{name}.tif")
+    make_storage(folder / "local", items)
+    of_scene = (SIDE // CHIP) ** 2
+    shuffled = np.random.default_rng(0).permutation(SCENES * of_scene)[: options.chips].tolist()
+
+    def local(places: Sequence[int]) -> Plan:
+        return plan_of(folder / "local", items, places, threads)
+
+    if options.only in (None, "scene"):
+        whole = local(range(of_scene))
+        plans = {"ours": whole, "blocks once": whole, "stacchip": local(range(60))}
+        goals = {"blocks once": (">=", 1 / 1.3), "stacchip": (">=", 20.0)}
+        compare("all chips of a scene, local", plans, goals, options.repeats, settings)
+    if options.only in (None, "random"):
+        plans = {"ours": local(shuffled), "blocks once": local(shuffled)}
+        plans |= {name: local(shuffled[:100]) for name in ("rasterio", "stacchip")}
+        goals = {"rasterio": (">=", 3.0), "stacchip": (">=", 10.0), "blocks once": ("of", 1.0)}
+        compare(f"{options.chips} chips of {SCENES} scenes, shuffled, local", plans, goals, options.repeats, settings)
+    if options.only in (None, "remote"):
+        with remote(folder) as (env, log):
+            os.environ.update(env)
+            items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
+            make_storage(folder / "remote", items)
+            places = shuffled[: options.remote_chips]
+            plan, few = (plan_of(folder / "remote", items, some, threads) for some in (places, places[:20]))
+            before = len(log.read_text().splitlines())
+            run("ours", plan, folder, None, env)
+            report_requests(log, plan, before)
+            plans = {"ours": plan, "blocks once": plan, "rasterio": few, "stacchip": few}
+            goals = {"blocks once": (">=", 0.8), "rasterio": ("of", 1.0), "stacchip": (">=", 20.0)}
+            title = f"{len(places)} chips of {SCENES} scenes, shuffled, S3 behind {DELAY * 1000:.0f} ms"
+            compare(title, plans, goals, min(options.repeats, 2), settings, env)
+
+
+if __name__ == "__main__":
+    main()
