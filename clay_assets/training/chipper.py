@@ -428,19 +428,14 @@ class Chipper:
             for layer in of_scene:
                 windows = _windows(scene, layer.factor)
                 first, last = layer.places[0], layer.places[-1] + 1
-                direct = layer.places == list(range(first, last)) and (layer.factor, layer.header.dtype) == (
-                    1,
-                    dtype.name,
-                )
+                direct = layer.places == list(range(first, last)) and layer.header.dtype == dtype.name
                 out = [pixels[chip, first:last] for chip in scene.chips.tolist()] if direct else None
-                requests.append(BlockRequest(layer.href, layer.header, windows, layer.numbers, out))
+                requests.append(BlockRequest(layer.href, layer.header, windows, layer.numbers, out, layer.factor))
                 if not direct:
                     later.append((len(requests) - 1, scene, layer))
         results = reader.read(requests)
         for number, scene, layer in later:
-            side = CHIP_SIZE // layer.factor
-            split = pixels.reshape(count, len(bands), side, layer.factor, side, layer.factor)
-            split[scene.chips[:, None], layer.places] = results[number][:, :, :, None, :, None]
+            pixels[scene.chips[:, None], layer.places] = results[number]
         if self.radiometry == "harmonised":
             for scene in scenes:
                 if scene.files.offset:

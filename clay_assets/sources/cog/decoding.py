@@ -121,7 +121,10 @@ def _decoded(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint
     if predictor == HORIZONTAL:
         # libtiff adds samples as integers, also where they are floating-point numbers.
         words = pixels.view(f"u{pixels.dtype.itemsize}")
-        imagecodecs.delta_decode(words, axis=-2, out=words)
+        if words.shape[2] == 1:  # along the last axis it takes half the time
+            imagecodecs.delta_decode(words[:, :, 0], axis=-1, out=words[:, :, 0])
+        else:
+            imagecodecs.delta_decode(words, axis=-2, out=words)
         return words.view(image.dtype)
     return pixels
 

@@ -10,8 +10,10 @@ import os
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ GAP_SHARE = 32  # if all of a range are not more than one such part of its block
 RANGE_BYTES = 8 << 20  # of one request, so that a scene comes in several at a time
 LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that each of several threads has work
 WAITING_RANGES = 4  # fetched and not yet decoded, per thread
+AT_HAND = 8  # blocks that a thread delivers at a time; nothing is to be decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,7 @@ class BlockRequest:
         bands: from 0; None: all.
         out: what to read into, of the image's dtype: an array (windows, bands, height, width), or an array (bands,
             height, width) for each window, such as views of a batch; None: a new array.
+        repeat: times that each pixel is written along both sides, as is height and width of what is read into.
     """
 
     href: str
@@ -53,6 +57,7 @@ class BlockRequest:
     windows: Sequence[Window]
     bands: Sequence[int] | None = None
     out: NDArray[Any] | Sequence[NDArray[Any]] | None = None
+    repeat: int = 1
 
 
 @dataclass
@@ -88,11 +93,11 @@ class _Block:
     number: int
     targets: list[_Target] = field(default_factory=list)
 
-    @property
+    @cached_property
     def start(self) -> int:
         return int(self.image.block_offsets[self.number])
 
-    @property
+    @cached_property
     def size(self) -> int:
         return int(self.image.block_byte_counts[self.number])
 
@@ -110,7 +115,7 @@ class _Block:
         """Copy pixels (rows, columns, bands) to all targets."""
         for out, rows, columns, bands in self.targets:
             part = pixels[rows, columns] if bands is None else pixels[rows, columns, bands]
-            out[...] = part.transpose(2, 0, 1)
+            _write(part.transpose(2, 0, 1), out)
 
 
 class BlockReader:
@@ -182,50 +187,65 @@ class BlockReader:
                 others.append((request, out))
             else:
                 _plan(request, windows, bands, out, images[_image_key(request.href, request.header)])
-        missing = self._from_cache(block for blocks in images.values() for block in blocks.values())
-        self._fetch_and_decode(missing)
+        at_hand, missing = self._from_cache(block for blocks in images.values() for block in blocks.values())
+        self._fetch_and_decode(missing, at_hand)
         self._through_rasterio(others)
         return results
 
     # --- blocks -----------------------------------------------------------------------------------
 
-    def _from_cache(self, blocks: Iterable[_Block]) -> list[_Block]:
-        """Deliver what is cached or sparse; the blocks that are left."""
-        missing = []
-        for block in blocks:
-            if block.size == 0:
-                block.deliver(_sparse(block.image))
-                continue
-            with self._lock:
-                pixels = self._cache.get(block.key)
-                if pixels is not None:
-                    self._cache.move_to_end(block.key)
-                    self.counters.cache_hits += 1
-            if pixels is None:
-                missing.append(block)
-            else:
-                block.deliver(pixels)
-        return missing
+    def _from_cache(self, blocks: Iterable[_Block]) -> tuple[list[tuple[_Block, NDArray[Any]]], list[_Block]]:
+        """The blocks that are cached or sparse, with their pixels, and those that are left."""
+        at_hand, missing = [], []
+        with self._lock:
+            for block in blocks:
+                pixels: NDArray[Any] | None
+                if block.size == 0:
+                    pixels = _sparse(block.image)
+                else:
+                    key = block.key
+                    pixels = self._cache.get(key)
+                    if pixels is not None:
+                        self._cache.move_to_end(key)
+                        self.counters.cache_hits += 1
+                if pixels is None:
+                    missing.append(block)
+                else:
+                    at_hand.append((block, pixels))
+        return at_hand, missing
 
-    def _fetch_and_decode(self, missing: Sequence[_Block]) -> None:
-        """Fetch ranges, a bounded number ahead of the decoders, and decode them."""
+    def _fetch_and_decode(
+        self, missing: Sequence[_Block], at_hand: Sequence[tuple[_Block, NDArray[Any]]] = ()
+    ) -> None:
+        """Fetch ranges, a bounded number ahead of the decoders, decode them, and deliver all blocks."""
         ranges = _ranges(missing, RANGE_BYTES if self.threads == 1 else LOCAL_RANGE_BYTES)
         local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
         remote.reverse()  # taken from the end
-        decoding: set[Future[Any]] = {self._decoders.submit(self._fetch_decoded, blocks) for blocks in local}
-        fetching: dict[Future[Any], list[_Block]] = {}
+        # Every future comes here when it is done, so that none is looked at in vain.
+        done: SimpleQueue[Future[Any]] = SimpleQueue()
+        decoding, fetching = set[Future[Any]](), dict[Future[Any], list[_Block]]()
+
+        def decode(work: Callable[..., None], *arguments: Any) -> None:
+            future = self._decoders.submit(work, *arguments)
+            decoding.add(future)
+            future.add_done_callback(done.put)
+
         try:
+            for blocks in local:
+                decode(self._fetch_decoded, blocks)
+            for first in range(0, len(at_hand), AT_HAND):
+                decode(_deliver, at_hand[first : first + AT_HAND])
             while remote or fetching or decoding:
                 while remote and len(fetching) < self.in_flight and len(decoding) < WAITING_RANGES * self.threads:
-                    blocks = remote.pop()
-                    fetching[self._fetchers.submit(self._fetch, blocks)] = blocks
-                done, _ = wait({*fetching, *decoding}, return_when=FIRST_COMPLETED)
-                for future in done:
-                    result = future.result()
-                    if future in fetching:
-                        decoding.add(self._decoders.submit(self._decode, fetching.pop(future), result))
-                    decoding.discard(future)
+                    future = self._fetchers.submit(self._fetch, remote[-1])
+                    fetching[future] = remote.pop()
+                    future.add_done_callback(done.put)
+                future = done.get()
+                result = future.result()
+                if future in fetching:
+                    decode(self._decode, fetching.pop(future), result)
+                decoding.discard(future)
         except BaseException:
             # No thread may write into an array that the caller has given up.
             left = {*fetching, *decoding}
@@ -311,10 +331,31 @@ class BlockReader:
                     bands = range(request.header.count) if request.bands is None else request.bands
                     for window, target in zip(request.windows, out, strict=True):
                         if request.header.is_mask:
-                            target[...] = not_alpha.read_mask(window)
+                            pixels = not_alpha.read_mask(window)[np.newaxis]
                         else:
-                            target[...] = raster.read([band + 1 for band in bands], window)
+                            pixels = raster.read([band + 1 for band in bands], window)
+                        _write(pixels, target)
                     self._count(fallbacks=len(request.windows))
+
+
+def _deliver(blocks: Sequence[tuple[_Block, NDArray[Any]]]) -> None:
+    for block, pixels in blocks:
+        block.deliver(pixels)
+
+
+def _write(pixels: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy pixels (bands, height, width), each so often along both sides as fills what they are written to."""
+    bands, height, width = pixels.shape
+    times = out.shape[-1] // width
+    if times == 1:
+        out[...] = pixels
+        return
+    wide = np.empty((bands, height, width, times), pixels.dtype)
+    for place in range(times):
+        wide[..., place] = pixels
+    wide = wide.reshape(bands, height, width * times)
+    for place in range(times):
+        out[:, place::times] = wide
 
 
 def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight: int) -> BlockReader:
@@ -369,7 +410,7 @@ def _checked(request: BlockRequest) -> tuple[NDArray[np.int64], list[int]]:
 
 def _output(request: BlockRequest, windows: NDArray[np.int64], bands: list[int]) -> Any:
     width, height = windows[0, 2:].tolist() if len(windows) else (0, 0)
-    shape = len(windows), len(bands), height, width
+    shape = len(windows), len(bands), height * request.repeat, width * request.repeat
     out = request.out
     if out is None:
         return np.empty(shape, request.header.dtype)
@@ -392,22 +433,25 @@ def _plan(
     blocks: dict[int, _Block],
 ) -> None:
     """Note for every block that the windows touch where its pixels go."""
-    image = request.header
+    image, times = request.header, request.repeat
     plane = image.blocks_across * image.blocks_down
     inside = None if bands == list(range(image.count)) else bands  # of a block that holds all bands
-    for (column, row, width, height), target in zip(windows.tolist(), out, strict=True):
-        for down in range(row // image.block_height, (row + height - 1) // image.block_height + 1):
-            rows, to_rows = _overlap(row, height, down, image.block_height)
-            for across in range(column // image.block_width, (column + width - 1) // image.block_width + 1):
-                columns, to_columns = _overlap(column, width, across, image.block_width)
+    along = {
+        axis: _overlaps(windows[:, axis], int(windows[0, axis + 2]), side, times)
+        for axis, side in ((0, image.block_width), (1, image.block_height))
+        if len(windows)
+    }
+    for place, target in enumerate(out):
+        for down, rows, to_rows in along[1][place]:
+            for across, columns, to_columns in along[0][place]:
                 number = down * image.blocks_across + across
                 part = target[:, to_rows, to_columns]
                 if not image.planar:
                     _targets(request, number, blocks).append((part, rows, columns, inside))
                     continue
-                for place, band in enumerate(bands):
+                for row, band in enumerate(bands):
                     targets = _targets(request, band * plane + number, blocks)
-                    targets.append((part[place : place + 1], rows, columns, None))
+                    targets.append((part[row : row + 1], rows, columns, None))
 
 
 def _targets(request: BlockRequest, number: int, blocks: dict[int, _Block]) -> list[_Target]:
@@ -421,10 +465,18 @@ def _image_key(href: str, image: CogHeader) -> _Key:
     return href, image.size, image.etag, image.mtime_ns, image.level, image.is_mask
 
 
-def _overlap(start: int, size: int, number: int, side: int) -> tuple[slice, slice]:
-    """Where a window and a block overlap, along one axis: in the block, and in the window."""
-    first, last = max(start, number * side), min(start + size, (number + 1) * side)
-    return slice(first - number * side, last - number * side), slice(first - start, last - start)
+def _overlaps(
+    starts: NDArray[np.int64], size: int, side: int, times: int
+) -> list[list[tuple[int, slice, slice]]]:
+    """Where each window overlaps blocks along one axis: number of the block, part of it, and part of what is read."""
+    known: dict[int, list[tuple[int, slice, slice]]] = {}
+    for start in set(starts.tolist()):
+        known[start] = []
+        for number in range(start // side, (start + size - 1) // side + 1):
+            first, last = max(start, number * side), min(start + size, (number + 1) * side)
+            inside = slice(first - number * side, last - number * side)
+            known[start].append((number, inside, slice((first - start) * times, (last - start) * times)))
+    return [known[start] for start in starts.tolist()]
 
 
 def _ranges(missing: Sequence[_Block], local_bytes: int) -> list[list[_Block]]:
