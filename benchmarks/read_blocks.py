@@ -29,9 +29,7 @@ def write_band(path: Path, side: int = SIDE, block: int = BLOCK, metres: float =
     profile = {"width": side, "height": side, "count": 1, "dtype": "uint16", "crs": "EPSG:32632"}
     layout = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": "DEFLATE", "predictor": 2}
     grid = from_origin(499_980, 5_000_040, metres, metres)
-    with rasterio.open(
-        path, "w", driver="GTiff", transform=grid, NUM_THREADS="ALL_CPUS", **profile, **layout
-    ) as sink:
+    with rasterio.open(path, "w", driver="GTiff", transform=grid, NUM_THREADS="ALL_CPUS", **profile, **layout) as sink:
         for top in range(0, side, block):
             height = min(block, side - top)
             walk = draw.integers(-60, 61, (height, side)).cumsum(axis=1)

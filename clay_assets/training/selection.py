@@ -2,15 +2,18 @@
 
 Nothing is read but the manifest until it is asked for; then the footers of the files that may hold selected chips, and
 row groups as far as their statistics do not rule them out. A selection has an order, that of the files and their rows,
-so chip 0 is the same in every process. Memory holds one number per row group, however many chips there are.
+so chip 0 is the same in every process. Memory holds one number per row group, however many chips there are, and the
+rows that were looked up last, up to a limit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from operator import and_, or_
 from pathlib import Path
@@ -30,9 +33,11 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import Store, open_store
 from clay_assets.training.places import places_of
 
+LARGE = {"chipid", "geometry", "bbox", "landcover"}  # columns that are not kept
 SPLITS = ("train", "validate", "test", "buffer")
 HALF_TURN = 180.0  # degrees; a chip whose bounding box is wider lies across ±180
 THREADS = 8  # that look at row groups; most of the time they wait for the storage
+KEPT_BYTES = 64 << 20  # of row groups whose rows were looked up last
 
 Box = tuple[float, float, float, float]
 
@@ -43,6 +48,29 @@ class _Group:
 
     fragment: ds.ParquetFileFragment
     chips: int
+
+
+@dataclass
+class _Kept:
+    """Columns of the row groups that were used last, by group and names, up to `KEPT_BYTES`."""
+
+    tables: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = field(default_factory=OrderedDict)
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: tuple[int, tuple[str, ...]]) -> pa.Table | None:
+        with self.lock:
+            if key in self.tables:
+                self.tables.move_to_end(key)
+            return self.tables.get(key)
+
+    def keep(self, key: tuple[int, tuple[str, ...]], table: pa.Table) -> None:
+        with self.lock:
+            if key not in self.tables:
+                self.tables[key] = table
+                self.bytes += table.nbytes
+            while self.bytes > KEPT_BYTES:
+                self.bytes -= self.tables.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)
@@ -126,17 +154,41 @@ class Chips:
         """
         self.check_columns(columns)
         wanted = places_of(indices, len(self))
-        group = np.searchsorted(self.ends, wanted, side="right")
         order = np.argsort(wanted, kind="stable")
-        tables = []
-        for number in np.unique(group).tolist():
-            found, before = self._groups[number], int(self.ends[number]) - self._groups[number].chips
-            inside = wanted[order][group[order] == number] - before
-            tables.append(self._selected(found.fragment, columns).take(pa.array(inside)))
-        joined = pa.concat_tables([self._schema(columns).empty_table(), *tables])
+        ends = np.searchsorted(wanted[order], self.ends)
+        begins = np.concatenate([[0], ends[:-1]])
+        touched = np.flatnonzero(ends > begins).tolist()
+
+        def some(number: int) -> pa.Table:
+            before = int(self.ends[number]) - self._groups[number].chips
+            inside = wanted[order[begins[number] : ends[number]]] - before
+            return self._of_group(number, columns).take(pa.array(inside))
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            tables = pool.map(some, touched) if len(touched) > 1 else map(some, touched)
+            joined = pa.concat_tables([self._schema(columns).empty_table(), *_as_text(tables, self._schema(columns))])
         back = np.empty(len(wanted), np.int64)
         back[order] = np.arange(len(wanted))
         return joined.take(pa.array(back))
+
+    def _of_group(self, number: int, columns: Sequence[str] | None) -> pa.Table:
+        """The selected rows of a row group; few columns are kept for the next time, text as dictionaries."""
+        fragment = self._groups[number].fragment
+        if columns is None or {*columns} & LARGE:
+            return self._selected(fragment, columns)
+        key = number, tuple(columns)
+        table = self._kept.get(key)
+        if table is None:
+            table = self._selected(fragment, columns)
+            for place, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
+                if pa.types.is_string(kind):
+                    table = table.set_column(place, name, table[name].combine_chunks().dictionary_encode())
+            self._kept.keep(key, table)
+        return table
+
+    @cached_property
+    def _kept(self) -> _Kept:
+        return _Kept()
 
     def of_platform(self, platform: str) -> Chips:
         """Those of one platform.
@@ -221,6 +273,12 @@ class Chips:
             return fragment.to_table(columns=names, filter=self._filter).replace_schema_metadata(None)
         table = fragment.to_table(columns=[*{*names, "bbox", "geometry"}], filter=self._filter)
         return table.filter(pa.array(_touches(table, self.bbox))).select(names).replace_schema_metadata(None)
+
+
+def _as_text(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The tables with the types of a schema, without dictionaries."""
+    for table in tables:
+        yield table.cast(schema) if table.schema != schema else table
 
 
 def _in_bounds(

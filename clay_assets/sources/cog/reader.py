@@ -34,7 +34,7 @@ GAP = 1 << 14  # bytes between two blocks that are fetched along with them,
 GAP_SHARE = 32  # if all of a range are not more than one such part of its blocks
 RANGE_BYTES = 8 << 20  # of one request, so that a scene comes in several at a time
 LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that each of several threads has work
-WAITING_RANGES = 4  # fetched and not yet decoded, per thread
+WAITING_RANGES = 4  # fetched and not yet decoded, per thread, where as many as allowed are in flight
 AT_HAND = 8  # blocks that a thread delivers at a time; nothing is to be decoded
 
 
@@ -214,14 +214,13 @@ class BlockReader:
                     at_hand.append((block, pixels))
         return at_hand, missing
 
-    def _fetch_and_decode(
-        self, missing: Sequence[_Block], at_hand: Sequence[tuple[_Block, NDArray[Any]]] = ()
-    ) -> None:
+    def _fetch_and_decode(self, missing: Sequence[_Block], at_hand: Sequence[tuple[_Block, NDArray[Any]]] = ()) -> None:
         """Fetch ranges, a bounded number ahead of the decoders, decode them, and deliver all blocks."""
         ranges = _ranges(missing, RANGE_BYTES if self.threads == 1 else LOCAL_RANGE_BYTES)
         local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
         remote.reverse()  # taken from the end
+        most = self.in_flight + WAITING_RANGES * self.threads
         # Every future comes here when it is done, so that none is looked at in vain.
         done: SimpleQueue[Future[Any]] = SimpleQueue()
         decoding, fetching = set[Future[Any]](), dict[Future[Any], list[_Block]]()
@@ -237,7 +236,8 @@ class BlockReader:
             for first in range(0, len(at_hand), AT_HAND):
                 decode(_deliver, at_hand[first : first + AT_HAND])
             while remote or fetching or decoding:
-                while remote and len(fetching) < self.in_flight and len(decoding) < WAITING_RANGES * self.threads:
+                # Not by what waits for a decoder alone: it would be used up before the next range is here.
+                while remote and len(fetching) < self.in_flight and len(fetching) + len(decoding) < most:
                     future = self._fetchers.submit(self._fetch, remote[-1])
                     fetching[future] = remote.pop()
                     future.add_done_callback(done.put)
@@ -465,9 +465,7 @@ def _image_key(href: str, image: CogHeader) -> _Key:
     return href, image.size, image.etag, image.mtime_ns, image.level, image.is_mask
 
 
-def _overlaps(
-    starts: NDArray[np.int64], size: int, side: int, times: int
-) -> list[list[tuple[int, slice, slice]]]:
+def _overlaps(starts: NDArray[np.int64], size: int, side: int, times: int) -> list[list[tuple[int, slice, slice]]]:
     """Where each window overlaps blocks along one axis: number of the block, part of it, and part of what is read."""
     known: dict[int, list[tuple[int, slice, slice]]] = {}
     for start in set(starts.tolist()):
