@@ -390,6 +390,8 @@ def _checked(request: BlockRequest) -> tuple[NDArray[np.int64], list[int]]:
     """Windows as rows of (column, row, width, height), and bands."""
     header, href = request.header, without_signature(request.href)
     told = [(window.col_off, window.row_off, window.width, window.height) for window in request.windows]
+    if request.repeat < 1:
+        raise InputError(f"{href}: cannot repeat pixels {request.repeat} times. Repeat them once or more.")
     numbers = np.array(told, np.float64).reshape(-1, 4)
     windows = numbers.astype(np.int64)
     sizes = windows[:, 2:]
