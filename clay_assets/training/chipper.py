@@ -6,6 +6,7 @@ fetched and decoded once, in the order in which they lie in the files, and copie
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,10 @@ class Source(Protocol):
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of some chips, in the order asked."""
+        ...
+
+    def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of a scene's chip, of each platform that has it."""
         ...
 
 
@@ -140,16 +145,24 @@ class Chipper:
     ) -> None:
         if radiometry not in ("harmonised", "stored"):
             raise InputError(f'radiometry {radiometry!r}: not known. Say "harmonised" or "stored".')
-        self.chips = chips
+        self.chips: Any = chips
         self.bands = None if bands is None else tuple([bands] if isinstance(bands, str) else bands)
         self.radiometry: Radiometry = radiometry
         self._scene = scene
         self._threads, self._in_flight, self._cache_bytes = threads, in_flight, cache_bytes
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
         self._readers: dict[str, tuple[AnyPlatform, BlockReader]] = {}
         self._files: OrderedDict[tuple[str, int, str], SceneFiles] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_readers": {}, "_files": OrderedDict()}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_readers", "_files")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     @classmethod
     def of_item(
@@ -234,7 +247,7 @@ class Chipper:
         Raises:
             InputError: the selection has no such chip, or chips of several platforms with this name.
         """
-        rows = self._source.find(item_id, x, y, COLUMNS)
+        rows = self.chips.find(item_id, x, y, COLUMNS)
         if rows.num_rows != 1:
             found = ", ".join(sorted(set(rows["platform"].to_pylist())))
             many = f"several chips ({found}). Select one platform." if found else "no such chip. Select more chips."
@@ -264,13 +277,10 @@ class Chipper:
         keys = sorted({part.platform for part in chips.parts})
         if len(keys) != 1:
             raise InputError(f"at: chips of {', '.join(keys) or 'no platform'}. Say which platform you want.")
-        chipper = self if chips is self.chips else copy(self)._over(chips)
+        chipper = copy(self)
+        chipper.chips = chips
         found = points_of(points)
         return ChipsAt(chipper, found, *chips_at(chips, found, dates))
-
-    def _over(self, chips: Chips) -> Chipper:
-        self.chips = chips
-        return self
 
     def batch(self, indices: ArrayLike, *, masks: bool = False) -> ChipBatch:
         """Read some chips, in the order that uses blocks best, and return them in the order asked.
@@ -301,24 +311,21 @@ class Chipper:
 
     # --- what is where ----------------------------------------------------------------------------
 
-    @property
-    def _source(self) -> Any:
-        return self.chips
-
     def _reader_of(self, key: str) -> tuple[AnyPlatform, BlockReader]:
-        if key not in self._readers:
-            if self._scene is not None:
-                platform = self._scene[0]
-            else:
-                platform = platform_of(key).with_access(self._source.store.access)
-            reader = BlockReader(
-                platform.files.access,
-                cache_bytes=self._cache_bytes,
-                threads=self._threads,
-                in_flight=self._in_flight,
-            )
-            self._readers[key] = platform, reader
-        return self._readers[key]
+        with self._lock:
+            if key not in self._readers:
+                if self._scene is not None:
+                    platform = self._scene[0]
+                else:
+                    platform = platform_of(key).with_access(self.chips.store.access)
+                reader = BlockReader(
+                    platform.files.access,
+                    cache_bytes=self._cache_bytes,
+                    threads=self._threads,
+                    in_flight=self._in_flight,
+                )
+                self._readers[key] = platform, reader
+            return self._readers[key]
 
     def _bands_of(self, platform: AnyPlatform) -> list[Band]:
         known = {band.name: band for band in platform.model_input.bands}
@@ -336,18 +343,20 @@ class Chipper:
         """The files of some scenes; headers that are not at hand are read side by side."""
         if self._scene is not None:
             return [self._scene[1]] * len(scenes)
-        missing = [scene for scene in scenes if scene not in self._files]
+        with self._lock:
+            found = {scene: self._files[scene] for scene in scenes if scene in self._files}
+        missing = [scene for scene in scenes if scene not in found]
         if missing:
-            read = partial(_stored, self._source.store)
+            read = partial(_stored, self.chips.store)
             with ThreadPoolExecutor(min(self._in_flight, len(missing))) as pool:
-                self._files.update(zip(missing, pool.map(read, missing), strict=True))
-        found = []
-        for scene in scenes:
-            self._files.move_to_end(scene)
-            found.append(self._files[scene])
-        while len(self._files) > max(SCENES_KEPT, len(scenes)):
-            self._files.popitem(last=False)
-        return found
+                found.update(zip(missing, pool.map(read, missing), strict=True))
+        with self._lock:
+            for scene in scenes:
+                self._files[scene] = found[scene]
+                self._files.move_to_end(scene)
+            while len(self._files) > SCENES_KEPT:
+                self._files.popitem(last=False)
+        return [found[scene] for scene in scenes]
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class SceneChips:
         )
         return table if columns is None else table.select(list(columns))
 
-    def find(self, item_id: str, x: int, y: int, columns: Sequence[str]) -> pa.Table:
+    def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The row of one chip; none where the scene has no such chip."""
         inside = item_id == self.files.item_id and 0 <= x < self._columns and 0 <= y < self._rows
         return self.rows([y * self._columns + x] if inside else np.empty(0, np.int64), columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -160,6 +160,15 @@ def test_it_can_be_sent_to_other_processes(made: Made) -> None:
     for start in ("fork", "spawn"):
         with ProcessPoolExecutor(1, get_context(start)) as pool:
             np.testing.assert_array_equal(pool.submit(_read, chipper).result(), here)
+
+
+def test_it_can_be_shared_between_threads(made: Made) -> None:
+    chipper = Chipper(open_chips(made.storage, S2), cache_bytes=1 << 20)
+    whole = chipper.batch(range(18)).pixels
+    asked = np.random.default_rng(2).integers(0, 18, (12, 5))
+    with ThreadPoolExecutor(4) as pool:
+        for indices, batch in zip(asked, pool.map(chipper.batch, asked), strict=True):
+            np.testing.assert_array_equal(batch.pixels, whole[indices])
 
 
 # --- a bare item ----------------------------------------------------------------------------------
