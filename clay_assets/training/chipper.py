@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -434,22 +434,27 @@ class Chipper:
         pixels = np.empty((count, len(bands), CHIP_SIZE, CHIP_SIZE), dtype)
         requests, later = [], []
         for scene, of_scene in zip(scenes, layers, strict=True):
+            change = self._change(scene.files)
             for layer in of_scene:
                 windows = _windows(scene, layer.factor)
                 first, last = layer.places[0], layer.places[-1] + 1
                 direct = layer.places == list(range(first, last)) and layer.header.dtype == dtype.name
                 out = [pixels[chip, first:last] for chip in scene.chips.tolist()] if direct else None
-                requests.append(BlockRequest(layer.href, layer.header, windows, layer.numbers, out, layer.factor))
+                requests.append(
+                    BlockRequest(layer.href, layer.header, windows, layer.numbers, out, layer.factor, change)
+                )
                 if not direct:
                     later.append((len(requests) - 1, scene, layer))
         results = reader.read(requests)
         for number, scene, layer in later:
             pixels[scene.chips[:, None], layer.places] = results[number]
-        if self.radiometry == "harmonised":
-            for scene in scenes:
-                if scene.files.offset:
-                    pixels[scene.chips] = harmonise(pixels[scene.chips], scene.files.offset)
         return pixels
+
+    def _change(self, files: SceneFiles) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """What the numbers of a scene become."""
+        if self.radiometry == "stored" or not files.offset:
+            return None
+        return partial(harmonise, offset=files.offset)
 
 
 def _stored(store: Any, scene: tuple[str, int, str]) -> SceneFiles:

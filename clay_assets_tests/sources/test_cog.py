@@ -450,15 +450,19 @@ def test_pixels_go_into_an_array_of_the_caller(scene: list[tuple[str, CogHeader,
 @pytest.mark.parametrize(
     "stored", [{**BLOCK, "interleave": "pixel"}, {**BLOCK, "interleave": "band"}, {"tiled": False}]
 )
-def test_pixels_are_repeated(tmp_path: Path, stored: dict[str, Any]) -> None:
+def test_pixels_are_repeated_and_changed(tmp_path: Path, stored: dict[str, Any]) -> None:
     pixels = ground(3, "uint16")
     href = write(tmp_path / "a.tif", pixels, **stored)
     header, reader = read_header(href), BlockReader()
     for window in WINDOWS:
         expected = pixels[(slice(None), *window.toslices())].repeat(3, axis=1).repeat(3, axis=2)
         for bands in (None, [2, 0]):  # decoded at first, then out of the cache
-            found = reader.read([BlockRequest(href, header, [window], bands, repeat=3)])[0]
-            assert_same(found, expected[np.newaxis] if bands is None else expected[np.newaxis, bands])
+            plain = BlockRequest(href, header, [window], bands, repeat=3)
+            changed = BlockRequest(href, header, [window], bands, repeat=3, change=np.invert)
+            found = reader.read([changed, plain])
+            wanted = expected[np.newaxis] if bands is None else expected[np.newaxis, bands]
+            assert_same(found[0], ~wanted)
+            assert_same(found[1], wanted)
     with pytest.raises(InputError, match="repeat"):
         reader.read([BlockRequest(href, header, [WHOLE], repeat=0)])
 

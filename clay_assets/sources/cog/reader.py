@@ -38,6 +38,9 @@ WAITING_RANGES = 4  # fetched and not yet decoded, per thread, where as many as 
 AT_HAND = 8  # blocks that a thread delivers at a time; nothing is to be decoded
 
 
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+
+
 @dataclass(frozen=True, eq=False)
 class BlockRequest:
     """Windows of one image of one file, all of the same size.
@@ -49,7 +52,10 @@ class BlockRequest:
         bands: from 0; None: all.
         out: what to read into, of the image's dtype: an array (windows, bands, height, width), or an array (bands,
             height, width) for each window, such as views of a batch; None: a new array.
-        repeat: times that each pixel is written along both sides, as is height and width of what is read into.
+        repeat: times that each pixel is written along both sides; height and width of `out` are as many times those
+            of the windows.
+        change: what each pixel becomes, of the same type; given parts of windows (bands, height, width) in any of the
+            threads. Blocks are kept as they are stored. None: nothing is changed.
     """
 
     href: str
@@ -58,6 +64,7 @@ class BlockRequest:
     bands: Sequence[int] | None = None
     out: NDArray[Any] | Sequence[NDArray[Any]] | None = None
     repeat: int = 1
+    change: Change | None = None
 
 
 @dataclass
@@ -79,8 +86,8 @@ class Counters:
     fallbacks: int = 0
 
 
-# An array to write into and, of a block, the rows, columns and bands that go there.
-_Target = tuple[NDArray[Any], slice, slice, list[int] | None]
+# An array to write into, of a block the rows, columns and bands that go there, and what becomes of their pixels.
+_Target = tuple[NDArray[Any], slice, slice, list[int] | None, Change | None]
 _Key = tuple[Any, ...]
 
 
@@ -113,9 +120,10 @@ class _Block:
 
     def deliver(self, pixels: NDArray[Any]) -> None:
         """Copy pixels (rows, columns, bands) to all targets."""
-        for out, rows, columns, bands in self.targets:
+        for out, rows, columns, bands, change in self.targets:
             part = pixels[rows, columns] if bands is None else pixels[rows, columns, bands]
-            _write(part.transpose(2, 0, 1), out)
+            part = part.transpose(2, 0, 1)
+            _write(part if change is None else change(part), out)
 
 
 class BlockReader:
@@ -334,7 +342,7 @@ class BlockReader:
                             pixels = not_alpha.read_mask(window)[np.newaxis]
                         else:
                             pixels = raster.read([band + 1 for band in bands], window)
-                        _write(pixels, target)
+                        _write(pixels if request.change is None else request.change(pixels), target)
                     self._count(fallbacks=len(request.windows))
 
 
@@ -449,11 +457,11 @@ def _plan(
                 number = down * image.blocks_across + across
                 part = target[:, to_rows, to_columns]
                 if not image.planar:
-                    _targets(request, number, blocks).append((part, rows, columns, inside))
+                    _targets(request, number, blocks).append((part, rows, columns, inside, request.change))
                     continue
                 for row, band in enumerate(bands):
                     targets = _targets(request, band * plane + number, blocks)
-                    targets.append((part[row : row + 1], rows, columns, None))
+                    targets.append((part[row : row + 1], rows, columns, None, request.change))
 
 
 def _targets(request: BlockRequest, number: int, blocks: dict[int, _Block]) -> list[_Target]:
