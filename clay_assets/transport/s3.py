@@ -210,10 +210,18 @@ def _region_of(connection: S3Connection, environment: tuple[tuple[str, str], ...
     return told[0] if told else None
 
 
+_OPENING = threading.Lock()
+
+
+def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> _Opened:
+    with _OPENING:  # threads that begin together would each make a client, a second of work, and keep one
+        return _open(connection, environment)
+
+
 # Clients are kept per process: making one takes longer than reading a small file. The SDK's variables are part of the
 # key, so that a changed environment gets clients of its own.
 @lru_cache(maxsize=CLIENTS_KEPT)
-def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> _Opened:
+def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> _Opened:
     from boto3 import Session
     from botocore import UNSIGNED
     from botocore.config import Config
