@@ -468,7 +468,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
             make_storage(folder / "remote", items)
             places = shuffled[: options.remote_chips]
-            plan, few = (plan_of(folder / "remote", items, some, threads) for some in (places, places[:20]))
+            plan, few = (plan_of(folder / "remote", items, some, threads) for some in (places, places[:10]))
             before = len(log.read_text().splitlines())
             run("ours", plan, folder, None, env)
             report_requests(log, plan, before)
