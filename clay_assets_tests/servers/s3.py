@@ -119,10 +119,15 @@ class S3Server:
         run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 90)
         run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 90)
         mon = start("ceph-mon", "-i", "a")
-        # A monitor that answers already may not know its cluster yet, and refuse; asked again it names the same store.
-        mon.wait_until(lambda: bool(run_tool(["ceph", *conf, "--connect-timeout", "30", "osd", "new", store], 60)), 180)
+
+        def ask_monitor(*words: str) -> None:
+            # One that answers already may not know its cluster yet, and refuse; both questions may be asked again.
+            ask = ["ceph", *conf, "--connect-timeout", "30", "osd", *words]
+            mon.wait_until(lambda: run_tool(ask, 60) is not None, 180)
+
+        ask_monitor("new", store)
         run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 90)
-        run_tool(["ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=local"], 120)
+        ask_monitor("crush", "add", "osd.0", "1.0", "root=default", "host=local")
         store_daemon = start("ceph-osd", "-i", "0")
         store_daemon.wait_until(lambda: self._store_is_up(conf), 120)
         gateway = start("radosgw", "-n", "client.rgw.a")
