@@ -105,7 +105,7 @@ class Balanced:
         return self.chips.rows(self.places(indices), columns)
 
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """As of `Chips`: chips of `chips` that were not drawn are found too."""
+        """As for `Chips`; chips of `chips` that were not drawn are found too."""
         return self.chips.find(item_id, x, y, columns)
 
     def _classes_in(self, group: int) -> NDArray[np.int16]:

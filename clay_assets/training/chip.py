@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 Affine6 = tuple[float, float, float, float, float, float]
 
 WEEKS, HOURS = 52, 24  # that Clay divides a year and a day into
-CLIPPED = (2, 98)  # percentiles that become black and white
+GREY = 128  # of pixels without data
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,13 +209,13 @@ class Chip:
 
     @property
     def time(self) -> NDArray[np.float32]:
-        """As of `ChipBatch`; (4,)."""
+        """See `ChipBatch`; (4,)."""
         time: NDArray[np.float32] = self.batch.time[self.number]
         return time
 
     @property
     def latlon(self) -> NDArray[np.float32]:
-        """As of `ChipBatch`; (4,)."""
+        """See `ChipBatch`; (4,)."""
         latlon: NDArray[np.float32] = self.batch.latlon[self.number]
         return latlon
 
@@ -225,19 +225,17 @@ class Chip:
         return self.batch.waves
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The chip as it would look to the eye, (256, 256, 3); grey where there is no data.
+        """The chip about as it would look to the eye, (256, 256, 3); grey where there is no data.
 
-        One band alone is shown in grey, and in decibels where it is backscatter (floating-point numbers).
+        Where its bands make no picture, the first is shown in grey, as backscatter is.
         """
+        from clay_assets.pictures.stretch import Stretch
+
         shown = self.pixels[list(self.batch.rgb or (0,))].astype(np.float32)
         valid = self.valid & np.isfinite(shown).all(axis=0)
-        if len(shown) == 1 and self.pixels.dtype.kind == "f":
-            shown = 10 * np.log10(np.maximum(shown, np.float32(1e-10)))
-        if valid.any():
-            low, high = np.percentile(shown[:, valid], CLIPPED)
-            shown = np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1)
-        grey = 128
-        colours = np.where(valid, np.nan_to_num(shown) * 255, grey)
+        clear = valid & ~self.cloud
+        stretch = Stretch.of(shown[:, clear if clear.any() else valid], shown[:, valid])
+        colours = np.where(valid, stretch.applied(np.nan_to_num(shown)) * 255, GREY)
         image = np.broadcast_to(np.rint(colours).astype(np.uint8), (3, *colours.shape[1:]))
         return np.ascontiguousarray(image.transpose(1, 2, 0))
 

@@ -184,11 +184,11 @@ class Chipper:
         Args:
             item: with hrefs that can be read.
             platform: platform key.
-            bands: as of `Chipper`.
-            radiometry: as of `Chipper`; the pixels of overviews tell whether there is an offset.
-            threads: as of `Chipper`.
-            in_flight: as of `Chipper`.
-            cache_bytes: as of `Chipper`.
+            bands: as for `Chipper`.
+            radiometry: as for `Chipper`; the pixels of overviews tell whether there is an offset.
+            threads: as for `Chipper`.
+            in_flight: as for `Chipper`.
+            cache_bytes: as for `Chipper`.
 
         Raises:
             InputError: the item lacks an asset, or a file of it cannot be read.
@@ -216,7 +216,7 @@ class Chipper:
 
         Raises:
             IndexError: there is no such chip.
-            InputError, SourceError: as of `batch`.
+            InputError, SourceError: as for `batch`.
         """
         return self.batch([index])[0]
 
@@ -229,7 +229,7 @@ class Chipper:
         """All chips in order, or the first `stop`, some at a time; a batch ends where another platform begins.
 
         Raises:
-            InputError, SourceError: as of `batch`.
+            InputError, SourceError: as for `batch`.
         """
         if size < 1:
             raise InputError(f"batches of {size} chips: too few. Ask for at least one.")

@@ -38,7 +38,7 @@ def export_chips(
         Chips written.
 
     Raises:
-        InputError: there is no such kind of file, or as of `Chipper.batch`.
+        InputError: there is no such kind of file, or as for `Chipper.batch`.
         StorageError: the folder cannot be written.
     """
     if kind not in EXPORTS:

@@ -61,7 +61,7 @@ class ChipsAt:
         """The chips at some points, or at all that have one.
 
         Raises:
-            InputError: a point has no chip, or as of `Chipper.batch`.
+            InputError: a point has no chip, or as for `Chipper.batch`.
         """
         wanted = self.found if points is None else np.atleast_1d(np.asarray(points))
         without = wanted[self.places[wanted] == NONE]

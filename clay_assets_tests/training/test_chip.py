@@ -35,9 +35,9 @@ def test_a_notebook_shows_the_chip(chip: Chip) -> None:
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(match[1]))))
     np.testing.assert_array_equal(picture, chip.rgb())
     assert (picture[~chip.valid] == 128).all()
-    red = chip.bands.index("red")
-    order = np.argsort(chip.pixels[red][chip.valid], kind="stable")
-    assert (np.diff(picture[..., 0][chip.valid][order].astype(int)) >= 0).all()  # red is the first colour
+    for colour, band in enumerate(("red", "green", "blue")):
+        held = chip.pixels[chip.bands.index(band)][chip.valid].astype(float)
+        assert np.corrcoef(held, picture[..., colour][chip.valid])[0, 1] > 0.7
     assert repr(chip) == f"Chip('{PLAIN}-0-0', {S2}, 2020-03-02, 10 bands of 256 × 256, uint16)"
 
 
