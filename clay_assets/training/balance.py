@@ -131,7 +131,7 @@ def balanced(chips: Chips, by: str = "landcover_class", *, per_class: int | None
         InputError: there is no such column, it holds no value, or `per_class` is below 1.
 
     Example:
-        >>> even = balanced(open_chips(demo, "sentinel-2-l2a"))  # doctest: +SKIP
+        >>> even = balanced(open_chips("demo/storage", split="train"))  # doctest: +SKIP
         >>> dict(zip(even.classes, even.taken))  # doctest: +SKIP
     """
     if per_class is not None and per_class < 1:

@@ -113,7 +113,7 @@ class Chipper:
         InputError: a platform of the selection lacks one of the bands.
 
     Example:
-        >>> chips = open_chips(demo, "sentinel-2-l2a", split="train")  # doctest: +SKIP
+        >>> chips = open_chips("demo/storage", platform, split="train")  # doctest: +SKIP
         >>> batch = Chipper(chips).batch([0, 1])  # doctest: +SKIP
         >>> batch.pixels.shape  # doctest: +SKIP
         (2, 10, 256, 256)

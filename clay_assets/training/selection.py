@@ -321,7 +321,7 @@ def open_chips(
         InputError: there is no merged index, or no such platform or split, or the box is not one.
 
     Example:
-        >>> chips = open_chips(demo, "sentinel-2-l2a", split="train")  # doctest: +SKIP
+        >>> chips = open_chips("demo/storage", split="train", years=2021)  # doctest: +SKIP
         >>> chips.table(["chipid"]).num_rows == len(chips)  # doctest: +SKIP
         True
     """

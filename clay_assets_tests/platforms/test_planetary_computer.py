@@ -201,7 +201,7 @@ def test_a_signature_that_ends_while_pixels_are_read(blobs: BlobService, tmp_pat
     assert len(blobs.asked) == 2
 
 
-@pytest.mark.parametrize("after", range(5))
+@pytest.mark.parametrize("after", range(4))
 def test_a_scene_is_indexed_whenever_its_signature_ends(blobs: BlobService, tmp_path: Path, after: int) -> None:
     """Refused at the first file, at the second, or while their pixels are read."""
     local = tmp_path / "blobs" / ACCOUNT / CONTAINER
@@ -250,7 +250,7 @@ def test_a_bad_file_is_told_without_its_signature(blobs: BlobService, tmp_path: 
     kind, words = (
         (InputError, "file not found")
         if damage == "absent"
-        else (SourceError, "reading stopped halfway .*if it persists the file is damaged")
+        else (SourceError, "could not be read .*truncated.*if it persists the file is damaged")
     )
     with pytest.raises(kind, match=rf"^{href}: {words}") as raised:
         index_scene(pystac.Item.from_dict(item), S1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -530,10 +530,11 @@ def test_a_reader_that_was_used_works_in_another_process(scene: list[tuple[str, 
     href, header, pixels = scene[0]
     reader = BlockReader(threads=2)
     _read_whole(reader, href, header)
-    with get_context("fork").Pool(1) as pool:  # which hands a pickled copy over
-        assert_same(pool.apply_async(_read_whole, (reader, href, header)).get(60), pixels)
-    with get_context("fork").Pool(1, _inherit, (reader,)) as pool:
-        assert_same(pool.apply_async(_read_inherited, (href, header)).get(60), pixels)
+    fork = get_context("fork")
+    with ProcessPoolExecutor(1, fork) as pool:  # which hands a pickled copy over
+        assert_same(pool.submit(_read_whole, reader, href, header).result(), pixels)
+    with ProcessPoolExecutor(1, fork, _inherit, (reader,)) as pool:
+        assert_same(pool.submit(_read_inherited, href, header).result(), pixels)
 
 
 _inherited: list[BlockReader] = []
