@@ -85,7 +85,9 @@ def test_the_graph_shows_the_chain_in_its_groups(ui: Ui) -> None:
     for group, members in GROUPS.items():
         assert {asset for asset in assets if inside(at[asset], at[group])} == set(members), group
     order = [at[group] for group in GROUPS]
-    assert all(before["right"] < after["left"] for before, after in pairwise(order))
+    *chain, training = order
+    assert all(before["right"] < after["left"] for before, after in pairwise(chain))
+    assert at["scenes"]["right"] < training["left"]  # headers are those of scene_imagery; no chip is needed
     expect(box("mgrs_sample").locator("[style*=green]")).to_be_visible()  # is materialised
     ui.keep("asset_graph", around(order))
 
