@@ -48,6 +48,7 @@ EXPENSIVE_FIXTURES = (
     "built",
     "deployment",
 )  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
+BUILDING = 1200  # seconds that a test of the whole chain may take on a busy machine, the chain included
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
 RECORD = "--record-values"  # store the planet's values instead of comparing with those stored
@@ -74,8 +75,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the costliest."""
+    """Begin with the costliest; the first test that needs the whole chain waits for it."""
     items.sort(key=_place)
+    for item in items:
+        if "built" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(BUILDING))
 
 
 def _place(item: pytest.Item) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,19 @@ from clay_assets.training.selection import Chips
 
 if TYPE_CHECKING:
     from clay_assets.training.chip import Chip, ChipBatch
-    from clay_assets.training.chipper import Chipper
 
 NONE = -1  # the place of a chip that there is not
 COLUMNS = ("datetime", "cloud_cover_percentage", "nodata_percentage")
+
+
+class Reads(Protocol):
+    """What reads chips by their places in the selection: a `Chipper`."""
+
+    def __getitem__(self, index: int) -> Chip: ...
+
+    def batch(self, indices: ArrayLike) -> ChipBatch:
+        """Some chips, in the order asked."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +42,7 @@ class ChipsAt:
         candidates: chips of the selection that hold each point; (points,).
     """
 
-    chipper: Chipper
+    chipper: Reads
     points: NDArray[Any]
     places: NDArray[np.int64]
     days: NDArray[np.float64]
