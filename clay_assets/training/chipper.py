@@ -108,6 +108,8 @@ class Chipper:
         threads: that decode blocks.
         in_flight: requests to remote hosts at a time.
         cache_bytes: of decoded blocks that are kept.
+        checksums: compare the checksum of each deflated block. Without, shuffled chips are read up to 1.6 times as
+            fast, since blocks are decoded down to the last wanted row alone; damaged pixels may go unnoticed.
 
     Raises:
         InputError: a platform of the selection lacks one of the bands.
@@ -128,8 +130,9 @@ class Chipper:
         threads: int = 1,
         in_flight: int = 16,
         cache_bytes: int = 256 << 20,
+        checksums: bool = True,
     ) -> None:
-        self._begin(chips, None, bands, radiometry, threads, in_flight, cache_bytes)
+        self._begin(chips, None, bands, radiometry, threads, in_flight, cache_bytes, checksums)
         for key in sorted({part.platform for part in chips.parts}):
             self._bands_of(platform_of(key))
 
@@ -142,6 +145,7 @@ class Chipper:
         threads: int,
         in_flight: int,
         cache_bytes: int,
+        checksums: bool,
     ) -> None:
         if radiometry not in ("harmonised", "stored"):
             raise InputError(f'radiometry {radiometry!r}: not known. Say "harmonised" or "stored".')
@@ -149,7 +153,7 @@ class Chipper:
         self.bands = None if bands is None else tuple([bands] if isinstance(bands, str) else bands)
         self.radiometry: Radiometry = radiometry
         self._scene = scene
-        self._threads, self._in_flight, self._cache_bytes = threads, in_flight, cache_bytes
+        self._threads, self._in_flight, self._cache_bytes, self._checksums = threads, in_flight, cache_bytes, checksums
         self._forget()
 
     def _forget(self) -> None:
@@ -175,6 +179,7 @@ class Chipper:
         threads: int = 1,
         in_flight: int = 16,
         cache_bytes: int = 256 << 20,
+        checksums: bool = True,
     ) -> Chipper:
         """Chips of a scene that is in no index, such as for inference; nothing is stored.
 
@@ -189,6 +194,7 @@ class Chipper:
             threads: as for `Chipper`.
             in_flight: as for `Chipper`.
             cache_bytes: as for `Chipper`.
+            checksums: as for `Chipper`.
 
         Raises:
             InputError: the item lacks an asset, or a file of it cannot be read.
@@ -200,7 +206,7 @@ class Chipper:
         files, moment = files_of_item(source, item)
         chips = SceneChips(files, _finest(source, files), moment)
         chipper = cls.__new__(cls)
-        chipper._begin(chips, (source, files), bands, radiometry, threads, in_flight, cache_bytes)
+        chipper._begin(chips, (source, files), bands, radiometry, threads, in_flight, cache_bytes, checksums)
         chipper._bands_of(source)
         return chipper
 
@@ -321,6 +327,7 @@ class Chipper:
                 reader = BlockReader(
                     platform.files.access,
                     cache_bytes=self._cache_bytes,
+                    checksums=self._checksums,
                     threads=self._threads,
                     in_flight=self._in_flight,
                 )

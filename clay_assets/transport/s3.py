@@ -61,11 +61,19 @@ class S3Connection:
         Raises:
             InputError: the profile is unknown, or the endpoint is not a URL.
         """
-        return _opened(self, _sdk_environment()).client
+        return self.opened().client
+
+    def opened(self) -> Opened:
+        """The session and the client that boto3 makes of it.
+
+        Raises:
+            InputError: as `client`.
+        """
+        return _opened(self, sdk_environment())
 
     def endpoint_url(self) -> str | None:
         """URL of another S3 than AWS, by the connection, the SDK's variables or its profile; None for AWS itself."""
-        url = str(_opened(self, _sdk_environment()).client.meta.endpoint_url)
+        url = str(self.opened().client.meta.endpoint_url)
         return None if AWS in url else url
 
     def in_region_of(self, bucket: str) -> S3Connection:
@@ -78,7 +86,7 @@ class S3Connection:
             return self
         try:
             with _ASKING:
-                region = _region_of(self, _sdk_environment(), bucket)
+                region = _region_of(self, sdk_environment(), bucket)
         except SourceError:
             return self
         return replace(self, region=region) if region else self
@@ -93,13 +101,13 @@ class S3Connection:
 
         if bucket:
             return self.in_region_of(bucket).filesystem()
-        opened = _opened(self, _sdk_environment())
+        opened = self.opened()
         endpoint = self.endpoint_url()
         options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
         options |= {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)}
         options |= {"connect_timeout": CONNECT_TIMEOUT, "request_timeout": READ_TIMEOUT}
-        if self._bundle():
-            options["tls_ca_file_path"] = self._bundle()
+        if self.bundle():
+            options["tls_ca_file_path"] = self.bundle()
         if opened.anonymous:
             options["anonymous"] = True
         elif self.access_key or self.profile:  # else the SDK below pyarrow finds them as boto3 does
@@ -111,7 +119,7 @@ class S3Connection:
         """Web address by which an object, or a version of it, can be read for a while; unsigned without keys."""
         from botocore.config import Config
 
-        opened = _opened(self, _sdk_environment())
+        opened = self.opened()
         # Without being told, boto3 signs addresses in a way that newer regions do not know.
         version = {} if opened.anonymous else {"signature_version": "s3v4"}
         client = opened.session.client(
@@ -128,10 +136,10 @@ class S3Connection:
 
         Defaults of GDAL are given too: while another file is open, its options hold for what is not given.
         """
-        opened = _opened(self, _sdk_environment())
+        opened = self.opened()
         endpoint = self.endpoint_url()
         parts = urlsplit(endpoint or AWS_URL)
-        region, bundle = opened.session.region_name or GDAL_REGION, self._bundle()
+        region, bundle = opened.session.region_name or GDAL_REGION, self.bundle()
         return {
             "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
@@ -148,10 +156,10 @@ class S3Connection:
         """A rasterio session with the keys that boto3 uses; one without any where it uses none."""
         from rasterio.session import AWSSession, DummySession
 
-        opened = _opened(self, _sdk_environment())
+        opened = self.opened()
         return DummySession() if opened.anonymous else AWSSession(opened.session, aws_unsigned=False)
 
-    def _bundle(self) -> str | None:
+    def bundle(self) -> str | None:
         """Path of the certificates that boto3 trusts, where it is told of some; it alone reads the variable."""
         if self.verify is None:
             return os.environ.get("AWS_CA_BUNDLE")
@@ -159,13 +167,16 @@ class S3Connection:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
+    """What boto3 made of a connection; anonymous where it found no keys, or is to use none."""
+
     session: Any
     client: Any
     anonymous: bool
 
 
-def _sdk_environment() -> tuple[tuple[str, str], ...]:
+def sdk_environment() -> tuple[tuple[str, str], ...]:
+    """The variables that the AWS SDK reads."""
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
@@ -213,7 +224,7 @@ def _region_of(connection: S3Connection, environment: tuple[tuple[str, str], ...
 _OPENING = threading.Lock()
 
 
-def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> _Opened:
+def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> Opened:
     with _OPENING:  # threads that begin together would each make a client, a second of work, and keep one
         return _open(connection, environment)
 
@@ -221,7 +232,7 @@ def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) 
 # Clients are kept per process: making one takes longer than reading a small file. The SDK's variables are part of the
 # key, so that a changed environment gets clients of its own.
 @lru_cache(maxsize=CLIENTS_KEPT)
-def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> _Opened:
+def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> Opened:
     from boto3 import Session
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -245,7 +256,7 @@ def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) ->
         )
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"S3: {error}. Check the endpoint, region and profile of the connection.") from error
-    return _Opened(session, client, anonymous)
+    return Opened(session, client, anonymous)
 
 
 def _other_region(environment: dict[str, str]) -> str | None:

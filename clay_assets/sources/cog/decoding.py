@@ -76,12 +76,16 @@ def _why_no_jpeg(image: CogHeader, dtype: str) -> str | None:
     return None
 
 
-def decode(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+def decode(
+    image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None = None, rows: int | None = None
+) -> NDArray[Any]:
     """The pixels of a block, (block_height, block_width, block_bands), in the byte order of this machine.
 
     Args:
         image: header of its image.
         data: its bytes.
+        rows: the first rows that are wanted; of a deflated block no others are decoded, and its checksum is not
+            compared. None: all.
         buffer: bytes that the pixels may lie in, as many as a block has at least; None: new ones. They are new too
             where a codec allocates them.
 
@@ -89,12 +93,14 @@ def decode(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8]
         CorruptBlockError: the bytes are damaged; what is wrong, without the name of the file.
     """
     try:
-        return _decoded(image, data, buffer)
+        return _decoded(image, data, buffer, rows)
     except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:  # codecs raise RuntimeErrors
         raise CorruptBlockError(str(error)) from error
 
 
-def _decoded(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None) -> NDArray[Any]:
+def _decoded(
+    image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint8] | None, rows: int | None
+) -> NDArray[Any]:
     import imagecodecs
 
     shape = image.block_height, image.block_width, image.block_bands
@@ -107,7 +113,11 @@ def _decoded(image: CogHeader, data: bytes | memoryview, buffer: NDArray[np.uint
     if image.compression == LERC:
         return _lerc(image, data, shape)
     row = -(-image.block_width * image.block_bands * image.bits // 8)  # bytes
-    raw = _bytes(image.compression, data, row * image.block_height, buffer)
+    if rows is not None and rows < shape[0] and image.compression in (DEFLATE, OLD_DEFLATE) and image.bits != 1:
+        shape = rows, *shape[1:]
+        raw = _leading_bytes(data, row * rows)
+    else:
+        raw = _bytes(image.compression, data, row * shape[0], buffer)
     if image.bits == 1:
         bits = np.unpackbits(raw.reshape(image.block_height, row), axis=1, count=image.block_width)
         np.multiply(bits, 255, out=bits)
@@ -144,6 +154,16 @@ def _bytes(
     if len(raw) != size:
         raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
     return raw
+
+
+def _leading_bytes(data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
+    """So many bytes from the beginning of deflated ones."""
+    from isal import isal_zlib
+
+    raw = isal_zlib.decompressobj().decompress(data, size)
+    if len(raw) != size:
+        raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
+    return np.frombuffer(bytearray(raw), np.uint8)
 
 
 def _codec(compression: int) -> Callable[..., NDArray[np.uint8]]:

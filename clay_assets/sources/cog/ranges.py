@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from clay_assets.errors import InputError, SourceError
@@ -18,6 +19,7 @@ from clay_assets.transport import s3
 from clay_assets.transport.access import Access, without_signature
 from clay_assets.transport.http import AbsentError, DeniedError, exchange
 from clay_assets.transport.locations import is_http, is_s3, local_path
+from clay_assets.transport.object_ranges import read_range
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -133,10 +135,14 @@ def _of_url(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Ve
 def _of_object(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
     from botocore.exceptions import ClientError
 
+    connection = access.s3()
+    quick = read_range(connection, href, start, stop, requester_pays=access.requester_pays)
+    if quick is not None:
+        return quick.data, Version(quick.size, quick.etag, _nanoseconds(quick.changed))
     named = {**s3.object_of(href), **s3.payer(access.requester_pays)}
     with s3.translating_errors(href, access.remedy(href)):
         try:
-            answer = access.s3().client().get_object(**named, Range=f"bytes={start}-{stop - 1}")
+            answer = connection.client().get_object(**named, Range=f"bytes={start}-{stop - 1}")
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 416:
                 raise
@@ -164,7 +170,11 @@ def _checked(
 def _version(size: int, headers: Mapping[str, str | None]) -> Version:
     changed = headers.get("Last-Modified")
     try:
-        mtime = int(parsedate_to_datetime(changed).timestamp()) * NANOSECONDS if changed else None
+        mtime = _nanoseconds(parsedate_to_datetime(changed) if changed else None)
     except ValueError:
         mtime = None
     return Version(size, headers.get("ETag") or None, mtime)
+
+
+def _nanoseconds(changed: datetime | None) -> int | None:
+    return None if changed is None else int(changed.timestamp()) * NANOSECONDS

@@ -115,6 +115,11 @@ class _Block:
         return image.block_height * image.block_width * image.block_bands * np.dtype(image.dtype).itemsize
 
     @property
+    def rows(self) -> int:
+        """The first rows that hold all that is wanted."""
+        return max(int(rows.stop) for _, rows, *_ in self.targets)
+
+    @property
     def key(self) -> _Key:
         return *_image_key(self.href, self.image), self.number
 
@@ -136,6 +141,8 @@ class BlockReader:
         cache_bytes: of decoded blocks that are kept, the latest used.
         threads: that decode.
         in_flight: requests to remote hosts at a time.
+        checksums: compare the checksum of each deflated block. Without, a block is decoded down to its last wanted row
+            alone, and is not kept: faster where few windows share a block, and blind to damage that still decodes.
     """
 
     def __init__(
@@ -145,6 +152,7 @@ class BlockReader:
         cache_bytes: int = CACHE_BYTES,
         threads: int = 1,
         in_flight: int = IN_FLIGHT,
+        checksums: bool = True,
     ) -> None:
         if threads < 1 or in_flight < 1 or cache_bytes < 0:
             raise InputError(
@@ -153,6 +161,7 @@ class BlockReader:
             )
         self.ways = tuple(ways)
         self.cache_bytes, self.threads, self.in_flight = cache_bytes, threads, in_flight
+        self.checksums = checksums
         self._begin()
 
     def _begin(self) -> None:
@@ -166,7 +175,7 @@ class BlockReader:
         self._fetchers = ThreadPoolExecutor(self.in_flight, "clay-fetch")
 
     def __reduce__(self) -> tuple[Callable[..., BlockReader], tuple[Any, ...]]:
-        return _reader, (self.ways, self.cache_bytes, self.threads, self.in_flight)
+        return _reader, (self.ways, self.cache_bytes, self.threads, self.in_flight, self.checksums)
 
     def close(self) -> None:
         """End the threads and empty the cache; the next read starts anew."""
@@ -285,8 +294,9 @@ class BlockReader:
         view, start = memoryview(data), blocks[0].start
         for block in blocks:
             begin = block.start - start
+            rows = None if self.checksums else block.rows
             try:
-                pixels = decode(block.image, view[begin : begin + block.size], self._buffer(block))
+                pixels = decode(block.image, view[begin : begin + block.size], self._buffer(block), rows)
             except CorruptBlockError as error:
                 where = "" if block.image.level is None else f" of overview {block.image.level}"
                 where += " of the mask" if block.image.is_mask else ""
@@ -295,7 +305,8 @@ class BlockReader:
                     f"{error}). Download it again."
                 ) from error
             block.deliver(pixels)
-            self._keep(block.key, pixels)
+            if len(pixels) == block.image.block_height:
+                self._keep(block.key, pixels)
         self._count(blocks_decoded=len(blocks))
 
     def _buffer(self, block: _Block) -> NDArray[np.uint8] | None:
@@ -366,8 +377,8 @@ def _write(pixels: NDArray[Any], out: NDArray[Any]) -> None:
         out[:, place::times] = wide
 
 
-def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight: int) -> BlockReader:
-    return BlockReader(ways, cache_bytes=cache_bytes, threads=threads, in_flight=in_flight)
+def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight: int, checksums: bool) -> BlockReader:
+    return BlockReader(ways, cache_bytes=cache_bytes, threads=threads, in_flight=in_flight, checksums=checksums)
 
 
 def ranges_of(header: CogHeader, window: Window) -> list[tuple[int, int]]:
