@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from clay_assets.training.chipper import Chipper
 from clay_assets.training.scene_files import stored_scene_files
 from clay_assets.training.selection import open_chips
 from clay_assets_tests.chips.factories import S2
+from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.servers.file_host import Host
 from clay_assets_tests.training.conftest import PLAIN, RAISED
 from clay_assets_tests.training.made_scenes import Made, made_storage, sentinel_2
@@ -83,6 +85,34 @@ def test_a_file_that_is_gone_leaves_the_other_scenes(remote: Made, host: Host) -
     with pytest.raises(InputError, match=r"plain/red.tif"):
         chipper.batch(np.flatnonzero(gone))
     assert len(chipper.batch(np.flatnonzero(~gone))) == 6
+
+
+def test_scenes_on_s3(s3_bucket: Bucket, tmp_path: Path) -> None:
+    """The index in a bucket, the imagery in it too, and a chipper that was sent to another process."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    made = made_storage(
+        folder,
+        {"plain": sentinel_2(PLAIN, 2020)},
+        address=lambda path: upload(s3_bucket, path, f"imagery/{path.relative_to(folder)}"),
+    )
+    for path in sorted(Path(made.storage).rglob("*")):
+        if path.is_file():
+            upload(s3_bucket, path, f"storage/{path.relative_to(made.storage)}")
+    chipper = Chipper(open_chips(f"{s3_bucket.url}/storage"), radiometry="stored", checksums=False)
+    for found in (chipper, pickle.loads(pickle.dumps(chipper))):
+        for chip in found.batch([3, 1, 5], masks=True):
+            for name, band in zip(chip.bands, chip.pixels, strict=True):
+                np.testing.assert_array_equal(band, made.scene(PLAIN).window(name, chip.x, chip.y))
+    key = "imagery/plain/red.tif"
+    s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=key, Body=b"another file")
+    with pytest.raises(InputError, match=r"plain/red\.tif: changed after its header was read"):
+        Chipper(open_chips(f"{s3_bucket.url}/storage"))[0]
+
+
+def upload(bucket: Bucket, path: Path, key: str) -> str:
+    bucket.client.put_object(Bucket=bucket.name, Key=key, Body=path.read_bytes())
+    return f"{bucket.url}/{key}"
 
 
 def test_headers_are_one_small_file_for_each_scene(remote: Made) -> None:
