@@ -1,13 +1,10 @@
-"""How fast chips are read, beside stacchip, plain rasterio windows, and what nothing can avoid.
+"""How fast chips are read, beside stacchip, plain rasterio windows, and fetching and decoding their blocks alone.
 
-Run as `python benchmarks/read_chips.py --peers PYTHON --folder FOLDER`; PYTHON is of an environment that has stacchip
-(`uv venv peers`, `uv pip install stacchip`), and FOLDER keeps the made scene for the next run. Both may be left out.
+Run as `python benchmarks/read_chips.py [--folder FOLDER]`; FOLDER keeps the made scene for the next run.
 
 A scene of Sentinel-2's real size is made: ten bands uint16, deflate with predictor 2, blocks of 1024 pixels at 10 m and
 of 512 at 20 m. 50 scenes are hard links to its files. From S3 they come through a proxy that answers 50 ms late, and
-that maps all scenes to one; its log tells what was asked for. Each run has a process of its own, which reads nothing
-before; its start is not counted. All have the same number of threads, and runs alternate. Compare only the ratios;
-those of CPU seconds hold on a busy machine too.
+that maps all scenes to one; its log tells what was asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -29,8 +25,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from harness import ROOT, Figures, Row, alternate, child, peer, program, row, table
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the servers of the tests
 PLATFORM, YEAR, SCENES = "sentinel-2-l2a", 2021, 50
 FINE, COARSE = ("blue", "green", "red", "nir"), ("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")
@@ -40,13 +36,13 @@ BATCH, IN_FLIGHT = 128, 16
 DELAY = 0.05  # seconds
 BUCKET = "scenes"
 STACCHIP = """
-import json, sys, time, warnings
+import json, resource, sys, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 warnings.simplefilter("ignore")
 import pystac
 from stacchip.chipper import Chipper
 from stacchip.indexer import NoStatsChipIndexer
-plan = json.load(open(sys.argv[1]))
+plan = json.load(sys.stdin)
 chippers = {}
 for document in plan["items"]:
     indexer = NoStatsChipIndexer(pystac.Item.from_dict(document, migrate=False))
@@ -56,7 +52,8 @@ with ThreadPoolExecutor(plan["threads"]) as pool:
     for _ in pool.map(lambda chip: chippers[chip[0]].chip(chip[1], chip[2]), plan["chips"]):
         pass
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-print(json.dumps({"seconds": seconds, "cpu": cpu, "chips": len(plan["chips"])}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mib": peak, "count": len(plan["chips"])}))
 """
 
 
@@ -72,7 +69,7 @@ class Plan:
     bands: tuple[str, ...] = BANDS
 
     @property
-    def scene_of(self) -> dict[str, dict[str, str]]:
+    def hrefs(self) -> dict[str, dict[str, str]]:
         """Scene → band → address."""
         return {item["id"]: {band: item["assets"][band]["href"] for band in BANDS} for item in self.items}
 
@@ -80,29 +77,40 @@ class Plan:
 # --- the runs -------------------------------------------------------------------------------------
 
 
-def ours(plan: Plan, checksums: bool = True) -> dict[str, Any]:
+def ours(plan: dict[str, Any], checksums: bool = True) -> Callable[[], int]:
     """Through `Chipper.batch`; the storage is opened within the time."""
+    import imagecodecs
+    import isal  # noqa: F401  imports are not counted
+    import obstore  # noqa: F401
+
     from clay_assets.training.chipper import Chipper
     from clay_assets.training.selection import open_chips
 
-    start, cpu = time.perf_counter(), time.process_time()
-    chips = open_chips(plan.storage, PLATFORM)
-    chipper = Chipper(chips, threads=plan.threads, in_flight=IN_FLIGHT, checksums=checksums)
-    for first in range(0, len(plan.places), BATCH):
-        batch = chipper.batch(plan.places[first : first + BATCH])
-    assert batch.pixels.shape[1:] == (len(BANDS), CHIP, CHIP)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"seconds": seconds, "cpu": cpu, "chips": len(plan.places), **asdict(chipper.counters)}
+    assert imagecodecs.DEFLATE.available
+    places, threads = plan["places"], plan["threads"]
+
+    def work() -> int:
+        chips = open_chips(plan["storage"], PLATFORM)
+        chipper = Chipper(chips, threads=threads, in_flight=IN_FLIGHT, checksums=checksums)
+        for first in range(0, len(places), BATCH):
+            batch = chipper.batch(places[first : first + BATCH])
+        assert batch.pixels.shape[1:] == (len(BANDS), CHIP, CHIP)
+        return len(places)
+
+    return work
 
 
-def without_checksums(plan: Plan) -> dict[str, Any]:
+def without_checksums(plan: dict[str, Any]) -> Callable[[], int]:
     """The same, each block decoded down to the last wanted row alone."""
     return ours(plan, checksums=False)
 
 
-def rasterio_windows(plan: Plan) -> dict[str, Any]:
+def rasterio_windows(plan: dict[str, Any]) -> Callable[[], int]:
     """A window of each band, by a file opened for it."""
     import rasterio
+    from rasterio.windows import Window
+
+    hrefs = Plan(**plan).hrefs
 
     def chip(wanted: tuple[str, int, int]) -> None:
         scene, x, y = wanted
@@ -110,34 +118,37 @@ def rasterio_windows(plan: Plan) -> dict[str, Any]:
         for place, band in enumerate(BANDS):
             side = CHIP if band in FINE else CHIP // 2
             with rasterio.open(hrefs[scene][band]) as source:
-                source.read(1, window=rasterio.windows.Window(x * side, y * side, side, side), out=pixels[place])
+                source.read(1, window=Window(x * side, y * side, side, side), out=pixels[place])
 
-    hrefs = plan.scene_of
-    start, cpu = time.perf_counter(), time.process_time()
-    with rasterio.Env(), ThreadPoolExecutor(plan.threads) as pool:
-        list(pool.map(chip, plan.chips))
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"seconds": seconds, "cpu": cpu, "chips": len(plan.chips)}
+    def work() -> int:
+        with rasterio.Env(), ThreadPoolExecutor(plan["threads"]) as pool:
+            return len(list(pool.map(chip, plan["chips"])))
+
+    return work
 
 
-def blocks_once(plan: Plan) -> dict[str, Any]:
+def blocks_once(plan: dict[str, Any]) -> Callable[[], int]:
     """Fetch and decode the blocks that the chips touch, each once, and do nothing with them."""
+    import imagecodecs
+
     from clay_assets.sources.cog.decoding import decode
 
-    ranges = _ranges(plan)
-    fetch = _fetch_object if plan.storage.endswith("remote") else _fetch_local
-    if fetch is _fetch_object:
-        _s3_store()
-    start, cpu = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(plan.threads) as decoders, ThreadPoolExecutor(IN_FLIGHT) as fetchers:
-        if fetch is _fetch_local:
-            list(decoders.map(lambda each: decode(each[1], fetch(*each)), ranges))
-        else:
-            waiting = fetchers.map(lambda each: decoders.submit(decode, each[1], fetch(*each)), ranges)
-            for future in waiting:
-                future.result()
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"seconds": seconds, "cpu": cpu, "chips": len(plan.chips)}
+    assert imagecodecs.DEFLATE.available
+    ranges = _ranges(Plan(**plan))
+    is_remote = plan["storage"].endswith("remote")
+    fetch = _from_s3() if is_remote else _from_disk
+
+    def work() -> int:
+        with ThreadPoolExecutor(plan["threads"]) as decoders, ThreadPoolExecutor(IN_FLIGHT) as fetchers:
+            if is_remote:
+                waiting = fetchers.map(lambda each: decoders.submit(decode, each[1], fetch(*each)), ranges)
+                for future in waiting:
+                    future.result()
+            else:
+                list(decoders.map(lambda each: decode(each[1], fetch(*each)), ranges))
+        return len(plan["chips"])
+
+    return work
 
 
 def _ranges(plan: Plan) -> list[tuple[str, Any, int, int]]:
@@ -160,34 +171,22 @@ def _ranges(plan: Plan) -> list[tuple[str, Any, int, int]]:
     return list(found.values())
 
 
-def _fetch_local(href: str, _: Any, offset: int, size: int) -> bytes:
+def _from_disk(href: str, _: Any, offset: int, size: int) -> bytes:
     with Path(href).open("rb", buffering=0) as file:
         return os.pread(file.fileno(), size, offset)
 
 
-_STORES: list[Any] = []
-
-
-def _s3_store() -> Any:
+def _from_s3() -> Callable[..., Any]:
+    import obstore
     from obstore.store import S3Store
 
-    if not _STORES:
-        options = {"client_options": {"allow_http": True}, "virtual_hosted_style_request": False}
-        endpoint = {"endpoint": os.environ["AWS_ENDPOINT_URL"], "region": "us-east-1", "skip_signature": True}
-        _STORES.append(S3Store(BUCKET, **endpoint, **options))
-    return _STORES[0]
+    endpoint, options = os.environ["AWS_ENDPOINT_URL"], {"allow_http": True}
+    store = S3Store(BUCKET, endpoint=endpoint, region="us-east-1", skip_signature=True, client_options=options)
 
+    def fetch(href: str, _: Any, offset: int, size: int) -> Any:
+        return obstore.get_range(store, href.removeprefix(f"s3://{BUCKET}/"), start=offset, length=size)
 
-def _fetch_object(href: str, _: Any, offset: int, size: int) -> Any:
-    import obstore
-
-    return obstore.get_range(_s3_store(), href.removeprefix(f"s3://{BUCKET}/"), start=offset, length=size)
-
-
-RUNS: dict[str, Callable[[Plan], dict[str, Any]]] = {
-    **{"ours": ours, "ours, no sums": without_checksums},
-    **{"rasterio": rasterio_windows, "blocks once": blocks_once},
-}
+    return fetch
 
 
 # --- the proxy ------------------------------------------------------------------------------------
@@ -347,56 +346,19 @@ def make_storage(root: Path, items: Sequence[dict[str, Any]]) -> None:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def plan_of(storage: Path, items: list[dict[str, Any]], places: Sequence[int], threads: int) -> Plan:
+def plan_of(storage: Path, items: list[dict[str, Any]], places: Sequence[int], threads: int) -> dict[str, Any]:
     """The chips at some places of the selection."""
     from clay_assets.training.selection import open_chips
 
     rows = open_chips(storage, PLATFORM).rows(places, ["item_id", "chip_index_x", "chip_index_y"])
     chips = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-    return Plan(str(storage), list(places), chips, threads, items)
+    return asdict(Plan(str(storage), list(places), chips, threads, items))
 
 
-def run(name: str, plan: Plan, folder: Path, peers: str | None, env: dict[str, str]) -> dict[str, Any]:
-    """One run in a process of its own."""
-    path = folder / "plan.json"
-    path.write_text(json.dumps(asdict(plan)))
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    environment = {**clean, "PYTHONPATH": str(ROOT), **env}
-    command = [sys.executable, __file__, "--run", name, str(path)]
-    if name == "stacchip":
-        command = [str(peers), "-I", "-c", STACCHIP, str(path)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def compare(
-    title: str,
-    plans: dict[str, Plan],
-    goals: dict[str, tuple[str, float]],
-    repeats: int,
-    settings: tuple[Path, str | None],
-    env: dict[str, str] | None = None,
-) -> None:
-    """Run all in turn, the best of each, and print chips per second and what they are to each other."""
-    folder, peers = settings
-    rates, work = dict.fromkeys(plans, 0.0), dict.fromkeys(plans, float("inf"))
-    for _ in range(repeats):
-        for name, plan in plans.items():
-            if name == "stacchip" and peers is None:
-                continue
-            found = run(name, plan, folder, peers, env or {})
-            rates[name] = max(rates[name], found["chips"] / found["seconds"])
-            work[name] = min(work[name], found["cpu"] / found["chips"] * 1000)
-    print(f"\n{title}")
-    for name, rate in rates.items():
-        told = f"  {name:<14}{rate:9.1f} chips/s, {work[name]:6.1f} ms of CPU a chip, of {len(plans[name].chips):>5}"
-        if rate and name in goals:
-            sign, goal = goals[name]
-            for best in (each for each in rates if each.startswith("ours")):
-                told += f"   {best} / {name}: {rates[best] / rate:.2f}, by CPU {work[name] / work[best]:.2f}"
-            told += f" (goal {sign} {goal:.3g})"
-        print(told if rate else f"  {name:<14}  not run", flush=True)
+def stacchip(plan: dict[str, Any], env: dict[str, str] | None = None) -> Callable[[], Figures] | None:
+    """The chips by stacchip's own `Chipper`."""
+    python = peer("stacchip")
+    return program([python, "-I", "-c", STACCHIP], json.dumps(plan), env=env) if python else None
 
 
 def report_requests(log: Path, plan: Plan, before: int) -> None:
@@ -407,43 +369,17 @@ def report_requests(log: Path, plan: Plan, before: int) -> None:
     asked = [(each["path"].lstrip("/"), re.fullmatch(r"bytes=(\d+)-\d+", each["range"] or "")) for each in seen]
     of_blocks = sum(found is not None and (path, int(found[1])) in inside for path, found in asked)
     touched, fetched = sum(size for *_, size in ranges), sum(each["bytes"] for each in seen)
-    print("\nrequests on files never opened by this process, by the log of the proxy")
-    print(f"  {len(seen)} requests, of which GET {sum(each['method'] == 'GET' for each in seen)}")
-    print(f"  {len(seen) - of_blocks} of them HEAD, LIST, header or else not of blocks (goal 0)")
-    print(f"  {fetched / 1e6:.1f} MB, blocks touched {touched / 1e6:.1f} MB: {fetched / touched:.4f} (goal <= 1.05)")
+    print(
+        f"files never opened by this process, by the log of the proxy: {len(seen)} requests, of which GET "
+        f"{sum(each['method'] == 'GET' for each in seen)}; {len(seen) - of_blocks} of them not of blocks (goal 0); "
+        f"{fetched / 1e6:.1f} MB, {fetched / touched:.4f} of the blocks touched (goal <= 1.05)",
+        file=sys.stderr,
+    )
 
 
-def main() -> None:
-    """Make the inputs and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--peers", help="Python that has stacchip; without it, it is left out")
-    parser.add_argument("--folder", type=Path, help="keeps the made scene, 0.8 GB")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--chips", type=int, default=2000)
-    parser.add_argument("--remote-chips", type=int, default=1000)
-    parser.add_argument("--only", choices=["scene", "random", "remote"])
-    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--proxy", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run:
-        import imagecodecs
-        import rasterio  # noqa: F401  imports are not counted
-
-        assert imagecodecs.DEFLATE.available
-        print(json.dumps(RUNS[options.run[0]](Plan(**json.loads(Path(options.run[1]).read_text())))))
-    elif options.proxy:
-        asyncio.run(proxy(options.proxy[0], Path(options.proxy[1])))
-    else:
-        with TemporaryDirectory() as temporary:
-            measure(options, options.folder or Path(temporary))
-
-
-def measure(options: argparse.Namespace, folder: Path) -> None:
-    """All figures, or those asked for."""
+def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 256, repeats: int = 2) -> Iterator[Row]:
+    """A scene, shuffled chips of 50 scenes, and the same from S3."""
     make_scene(folder)
-    settings, threads = (folder, options.peers), options.threads
-    print(f"{threads} threads, of {os.cpu_count()} cores")
     scenes = folder / "scenes"
     items = [item_of(number, str(scenes)) for number in range(SCENES)]
     for item in items:
@@ -453,35 +389,71 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
                 (scenes / item["id"] / f"{name}.tif").hardlink_to(folder / "bands" / f"{name}.tif")
     make_storage(folder / "local", items)
     of_scene = (SIDE // CHIP) ** 2
-    shuffled = np.random.default_rng(0).permutation(SCENES * of_scene)[: options.chips].tolist()
+    shuffled = np.random.default_rng(0).permutation(SCENES * of_scene).tolist()
 
-    def local(places: Sequence[int]) -> Plan:
+    def local(places: Sequence[int]) -> dict[str, Any]:
         return plan_of(folder / "local", items, places, threads)
 
-    if options.only in (None, "scene"):
-        whole = local(range(of_scene))
-        plans = {"ours": whole, "blocks once": whole, "stacchip": local(range(60))}
-        goals = {"blocks once": (">=", 1 / 1.3), "stacchip": (">=", 20.0)}
-        compare("all chips of a scene, local", plans, goals, options.repeats, settings)
-    if options.only in (None, "random"):
-        plans = {name: local(shuffled) for name in ("ours", "ours, no sums", "blocks once")}
-        plans |= {name: local(shuffled[:100]) for name in ("rasterio", "stacchip")}
-        goals = {"rasterio": (">=", 3.0), "stacchip": (">=", 10.0), "blocks once": ("of", 1.0)}
-        compare(f"{options.chips} chips of {SCENES} scenes, shuffled, local", plans, goals, options.repeats, settings)
-    if options.only in (None, "remote"):
-        with remote(folder) as (env, log):
-            os.environ.update(env)
-            items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
-            make_storage(folder / "remote", items)
-            places = shuffled[: options.remote_chips]
-            plan, few = (plan_of(folder / "remote", items, some, threads) for some in (places, places[:10]))
-            before = len(log.read_text().splitlines())
-            run("ours", plan, folder, None, env)
-            report_requests(log, plan, before)
-            plans = {"ours": plan, "ours, no sums": plan, "blocks once": plan, "rasterio": few, "stacchip": few}
-            goals = {"blocks once": (">=", 0.8), "rasterio": ("of", 1.0), "stacchip": (">=", 20.0)}
-            title = f"{len(places)} chips of {SCENES} scenes, shuffled, S3 behind {DELAY * 1000:.0f} ms"
-            compare(title, plans, goals, min(options.repeats, 2), settings, env)
+    whole = local(range(of_scene))
+    runs = {
+        "ours": child(ours, whole),
+        "blocks once": child(blocks_once, whole),
+        "stacchip": stacchip(local(range(60))),
+    }
+    goals: dict[str, Any] = {"peer": "stacchip", "of_peer": 20.0, "floor": "blocks once", "of_floor": 1.3}
+    yield row("chips of a scene", "chips", alternate(runs, repeats), **goals)
+
+    some, few = local(shuffled[:chips]), local(shuffled[:100])
+    runs = {
+        **{"ours": child(ours, some), "without checksums": child(without_checksums, some)},
+        **{"blocks once": child(blocks_once, some), "rasterio": child(rasterio_windows, few)},
+        "stacchip": stacchip(few),
+    }
+    found = alternate(runs, repeats)
+    yield row("shuffled chips", "chips", found, peer="stacchip", of_peer=10.0, floor="blocks once")
+    yield row("shuffled chips", "chips", found, peer="rasterio", of_peer=3.0)
+    title = "shuffled chips, no checksums"
+    yield row(title, "chips", found, ours="without checksums", peer="rasterio", of_peer=3.0, floor="blocks once")
+
+    with remote(folder) as (env, log):
+        os.environ.update(env)
+        items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
+        make_storage(folder / "remote", items)
+        some, few = (
+            plan_of(folder / "remote", items, places, threads) for places in (shuffled[:remote_chips], shuffled[:8])
+        )
+        before = len(log.read_text().splitlines())
+        child(ours, some, env=env)()
+        report_requests(log, Plan(**some), before)
+        runs = {
+            **{"ours": child(ours, some, env=env), "without checksums": child(without_checksums, some, env=env)},
+            **{"fetching and decoding": child(blocks_once, some, env=env), "stacchip": stacchip(few, env)},
+        }
+        found = alternate(runs, repeats)
+        goals = {"peer": "stacchip", "of_peer": 20.0, "floor": "fetching and decoding", "of_floor": 1.25}
+        title = f"shuffled chips, S3 behind {DELAY * 1000:.0f} ms"
+        yield row(title, "chips", found, **goals)
+        yield row(f"{title}, no checksums", "chips", found, ours="without checksums", **goals)
+        for name in env:
+            os.environ.pop(name, None)
+
+
+def main() -> None:
+    """Make the inputs and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--folder", type=Path, help="keeps the made scene, 0.8 GB")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--chips", type=int, default=400)
+    parser.add_argument("--remote-chips", type=int, default=256)
+    parser.add_argument("--proxy", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.proxy:
+        asyncio.run(proxy(options.proxy[0], Path(options.proxy[1])))
+        return
+    with TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        print(table(list(rows(folder, options.threads, options.chips, options.remote_chips, options.repeats))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""Ours, a peer and the floor, each in processes of their own, in turn; and the table of what they took.
+
+A script of a stage has functions that prepare and return the work to be timed. A peer that needs another Python is a
+program of its own, which prints its figures as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / ".oracle"  # where `make bench-setup`, and the tests, put the Pythons of peers
+REPEATS = 3
+Prepare = Callable[[dict[str, Any]], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run took: seconds, seconds of CPU and MiB at its peak, for so many items (chips, requests, tiles)."""
+
+    seconds: float
+    cpu: float
+    peak_mib: float = 0.0
+    count: int = 1
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def each(self) -> float:
+        """Seconds of one item."""
+        return self.seconds / self.count
+
+    @property
+    def cpu_each(self) -> float:
+        """Seconds of CPU of one item."""
+        return self.cpu / self.count
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        stage: what is done.
+        unit: what is counted, such as "chips".
+        ours: our figures.
+        peer, floor: name and figures of what we are compared with.
+        of_peer: how many times as fast as the peer we want to be.
+        of_floor: how many times the seconds of the floor we allow ourselves.
+    """
+
+    stage: str
+    unit: str
+    ours: Figures
+    peer: tuple[str, Figures] | None = None
+    floor: tuple[str, Figures] | None = None
+    of_peer: float | None = None
+    of_floor: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as text."""
+        return (
+            self.stage,
+            _figure(self.ours, self.unit),
+            f"{self.peer[0]} {_figure(self.peer[1], self.unit)}" if self.peer else "–",
+            f"{self.floor[0]} {_figure(self.floor[1], self.unit)}" if self.floor else "–",
+            self._ratio(self.peer, ">=", self.of_peer),
+            self._ratio(self.floor, "<=", self.of_floor),
+            f"{self.ours.peak_mib:.0f} MiB" if self.ours.peak_mib else "–",
+        )
+
+    def _ratio(self, other: tuple[str, Figures] | None, sign: str, goal: float | None) -> str:
+        if other is None:
+            return "–"
+        ours, theirs = self.ours, other[1]
+        wall, cpu = theirs.each / ours.each, theirs.cpu_each / max(ours.cpu_each, 1e-9)
+        if sign == "<=":
+            wall, cpu = 1 / wall, 1 / max(cpu, 1e-9)
+        wanted = f", goal {sign} {goal:g}" if goal is not None else ""
+        return f"{wall:.2f} (CPU {cpu:.2f}{wanted})"
+
+
+HEAD = ("stage", "ours", "peer", "floor", "times the peer's speed", "times the floor's time", "peak")
+
+
+def _figure(figures: Figures, unit: str) -> str:
+    if figures.count == 1:
+        return f"{figures.seconds:.3f} s"
+    rate = figures.count / figures.seconds
+    return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.1f} {unit}/s"
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a table of Markdown."""
+    lines = [HEAD, tuple("---" for _ in HEAD), *(row.cells() for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_json(rows: list[Row]) -> list[dict[str, Any]]:
+    """The rows as JSON has them."""
+    return [asdict(row) for row in rows]
+
+
+def child(
+    prepare: Prepare, plan: Mapping[str, Any], *, times: int = 1, env: Mapping[str, str] | None = None
+) -> Callable[[], Figures]:
+    """A run of what a function prepares, in a fresh process; the best of so many times there.
+
+    Args:
+        prepare: a function of a script in this folder; given the plan, it returns what is timed, which may return how
+            many items it handled, and more as a dictionary.
+        plan: what JSON can hold.
+        times: that the work is repeated in the process.
+        env: variables besides those of this process, whose AWS ones are left out.
+    """
+    command = [sys.executable, __file__, prepare.__module__, prepare.__name__, str(times)]
+    if prepare.__module__ == "__main__":
+        command[2] = Path(sys.argv[0]).stem
+    return program(command, json.dumps(dict(plan)), env=env)
+
+
+def program(command: list[str], plan: str, *, env: Mapping[str, str] | None = None) -> Callable[[], Figures]:
+    """A run of a program that reads the plan from its standard input and prints figures as JSON in its last line."""
+
+    def run() -> Figures:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+        environment = {**clean, "PYTHONPATH": paths, **(env or {})}
+        done = subprocess.run(command, input=plan, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return Figures(**json.loads(done.stdout.splitlines()[-1]))
+
+    return run
+
+
+def peer(name: str) -> str | None:
+    """The Python of a peer, None where `make bench-setup` did not make it."""
+    python = next(PEERS.glob(f"{name}-*/bin/python"), None)
+    return None if python is None else str(python)
+
+
+def alternate(runs: Mapping[str, Callable[[], Figures] | None], repeats: int = REPEATS) -> dict[str, Figures]:
+    """The least seconds and CPU of each of several runs, which take turns; those that are None are left out."""
+    found: dict[str, Figures] = {}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            if run is None:
+                continue
+            new, old = run(), found.get(name)
+            if old is not None:
+                seconds, cpu = min(old.seconds, new.seconds), min(old.cpu, new.cpu)
+                new = Figures(seconds, cpu, max(old.peak_mib, new.peak_mib), new.count, new.more)
+            found[name] = new
+    return found
+
+
+def row(
+    stage: str,
+    unit: str,
+    figures: Mapping[str, Figures],
+    *,
+    ours: str = "ours",
+    peer: str | None = None,
+    floor: str | None = None,
+    of_peer: float | None = None,
+    of_floor: float | None = None,
+) -> Row:
+    """A line of what `alternate` found; a peer that was left out is not compared with."""
+    their = (peer, figures[peer]) if peer in figures and peer is not None else None
+    least = (floor, figures[floor]) if floor in figures and floor is not None else None
+    return Row(stage, unit, figures[ours], their, least, of_peer, of_floor)
+
+
+def _serve(module: str, name: str, times: int) -> None:
+    work = getattr(importlib.import_module(module), name)(json.load(sys.stdin))
+    best: Figures | None = None
+    for _ in range(times):
+        start, cpu = time.perf_counter(), _cpu()
+        said = work()
+        seconds, cpu = time.perf_counter() - start, _cpu() - cpu
+        count, more = said if isinstance(said, tuple) else (said if isinstance(said, int) else 1, {})
+        if best is None or seconds < best.seconds:
+            best = Figures(seconds, cpu, 0.0, count, more)
+    assert best is not None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**asdict(best), "peak_mib": peak}))
+
+
+def _cpu() -> float:
+    """Seconds of CPU of this process and of those that it started and that ended."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
