@@ -8,10 +8,10 @@ export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test expected lint format lock clean
+.PHONY: help setup demo dev test check expected bench-setup bench lint format lock clean
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.demo  ## make .venv, with all that running the pipeline needs
 
@@ -36,6 +36,15 @@ dev: setup  ## open the Dagster UI, on the demo's result if there is one
 test: .venv/.dev  ## run every test; installs the servers that tests talk to, where it may
 	sh scripts/install_test_servers.sh
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+check: .venv/.dev lint  ## lint, types and the tests that need no server, browser or Dagster chain: a minute or two
+	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
+
+bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
+	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip; Stacchip()"
+
+bench: .venv/.dev  ## time every stage beside its peer and its floor, on an idle machine; under ten minutes
+	$(BIN)/python benchmarks/run.py --json artifacts/bench.json
 
 expected: .venv/.dev  ## record the values that assets have on the miniature planet, once versions were raised
 	$(BIN)/python -m pytest -q clay_assets_tests/versions --record-values

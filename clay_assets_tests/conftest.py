@@ -48,6 +48,12 @@ EXPENSIVE_FIXTURES = (
     "built",
     "deployment",
 )  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
+# Marker → fixtures; a test has the marker if it needs one of them. `make check` leaves all of these out.
+MARKERS = {
+    "server": ("stac_api", "s3_server", "servers_apart", "deployment", "stacchip", "readers"),
+    "browser": ("ui", "page", "browser", "chromium"),
+    "chain": ("built", "planet", "deployment", "dagster_home"),
+}
 BUILDING = 1200  # seconds that a test of the whole chain may take on a busy machine, the chain included
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
@@ -78,8 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the costliest; the first test that needs the whole chain waits for it."""
     items.sort(key=_place)
     for item in items:
-        if "built" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "built" in fixtures:
             item.add_marker(pytest.mark.timeout(BUILDING))
+        for marker, needed in MARKERS.items():
+            if not set(needed).isdisjoint(fixtures):
+                item.add_marker(marker)
 
 
 def _place(item: pytest.Item) -> int:

@@ -28,6 +28,7 @@ HOST = ".blob.core.windows.net"
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 TOKENS = "/api/sas/v1/token/"
 LIFETIME = timedelta(minutes=45)
+PATIENCE = 30.0  # seconds that a refused request waits for others
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Handler(RangeHandler):
         account = (parts.hostname or "").removesuffix(HOST)
         container = parts.path.lstrip("/").partition("/")[0]
         if not self.owner.admits(f"{account}/{container}", parse_qs(parts.query)):
+            self.owner.wait_for_others()
             self.owner.note(Served(self.command, account + parts.path, HTTPStatus.FORBIDDEN, 0))
             return self._answer(HTTPStatus.FORBIDDEN, b"<Error><Code>AuthenticationFailed</Code></Error>", "xml")
         self.path = f"/{account}{parts.path}"
@@ -101,6 +103,8 @@ class BlobService:
         self._forbidden = False
         self._lifetime = LIFETIME
         self._until_revoked: int | None = None
+        self._refused = threading.Condition(self._lock)
+        self._together = self._waiting = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, owner=self, directory=str(folder)))
         self._server.daemon_threads = True
         serve = partial(self._server.serve_forever, poll_interval=0.02)  # seconds until it notices `stop`
@@ -135,6 +139,13 @@ class BlobService:
                 self._until_revoked -= 1
             return good
 
+    def wait_for_others(self) -> None:
+        """Wait until so many requests are refused as `refuse_together` says."""
+        with self._refused:
+            self._waiting += 1
+            self._refused.notify_all()
+            self._refused.wait_for(lambda: self._waiting >= self._together, PATIENCE)
+
     def note(self, served: Served) -> None:
         """Note a request for a blob."""
         with self._lock:
@@ -148,6 +159,11 @@ class BlobService:
             self._until_revoked = after or None
             if not after:
                 self._valid.clear()
+
+    def refuse_together(self, count: int) -> None:
+        """Answer the first requests that are refused when so many of them are there."""
+        with self._lock:
+            self._together, self._waiting = count, 0
 
     def forbid(self) -> None:
         """Refuse every signature from now on, new ones too."""

@@ -43,7 +43,7 @@ class _RemoteFileServer(_Remote):
 
 
 class _RemoteBlobService(_Remote):
-    _exposed_ = ("revoke", "forbid", "hand_out_for", "stop", "__getattribute__")
+    _exposed_ = ("revoke", "forbid", "refuse_together", "hand_out_for", "stop", "__getattribute__")
 
 
 class _Manager(BaseManager):
