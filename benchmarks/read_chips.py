@@ -10,12 +10,10 @@ that maps all scenes to one; its log tells what was asked for.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,16 +23,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from harness import ROOT, Figures, Row, alternate, child, peer, program, row, table
+from harness import Figures, Row, alternate, child, peer, program, row, table
+from slow_s3 import BUCKET, DELAY, remote
 
-sys.path.insert(0, str(ROOT))  # for the servers of the tests
 PLATFORM, YEAR, SCENES = "sentinel-2-l2a", 2021, 50
 FINE, COARSE = ("blue", "green", "red", "nir"), ("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")
 BANDS = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
 CHIP, SIDE = 256, 10980
 BATCH, IN_FLIGHT = 128, 16
-DELAY = 0.05  # seconds
-BUCKET = "scenes"
 STACCHIP = """
 import json, resource, sys, time, warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -187,75 +183,6 @@ def _from_s3() -> Callable[..., Any]:
         return obstore.get_range(store, href.removeprefix(f"s3://{BUCKET}/"), start=offset, length=size)
 
     return fetch
-
-
-# --- the proxy ------------------------------------------------------------------------------------
-
-
-async def proxy(target: str, log: Path) -> None:
-    """Answer late, map all scenes to one, and write down every request; one connection upstream for each of ours."""
-    host, port = target.removeprefix("http://").split(":")
-    with log.open("a", buffering=1) as lines:
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            up_reader, up_writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
-            with contextlib.suppress(OSError, EOFError):
-                while True:
-                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                    method, path, _ = head.split(" ", 2)
-                    await asyncio.sleep(DELAY)
-                    up_writer.write(re.sub(r"scene-\d+/", "scene-00/", head, count=1).encode("latin-1"))
-                    answer = await up_reader.readuntil(b"\r\n\r\n")
-                    writer.write(answer)
-                    size = re.search(rb"content-length: *(\d+)", answer, re.IGNORECASE)
-                    left = 0 if method == "HEAD" or size is None else int(size[1])
-                    asked = re.search(r"range: *(\S+)", head, re.IGNORECASE)
-                    seen = {"method": method, "path": path, "range": asked and asked[1], "bytes": left}
-                    lines.write(json.dumps(seen) + "\n")
-                    while left:
-                        data = await up_reader.read(min(left, 1 << 20))
-                        writer.write(data)
-                        await writer.drain()
-                        left -= len(data)
-            up_writer.close()
-            writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 22)
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await server.serve_forever()
-
-
-@contextlib.contextmanager
-def remote(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """The scene on an S3 server behind the proxy; the environment that leads there, and the proxy's log."""
-    from clay_assets_tests.servers.s3 import S3Server
-
-    log = folder / "requests.jsonl"
-    log.unlink(missing_ok=True)
-    server = S3Server()
-    try:
-        server.new_bucket(BUCKET, public_read=True)
-        for path in sorted((folder / "bands").iterdir()):
-            server.client().upload_file(str(path), BUCKET, f"scene-00/{path.name}")
-        command = [sys.executable, __file__, "--proxy", server.endpoint_url, str(log)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                host = f"127.0.0.1:{int(process.stdout.readline())}"
-                yield (
-                    {
-                        **{"AWS_ENDPOINT_URL": f"http://{host}", "AWS_REGION": "us-east-1"},
-                        **{"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"},
-                        **{"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"},
-                        # What GDAL's own guide for cloud-optimised files advises.
-                        **{"AWS_NO_SIGN_REQUEST": "YES", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
-                    },
-                    log,
-                )
-            finally:
-                process.terminate()
-    finally:
-        server.stop()
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -415,8 +342,7 @@ def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 2
     title = "shuffled chips, no checksums"
     yield row(title, "chips", found, ours="without checksums", peer="rasterio", of_peer=3.0, floor="blocks once")
 
-    with remote(folder) as (env, log):
-        os.environ.update(env)
+    with remote(folder / "bands", folder) as (env, log):
         items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
         make_storage(folder / "remote", items)
         some, few = (
@@ -434,8 +360,6 @@ def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 2
         title = f"shuffled chips, S3 behind {DELAY * 1000:.0f} ms"
         yield row(title, "chips", found, **goals)
         yield row(f"{title}, no checksums", "chips", found, ours="without checksums", **goals)
-        for name in env:
-            os.environ.pop(name, None)
 
 
 def main() -> None:
@@ -446,11 +370,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--chips", type=int, default=400)
     parser.add_argument("--remote-chips", type=int, default=256)
-    parser.add_argument("--proxy", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.proxy:
-        asyncio.run(proxy(options.proxy[0], Path(options.proxy[1])))
-        return
     with TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         print(table(list(rows(folder, options.threads, options.chips, options.remote_chips, options.repeats))))
