@@ -2,8 +2,9 @@
 
 A quality asset is judged by its first band or by its file's own mask, as the platform says. It may be coarser than the
 finest grid by a whole factor (Sentinel-2's 20 m scene classification under 10 m bands): then it is counted at its own
-resolution, which gives the same shares. It is read in strips of whole chip rows, so memory does not grow with the
-height of a scene; a mask that its file does not have is not read at all. What a pixel means is the platform's to judge.
+resolution, which gives the same shares. One asset is counted block by block as it is decoded, several are read in
+strips, so memory does not grow with a scene; a mask that its file does not have is not read at all. What a pixel means
+is the platform's to judge.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from clay_assets.chips.counting import ChipCounts
 from clay_assets.chips.declared import Declared, check_same_extent, declared
 from clay_assets.chips.grid import chips_in
 from clay_assets.errors import InputError
@@ -27,10 +29,12 @@ from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, read_header
 from clay_assets.sources.cog.masks import mask_of, mask_request
+from clay_assets.sources.cog.scanning import can_scan, scan
 from clay_assets.stac import Item
 
-STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time
+STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time, where several are judged together
 CACHE_BYTES = 64 << 20  # of decoded blocks, for a strip that ends amid them
+DATA = 255  # of a mask, where there is data
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def read_windows(reader: BlockReader, wanted: Sequence[tuple[Source, int | None,
     """
     requests = [source.request(band, window) for source, band, window in wanted]
     found = iter(reader.read([request for request in requests if request is not None]))
-    everywhere = np.uint8(255)
+    everywhere = np.uint8(DATA)
     pixels = []
     for request, (_, band, window) in zip(requests, wanted, strict=True):
         if request is None:
@@ -130,39 +134,92 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
             declared(item, name, own=True).check_file(grids[name], source.href)
     if of_file != platform.assets.grid:
         said.check_extent(found, max(grids[of_file].pixel), first.href)
-    strip, apart = _strip(platform, sources, factors, size, columns)
-    with closing(BlockReader(platform.files.access, cache_bytes=0 if apart else CACHE_BYTES)) as reader:
-
-        def read(columns: int, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            return _strip_shares(platform, reader, sources, factors, size, columns, top, bottom)
-
-        if not strip:  # no pixel tells one chip from another
-            cloud, nodata = (np.full((rows, columns), share) for share in read(1, 0, 1))
-            return found, Shares(cloud, nodata)
-        shares = [read(columns, top, min(top + strip, rows)) for top in range(0, rows, strip)]
-    cloud, nodata = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+    finest = min(factors.values())  # at whose resolution pixels are counted
+    names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
+    what = f"{names}: is no quality band of {platform.title}"
+    counts = ChipCounts(platform.quality, size // finest, rows, columns, what)
+    _count(platform, sources, {name: factor // finest for name, factor in factors.items()}, counts)
+    cloud, nodata = counts.shares()
     return found, Shares(cloud, nodata)
 
 
-def _strip(
-    platform: AnyPlatform, sources: Mapping[str, Source], factors: Mapping[str, int], size: int, columns: int
-) -> tuple[int, bool]:
-    """Rows of chips read at once, 0 where no pixel has to be read; and whether no block lies in two of the strips.
+def _count(
+    platform: AnyPlatform, sources: Mapping[str, Source], repeats: Mapping[str, int], counts: ChipCounts
+) -> None:
+    """Read what tells cloud and nodata, once, and count it.
 
-    They are whole rows of the files' blocks, even where those take up to twice the room, so that none is read twice.
+    Args:
+        platform: how the files are reached.
+        sources: the quality assets.
+        repeats: how often each pixel of an asset counts, along both sides.
+        counts: to fill.
     """
-    most, together = 0, 1
-    for name, source in sources.items():
-        side = size // factors[name]
-        request = source.request(_band_of(platform), Window(0, 0, side, side))
-        if request is not None:
-            bands = request.header.count if request.bands is None else len(request.bands)
-            room = max(1, STRIP_PIXELS // (side * side * columns * bands))
-            most = min(most, room) if most else room
-            together = lcm(together, lcm(side, request.header.block_height) // side)
+    band, (height, width) = _band_of(platform), counts.shape
+    requests = (
+        source.request(band, Window(0, 0, width // repeats[name], height // repeats[name]))
+        for name, source in sources.items()
+    )
+    needed = [request for request in requests if request is not None]
+    if not needed:  # no pixel tells one chip from another
+        counts.add_everywhere(dict.fromkeys(sources, DATA))
+    elif len(sources) == 1 and can_scan(needed[0]):
+        (name,) = sources
+        with closing(BlockReader(platform.files.access, cache_bytes=0)) as reader:
+
+            def visit(row: int, column: int, pixels: NDArray[Any]) -> None:
+                measured = pixels if band is not None else mask_of(needed[0], pixels[np.newaxis])
+                counts.add(row, column, {name: measured[0]})
+
+            scan(reader, needed[0], visit)
+    else:
+        _count_in_strips(platform, sources, repeats, needed, counts)
+
+
+def _count_in_strips(
+    platform: AnyPlatform,
+    sources: Mapping[str, Source],
+    repeats: Mapping[str, int],
+    requests: Sequence[BlockRequest],
+    counts: ChipCounts,
+) -> None:
+    """Where several files tell one thing, or a file is read through rasterio: whole strips of all files."""
+    band, (height, width) = _band_of(platform), counts.shape
+    step, apart = _strip(requests, height, counts.side)
+    with closing(BlockReader(platform.files.access, cache_bytes=0 if apart else CACHE_BYTES)) as reader:
+        for top in range(0, height, step):
+            rows = min(step, height - top)
+            wanted = [
+                (source, band, Window(0, top // repeats[name], width // repeats[name], rows // repeats[name]))
+                for name, source in sources.items()
+            ]
+            pixels = {}
+            for name, part in zip(sources, read_windows(reader, wanted), strict=True):
+                times = repeats[name]  # quality assets of one scene may differ in resolution
+                pixels[name] = part if times == 1 else part.repeat(times, axis=0).repeat(times, axis=1)
+            counts.add(top, 0, pixels)
+
+
+def _strip(requests: Sequence[BlockRequest], height: int, side: int) -> tuple[int, bool]:
+    """Rows of pixels read at once, and whether no block lies in two of the strips.
+
+    They are whole rows of chips, and of the files' blocks even where those take up to twice the room, so that none is
+    read twice.
+
+    Args:
+        requests: for all chips, of each file.
+        height: of all chips, in pixels that are counted.
+        side: of a chip, in the same.
+    """
+    most, together = height // side, 1  # rows of chips
+    for request in requests:
+        (window,), header = request.windows, request.header
+        of_chip = int(window.height) * side // height
+        bands = header.count if request.bands is None else len(request.bands)
+        most = min(most, max(1, STRIP_PIXELS // (of_chip * int(window.width) * bands)))
+        together = lcm(together, lcm(of_chip, header.block_height) // of_chip)
     if together > 2 * most:
-        return most, not most
-    return max(together, most // together * together), True
+        return most * side, False
+    return max(together, most // together * together) * side, True
 
 
 def _band_of(platform: AnyPlatform) -> int | None:
@@ -226,40 +283,3 @@ def _factor(grid: Grid, source: Source, size: int) -> int:
             f"{grid.width} with chips of {size}: the factor must be whole and divide the chip."
         )
     return factor
-
-
-def _strip_shares(
-    platform: AnyPlatform,
-    reader: BlockReader,
-    sources: Mapping[str, Source],
-    factors: Mapping[str, int],
-    size: int,
-    columns: int,
-    top: int,
-    bottom: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    finest = min(factors.values())
-    wanted = []
-    for name, source in sources.items():
-        side = size // factors[name]
-        wanted.append((source, _band_of(platform), Window(0, top * side, columns * side, (bottom - top) * side)))
-    pixels: dict[str, NDArray[Any]] = {}
-    for name, band in zip(sources, read_windows(reader, wanted), strict=True):
-        repeat = factors[name] // finest  # quality assets of one scene may differ in resolution
-        pixels[name] = band if repeat == 1 else band.repeat(repeat, axis=0).repeat(repeat, axis=1)
-    try:
-        cloud, nodata = platform.quality.judge(pixels)
-    except (IndexError, TypeError) as error:
-        names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
-        raise InputError(
-            f"{names}: is no quality band of {platform.title} ({error}). Check the item's hrefs."
-        ) from error
-    side = size // finest
-    return _chip_shares(cloud, side), _chip_shares(nodata, side)
-
-
-def _chip_shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    rows, columns = mask.shape[0] // side, mask.shape[1] // side
-    blocks = mask.reshape(rows, side, columns, side)
-    shares: NDArray[np.float32] = (blocks.sum(axis=(1, 3), dtype=np.int64) / (side * side)).astype(np.float32)
-    return shares

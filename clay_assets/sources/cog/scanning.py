@@ -1,0 +1,71 @@
+"""The blocks of one image, each handed over as it is decoded, so that the image is never held whole.
+
+For what is reduced to a few numbers: filling an array of the size of a scene takes longer than decoding it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from clay_assets.sources.cog.reader import BlockReader, BlockRequest, _Block
+
+Visit = Callable[[int, int, NDArray[Any]], None]
+
+
+class _Visited(_Block):
+    """A block that is handed over instead of being copied."""
+
+    def __init__(self, request: BlockRequest, number: int, hand_over: Callable[[int, NDArray[Any]], None]) -> None:
+        super().__init__(request.href, request.header, number)
+        self._hand_over = hand_over
+
+    def deliver(self, pixels: NDArray[Any]) -> None:
+        """Hand over pixels (rows, columns, bands)."""
+        self._hand_over(self.number, pixels)
+
+
+def can_scan(request: BlockRequest) -> bool:
+    """Whether we decode the blocks of a request, and all its bands lie in the same ones."""
+    header = request.header
+    bands = header.count if request.bands is None else len(request.bands)
+    return header.fallback is None and (bands == 1 or not header.planar)
+
+
+def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
+    """Decode each block that the window of a request touches, once.
+
+    Args:
+        reader: that fetches and decodes.
+        request: of one window, and one that `can_scan`; it has no `out`, `repeat` or `change`.
+        visit: called as `visit(row, column, pixels)` for each block, with the part of it that lies in the window: row
+            and column in the window of its upper left pixel, and an array (bands, height, width) that is overwritten
+            after the call. The calls come from the threads of the reader, in any order.
+
+    Raises:
+        InputError, SourceError: as `BlockReader.read`; besides, whatever `visit` raises.
+    """
+    image, (window,) = request.header, request.windows
+    (top, bottom), (left, right) = ((int(start), int(stop)) for start, stop in window.toranges())
+    bands = list(range(image.count) if request.bands is None else request.bands)
+    plane = bands[0] * image.blocks_across * image.blocks_down if image.planar else 0
+    inside: slice | list[int] = bands if len(bands) > 1 else slice(bands[0], bands[0] + 1)
+    if image.planar or len(bands) == image.count:
+        inside = slice(None)
+
+    def hand_over(number: int, pixels: NDArray[Any]) -> None:
+        down, across = divmod(number - plane, image.blocks_across)
+        row, column = down * image.block_height, across * image.block_width
+        first, begin = max(top, row), max(left, column)
+        part = pixels[first - row : bottom - row, begin - column : right - column, inside]
+        visit(first - top, begin - left, part.transpose(2, 0, 1))
+
+    numbers = (
+        plane + down * image.blocks_across + across
+        for down in range(top // image.block_height, -(-bottom // image.block_height))
+        for across in range(left // image.block_width, -(-right // image.block_width))
+    )
+    at_hand, missing = reader._from_cache(_Visited(request, number, hand_over) for number in numbers)
+    reader._fetch_and_decode(missing, at_hand)
