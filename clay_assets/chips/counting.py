@@ -17,17 +17,14 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Mask, Pixels, Quality
 
-SLAB_BYTES = 1 << 17  # of pixels judged at a time; a core's second-level cache holds them and what is made of them
-SLAB_ROWS = 255  # counted at a time, so that the count of a column is a byte
+SLAB_BYTES = 1 << 19  # of pixels judged at a time; a core's cache holds them and what is made of them
+SLAB_ROWS = 128  # counted at a time, so that the count of a column is a byte; most chips are a multiple of it high
 CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
 MOST_SPANS = 5  # of codes that are compared; more are looked up
 
-Judge = Callable[[NDArray[Any]], Mask]
-_Judges = tuple[Judge | None, Judge | None]
-
 
 class ChipCounts:
-    """Counts of cloud and of nodata, filled part by part.
+    """Counts of cloud and of nodata, filled part by part. Not to be shared between threads.
 
     Args:
         quality: how pixels are judged.
@@ -40,6 +37,7 @@ class ChipCounts:
     def __init__(self, quality: Quality, side: int, rows: int, columns: int, what: str) -> None:
         self._quality, self._what, self.side = quality, what, side
         self._counts = np.zeros((2, rows, columns), np.int64)  # of cloud and of nodata
+        self._scratch = _Scratch()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,90 +61,126 @@ class ChipCounts:
         Raises:
             InputError: pixels that the platform cannot judge.
         """
-        judges = self._judges(pixels)
+        codes = self._codes(pixels)
         height, width = next(iter(pixels.values())).shape
+        first = column // self.side
+        chips = slice(first, (column + width - 1) // self.side + 1)
+        starts = np.arange(chips.start, chips.stop) * self.side - column
+        starts[0] = 0
         step = max(1, SLAB_BYTES // (width * sum(band.itemsize for band in pixels.values())))
-        starts = np.arange(column - column % self.side, column + width, self.side).clip(column) - column
         for top in range(0, height, step):
             slab = {name: band[top : top + step] for name, band in pixels.items()}
-            for mask, counts in zip(self._masks(slab, judges), self._counts, strict=True):
-                if mask is not None:
-                    self._count(mask, row + top, column // self.side, starts, counts)
+            if codes is None:
+                for mask, counts in zip(self._judged(slab), self._counts, strict=True):
+                    self._count(np.asarray(mask, np.bool_), row + top, chips, starts, counts)
+                continue
+            (values,) = slab.values()
+            for each, counts in zip(codes, self._counts, strict=True):
+                found = each.among(values, self._scratch)
+                if found is not None:
+                    self._count(found, row + top, chips, starts, counts)
 
     def add_everywhere(self, pixels: Mapping[str, int]) -> None:
         """Count every chip as one whose pixels all have the same value, told of each quality asset."""
-        masks = self._masks({name: np.full((1, 1), value, np.uint8) for name, value in pixels.items()}, None)
-        self._counts += np.array(masks).reshape(2, 1, 1) * self.side**2
+        masks = self._judged({name: np.full((1, 1), value, np.uint8) for name, value in pixels.items()})
+        self._counts += np.array(masks, np.bool_).reshape(2, 1, 1) * self.side**2
 
-    def _masks(self, slab: Pixels, judges: _Judges | None) -> tuple[Mask | None, Mask | None]:
-        """Cloud and nodata, each None where there is none."""
-        if judges is not None:
-            (codes,) = slab.values()
-            cloud, nodata = (None if judge is None else judge(codes) for judge in judges)
-            return cloud, nodata
+    def _judged(self, slab: Pixels) -> tuple[Mask, Mask]:
         try:
             return self._quality.judge(slab)
         except (IndexError, TypeError) as error:
             raise InputError(f"{self._what} ({error}). Check the item's hrefs.") from error
 
-    def _judges(self, pixels: Pixels) -> _Judges | None:
-        """What tells cloud and nodata by codes; None where the platform is asked."""
+    def _codes(self, pixels: Pixels) -> tuple[Codes, Codes] | None:
+        """Codes of cloud and of nodata; None where the platform has to judge the pixels."""
         if len(pixels) > 1:
             return None
         ((name, band),) = pixels.items()
-        return judges_of(self._quality.judge, name, band.dtype.name) if band.dtype.name in CODES else None
+        return codes_of(self._quality.judge, name, band.dtype.name) if band.dtype.name in CODES else None
 
-    def _count(self, mask: Mask, row: int, column: int, starts: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
-        """Add the pixels of a mask, whose columns begin new chips at `starts`, to the chips from `column` on."""
-        true, top = np.asarray(mask, np.bool_).view(np.uint8), 0
-        while top < len(true):
+    def _count(self, mask: Mask, row: int, chips: slice, starts: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
+        """Add the pixels of a mask to the columns `chips`, which begin at `starts`."""
+        top, alone = 0, len(starts) == 1
+        while top < len(mask):
             chip, inside = divmod(row + top, self.side)
-            stop = min(top + SLAB_ROWS, top + self.side - inside, len(true))
-            of_columns = np.add.reduce(true[top:stop], axis=0, dtype=np.uint8)
-            counts[chip, column : column + len(starts)] += np.add.reduceat(of_columns, starts, dtype=np.int64)
+            stop = min(top + self.side - inside, len(mask), len(mask) if alone else top + SLAB_ROWS)
+            if alone:
+                counts[chip, chips] += np.count_nonzero(mask[top:stop])
+            else:
+                of_columns = np.add.reduce(mask[top:stop].view(np.uint8), axis=0, dtype=np.uint8)
+                counts[chip, chips] += np.add.reduceat(of_columns, starts, dtype=np.int64)
             top = stop
 
 
 @cache
-def judges_of(judge: Callable[[Pixels], tuple[Mask, Mask]], asset: str, dtype: str) -> _Judges | None:
-    """What tells cloud and nodata by the codes of one quality asset, None of that which no code is.
+def codes_of(judge: Callable[[Pixels], tuple[Mask, Mask]], asset: str, dtype: str) -> tuple[Codes, Codes] | None:
+    """The codes of one quality asset that are cloud, and those that are nodata.
 
     Returns:
-        None where the platform cannot judge every code of the type; then it may judge those that occur.
+        None where the platform cannot judge every code of the type; it may be able to judge those that occur.
     """
     codes = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)[np.newaxis]
     try:
-        cloud, nodata = (np.asarray(mask, np.bool_).reshape(codes.size) for mask in judge({asset: codes}))
+        cloud, nodata = judge({asset: codes})
+        tables = [np.asarray(mask, np.bool_).reshape(codes.size) for mask in (cloud, nodata)]
     except Exception:  # whatever a platform makes of codes that its files never have
         return None
-    return _judge_by(cloud, codes.dtype), _judge_by(nodata, codes.dtype)
+    return Codes(tables[0], codes.dtype), Codes(tables[1], codes.dtype)
 
 
-def _judge_by(table: Mask, dtype: np.dtype[Any]) -> Judge | None:
-    """What tells which pixels have a code that is True in the table; None if none is."""
-    if not table.any():
-        return None
-    codes = np.arange(len(table))
-    bits = sum(1 << bit for bit in range(8 * dtype.itemsize) if table[1 << bit])
-    if np.array_equal((codes & bits) != 0, table):
-        flags = dtype.type(bits)
-        return lambda pixels: (pixels & flags) != 0
-    edges = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2)
-    if len(edges) > MOST_SPANS:
-        return lambda pixels: np.take(table, pixels, mode="wrap")  # the quickest mode; every code is in the table
-    spans = [(dtype.type(first), dtype.type(stop - 1)) for first, stop in edges.tolist()]
+class Codes:
+    """Some codes of 8 or 16 bits, and which pixels have one of them.
 
-    def judge(pixels: NDArray[Any]) -> Mask:
-        mask = _within(pixels, *spans[0])
-        for first, last in spans[1:]:
-            mask |= _within(pixels, first, last)
-        return mask
+    Args:
+        table: True of each code that counts, from 0.
+        dtype: of pixels.
+    """
 
-    return judge
+    def __init__(self, table: Mask, dtype: np.dtype[Any]) -> None:
+        self.table, self.dtype = table, dtype
+        bits = sum(1 << bit for bit in range(8 * dtype.itemsize) if table[1 << bit])
+        self._flags = dtype.type(bits) if np.array_equal((np.arange(len(table)) & bits) != 0, table) else None
+        self._spans = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2).tolist()
+
+    def among(self, pixels: NDArray[Any], scratch: _Scratch) -> Mask | None:
+        """Which pixels have one of the codes, in an array of the scratch; None: none of them."""
+        if not self._spans:
+            return None
+        mask, other, words = scratch.like(pixels)
+        if self._flags is not None:
+            if not np.bitwise_or.reduce(pixels, axis=None) & self._flags:
+                return None
+            np.bitwise_and(pixels, self._flags, out=words)
+            return np.not_equal(words, 0, out=mask)
+        if len(self._spans) > MOST_SPANS:
+            return np.take(self.table, pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
+        lowest, highest = int(pixels.min()), int(pixels.max())
+        spans = [(first, stop) for first, stop in self._spans if first <= highest and stop > lowest]
+        for number, (first, stop) in enumerate(spans):
+            out = other if number else mask
+            if stop - first == 1:
+                np.equal(pixels, self.dtype.type(first), out=out)
+            else:  # codes below the first wrap around, and lie above the last
+                np.subtract(pixels, self.dtype.type(first), out=words)
+                np.less_equal(words, self.dtype.type(stop - first - 1), out=out)
+            if number:
+                np.logical_or(mask, other, out=mask)
+        return mask if spans else None
 
 
-def _within(pixels: NDArray[Any], first: Any, last: Any) -> Mask:
-    """Which codes lie between two, both included."""
-    if first == last:
-        return np.asarray(pixels == first)
-    return np.asarray((pixels - first) <= (last - first))  # codes below the first wrap around, to above the last
+class _Scratch:
+    """Arrays for what is made of a slab; new ones each time would take as long as all else."""
+
+    def __init__(self) -> None:
+        self._mask = self._other = np.empty(0, np.bool_)
+        self._words: NDArray[Any] = np.empty(0, np.uint8)
+
+    def like(self, pixels: NDArray[Any]) -> tuple[Mask, Mask, NDArray[Any]]:
+        """Two masks and an array of the pixels' type, all of their shape."""
+        if self._mask.size < pixels.size or self._words.dtype != pixels.dtype:
+            self._mask, self._other = (np.empty(pixels.size, np.bool_) for _ in range(2))
+            self._words = np.empty(pixels.size, pixels.dtype)
+        mask, other, words = (
+            array[: pixels.size].reshape(pixels.shape) for array in (self._mask, self._other, self._words)
+        )
+        return mask, other, words

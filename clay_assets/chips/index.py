@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from clay_assets.chips.declared import declared, same_grid
-from clay_assets.chips.grid import chip_polygons, ground_sample_distance
+from clay_assets.chips.grid import CORNERS, chip_corners, crosses, ground_sample_distance, polygons_of
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
@@ -42,6 +42,10 @@ from clay_assets.transport.locations import is_file_url, local_path
 CHIP_SIZE = 256  # pixels, the chip of Clay v1
 GRID = "grid"  # in a file's metadata: the grid of its files, where its item declares another
 GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
+# A polygon of one ring as little-endian WKB: byte order, type, number of rings, of points, and the points.
+WKB_OF_RING = np.dtype(
+    [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (CORNERS, 2))]
+)
 BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 CHIP_SCHEMA = pa.schema(
     [
@@ -260,12 +264,11 @@ def _table(
 ) -> pa.Table:
     kept = nodata.ravel() <= np.float32(limit)
     rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
-    polygons = chip_polygons(grid, size)[kept]
+    geometry, bounds, types = _geometry(chip_corners(grid, size)[kept])
     gsd = ground_sample_distance(grid, size).astype(np.float32)[kept]
     count = int(kept.sum())
     x, y = pa.array(columns, pa.uint16()), pa.array(rows, pa.uint16())
     text = pa.string()
-    bounds = shapely.bounds(polygons).reshape(count, 4)
     table = pa.Table.from_arrays(
         [
             pc.binary_join_element_wise(item_id, x.cast(text), y.cast(text), "-"),
@@ -278,12 +281,27 @@ def _table(
             pa.array(cloud.ravel()[kept]),
             pa.array(nodata.ravel()[kept]),
             pa.array(gsd),
-            pa.array(shapely.to_wkb(polygons), pa.binary()),
+            geometry,
             pa.StructArray.from_arrays([pa.array(side) for side in bounds.T], fields=list(BBOX)),
         ],
         schema=CHIP_SCHEMA,
     )
-    types = [GEOMETRY_TYPES[number] for number in np.unique(shapely.get_type_id(polygons))]
     extent = (*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)) if count else None
     counts = {"chips_in_grid": str(kept.size), "chips_above_nodata_limit": str(kept.size - count)}
     return table.replace_schema_metadata({b"geo": geo_metadata(types, extent), **stamped(counts)})
+
+
+def _geometry(rings: NDArray[np.float64]) -> tuple[pa.Array, NDArray[np.float64], list[str]]:
+    """Polygons of `chip_corners` as WKB, their bounds (n, 4), and the names of the types that occur."""
+    corners = [rings[:, corner] for corner in range(CORNERS - 1)]
+    bounds = np.concatenate([np.minimum.reduce(corners), np.maximum.reduce(corners)], axis=1)
+    if crosses(bounds).any():
+        polygons = polygons_of(rings)
+        types = [GEOMETRY_TYPES[number] for number in np.unique(shapely.get_type_id(polygons))]
+        return pa.array(shapely.to_wkb(polygons), pa.binary()), shapely.bounds(polygons), types
+    records = np.empty(len(rings), WKB_OF_RING)
+    records["order"], records["type"], records["rings"], records["points"] = 1, 3, 1, CORNERS
+    records["xy"] = rings
+    starts = np.arange(len(rings) + 1, dtype=np.int32) * WKB_OF_RING.itemsize
+    geometry = pa.Array.from_buffers(pa.binary(), len(rings), [None, pa.py_buffer(starts), pa.py_buffer(records)])
+    return geometry, bounds, ["Polygon"] if len(rings) else []
