@@ -18,7 +18,7 @@ from clay_assets.errors import InputError
 from clay_assets.platforms.base import Mask, Pixels, Quality
 
 SLAB_BYTES = 1 << 19  # of pixels judged at a time; a core's cache holds them and what is made of them
-SLAB_ROWS = 128  # counted at a time, so that the count of a column is a byte; most chips are a multiple of it high
+BYTE_ROWS, MOST_ROWS = 128, 255  # counted at a time, so that the count of a column is a byte
 CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
 MOST_SPANS = 5  # of codes that are compared; more are looked up
 
@@ -100,16 +100,27 @@ class ChipCounts:
 
     def _count(self, mask: Mask, row: int, chips: slice, starts: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         """Add the pixels of a mask to the columns `chips`, which begin at `starts`."""
-        top, alone = 0, len(starts) == 1
-        while top < len(mask):
-            chip, inside = divmod(row + top, self.side)
-            stop = min(top + self.side - inside, len(mask), len(mask) if alone else top + SLAB_ROWS)
-            if alone:
-                counts[chip, chips] += np.count_nonzero(mask[top:stop])
+        height, side = len(mask), self.side
+        rows = next((rows for rows in (side, BYTE_ROWS) if rows <= MOST_ROWS and side % rows == 0), 0)
+        if (
+            rows and len(starts) > 1 and row % side == height % side == 0
+        ):  # most blocks are a whole number of chips high
+            parts = mask.reshape(-1, rows, mask.shape[1]).view(np.uint8)
+            of_columns = np.add.reduce(parts, axis=1, dtype=np.uint8)
+            of_parts = np.add.reduceat(of_columns, starts, axis=1, dtype=np.int64)
+            of_chips = of_parts.reshape(-1, side // rows, len(starts)).sum(axis=1)
+            counts[row // side : (row + height) // side, chips] += of_chips
+            return
+        top = 0
+        while top < height:
+            chip, inside = divmod(row + top, side)
+            part = mask[top : min(top + BYTE_ROWS, top + side - inside)]
+            if len(starts) == 1:
+                counts[chip, chips] += np.count_nonzero(part)
             else:
-                of_columns = np.add.reduce(mask[top:stop].view(np.uint8), axis=0, dtype=np.uint8)
+                of_columns = np.add.reduce(part.view(np.uint8), axis=0, dtype=np.uint8)
                 counts[chip, chips] += np.add.reduceat(of_columns, starts, dtype=np.int64)
-            top = stop
+            top += len(part)
 
 
 @cache
