@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Mask, Pixels, Quality
 
-SLAB_BYTES = 1 << 19  # of pixels judged at a time; a core's cache holds them and what is made of them
-BYTE_ROWS, MOST_ROWS = 128, 255  # counted at a time, so that the count of a column is a byte
+SLAB_BYTES = 1 << 19  # of pixels judged at a time; the cache holds them and what is made of them
+MOST_ROWS, FEWEST_ROWS = 255, 32  # of pixels whose sum in a column is kept as a byte
 CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
 MOST_SPANS = 5  # of codes that are compared; more are looked up
 
@@ -35,23 +35,25 @@ class ChipCounts:
     """
 
     def __init__(self, quality: Quality, side: int, rows: int, columns: int, what: str) -> None:
-        self._quality, self._what, self.side = quality, what, side
-        self._counts = np.zeros((2, rows, columns), np.int64)  # of cloud and of nodata
-        self._scratch = _Scratch()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of all chips, in pixels that are counted."""
-        _, rows, columns = self._counts.shape
-        return rows * self.side, columns * self.side
+        self.shape = rows * side, columns * side  # of all chips, in pixels that are counted
+        self.side = side
+        self._quality, self._what, self._scratch = quality, what, _Scratch()
+        # Pixels in a column of so many rows, to be added up when all are counted.
+        self._rows = next((rows for rows in range(MOST_ROWS, FEWEST_ROWS, -1) if side % rows == 0), side)
+        dtype = np.uint8 if self._rows <= MOST_ROWS else np.uint32
+        self._cloud, self._nodata = (np.zeros((self.shape[0] // self._rows, self.shape[1]), dtype) for _ in range(2))
+        self._known: dict[Any, tuple[Codes, Codes] | None] = {}
 
     def shares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Shares of cloud and of nodata among the pixels of each chip, 0 to 1; (rows, columns) each."""
-        cloud, nodata = (self._counts / self.side**2).astype(np.float32)
+        side, (height, width) = self.side, self.shape
+        parts = height // side, side // self._rows, width // side, side
+        counts = (each.reshape(parts).sum(axis=(1, 3), dtype=np.int64) for each in (self._cloud, self._nodata))
+        cloud, nodata = ((count / (side * side)).astype(np.float32) for count in counts)
         return cloud, nodata
 
     def add(self, row: int, column: int, pixels: Pixels) -> None:
-        """Judge and count a part of the chips.
+        """Judge and count a part of the chips, each pixel once.
 
         Args:
             row: of its upper left pixel.
@@ -63,27 +65,25 @@ class ChipCounts:
         """
         codes = self._codes(pixels)
         height, width = next(iter(pixels.values())).shape
-        first = column // self.side
-        chips = slice(first, (column + width - 1) // self.side + 1)
-        starts = np.arange(chips.start, chips.stop) * self.side - column
-        starts[0] = 0
         step = max(1, SLAB_BYTES // (width * sum(band.itemsize for band in pixels.values())))
         for top in range(0, height, step):
-            slab = {name: band[top : top + step] for name, band in pixels.items()}
+            slab = pixels if step >= height else {name: band[top : top + step] for name, band in pixels.items()}
             if codes is None:
-                for mask, counts in zip(self._judged(slab), self._counts, strict=True):
-                    self._count(np.asarray(mask, np.bool_), row + top, chips, starts, counts)
+                cloud, nodata = self._judged(slab)
+                self._count(np.asarray(cloud, np.bool_), row + top, column, self._cloud)
+                self._count(np.asarray(nodata, np.bool_), row + top, column, self._nodata)
                 continue
             (values,) = slab.values()
-            for each, counts in zip(codes, self._counts, strict=True):
+            for each, counts in zip(codes, (self._cloud, self._nodata), strict=True):
                 found = each.among(values, self._scratch)
                 if found is not None:
-                    self._count(found, row + top, chips, starts, counts)
+                    self._count(found, row + top, column, counts)
 
     def add_everywhere(self, pixels: Mapping[str, int]) -> None:
         """Count every chip as one whose pixels all have the same value, told of each quality asset."""
-        masks = self._judged({name: np.full((1, 1), value, np.uint8) for name, value in pixels.items()})
-        self._counts += np.array(masks, np.bool_).reshape(2, 1, 1) * self.side**2
+        cloud, nodata = self._judged({name: np.full((1, 1), value, np.uint8) for name, value in pixels.items()})
+        self._cloud[:] = np.where(cloud, self._rows, 0)
+        self._nodata[:] = np.where(nodata, self._rows, 0)
 
     def _judged(self, slab: Pixels) -> tuple[Mask, Mask]:
         try:
@@ -96,31 +96,25 @@ class ChipCounts:
         if len(pixels) > 1:
             return None
         ((name, band),) = pixels.items()
-        return codes_of(self._quality.judge, name, band.dtype.name) if band.dtype.name in CODES else None
+        if band.dtype not in self._known:
+            dtype = band.dtype.name
+            self._known[band.dtype] = codes_of(self._quality.judge, name, dtype) if dtype in CODES else None
+        return self._known[band.dtype]
 
-    def _count(self, mask: Mask, row: int, chips: slice, starts: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
-        """Add the pixels of a mask to the columns `chips`, which begin at `starts`."""
-        height, side = len(mask), self.side
-        rows = next((rows for rows in (side, BYTE_ROWS) if rows <= MOST_ROWS and side % rows == 0), 0)
-        if (
-            rows and len(starts) > 1 and row % side == height % side == 0
-        ):  # most blocks are a whole number of chips high
-            parts = mask.reshape(-1, rows, mask.shape[1]).view(np.uint8)
-            of_columns = np.add.reduce(parts, axis=1, dtype=np.uint8)
-            of_parts = np.add.reduceat(of_columns, starts, axis=1, dtype=np.int64)
-            of_chips = of_parts.reshape(-1, side // rows, len(starts)).sum(axis=1)
-            counts[row // side : (row + height) // side, chips] += of_chips
+    def _count(self, mask: Mask, row: int, column: int, counts: NDArray[Any]) -> None:
+        """Add up the columns of a mask."""
+        height, width = mask.shape
+        rows, columns = self._rows, slice(column, column + width)
+        if row % rows == height % rows == 0:  # most blocks are a whole number of chips high
+            parts = mask.view(np.uint8).reshape(-1, rows, width)
+            np.add.reduce(parts, 1, counts.dtype, counts[row // rows : (row + height) // rows, columns])
             return
         top = 0
         while top < height:
-            chip, inside = divmod(row + top, side)
-            part = mask[top : min(top + BYTE_ROWS, top + side - inside)]
-            if len(starts) == 1:
-                counts[chip, chips] += np.count_nonzero(part)
-            else:
-                of_columns = np.add.reduce(part.view(np.uint8), axis=0, dtype=np.uint8)
-                counts[chip, chips] += np.add.reduceat(of_columns, starts, dtype=np.int64)
-            top += len(part)
+            part, inside = divmod(row + top, rows)
+            stop = min(top + rows - inside, height)
+            counts[part, columns] += np.add.reduce(mask[top:stop].view(np.uint8), axis=0, dtype=counts.dtype)
+            top = stop
 
 
 @cache
@@ -148,10 +142,17 @@ class Codes:
     """
 
     def __init__(self, table: Mask, dtype: np.dtype[Any]) -> None:
-        self.table, self.dtype = table, dtype
+        self._table, self._flags, self._spans = table, None, list[tuple[int, int]]()
         bits = sum(1 << bit for bit in range(8 * dtype.itemsize) if table[1 << bit])
-        self._flags = dtype.type(bits) if np.array_equal((np.arange(len(table)) & bits) != 0, table) else None
-        self._spans = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2).tolist()
+        if np.array_equal((np.arange(len(table)) & bits) != 0, table):
+            self._flags = np.array(bits, dtype)
+        edges = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2)
+        self._spans = [(first, stop - 1) for first, stop in edges.tolist()]
+        # As arrays, since numbers would be converted each time.
+        self._codes = {
+            code: np.array(code, dtype) for first, last in self._spans for code in (first, last, last - first)
+        }
+        self._zero = np.array(0, dtype)
 
     def among(self, pixels: NDArray[Any], scratch: _Scratch) -> Mask | None:
         """Which pixels have one of the codes, in an array of the scratch; None: none of them."""
@@ -159,23 +160,26 @@ class Codes:
             return None
         mask, other, words = scratch.like(pixels)
         if self._flags is not None:
-            if not np.bitwise_or.reduce(pixels, axis=None) & self._flags:
+            if not np.bitwise_or.reduce(pixels, None) & self._flags:
                 return None
-            np.bitwise_and(pixels, self._flags, out=words)
-            return np.not_equal(words, 0, out=mask)
+            return np.not_equal(np.bitwise_and(pixels, self._flags, words), self._zero, mask)
         if len(self._spans) > MOST_SPANS:
-            return np.take(self.table, pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
-        lowest, highest = int(pixels.min()), int(pixels.max())
-        spans = [(first, stop) for first, stop in self._spans if first <= highest and stop > lowest]
-        for number, (first, stop) in enumerate(spans):
+            return np.take(self._table, pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
+        # Few spans lie between the lowest and the highest code, and of some a comparison with one end is enough.
+        lowest, highest = int(np.minimum.reduce(pixels, None)), int(np.maximum.reduce(pixels, None))
+        spans = [(first, last) for first, last in self._spans if first <= highest and last >= lowest]
+        for number, (first, last) in enumerate(spans):
             out = other if number else mask
-            if stop - first == 1:
-                np.equal(pixels, self.dtype.type(first), out=out)
+            if first == last:
+                np.equal(pixels, self._codes[first], out)
+            elif highest <= last:
+                np.greater_equal(pixels, self._codes[first], out)
+            elif lowest >= first:
+                np.less_equal(pixels, self._codes[last], out)
             else:  # codes below the first wrap around, and lie above the last
-                np.subtract(pixels, self.dtype.type(first), out=words)
-                np.less_equal(words, self.dtype.type(stop - first - 1), out=out)
+                np.less_equal(np.subtract(pixels, self._codes[first], words), self._codes[last - first], out)
             if number:
-                np.logical_or(mask, other, out=mask)
+                np.logical_or(mask, other, mask)
         return mask if spans else None
 
 
@@ -183,15 +187,19 @@ class _Scratch:
     """Arrays for what is made of a slab; new ones each time would take as long as all else."""
 
     def __init__(self) -> None:
-        self._mask = self._other = np.empty(0, np.bool_)
-        self._words: NDArray[Any] = np.empty(0, np.uint8)
+        self._arrays = np.empty((3, 0), np.uint64)
+        self._views: dict[Any, tuple[Mask, Mask, NDArray[Any]]] = {}
 
     def like(self, pixels: NDArray[Any]) -> tuple[Mask, Mask, NDArray[Any]]:
         """Two masks and an array of the pixels' type, all of their shape."""
-        if self._mask.size < pixels.size or self._words.dtype != pixels.dtype:
-            self._mask, self._other = (np.empty(pixels.size, np.bool_) for _ in range(2))
-            self._words = np.empty(pixels.size, pixels.dtype)
-        mask, other, words = (
-            array[: pixels.size].reshape(pixels.shape) for array in (self._mask, self._other, self._words)
-        )
-        return mask, other, words
+        key = pixels.shape, pixels.dtype
+        if key not in self._views:
+            if pixels.nbytes > self._arrays[0].nbytes:
+                self._arrays = np.empty((3, -(-pixels.nbytes // 8)), np.uint64)
+                self._views.clear()
+            mask, other, words = (
+                array.view(dtype)[: pixels.size].reshape(pixels.shape)
+                for array, dtype in zip(self._arrays, (np.bool_, np.bool_, pixels.dtype), strict=True)
+            )
+            self._views[key] = mask, other, words
+        return self._views[key]

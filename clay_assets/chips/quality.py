@@ -167,8 +167,10 @@ def _count(
         with closing(BlockReader(platform.files.access, cache_bytes=0)) as reader:
 
             def visit(row: int, column: int, pixels: NDArray[Any]) -> None:
-                measured = pixels if band is not None else mask_of(needed[0], pixels[np.newaxis])
-                counts.add(row, column, {name: measured[0]})
+                if band is not None:
+                    counts.add(row, column, {name: pixels[:, :, 0]})
+                else:
+                    counts.add(row, column, {name: mask_of(needed[0], pixels.transpose(2, 0, 1)[np.newaxis])[0]})
 
             scan(reader, needed[0], visit)
     else:

@@ -41,7 +41,7 @@ def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
         reader: that fetches and decodes.
         request: of one window, and one that `can_scan`; it has no `out`, `repeat` or `change`.
         visit: called as `visit(row, column, pixels)` for each block, with the part of it that lies in the window: row
-            and column in the window of its upper left pixel, and an array (bands, height, width) that is overwritten
+            and column in the window of its upper left pixel, and an array (height, width, bands) that is overwritten
             after the call. The calls come from the threads of the reader, in any order.
 
     Raises:
@@ -49,6 +49,7 @@ def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
     """
     image, (window,) = request.header, request.windows
     (top, bottom), (left, right) = ((int(start), int(stop)) for start, stop in window.toranges())
+    height, width = bottom - top, right - left
     bands = list(range(image.count) if request.bands is None else request.bands)
     plane = bands[0] * image.blocks_across * image.blocks_down if image.planar else 0
     inside: slice | list[int] = bands if len(bands) > 1 else slice(bands[0], bands[0] + 1)
@@ -57,10 +58,10 @@ def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
 
     def hand_over(number: int, pixels: NDArray[Any]) -> None:
         down, across = divmod(number - plane, image.blocks_across)
-        row, column = down * image.block_height, across * image.block_width
-        first, begin = max(top, row), max(left, column)
-        part = pixels[first - row : bottom - row, begin - column : right - column, inside]
-        visit(first - top, begin - left, part.transpose(2, 0, 1))
+        row, column = down * image.block_height - top, across * image.block_width - left
+        first, begin = max(0, -row), max(0, -column)
+        part = pixels[first : height - row, begin : width - column, inside]
+        visit(row + first, column + begin, part)
 
     numbers = (
         plane + down * image.blocks_across + across
