@@ -20,6 +20,9 @@ from clay_assets.grids import HALF_TURN, Grid
 
 CORNERS = 5  # of a chip's ring, the first again at the end
 TRANSFORMERS = 128  # that are kept; there are 120 zones of UTM
+# Of the interpolation of true pixel sizes: chips that are worth it, nodes and chips tried along each side, and what may
+# be off, relative. A geodesic of 77 m between rounded degrees is known to 4e-11.
+FEWEST_TO_INTERPOLATE, NODES, TRIED, UNSURE = 400, 7, 5, 2e-9
 _EARTH = pyproj.Geod(ellps="WGS84")
 
 
@@ -82,10 +85,60 @@ def ground_sample_distance(grid: Grid, size: int) -> NDArray[np.float64]:
     middles = (np.arange(columns) + 0.5) * size, (np.arange(rows) + 0.5) * size
     upright = _lonlat(grid, *np.meshgrid(edges[0], middles[1]))  # middles of the edges that two chips share
     level = _lonlat(grid, *np.meshgrid(middles[0], edges[1]))
-    product = np.ones(columns * rows)
-    for first, second in ((upright[:, :-1], upright[:, 1:]), (level[:-1], level[1:])):
-        product *= _EARTH.inv(*first.reshape(-1, 2).T, *second.reshape(-1, 2).T, return_back_azimuth=False)[2]
-    return np.sqrt(product) / size
+    across = _distance(upright[:, :-1], upright[:, 1:])
+    return (np.sqrt(across * _distance(level[:-1], level[1:])) / size).ravel()
+
+
+def rounded_ground_sample_distance(grid: Grid, size: int) -> NDArray[np.float32]:
+    """`ground_sample_distance` as float32, the same to the last bit, in a fifth of its time for whole scenes.
+
+    It hardly changes across a scene. So it is interpolated, and worked out only for chips where the last bit might
+    depend on what the interpolation is off by; for all chips where that is more than expected, as around a pole.
+    """
+    columns, rows = chips_in(grid, size)
+    if columns * rows < FEWEST_TO_INTERPOLATE:
+        return ground_sample_distance(grid, size).astype(np.float32)
+    last = np.array([columns - 1, rows - 1])
+    # Places of nodes and of chips that are tried, along each side; both on one grid.
+    places = [
+        np.concatenate([(_NODES + 1) / 2 * count, np.linspace(0, count, TRIED).astype(np.intp)]) for count in last
+    ]
+    exact = _gsd_at(grid, size, *np.meshgrid(*places))
+    x, y = (places[axis][NODES:].astype(np.intp) for axis in (0, 1))
+    of_columns, of_rows = (_chebyshev(np.arange(count + 1) * (2 / max(count, 1)) - 1) @ _TO_CHEBYSHEV for count in last)
+    found = of_rows @ exact[:NODES, :NODES] @ of_columns.T
+    if not np.abs(found[np.ix_(y, x)] / exact[NODES:, NODES:] - 1).max() <= UNSURE / 10:
+        return ground_sample_distance(grid, size).astype(np.float32)
+    rounded = found.astype(np.float32)
+    unsure = np.nonzero((found * (1 - UNSURE)).astype(np.float32) != (found * (1 + UNSURE)).astype(np.float32))
+    rounded[unsure] = _gsd_at(grid, size, unsure[1].astype(np.float64), unsure[0].astype(np.float64))
+    return rounded.ravel()
+
+
+def _chebyshev(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first polynomials of Chebyshev at places of −1 to 1; (places, polynomials)."""
+    return np.cos(np.arange(NODES) * np.arccos(np.clip(at, -1, 1))[:, None])
+
+
+_NODES = np.cos((np.arange(NODES) + 0.5) * np.pi / NODES)
+_TO_CHEBYSHEV = np.linalg.inv(_chebyshev(_NODES))  # values at the nodes → coefficients
+
+
+def _gsd_at(grid: Grid, size: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `ground_sample_distance`, of chips by their column and row, which may lie between those of the grid."""
+    left, middle, right = (x + part for part in (0, 0.5, 1))
+    upper, centre, lower = (y + part for part in (0, 0.5, 1))
+    ends = _lonlat(
+        grid, np.stack([left, middle, right, middle]) * size, np.stack([centre, upper, centre, lower]) * size
+    )
+    return np.sqrt(_distance(ends[:2], ends[2:]).prod(axis=0)) / size
+
+
+def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Metres between places, longitude and latitude (…, 2)."""
+    places = (np.ascontiguousarray(places[..., axis]) for places in (first, second) for axis in (0, 1))
+    metres: NDArray[np.float64] = _EARTH.inv(*places, inplace=True, return_back_azimuth=False)[2]
+    return metres
 
 
 def _lonlat(grid: Grid, column: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from clay_assets.chips.declared import declared, same_grid
-from clay_assets.chips.grid import CORNERS, chip_corners, crosses, ground_sample_distance, polygons_of
+from clay_assets.chips.grid import CORNERS, chip_corners, crosses, polygons_of, rounded_ground_sample_distance
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
@@ -265,7 +265,7 @@ def _table(
     kept = nodata.ravel() <= np.float32(limit)
     rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
     geometry, bounds, types = _geometry(chip_corners(grid, size)[kept])
-    gsd = ground_sample_distance(grid, size).astype(np.float32)[kept]
+    gsd = rounded_ground_sample_distance(grid, size)[kept]
     count = int(kept.sum())
     x, y = pa.array(columns, pa.uint16()), pa.array(rows, pa.uint16())
     text = pa.string()
