@@ -7,7 +7,7 @@ them up would take ten times as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -142,45 +142,78 @@ class Codes:
     """
 
     def __init__(self, table: Mask, dtype: np.dtype[Any]) -> None:
-        self._table, self._flags, self._spans = table, None, list[tuple[int, int]]()
+        self._table, self._flags = table, None
         bits = sum(1 << bit for bit in range(8 * dtype.itemsize) if table[1 << bit])
         if np.array_equal((np.arange(len(table)) & bits) != 0, table):
             self._flags = np.array(bits, dtype)
         edges = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2)
-        self._spans = [(first, stop - 1) for first, stop in edges.tolist()]
-        # As arrays, since numbers would be converted each time.
-        self._codes = {
-            code: np.array(code, dtype) for first, last in self._spans for code in (first, last, last - first)
-        }
+        spans = [(first, stop - 1) for first, stop in edges.tolist()]
+        self._any, self._few = bool(spans), len(spans) <= MOST_SPANS
+        self._tests = _tests(spans, dtype) if self._few else []
         self._zero = np.array(0, dtype)
 
     def among(self, pixels: NDArray[Any], scratch: _Scratch) -> Mask | None:
         """Which pixels have one of the codes, in an array of the scratch; None: none of them."""
-        if not self._spans:
+        if not self._any:
             return None
         mask, other, words = scratch.like(pixels)
         if self._flags is not None:
             if not np.bitwise_or.reduce(pixels, None) & self._flags:
                 return None
             return np.not_equal(np.bitwise_and(pixels, self._flags, words), self._zero, mask)
-        if len(self._spans) > MOST_SPANS:
+        if not self._few:
             return np.take(self._table, pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
         # Few spans lie between the lowest and the highest code, and of some a comparison with one end is enough.
         lowest, highest = int(np.minimum.reduce(pixels, None)), int(np.maximum.reduce(pixels, None))
-        spans = [(first, last) for first, last in self._spans if first <= highest and last >= lowest]
-        for number, (first, last) in enumerate(spans):
-            out = other if number else mask
-            if first == last:
-                np.equal(pixels, self._codes[first], out)
-            elif highest <= last:
-                np.greater_equal(pixels, self._codes[first], out)
-            elif lowest >= first:
-                np.less_equal(pixels, self._codes[last], out)
-            else:  # codes below the first wrap around, and lie above the last
-                np.less_equal(np.subtract(pixels, self._codes[first], words), self._codes[last - first], out)
-            if number:
-                np.logical_or(mask, other, mask)
-        return mask if spans else None
+        found = None
+        for test in self._tests:
+            if test.first <= highest and test.last >= lowest:
+                test.among(pixels, lowest, highest, words, mask if found is None else other)
+                found = mask if found is None else np.logical_or(mask, other, mask)
+        return found
+
+
+class _Span:
+    """The codes from `first` to `last`; kept as arrays, since numbers would be converted at each comparison."""
+
+    def __init__(self, first: int, last: int, dtype: np.dtype[Any]) -> None:
+        self.first, self.last = first, last
+        self._first, self._last, self._width = (np.array(code, dtype) for code in (first, last, last - first))
+
+    def among(self, pixels: NDArray[Any], lowest: int, highest: int, words: NDArray[Any], out: Mask) -> None:
+        """Write which pixels have one of the codes; `lowest` and `highest` are of the pixels."""
+        if self.first == self.last:
+            np.equal(pixels, self._first, out)
+        elif highest <= self.last:
+            np.greater_equal(pixels, self._first, out)
+        elif lowest >= self.first:
+            np.less_equal(pixels, self._last, out)
+        else:  # codes below the first wrap around, and lie above the last
+            np.less_equal(np.subtract(pixels, self._first, words), self._width, out)
+
+
+class _Pair(_Span):
+    """The codes `first` and `last` alone, which differ in one bit."""
+
+    def __init__(self, first: int, last: int, dtype: np.dtype[Any]) -> None:
+        super().__init__(first, last, dtype)
+        self._others = ~np.array(first ^ last, dtype)
+
+    def among(self, pixels: NDArray[Any], lowest: int, highest: int, words: NDArray[Any], out: Mask) -> None:
+        """As of a span."""
+        np.equal(np.bitwise_and(pixels, self._others, words), self._first, out)
+
+
+def _tests(spans: Sequence[tuple[int, int]], dtype: np.dtype[Any]) -> list[_Span]:
+    """What tells the codes of some spans, with as few comparisons as may be."""
+    single = [first for first, last in spans if first == last]
+    paired: dict[int, int] = {}
+    for code in single:
+        other = next((other for other in single if other > code and (other ^ code).bit_count() == 1), None)
+        if other is not None and not {code, other} & {*paired, *paired.values()}:
+            paired[code] = other
+    rest = [span for span in spans if span[0] != span[1] or span[0] not in {*paired, *paired.values()}]
+    return [_Pair(*pair, dtype) for pair in paired.items()] + [_Span(*span, dtype) for span in rest]
 
 
 class _Scratch:
