@@ -8,30 +8,26 @@ document followed is the WorldCover Product User Manual v2.0 (https://esa-worldc
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import rasterio
 import shapely
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
+from clay_assets.landcover.spans import Spans, count_values, spans_inside
 from clay_assets.landcover.worldcover_files import TILE_DEGREES, cells_touched, corner, href_of, present_cells
 from clay_assets.landcover.worldcover_pixels import (
     BINS,
-    LOOKUP,
-    UNKNOWN,
+    NODATA,
     check_tiling,
     pixel_areas,
     pixel_ranges,
@@ -39,15 +35,12 @@ from clay_assets.landcover.worldcover_pixels import (
 )
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
-from clay_assets.sources.rasters import open_raster
+from clay_assets.sources.rasters import Raster, open_raster
 from clay_assets.transport.access import Access
-
-# `geometry_mask` is given the transform; rasterio warns all the same that its in-memory raster has none. The filter is
-# the process's, as one for a block of code is not safe between threads, and lets the warning through now and then.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 CLASSES = WORLDCOVER_CLASSES
 WATER = 80
+STRIP_PIXELS = 64_000_000  # of a file, read at a time; all of an overview by 8, but not of full resolution
 _FLOATS = npt.NDArray[np.float64]
 
 
@@ -258,33 +251,32 @@ def _histograms(job: _Job) -> _FLOATS:
     with open_raster(job.href, job.access, overview_level=level) as src:
         check_tiling(job.href, job.cell, src.dataset)
         rows, columns = pixel_ranges(shapely.bounds(polygons), src.dataset)
-        top, left = int(rows[:, 0].min()), int(columns[:, 0].min())
-        window = Window(left, top, int(columns[:, 1].max()) - left, int(rows[:, 1].max()) - top)
-        values = src.read(1, window)
-        transform = src.dataset.transform
-    histograms = np.zeros((len(polygons), BINS))
-    for number, polygon in enumerate(polygons):
-        (row, row_end), (column, column_end) = rows[number], columns[number]
-        part = values[row - top : row_end - top, column - left : column_end - left]
-        upper_left = (transform.c + column * transform.a, transform.f + row * transform.e)
-        grid = from_origin(*upper_left, transform.a, -transform.e)
-        histograms[number] = _histogram(job.href, part, grid, polygon)
-    return histograms
+        t, west = src.dataset.transform, int(columns[:, 0].min())
+        inside = []
+        for polygon, (top, bottom), (left, right) in zip(polygons, rows.tolist(), columns.tolist(), strict=True):
+            grid = from_origin(t.c + left * t.a, t.f + top * t.e, t.a, -t.e)
+            row, first, stop = spans_inside(polygon, grid, (bottom - top, right - left))
+            shift = left - west
+            inside.append((row + top, first + shift, stop + shift, pixel_areas(grid, bottom - top)[row]))
+        spans = Spans.of(inside)
+        strips = _strips(src, int(rows[:, 0].min()), int(rows[:, 1].max()), west, int(columns[:, 1].max()))
+        counts, unknown = count_values(strips, spans, (NODATA, *CLASSES))
+    if unknown is not None:
+        raise unknown_value(job.href, unknown)
+    return spans.weighted(counts, len(polygons))
 
 
-def _histogram(href: str, values: npt.NDArray[np.uint8], transform: rasterio.Affine, polygon: Any) -> _FLOATS:
-    """Area of nodata and of each class under one polygon, shape (12,), of pixels on a grid in degrees."""
-    height, width = values.shape
-    inside = geometry_mask([polygon], (height, width), transform, invert=True)
-    binned = LOOKUP[values]
-    # One bin per row and class, since all pixels of a row have the same area.
-    bins = UNKNOWN + 1
-    keys = np.repeat(np.arange(height, dtype=np.intp) * bins, inside.sum(axis=1)) + binned[inside]
-    counts = np.bincount(keys, minlength=height * bins).reshape(height, bins)
-    if counts[:, UNKNOWN].any():
-        raise unknown_value(href, int(values[inside & (binned == UNKNOWN)][0]))
-    areas: _FLOATS = (counts[:, :BINS] * pixel_areas(transform, height)[:, None]).sum(axis=0)
-    return areas
+def _strips(
+    source: Raster, top: int, bottom: int, left: int, right: int
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """The pixels of a window in strips of whole blocks, each with its first row."""
+    block = source.dataset.block_shapes[0][0]
+    step = max(1, STRIP_PIXELS // (right - left) // block) * block
+    begin = top
+    while begin < bottom:
+        end = min(bottom, (begin // step + 1) * step)
+        yield begin, source.read(1, Window(left, begin, right - left, end - begin))
+        begin = end
 
 
 def _overview_level(job: _Job) -> int | None:
