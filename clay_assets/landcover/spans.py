@@ -86,7 +86,7 @@ def spans_inside(polygon: Any, transform: rasterio.Affine, shape: tuple[int, int
         shape: of the grid, height and width; what lies outside is left out.
     """
     height, width = shape
-    points, ring = shapely.get_coordinates(shapely.get_rings(polygon), return_index=True)
+    points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(polygon)), return_index=True)
     x, y = (points[:, 0] - transform.c) / transform.a, (points[:, 1] - transform.f) / transform.e
     edge = np.flatnonzero(ring[1:] == ring[:-1])
     begin, end = (np.where(y[edge] < y[edge + 1], *pair) for pair in ((edge, edge + 1), (edge + 1, edge)))
