@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
 from clay_assets.chips.index import counts_of, index_scene
 from clay_assets.chips.rules import check_chips, geometry_valid
 from clay_assets.chips.versions import INDEX_VERSION, LIKE_FORMER
-from clay_assets.errors import StorageError
+from clay_assets.errors import SourceError, StorageError
 from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
@@ -90,21 +90,28 @@ def index_scenes(
 
     Raises:
         StorageError: the store cannot be written; no point in trying the other scenes.
+        SourceError: a worker process was killed, which ends its pool.
     """
     stamp = recipe.stamp()  # made here, so that files say the same wherever they are written
     jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe, stamp) for item in items)
     rows, kept = [], 0
-    for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
-        try:
-            row, was_there = future.result()
-        except StorageError:
-            raise
-        except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
-            rows.append(_row(job.item["id"], FAILED, error=failure_text(error, job.item["id"], logger)))
-        else:
-            rows.append(row)
-            kept += was_there
-        progress(done, len(items))
+    try:
+        for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
+            try:
+                row, was_there = future.result()
+            except (StorageError, BrokenExecutor):
+                raise
+            except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
+                rows.append(_row(job.item["id"], FAILED, error=failure_text(error, job.item["id"], logger)))
+            else:
+                rows.append(row)
+                kept += was_there
+            progress(done, len(items))
+    except BrokenExecutor as error:
+        raise SourceError(
+            f"{platform} {year}: a worker process ended before its scene was indexed ({error}). Run again, which goes "
+            "on from here; if it persists lower CLAY_WORKERS, for want of memory."
+        ) from error
     if kept:
         logger.info("%s %d: %d of %d scenes were indexed before and are kept", platform, year, kept, len(items))
     ledger = pd.DataFrame(rows, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
