@@ -7,7 +7,7 @@ them up would take ten times as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Mask, Pixels, Quality
 
-SLAB_BYTES = 1 << 19  # of pixels judged at a time; the cache holds them and what is made of them
+SLAB_BYTES = 1 << 18  # of pixels judged at a time; the cache holds them and what is made of them
 MOST_ROWS, FEWEST_ROWS = 255, 32  # of pixels whose sum in a column is kept as a byte
 CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
 MOST_SPANS = 5  # of codes that are compared; more are looked up
@@ -48,8 +48,12 @@ class ChipCounts:
         """Shares of cloud and of nodata among the pixels of each chip, 0 to 1; (rows, columns) each."""
         side, (height, width) = self.side, self.shape
         parts = height // side, side // self._rows, width // side, side
-        counts = (each.reshape(parts).sum(axis=(1, 3), dtype=np.int64) for each in (self._cloud, self._nodata))
-        cloud, nodata = ((count / (side * side)).astype(np.float32) for count in counts)
+        cloud, nodata = (
+            (each.reshape(parts).sum(axis=(1, 3), dtype=np.int64) / (side * side)).astype(np.float32)
+            if each.any()
+            else np.zeros(parts[::2], np.float32)
+            for each in (self._cloud, self._nodata)
+        )
         return cloud, nodata
 
     def add(self, row: int, column: int, pixels: Pixels) -> None:
@@ -78,12 +82,6 @@ class ChipCounts:
                 found = each.among(values, self._scratch)
                 if found is not None:
                     self._count(found, row + top, column, counts)
-
-    def add_everywhere(self, pixels: Mapping[str, int]) -> None:
-        """Count every chip as one whose pixels all have the same value, told of each quality asset."""
-        cloud, nodata = self._judged({name: np.full((1, 1), value, np.uint8) for name, value in pixels.items()})
-        self._cloud[:] = np.where(cloud, self._rows, 0)
-        self._nodata[:] = np.where(nodata, self._rows, 0)
 
     def _judged(self, slab: Pixels) -> tuple[Mask, Mask]:
         try:

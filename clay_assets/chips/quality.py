@@ -134,47 +134,38 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
             declared(item, name, own=True).check_file(grids[name], source.href)
     if of_file != platform.assets.grid:
         said.check_extent(found, max(grids[of_file].pixel), first.href)
-    finest = min(factors.values())  # at whose resolution pixels are counted
-    names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
-    what = f"{names}: is no quality band of {platform.title}"
-    counts = ChipCounts(platform.quality, size // finest, rows, columns, what)
-    _count(platform, sources, {name: factor // finest for name, factor in factors.items()}, counts)
-    cloud, nodata = counts.shares()
-    return found, Shares(cloud, nodata)
-
-
-def _count(
-    platform: AnyPlatform, sources: Mapping[str, Source], repeats: Mapping[str, int], counts: ChipCounts
-) -> None:
-    """Read what tells cloud and nodata, once, and count it.
-
-    Args:
-        platform: how the files are reached.
-        sources: the quality assets.
-        repeats: how often each pixel of an asset counts, along both sides.
-        counts: to fill.
-    """
-    band, (height, width) = _band_of(platform), counts.shape
+    band, finest = _band_of(platform), min(factors.values())  # at whose resolution pixels are counted
+    repeats = {name: factor // finest for name, factor in factors.items()}  # of each pixel, along both sides
+    height, width = rows * size // finest, columns * size // finest
     requests = (
         source.request(band, Window(0, 0, width // repeats[name], height // repeats[name]))
         for name, source in sources.items()
     )
     needed = [request for request in requests if request is not None]
     if not needed:  # no pixel tells one chip from another
-        counts.add_everywhere(dict.fromkeys(sources, DATA))
-    elif len(sources) == 1 and can_scan(needed[0]):
-        (name,) = sources
-        with closing(BlockReader(platform.files.access, cache_bytes=0)) as reader:
-
-            def visit(row: int, column: int, pixels: NDArray[Any]) -> None:
-                if band is not None:
-                    counts.add(row, column, {name: pixels[:, :, 0]})
-                else:
-                    counts.add(row, column, {name: mask_of(needed[0], pixels.transpose(2, 0, 1)[np.newaxis])[0]})
-
-            scan(reader, needed[0], visit)
+        masks = platform.quality.judge({name: np.full((1, 1), DATA, np.uint8) for name in sources})
+        cloud, nodata = (np.full((rows, columns), np.float32(mask[0, 0])) for mask in masks)
+        return found, Shares(cloud, nodata)
+    names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
+    what = f"{names}: is no quality band of {platform.title}"
+    counts = ChipCounts(platform.quality, size // finest, rows, columns, what)
+    if len(sources) == 1 and can_scan(needed[0]):
+        _count_block_by_block(platform, next(iter(sources)), needed[0], counts)
     else:
         _count_in_strips(platform, sources, repeats, needed, counts)
+    return found, Shares(*counts.shares())
+
+
+def _count_block_by_block(platform: AnyPlatform, name: str, request: BlockRequest, counts: ChipCounts) -> None:
+    """Where one file tells all, and its blocks are decoded by us."""
+    masked = platform.quality.reads == "mask"
+
+    def visit(row: int, column: int, pixels: NDArray[Any]) -> None:
+        part = mask_of(request, pixels.transpose(2, 0, 1)[np.newaxis])[0] if masked else pixels[:, :, 0]
+        counts.add(row, column, {name: part})
+
+    with closing(BlockReader(platform.files.access, cache_bytes=0)) as reader:
+        scan(reader, request, visit)
 
 
 def _count_in_strips(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,12 +160,3 @@ def test_several_assets_are_judged_together() -> None:
     cloud, nodata = counts.shares()
     assert not cloud.any()
     np.testing.assert_array_equal(nodata, expected(~((vv > 0) & (vh > 0)), 32))
-
-
-@pytest.mark.parametrize(("value", "share"), [(255, 0), (0, 1)])
-def test_a_value_that_all_pixels_have(value: int, share: float) -> None:
-    counts = ChipCounts(replace(PLATFORMS["naip"].quality), 256, 3, 2, "")
-    counts.add_everywhere({"image": value})
-    cloud, nodata = counts.shares()
-    np.testing.assert_array_equal(cloud, np.zeros((3, 2), np.float32))
-    np.testing.assert_array_equal(nodata, np.full((3, 2), share, np.float32))
