@@ -105,7 +105,7 @@ class ChipCounts:
         rows, columns = self._rows, slice(column, column + width)
         if row % rows == height % rows == 0:  # most blocks are a whole number of chips high
             parts = mask.view(np.uint8).reshape(-1, rows, width)
-            np.add.reduce(parts, 1, counts.dtype, counts[row // rows : (row + height) // rows, columns])
+            np.add.reduce(parts, 1, dtype=counts.dtype, out=counts[row // rows : (row + height) // rows, columns])
             return
         top = 0
         while top < height:
@@ -158,9 +158,10 @@ class Codes:
         if self._flags is not None:
             if not np.bitwise_or.reduce(pixels, None) & self._flags:
                 return None
-            return np.not_equal(np.bitwise_and(pixels, self._flags, words), self._zero, mask)
+            np.not_equal(np.bitwise_and(pixels, self._flags, words), self._zero, mask)
+            return mask
         if not self._few:
-            return np.take(self._table, pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
+            return self._table.take(pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
         # Few spans lie between the lowest and the highest code, and of some a comparison with one end is enough.
         lowest, highest = int(np.minimum.reduce(pixels, None)), int(np.maximum.reduce(pixels, None))
         found = None
@@ -228,9 +229,10 @@ class _Scratch:
             if pixels.nbytes > self._arrays[0].nbytes:
                 self._arrays = np.empty((3, -(-pixels.nbytes // 8)), np.uint64)
                 self._views.clear()
-            mask, other, words = (
-                array.view(dtype)[: pixels.size].reshape(pixels.shape)
-                for array, dtype in zip(self._arrays, (np.bool_, np.bool_, pixels.dtype), strict=True)
-            )
-            self._views[key] = mask, other, words
+
+            def view(number: int, dtype: Any) -> NDArray[Any]:
+                array: NDArray[Any] = self._arrays[number].view(dtype)[: pixels.size]
+                return array.reshape(pixels.shape)
+
+            self._views[key] = view(0, np.bool_), view(1, np.bool_), view(2, pixels.dtype)
         return self._views[key]

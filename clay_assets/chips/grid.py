@@ -131,13 +131,14 @@ def _gsd_at(grid: Grid, size: int, x: NDArray[np.float64], y: NDArray[np.float64
     ends = _lonlat(
         grid, np.stack([left, middle, right, middle]) * size, np.stack([centre, upper, centre, lower]) * size
     )
-    return np.sqrt(_distance(ends[:2], ends[2:]).prod(axis=0)) / size
+    gsd: NDArray[np.float64] = np.sqrt(_distance(ends[:2], ends[2:]).prod(axis=0)) / size
+    return gsd
 
 
 def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Metres between places, longitude and latitude (…, 2)."""
-    places = (np.ascontiguousarray(places[..., axis]) for places in (first, second) for axis in (0, 1))
-    metres: NDArray[np.float64] = _EARTH.inv(*places, inplace=True, return_back_azimuth=False)[2]
+    lon, lat, lon2, lat2 = (np.ascontiguousarray(place[..., axis]) for place in (first, second) for axis in (0, 1))
+    metres: NDArray[np.float64] = _EARTH.inv(lon, lat, lon2, lat2, return_back_azimuth=False)[2]
     return metres
 
 

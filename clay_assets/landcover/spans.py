@@ -54,7 +54,7 @@ class Spans:
         number = np.repeat(np.arange(len(polygons)), [len(row) for row, *_ in polygons])
         row, first, stop, weight = (np.concatenate(each) for each in zip(*polygons, strict=True))
         order = np.argsort(row, kind="stable")
-        return cls(*(each[order] for each in (number, row, first, stop, weight)))
+        return cls(number[order], row[order], first[order], stop[order], weight[order])
 
     def within(self, top: int, bottom: int) -> slice:
         """Those of some rows."""
