@@ -1,134 +1,259 @@
-"""How much index_scene costs above what nothing can avoid, reading the quality band once, and beside stacchip.
+"""What indexing scenes costs, beside stacchip and beside what nothing can avoid: reading the quality band once.
 
-Run as `python benchmarks/chip_index.py`. Everything is timed in one run, alternating, the best of five each; the
-ratio is what to compare between versions, since it does not depend on the machine. Scenes: a full-size Sentinel-2
-scene (10980 pixels of 10 m, its scene classification 5490 of 20 m) and a full-size Landsat scene (7800 pixels),
-patchy, as COGs. stacchip is timed inside its own environment, without its start, where that environment was built
-(the tests build it).
+Run as `python benchmarks/chip_index.py [--peers PYTHON]`, where PYTHON has stacchip. Ours and the floor alternate in
+one process on the same files, of real size and texture (see `textures`), with one thread each; of both the best run
+counts. Times of one scene are CPU seconds, which other work on the machine hardly changes; those of several workers
+are by the clock, so that the machine has to be idle. The ratio is what to compare between versions.
+
+Floors: a scene's quality band, read whole by rasterio; of a NAIP image without a mask, from which nothing has to be
+read, the corners of its chips, projected by a new transformer.
 """
 
 from __future__ import annotations
 
-import cProfile
+import argparse
 import json
-import pstats
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyproj
 import pystac
 import rasterio
+import textures
 from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
-from clay_assets.storage.geoparquet import encode_arrow
+from clay_assets.chips.indexing import index_scenes
+from clay_assets.recipes import load_recipe
+from clay_assets.storage.stores import LocalStore
 
-REPEATS = 5
-PATCH = 30  # pixels
-EPSG, LEFT, TOP = 32632, 399_960, 5_300_040
-ORACLE = Path(__file__).parents[1] / ".oracle"
-SCENES = {  # platform → asset, codes, type, pixels of the finest grid, of the band, metres, stacchip's class
-    "sentinel-2-l2a": ("scl", (0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), "uint8", 10_980, 5_490, 20, "Sentinel2Indexer"),
-    "landsat-c2l2-sr": ("qa_pixel", (21824, 21952, 22280, 23888), "uint16", 7_800, 7_800, 30, "LandsatIndexer"),
-}
-TIME_STACCHIP = """
-import sys, time, contextlib, io, pystac
+REPEATS, PEER_REPEATS = 15, 3
+CHIP = 256
+UTM = 32632
+SCENES = 16  # of a cell that workers share
+FEW, MANY = 10, 100  # scenes, between which memory must not grow
+PEER = """
+import sys, time, contextlib, io, json, resource, pystac
 from stacchip import indexer
-best = float("inf")
-for _ in range(int(sys.argv[3])):
-    item = pystac.Item.from_file(sys.argv[1])
-    start = time.perf_counter()
+def index():
+    item = pystac.Item.from_dict(json.loads(sys.argv[1]))
+    item.properties["proj:epsg"] = int(sys.argv[4])  # which pystac has made proj:code of
+    start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         getattr(indexer, sys.argv[2])(item, chip_max_nodata=1.0).create_index()
-    best = min(best, time.perf_counter() - start)
-print(best)
+    return time.process_time() - start
+best = min(index() for _ in range(int(sys.argv[3])))
+print(json.dumps([best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+OURS = """
+import sys, json, resource, pystac
+from clay_assets.chips.index import index_scene
+index_scene(pystac.Item.from_dict(json.loads(sys.argv[1])), sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+CELL = """
+import sys, resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1]).parent))
+import chip_index
+if __name__ == "__main__":
+    with ThreadPoolExecutor(2) as pool:
+        chip_index.cell(Path(sys.argv[2]), pool, 4, int(sys.argv[3]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def main() -> None:
-    """Print one line per platform, then where index_scene spends its time."""
-    print(f"{'platform':<17}{'chips':>7}{'bare read':>12}{'index_scene':>13}{'ratio':>7}{'encode':>10}{'stacchip':>11}")
-    with TemporaryDirectory() as folder:
-        items = {platform: _scene(Path(folder), platform) for platform in SCENES}
-        for platform, document in items.items():
-            _compare(platform, document, Path(folder))
-        for platform, document in items.items():
-            _profile(platform, document)
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        stage: what was timed.
+        ours, peer, floor: seconds; None where it was not run, or there is none.
+        peak, peer_peak: bytes of memory of a whole process that does it once.
+        note: what the numbers are of.
+    """
+
+    stage: str
+    ours: float
+    peer: float | None = None
+    floor: float | None = None
+    peak: int | None = None
+    peer_peak: int | None = None
+    note: str = ""
 
 
-def _compare(platform: str, document: dict[str, Any], folder: Path) -> None:
-    asset, *_, indexer = SCENES[platform]
-    href, item = document["assets"][asset]["href"], pystac.Item.from_dict(document)
-    bare, ours, written = [], [], []
+def rows(peers: str | None = None) -> Iterator[Row]:
+    """The rows of this stage, as they are measured.
+
+    Args:
+        peers: a Python that has stacchip; None: it is not run.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        scenes = {
+            "index, Sentinel-2": (sentinel_2(folder), "sentinel-2-l2a", "Sentinel2Indexer"),
+            "index, Landsat": (landsat(folder), "landsat-c2l2-sr", "LandsatIndexer"),
+            "index, NAIP without a mask": (naip(folder), "naip", "NoStatsChipIndexer"),
+        }
+        for stage, (document, platform, indexer) in scenes.items():
+            yield _one_scene(stage, document, platform, indexer, peers)
+        yield from _workers(folder)
+        peaks = {count: _output(CELL, __file__, name, str(count)) for count in (FEW, MANY)}
+        note = f"peak memory; {FEW} scenes: {peaks[FEW] / 2**20:.0f} MiB"
+        yield Row(f"index, {MANY:,} scenes with two threads", 0.0, peak=peaks[MANY], note=note)
+
+
+def _one_scene(stage: str, document: dict[str, Any], platform: str, indexer: str, peers: str | None) -> Row:
+    item = pystac.Item.from_dict(document)
+    ((_, asset),) = document["assets"].items()
+    floor = _projected if platform == "naip" else _read
+    count = index_scene(item, platform).num_rows
+    ours, floors = [], []
     for _ in range(REPEATS):
-        bare.append(_seconds(lambda: _bare_read(href)))
-        ours.append(_seconds(lambda: index_scene(item, platform)))
-        table = index_scene(item, platform)
-        written.append(_seconds(lambda table=table: encode_arrow(table, {})))
-    theirs = _stacchip(document, indexer, folder)
-    other = f"{theirs:9.3f} s" if theirs else f"{'not run':>11}"
-    best, floor = min(ours), min(bare)
-    times = f"{floor:>10.3f} s{best:>11.3f} s{best / floor:>7.2f}{min(written):>8.3f} s{other}"
-    print(f"{platform:<17}{table.num_rows:>7}{times}")
+        floors.append(_cpu(lambda: floor(asset["href"])))
+        ours.append(_cpu(lambda: index_scene(item, platform)))
+    text = json.dumps(document)
+    peer, peer_peak = None, None
+    if peers:
+        peer, peer_peak = _output(
+            PEER, text, indexer, str(PEER_REPEATS), str(document["properties"]["proj:epsg"]), python=peers
+        )
+    peak = _output(OURS, text, platform)
+    return Row(stage, min(ours), peer, min(floors), peak, peer_peak, f"{count:,} chips, CPU seconds")
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _workers(folder: Path) -> Iterator[Row]:
+    """A cell of Sentinel-2 scenes by two workers of one thread, whose floor is half of what one takes."""
+    pools: dict[str, Callable[[int], Executor]] = {
+        "threads": ThreadPoolExecutor,
+        "processes": lambda workers: ProcessPoolExecutor(workers, get_context("spawn")),
+    }
+    for name, pool in pools.items():
+        with pool(1) as one, pool(2) as two:
+            times: dict[int, list[float]] = {1: [], 2: []}
+            for _ in range(4):  # the first of which starts the workers
+                for workers, executor in ((1, one), (2, two)):
+                    times[workers].append(cell(folder, executor, 2 * workers))
+        single, both = (min(times[workers][1:]) for workers in (1, 2))
+        note = f"{single / both:.2f} × one worker, by the clock"
+        yield Row(f"index, {SCENES} scenes with two {name}", both, floor=single / 2, note=note)
+
+
+def cell(folder: Path, executor: Executor, in_flight: int, count: int = SCENES) -> float:
+    """Seconds, by the clock, to index as many copies of the Sentinel-2 scene into an empty storage."""
+    document = json.loads((folder / "sentinel-2.json").read_text())
+    items = [{**document, "id": f"{document['id']}-{number}"} for number in range(count)]
+    with TemporaryDirectory(dir=folder) as store:
+        start = time.perf_counter()
+        found = index_scenes(
+            "sentinel-2-l2a", 2020, items, LocalStore(store), load_recipe("clay_v1"), executor, in_flight
+        )
+        seconds = time.perf_counter() - start
+    assert (found.ledger["outcome"] == "indexed").all()
+    return seconds
+
+
+def _cpu(run: Callable[[], object]) -> float:
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def _bare_read(href: str) -> int:
-    with rasterio.open(href) as src:
-        return int(src.read(1).size)
+def _read(href: str) -> int:
+    with rasterio.open(href) as source:
+        return int(source.read(1).size)
 
 
-def _stacchip(document: dict[str, Any], indexer: str, folder: Path) -> float | None:
-    """Seconds of stacchip's best run, None where its environment was not built."""
-    python = next(ORACLE.glob("*/bin/python"), None)
-    if python is None:
-        return None
-    path = folder / "item.json"
-    path.write_text(json.dumps(document))
-    command = [str(python), "-I", "-c", TIME_STACCHIP, str(path), indexer, "2"]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def _projected(href: str) -> Any:
+    with rasterio.open(href) as source:
+        t, crs, height, width = source.transform, source.crs, source.height, source.width
+    x, y = np.meshgrid(np.arange(width // CHIP + 1.0) * CHIP, np.arange(height // CHIP + 1.0) * CHIP)
+    transformer = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
+    return transformer.transform(t.a * x + t.c, t.e * y + t.f)
 
 
-def _profile(platform: str, document: dict[str, Any]) -> None:
-    item, profile = pystac.Item.from_dict(document), cProfile.Profile()
-    profile.runcall(index_scene, item, platform)
-    print(f"\n{platform}: where index_scene spends its time")
-    stats = pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime")
-    stats.print_stats(8)
+def _output(script: str, *arguments: str, python: str = sys.executable) -> Any:
+    """What a script prints, in a process of its own."""
+    command = [python, *(() if python == sys.executable else ("-I",)), "-c", script, *arguments]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def _scene(folder: Path, platform: str) -> dict[str, Any]:
-    asset, codes, dtype, finest, size, gsd, _ = SCENES[platform]
-    patches = np.random.default_rng(0).choice(codes, size=(-(-size // PATCH),) * 2).astype(dtype)
-    pixels = np.kron(patches, np.ones((PATCH, PATCH), dtype))[:size, :size]
-    path = folder / f"{asset}.tif"
+def sentinel_2(folder: Path) -> dict[str, Any]:
+    """A scene with its scene classification of 20 m under 10 m bands."""
+    href = _written(folder / "scl.tif", textures.scene_classification(), 20)
+    grid = {"proj:shape": [10_980] * 2, "proj:transform": [10, 0, 399_960, 0, -10, 5_300_040]}
+    document = _item("sentinel-2", UTM, grid, "scl", href)
+    (folder / "sentinel-2.json").write_text(json.dumps(document))
+    return document
+
+
+def landsat(folder: Path) -> dict[str, Any]:
+    """A scene with its QA_PIXEL of 30 m."""
+    href = _written(folder / "qa_pixel.tif", textures.quality_band(), 30)
+    grid = {"proj:shape": [7_800] * 2, "proj:transform": [30, 0, 399_960, 0, -30, 5_300_040]}
+    return _item("landsat", UTM, grid, "qa_pixel", href)
+
+
+def naip(folder: Path) -> dict[str, Any]:
+    """An image of 0.6 m without a mask."""
+    textures.write_aerial(folder / "naip.tif")
+    grid = {"proj:shape": [12_666, 9_704], "proj:transform": [0.6, 0, 622_000, 0, -0.6, 3_400_000]}
+    return _item("naip", 26916, grid, "image", str(folder / "naip.tif"))
+
+
+def _written(path: Path, pixels: np.ndarray[Any, Any], gsd: float) -> str:
     layout = {"driver": "COG", "blocksize": 512, "compress": "deflate", "overviews": "none"}
-    profile = {"width": size, "height": size, "count": 1, "dtype": dtype, "crs": f"EPSG:{EPSG}"}
-    with rasterio.open(path, "w", **profile, **layout, transform=from_origin(LEFT, TOP, gsd, gsd)) as sink:
+    profile = {"width": pixels.shape[1], "height": pixels.shape[0], "count": 1, "dtype": pixels.dtype}
+    transform = from_origin(399_960, 5_300_040, gsd, gsd)
+    with rasterio.open(path, "w", **profile, **layout, crs=f"EPSG:{UTM}", transform=transform) as sink:
         sink.write(pixels, 1)
-    fine = gsd * size // finest
-    grid = {"proj:shape": [finest, finest], "proj:transform": [fine, 0, LEFT, 0, -fine, TOP]}
+    return str(path)
+
+
+def _item(name: str, epsg: int, grid: dict[str, Any], asset: str, href: str) -> dict[str, Any]:
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": ["https://stac-extensions.github.io/projection/v1.0.0/schema.json"],
-        "id": f"{platform}-full-size",
+        "id": f"{name}-full-size",
         "geometry": {"type": "Point", "coordinates": [8.0, 47.5]},
         "bbox": [8.0, 47.5, 8.0, 47.5],
-        "properties": {"datetime": "2020-06-15T10:00:00Z", "proj:epsg": EPSG, **grid},
+        "properties": {"datetime": "2020-06-15T10:00:00Z", "proj:epsg": epsg, **grid},
         "links": [],
-        "assets": {asset: {"href": str(path), "alternate": {"s3": {"href": str(path)}}}},
+        "assets": {asset: {"href": href, "alternate": {"s3": {"href": href}}}},
     }
+
+
+def main() -> None:
+    """Print the table, or the rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", help="Python that has stacchip")
+    parser.add_argument("--json", action="store_true", help="rows as JSON, one per line")
+    arguments = parser.parse_args()
+    for row in rows(arguments.peers):
+        print(json.dumps(asdict(row)) if arguments.json else _line(row), flush=True)
+
+
+def _line(row: Row) -> str:
+    def seconds(value: float | None) -> str:
+        return f"{value:9.4f} s" if value else f"{'–':>11}"
+
+    to_floor = f"{row.ours / row.floor:6.2f} × floor" if row.floor else ""
+    to_peer = f"{row.peer / row.ours:6.1f} × peer" if row.peer else ""
+    peaks = "".join(f"{peak / 2**20:6.0f} MiB" for peak in (row.peak, row.peer_peak) if peak)
+    numbers = f"{seconds(row.ours)}{seconds(row.peer)}{seconds(row.floor)}"
+    return f"{row.stage:<38}{numbers}  {to_floor:<14}{to_peer:<14}{peaks:<20}{row.note}"
 
 
 if __name__ == "__main__":
