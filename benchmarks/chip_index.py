@@ -40,9 +40,16 @@ REPEATS, PEER_REPEATS = 15, 3
 CHIP = 256
 UTM = 32632
 SCENES = 16  # of a cell that workers share
-FEW, MANY = 10, 100  # scenes, between which memory must not grow
-PEER = """
-import sys, time, contextlib, io, json, resource, pystac
+FEW, MANY = 10, 1_000  # scenes, between which memory must not grow
+PEAK = """
+def peak():  # of this process alone; getrusage would include the one that it came from
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+"""
+PEER = (
+    PEAK
+    + """
+import sys, time, contextlib, io, json, pystac
 from stacchip import indexer
 def index():
     item = pystac.Item.from_dict(json.loads(sys.argv[1]))
@@ -52,16 +59,22 @@ def index():
         getattr(indexer, sys.argv[2])(item, chip_max_nodata=1.0).create_index()
     return time.process_time() - start
 best = min(index() for _ in range(int(sys.argv[3])))
-print(json.dumps([best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([best, peak()]))
 """
-OURS = """
-import sys, json, resource, pystac
+)
+OURS = (
+    PEAK
+    + """
+import sys, json, pystac
 from clay_assets.chips.index import index_scene
 index_scene(pystac.Item.from_dict(json.loads(sys.argv[1])), sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak())
 """
-CELL = """
-import sys, resource
+)
+CELL = (
+    PEAK
+    + """
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
@@ -69,8 +82,9 @@ import chip_index
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
         chip_index.cell(Path(sys.argv[2]), pool, 4, int(sys.argv[3]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak())
 """
+)
 
 
 @dataclass(frozen=True)
@@ -251,7 +265,7 @@ def _line(row: Row) -> str:
 
     to_floor = f"{row.ours / row.floor:6.2f} × floor" if row.floor else ""
     to_peer = f"{row.peer / row.ours:6.1f} × peer" if row.peer else ""
-    peaks = "".join(f"{peak / 2**20:6.0f} MiB" for peak in (row.peak, row.peer_peak) if peak)
+    peaks = "".join(f"{peak / 2**20:6.0f} MiB " for peak in (row.peak, row.peer_peak) if peak)
     numbers = f"{seconds(row.ours)}{seconds(row.peer)}{seconds(row.floor)}"
     return f"{row.stage:<38}{numbers}  {to_floor:<14}{to_peer:<14}{peaks:<20}{row.note}"
 

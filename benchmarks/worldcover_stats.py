@@ -34,8 +34,15 @@ REPEATS, PEER_REPEATS = 10, 2
 DECIMATION = 8
 PIXELS = 36_000  # of a WorldCover file, each way
 ACROSS, SIDE = 6, 0.98  # tiles each way; degrees, of 109.8 km
-PEER = """
-import sys, time, json, resource, rasterio, geopandas
+PEAK = """
+def peak():  # of this process alone; getrusage would include the one that it came from
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+"""
+PEER = (
+    PEAK
+    + """
+import sys, time, json, rasterio, geopandas
 from exactextract import exact_extract
 from exactextract.raster import NumPyRasterSource
 tiles = geopandas.read_parquet(sys.argv[2])
@@ -48,15 +55,19 @@ def shares():
     exact_extract(raster, tiles, ["unique", "frac"], include_cols=["name"], output="pandas")
     return time.process_time() - start
 best = min(shares() for _ in range(int(sys.argv[3])))
-print(json.dumps([best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([best, peak()]))
 """
-OURS = """
-import sys, json, resource, geopandas
+)
+OURS = (
+    PEAK
+    + """
+import sys, json, geopandas
 from pathlib import Path
 from clay_assets.landcover.worldcover import class_shares
 class_shares(geopandas.read_parquet(sys.argv[2]), Path(sys.argv[1]).parent)
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([peak()]))
 """
+)
 
 
 @dataclass(frozen=True)
