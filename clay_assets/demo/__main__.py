@@ -6,7 +6,6 @@ Everything lies below one folder (`./demo`); `CLAY_STORAGE`, where it is set, ta
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -18,8 +17,8 @@ telemetry: {enabled: false}
 nux: {enabled: false}
 python_logs: {managed_python_loggers: [clay_assets], python_log_level: INFO}
 """
+HOME = "dagster_home"  # below the demo's folder
 INTERRUPTED = 130  # exit status, as of a shell command that was interrupted
-QUIET = ("dagster", "dagster.builtin")
 
 
 def main() -> int:
@@ -42,7 +41,7 @@ def main() -> int:
         print("Already built, nothing to do (`python -m clay_assets.demo --again` runs every step).")
     else:
         try:
-            unbuilt = run_chain()
+            unbuilt = run_chain(folder / HOME)
         except KeyboardInterrupt:
             print("\nInterrupted. What is done is kept; `make demo` goes on from there.", file=sys.stderr)
             return INTERRUPTED
@@ -58,11 +57,9 @@ def _prepare(folder: Path, seed: int) -> dict[str, str]:
     """Make planet and Dagster home, and write the environment that `make dev` uses too."""
     from clay_assets.demo.planet import make_planet
 
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
     print(f"The miniature planet, in {folder / 'planet'}", flush=True)
     planet = make_planet(folder / "planet", seed)
-    home = folder / "dagster_home"
+    home = folder / HOME
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
     environment = {

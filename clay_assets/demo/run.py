@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import socket
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +16,43 @@ from tqdm import tqdm
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.definitions import defs
 from clay_assets.demo.planet import GENERATOR
-from clay_assets.orchestration.failures import run_error
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
-from clay_assets.runs.whole_chain import run_steps, steps
+from clay_assets.runs.side_by_side import run_side_by_side
+from clay_assets.runs.whole_chain import phases
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stores import Store
 
 COUNTED = ("mgrs_grid", "worldcover_stats", "mgrs_sample", "naip_sample", "linz_sample", "modis_sample")
 MOST_REASONS = 8
+MOST_PROCESSES = 4  # each has the memory of all libraries, half a gigabyte
 BUILT = "built.json"  # what the last demo built, below its folder
 
 
-def run_chain() -> list[str]:
-    """Materialise every asset and partition of the recipe; returns the steps that did not succeed."""
-    clay = _clay()
+def run_chain(home: Path) -> list[str]:
+    """Materialise every asset and partition of the recipe; returns the steps that did not succeed.
+
+    Args:
+        home: Dagster's.
+    """
     unbuilt = []
-    with (
-        dg.DagsterInstance.get() as instance,
-        _interrupts() as interrupted,
-        tqdm(unit=" runs", mininterval=0.5, disable=None) as bar,
-    ):
-        wanted = steps(clay, list(PLATFORMS), lambda total: setattr(bar, "total", total))
-        for step, result in run_steps(wanted, defs.resolve_job_def, instance, log_level="CRITICAL"):
+    processes = max(1, min(MOST_PROCESSES, os.cpu_count() or 1))
+    with tqdm(unit=" runs", mininterval=0.5, disable=None) as bar:
+        wanted = phases(_clay(), list(PLATFORMS), lambda total: setattr(bar, "total", total))
+        for step, error in run_side_by_side(wanted, _definitions, home, processes):
             bar.set_description_str(str(step))
             bar.update()
             if bar.disable:  # not a terminal
                 print(step, flush=True)
-            if interrupted():
-                raise KeyboardInterrupt
-            if result is None or not result.success:
+            if error is not None:
                 unbuilt.append(str(step))
-                bar.write(f"{step}: {run_error(result) if result else 'not run, as what it builds on failed'}")
+                bar.write(f"{step}: {error}")
     return unbuilt
 
 
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed. Dagster holds it back during a run, and forgets it."""
-    ours, pythons = socket.socketpair()
-    with ours, pythons:
-        for end in (ours, pythons):
-            end.setblocking(False)
-        before = signal.set_wakeup_fd(pythons.fileno())  # Python writes each signal's number there
-
-        def interrupted() -> bool:
-            try:
-                return signal.SIGINT in ours.recv(64)
-            except BlockingIOError:
-                return False
-
-        try:
-            yield interrupted
-        finally:
-            signal.set_wakeup_fd(before)
+def _definitions() -> dg.Definitions:
+    return defs
 
 
 def is_built(folder: Path, seed: int) -> bool:

@@ -41,12 +41,14 @@ class Step:
         return " ".join(filter(None, [self.asset or self.job, self.partition]))
 
 
-def steps(
+def phases(
     clay: ClayResource, platforms: Sequence[str], on_total: Callable[[int], None] = lambda total: None
-) -> Iterator[Step]:
-    """Every run that some platforms need, in order.
+) -> Iterator[list[Step]]:
+    """Every run that some platforms need. Those of a phase may run side by side, as far as `needs` of each allows.
 
-    Lazy: cells are read from the request tables after those have been materialised, so run each step as it is yielded.
+    Lazy: cells are read from the request tables after those have been materialised, so take a phase when all runs of
+    the one before have ended. Requests follow all samples, also those that they do not need: Dagster would call them
+    out of date where a sample is newer.
 
     Args:
         clay: where the request tables lie.
@@ -60,17 +62,26 @@ def steps(
         Step("landcover"),  # splits are drawn from it, whatever the platforms
         *(of_land_cover if LAND_COVER_SAMPLE in samples.values() else []),
         *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
-        *(Step("requests", key, needs=samples[key]) for key in wanted),
     ]
-    yield from before
-    after = [
+    yield before
+    requests = [Step("requests", key, needs=samples[key]) for key in wanted]
+    yield requests
+    cells = [
         Step("cell", key_of_cell(key, year), needs=f"requests {key}")
         for key in wanted
         for year in clay.requested_years(key)
     ]
-    on_total(len(before) + len(after) + 1)
-    yield from after
-    yield Step("merge", needs="landcover")
+    on_total(len(before) + len(requests) + len(cells) + 1)
+    yield cells
+    yield [Step("merge", needs="landcover")]
+
+
+def steps(
+    clay: ClayResource, platforms: Sequence[str], on_total: Callable[[int], None] = lambda total: None
+) -> Iterator[Step]:
+    """The runs of `phases`, one after another: run each as it is yielded."""
+    for phase in phases(clay, platforms, on_total):
+        yield from phase
 
 
 def run_steps(
