@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from clay_assets.errors import InputError
-from clay_assets.orchestration.io_managers import GeoTablesIOManager, StacItemsIOManager
+from clay_assets.orchestration.factories import GeoTablesIOManager, StacItemsIOManager
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.source_code import linked_to_repository
 from clay_assets.runs import automation, failed_partitions, jobs

@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:  # hashes are drawn where definitions load, permutations are not
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 DIGEST_BYTES = 8
 ROUNDS = 6  # of the Feistel network
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64, as the two shifts and the other multiplier below
-_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER = 0x9E3779B97F4A7C15  # of splitmix64, as the two shifts and the other multiplier below
+_MIX = 0xBF58476D1CE4E5B9
 
 
 def keyed_hash(seed: int, *names: str | int) -> int:
@@ -62,6 +64,8 @@ class Permutation:
         Raises:
             IndexError: a place lies beyond the length.
         """
+        import numpy as np
+
         given = np.asarray(places, np.int64)
         if given.size and (given.min() < 0 or given.max() >= self.length):
             raise IndexError(f"places from {given.min()} to {given.max()} of an order of {self.length}.")
@@ -77,11 +81,14 @@ class Permutation:
 
 def _permuted(numbers: NDArray[np.uint64], half: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
     """Numbers of twice `half` bits, in another order."""
+    import numpy as np
+
+    multiplier, mix = np.uint64(_MULTIPLIER), np.uint64(_MIX)
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = numbers >> shift, numbers & mask
     with np.errstate(over="ignore"):
         for key in keys:
-            mixed = (right + key) * _MULTIPLIER
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX
+            mixed = (right + key) * multiplier
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * mix
             left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & mask)
     return (left << shift) | right

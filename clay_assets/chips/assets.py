@@ -12,10 +12,10 @@ import dagster as dg
 
 from clay_assets.chips import checks
 from clay_assets.chips.columns import CHIP_INDEX, CHIP_LANDCOVER, CHIP_LEDGER, LANDCOVER_LEDGER, MERGED_INDEX
-from clay_assets.chips.io_manager import ChipCellsIOManager, LandCoverCellsIOManager
 from clay_assets.chips.versions import INDEX_VERSION, LANDCOVER_VERSION, MERGE_VERSION
 from clay_assets.errors import InputError
 from clay_assets.orchestration.checks import none_failed, none_failed_spec
+from clay_assets.orchestration.factories import StoreIOManagerFactory
 from clay_assets.orchestration.failures import outcomes
 from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.orchestration.metadata import picture, table, table_metadata
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clay_assets.chips.cells import ChipCell, LandCoverCell
+    from clay_assets.chips.io_manager import ChipCells, LandCoverCells
     from clay_assets.orchestration.resources import ClayResource
     from clay_assets.stac import Item
 
@@ -239,6 +240,24 @@ def _compositions(clay: ClayResource, land_covers: list[LandCoverCell]) -> dict[
         of_platform = [cell for cell in land_covers if cell.platform == key]
         rows[platform_of(key).title] = composition(of_platform)
     return rows
+
+
+class ChipCellsIOManager(StoreIOManagerFactory):
+    """Makes `ChipCells`."""
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> ChipCells:
+        from clay_assets.chips.io_manager import ChipCells
+
+        return ChipCells(self.clay)
+
+
+class LandCoverCellsIOManager(StoreIOManagerFactory):
+    """Makes `LandCoverCells`."""
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> LandCoverCells:
+        from clay_assets.chips.io_manager import LandCoverCells
+
+        return LandCoverCells(self.clay)
 
 
 ASSETS = [chip_index, chip_landcover, merged_index]

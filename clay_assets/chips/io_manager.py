@@ -8,7 +8,7 @@ import dagster as dg
 from upath import UPath
 
 from clay_assets.orchestration.failures import clay_errors_as_failures
-from clay_assets.orchestration.io_managers import StoreIOManager, StoreIOManagerFactory
+from clay_assets.orchestration.io_managers import StoreIOManager
 from clay_assets.orchestration.partitions import cell_of_key
 from clay_assets.storage import layout
 
@@ -125,17 +125,3 @@ class LandCoverCells(Cells):
         from clay_assets.chips.cells import stored_land_cover
 
         return stored_land_cover
-
-
-class ChipCellsIOManager(StoreIOManagerFactory):
-    """Makes `ChipCells`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> ChipCells:
-        return ChipCells(self.clay)
-
-
-class LandCoverCellsIOManager(StoreIOManagerFactory):
-    """Makes `LandCoverCells`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> LandCoverCells:
-        return LandCoverCells(self.clay)

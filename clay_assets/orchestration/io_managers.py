@@ -143,23 +143,3 @@ def _described(content: bytes) -> "tuple[pa.Schema, int]":
 
     file = pq.ParquetFile(io.BytesIO(content))
     return file.schema_arrow, file.metadata.num_rows
-
-
-class StoreIOManagerFactory(dg.ConfigurableIOManagerFactory):  # type: ignore[type-arg]
-    """What the factories of IO managers have in common."""
-
-    clay: dg.ResourceDependency[ClayResource]
-
-
-class GeoTablesIOManager(StoreIOManagerFactory):
-    """Makes `GeoTables`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> GeoTables:
-        return GeoTables(self.clay)
-
-
-class StacItemsIOManager(StoreIOManagerFactory):
-    """Makes `StacItems`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> StacItems:
-        return StacItems(self.clay)

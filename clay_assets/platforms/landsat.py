@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from clay_assets.platforms.base import (
@@ -122,6 +121,8 @@ def processing(item: Item) -> Processing | None:
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """Cloud and nodata masks from QA_PIXEL, uint16."""
+    import numpy as np
+
     qa = pixels["qa_pixel"]
     return (qa & QA_CLOUD).astype(np.bool_), (qa & QA_FILL).astype(np.bool_)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from clay_assets.draws import keyed_hash
@@ -97,6 +96,8 @@ def rank(item: Item, request: Request) -> tuple[Any, ...]:
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """No cloud; nodata by the mask of the derived image, which comes from alpha, or from black where there is none."""
+    import numpy as np
+
     mask = pixels["visual"]
     return np.zeros(mask.shape, np.bool_), mask == 0
 

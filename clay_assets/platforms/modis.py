@@ -11,7 +11,6 @@ from datetime import date
 from math import cos, radians
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from clay_assets.platforms.base import (
@@ -181,6 +180,8 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 
     Red is int16, the QC uint32, the state uint16; an item may lack the state.
     """
+    import numpy as np
+
     qc = pixels[QC] & LOW_BITS
     state = pixels.get(STATE)
     cloud = qc == QC_CLOUD

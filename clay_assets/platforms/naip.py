@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clay_assets.draws import draw, keyed_hash
@@ -121,6 +120,8 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 
     Many files call near infrared, their fourth band, alpha: that it is dark over water does not make it nodata.
     """
+    import numpy as np
+
     mask = pixels["image"]
     return np.zeros(mask.shape, np.bool_), mask == 0
 

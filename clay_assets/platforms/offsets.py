@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
 from clay_assets.stac import Item
 
 if TYPE_CHECKING:  # modules of this folder are imported when definitions load, and that reads no raster
+    from numpy.typing import NDArray
+
     from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader
 
 # Pixels a side: the coarsest image that has as many is read, whole up to the second, else in windows across and down.
@@ -76,6 +75,7 @@ def _read(reader: BlockReader, request: BlockRequest) -> NDArray[Any] | None:
 
 def _request(href: str, header: CogHeader) -> BlockRequest:
     """The first band of the coarsest image that is large enough; of a large one, windows that are spread over it."""
+    import numpy as np
     from rasterio.windows import Window
 
     from clay_assets.sources.cog import BlockRequest

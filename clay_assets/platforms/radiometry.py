@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from clay_assets.stac import Item
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Evidence: TypeAlias = Literal["baseline", "pixels", "flags", "default"]
-Overviews: TypeAlias = Mapping[str, NDArray[Any]]
+Overviews: TypeAlias = "Mapping[str, NDArray[Any]]"
 NODATA = 0
 
 
@@ -68,6 +68,8 @@ def harmonise(pixels: NDArray[Any], offset: int) -> NDArray[Any]:
     """
     if offset == 0:
         return pixels
+    import numpy as np
+
     without: NDArray[Any] = np.maximum(pixels, pixels.dtype.type(offset + 1))
     without -= pixels.dtype.type(offset)
     without *= pixels != NODATA

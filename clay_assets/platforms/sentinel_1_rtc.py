@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from clay_assets.platforms.base import (
@@ -116,6 +115,8 @@ def processing(item: Item) -> Processing | None:
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """No cloud; nodata where VV or VH is nodata (-32768), not a number, or not above 0. Float32, linear."""
+    import numpy as np
+
     vv, vh = pixels["vv"], pixels["vh"]
     return np.zeros(vv.shape, np.bool_), ~((vv > 0) & (vh > 0))
 

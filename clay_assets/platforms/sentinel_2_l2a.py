@@ -7,9 +7,9 @@ them count as cloud follows stacchip's Sentinel2Indexer, so that the numbers sta
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from clay_assets.platforms.base import (
@@ -58,7 +58,6 @@ WAVELENGTHS = {
     **{"nir": 0.842, "nir08": 0.865, "swir16": 1.61, "swir22": 2.19},
 }
 
-_IS_CLOUD = np.isin(np.arange(SCL_CODES), SCL_CLOUD)
 _TILE_IN_ID = re.compile(r"(?:^S2[A-D]_T?|_T)(\d{1,2}[C-X][A-Z]{2})_")
 _SPACECRAFT = re.compile(r"(?:sentinel[-_ ]?|S)(2[A-D])(?![^_])", re.IGNORECASE)  # of a label, or at the start of an id
 _SEQUENCE_IN_ID = re.compile(r"_(\d+)_L2A$")
@@ -136,7 +135,15 @@ def processing(item: Item) -> Processing | None:
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
     """Cloud and nodata masks from the scene classification layer, uint8."""
     scl = pixels["scl"]
-    return _IS_CLOUD.take(scl), scl == SCL_NODATA
+    return _is_cloud().take(scl), scl == SCL_NODATA
+
+
+@cache
+def _is_cloud() -> Mask:
+    """Whether each code is cloud."""
+    import numpy as np
+
+    return np.isin(np.arange(SCL_CODES), SCL_CLOUD)
 
 
 PLATFORM = Platform(

@@ -15,15 +15,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from clay_assets.platforms.processing import version_of
 from clay_assets.platforms.properties import is_number, label_of
 from clay_assets.platforms.radiometry import NODATA, Evidence, Overviews, RadiometricOffset, Radiometry
 from clay_assets.stac import Item
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 OFFSET = 1000
 OFFSET_SINCE = (4, 0)  # processing baseline
@@ -124,6 +125,8 @@ def _flagged(applied: bool | None, noted: int | None, since: bool) -> int | None
 
 def _applied(properties: Mapping[str, Any]) -> bool | None:
     """Whether an item says that the offset was taken away."""
+    import numpy as np
+
     for name in APPLIED:
         value = properties.get(name)
         text = value.strip().lower() if isinstance(value, str) else value
@@ -142,6 +145,8 @@ def _noted(item: Item) -> int | None:
 
 def _offsets(asset: Any) -> Iterator[float]:
     """Offsets of an asset by the raster extension: 1.1 in `raster:bands`, 2.0 in `bands` or in the asset itself."""
+    import numpy as np
+
     if not isinstance(asset, Mapping):
         return
     entries = [(asset, "raster:offset")]
@@ -156,6 +161,8 @@ def _offsets(asset: Any) -> Iterator[float]:
 
 def _seen(overviews: Overviews) -> tuple[dict[str, float], float | None, int | None]:
     """Low percentile of each band, where the bands meet, and the offset by that; None where it is not to be told."""
+    import numpy as np
+
     levels = {name: level for name in BANDS if (level := _levels(overviews.get(name))) is not None}
     lows = {name: float(level[0]) for name, level in levels.items()}
     if not lows:
@@ -175,6 +182,8 @@ def _seen(overviews: Overviews) -> tuple[dict[str, float], float | None, int | N
 
 def _levels(pixels: Any) -> NDArray[np.float64] | None:
     """The percentiles of a band's valid pixels; None where they are too few."""
+    import numpy as np
+
     if pixels is None:
         return None
     flat = np.ma.filled(pixels, NODATA).ravel()
@@ -186,6 +195,8 @@ def _levels(pixels: Any) -> NDArray[np.float64] | None:
 
 def _meeting(levels: Mapping[str, NDArray[np.float64]], dark: int) -> NDArray[np.float64]:
     """Where lines through dark and usual numbers meet the diagonal, for every two bands of different contrast."""
+    import numpy as np
+
     found = []
     for one, other in combinations([levels[name] for name in PROJECTED if name in levels], 2):
         apart = (one[dark] + other[-1]) - (other[dark] + one[-1])

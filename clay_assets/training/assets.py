@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from clay_assets.orchestration.checks import none_failed, none_failed_spec
+from clay_assets.orchestration.factories import StoreIOManagerFactory
 from clay_assets.orchestration.failures import outcomes
 from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.orchestration.metadata import picture, table
@@ -17,13 +18,13 @@ from clay_assets.platforms import platform_of
 from clay_assets.progress import ProgressReporter
 from clay_assets.training import checks
 from clay_assets.training.columns import COG_HEADERS, HEADERS_LEDGER
-from clay_assets.training.io_manager import HeadersCellsIOManager
 from clay_assets.training.versions import HEADERS_VERSION
 
 if TYPE_CHECKING:
     from clay_assets.orchestration.resources import ClayResource
     from clay_assets.stac import Item
     from clay_assets.training.cells import HeadersCell
+    from clay_assets.training.io_manager import HeadersCells
 
 asset = partial(stage_asset, group="training", number=5)
 
@@ -75,6 +76,15 @@ def cog_headers(
         },
         check_results=[none_failed("cog_headers", "scenes", cell.failures, len(ledger), tolerance)],
     )
+
+
+class HeadersCellsIOManager(StoreIOManagerFactory):
+    """Makes `HeadersCells`."""
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> HeadersCells:
+        from clay_assets.training.io_manager import HeadersCells
+
+        return HeadersCells(self.clay)
 
 
 ASSETS = [cog_headers]

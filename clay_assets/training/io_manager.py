@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from clay_assets.chips.io_manager import Cells
-from clay_assets.orchestration.io_managers import StoreIOManagerFactory
 from clay_assets.storage import layout
 
 if TYPE_CHECKING:
@@ -36,10 +33,3 @@ class HeadersCells(Cells):
 
     def rows(self, obj: Any) -> int:
         return int(obj.scenes["images"].sum())
-
-
-class HeadersCellsIOManager(StoreIOManagerFactory):
-    """Makes `HeadersCells`."""
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> HeadersCells:
-        return HeadersCells(self.clay)

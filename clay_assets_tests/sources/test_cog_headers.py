@@ -78,3 +78,29 @@ def test_importing_it_is_quick() -> None:
     code = f"import sys, clay_assets.sources.cog; print([name for name in {heavy} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("nodata", (None, 0, 255)),
+        ("crs", (None, "EPSG:32632", "EPSG:2193")),
+        ("transform", (rasterio.Affine(10, 0, 3e5, 0, -10, 5e6), rasterio.Affine(10, 0, 4e5, 0, -10, 5e6))),
+        ("photometric", ("MINISBLACK", "RGB")),
+        ("scales", ((1, 1, 1), (0.5, 0.5, 0.5), (0.1, 0.2, 0.3))),
+    ],
+)
+def test_files_that_differ_in_one_tag_are_told_apart(tmp_path: Path, tag: str, values: tuple[object, ...]) -> None:
+    """What GDAL makes of tags is asked once for all files that have the same ones."""
+    for number, value in enumerate(values * 2):  # the second time round from what is kept
+        href = write(tmp_path / f"{number}.tif", ground(3, "uint8"), **({} if tag == "scales" else {tag: value}))
+        if tag == "scales":
+            with rasterio.open(href, "r+") as sink:
+                sink.scales = value
+        header = read_header(href)
+        with rasterio.open(href) as source:
+            assert header.nodata == source.nodata
+            assert header.crs == (source.crs.to_string() if source.crs else None)
+            assert header.transform == tuple(source.transform)[:6]
+            assert header.colorinterp == tuple(one.name for one in source.colorinterp)
+            assert header.scales == source.scales

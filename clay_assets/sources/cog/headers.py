@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 CHUNK = 1 << 16  # bytes fetched at once; the header of most cloud-optimised GeoTIFFs is smaller
+LAYOUTS = 512  # combinations of tags whose meaning is kept: bands of one size in one place have the same
 HEADER_MAX = 64 << 20  # bytes; no header is that large, so the file is damaged
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of tag 254, NewSubfileType.
@@ -279,9 +280,8 @@ class _Head(io.RawIOBase):
 def _header(href: str, access: Access, tiff: TiffFile, head: _Head) -> CogHeader:
     pages = [page for page in tiff.pages if not isinstance(page, int)]
     full = pages[0].aspage()
-    with _meaning(href, access, full, tiff.byteorder, head) as dataset:
-        shared = {**_meaning_of(dataset), **_version_of(head.version)}
-        why_beside = _why_masked(dataset, "a mask in a file beside it")
+    meaning, why_beside = _meaning(href, access, full, tiff.byteorder, head)
+    shared = {**meaning, **_version_of(head.version)}
     image = _image(full, tiff.byteorder, None, shared)
     masks, reduced = [], []
     for page in (other.aspage() for other in pages[1:]):
@@ -367,17 +367,28 @@ def _scaled(image: CogHeader, overview: CogHeader) -> tuple[float, ...]:
 # --- what it means, as GDAL says ------------------------------------------------------------------
 
 
-@contextmanager
 def _meaning(
     href: str, access: Access, page: TiffPage, byte_order: str, head: _Head
-) -> Iterator[rasterio.DatasetReader]:
-    """A dataset with the georeferencing, nodata, scales and colours of a file."""
+) -> tuple[dict[str, Any], str | None]:
+    """Georeferencing, nodata, scales and colours of a file, and why its mask is read through rasterio."""
     if [beside for beside in side_cars(href) if beside.suffix != ".ovr"]:
         with open_raster(href, access) as raster:
-            yield raster.dataset
-        return
-    with MemoryFile(_one_pixel(page, byte_order, head)) as memory, memory.open() as dataset:
-        yield dataset
+            return _asked(raster.dataset)
+    content = _one_pixel(page, byte_order, head)
+    return (_meaning_of_tags if len(content) > CHUNK else _kept_meaning_of_tags)(content)
+
+
+def _meaning_of_tags(content: bytes) -> tuple[dict[str, Any], str | None]:
+    """What GDAL makes of a file in memory. It knows nothing else, so the same tags are not asked about again."""
+    with MemoryFile(content) as memory, memory.open() as dataset:
+        return _asked(dataset)
+
+
+_kept_meaning_of_tags = lru_cache(maxsize=LAYOUTS)(_meaning_of_tags)
+
+
+def _asked(dataset: rasterio.DatasetReader) -> tuple[dict[str, Any], str | None]:
+    return _meaning_of(dataset), _why_masked(dataset, "a mask in a file beside it")
 
 
 def _one_pixel(page: TiffPage, byte_order: str, head: _Head) -> bytes:
