@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from clay_assets.chips.index import dataset_of
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode, stamp_of
 from clay_assets.storage.stores import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow.dataset as ds
 
 INDEXED, FAILED = "indexed", "failed"  # outcomes
 MEASURED = "measured"  # of a scene's land cover; it may have failed, too
@@ -58,6 +57,8 @@ class ChipCell:
 
     def dataset(self) -> ds.Dataset:
         """All chips of the cell, lazily."""
+        from clay_assets.chips.index import dataset_of
+
         return dataset_of(self.store, self.keys)
 
     def prune(self) -> int:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 import click
 
 from clay_assets import __version__
+from clay_assets.cli.later import import_later, never_import
 from clay_assets.errors import ClayError
 
 # Subcommand → its module; the first line of the help is kept here so that `--help` imports none of them.
@@ -18,6 +20,7 @@ SUBCOMMANDS = {
     "reconcile": "Print what was published, is planned, and is present, per platform.",
     "show": "Print why one chip is here and where it lies, and write its picture.",
 }
+WITHOUT_PANDAS = {"show"}  # pyarrow imports it wherever it makes an array, in case the values are of pandas
 
 
 class _Lazy(click.Group):
@@ -29,7 +32,14 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        import_later("boto3")
+        if cmd_name in WITHOUT_PANDAS:
+            never_import("pandas")
+        gc.disable()  # modules leave no garbage, and to look for it takes a tenth of the time of importing them
+        try:
+            command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        finally:
+            gc.enable()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

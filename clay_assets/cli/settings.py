@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from clay_assets.errors import InputError
-from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.settings import read_settings
 from clay_assets.storage.stores import Store, open_store
+
+if TYPE_CHECKING:
+    from clay_assets.recipes import Recipe
 
 
 def configured_store() -> Store:
@@ -27,4 +31,6 @@ def configured_recipe() -> Recipe:
     Raises:
         InputError: there is no such recipe, or it is not valid.
     """
+    from clay_assets.recipes import load_recipe
+
     return load_recipe(read_settings().recipe)

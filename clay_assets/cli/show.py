@@ -16,8 +16,7 @@ from clay_assets.errors import ClayError
 from clay_assets.reconciliation.provenance import FileUse, Provenance, provenance
 from clay_assets.storage.layout import file_name
 from clay_assets.storage.stores import Store
-from clay_assets.training.chipper import Chipper
-from clay_assets.training.selection import open_chips
+from clay_assets.training.chipper import read_chip
 
 RANGES = 3  # of a file that are listed
 
@@ -51,9 +50,7 @@ def _draw(store: Store, told: Provenance, picture: Path | None) -> tuple[Path | 
     chip = told.chip
     target = picture or Path(f"{file_name(chip['chipid']).replace('/', '')}.png")
     try:
-        chips = open_chips(store, told.platform, years=told.year)
-        shown = Chipper(chips).chip(chip["item_id"], chip["chip_index_x"], chip["chip_index_y"])
-        target.write_bytes(shown.to_png())
+        target.write_bytes(read_chip(store, {**chip, "platform": told.platform, "year": told.year}).to_png())
     except (ClayError, OSError) as error:
         return None, str(error)
     return target, None

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from rasterio.windows import Window
 
 from clay_assets.chips.cells import cells_with_chips
-from clay_assets.chips.index import CHIP_SIZE
 from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
 from clay_assets.sources.cog.reader import ranges_of
@@ -25,6 +24,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import Store
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
 
+CHIP_SIZE = 256  # pixels of a side
 THREADS = 16  # that ask for files; most of the time they wait for the storage
 NOT_SHOWN = ("geometry", "bbox", "links", "assets", "stac_extensions", "type", "stac_version")
 

@@ -12,16 +12,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyproj
 
 from clay_assets.errors import InputError
+
+if TYPE_CHECKING:  # frames are imported where there are any: much of what reads our files needs none
+    import geopandas as gpd
+    import pandas as pd
 
 COMPRESSION = "zstd"
 METADATA_PREFIX = "clay:"
@@ -29,6 +29,8 @@ METADATA_PREFIX = "clay:"
 
 @cache
 def _crs84() -> dict[str, Any]:
+    import pyproj
+
     document: dict[str, Any] = pyproj.CRS.from_user_input("EPSG:4326").to_json_dict()
     return document
 
@@ -68,6 +70,8 @@ def stamp_of(schema: pa.Schema) -> dict[str, str]:
 
 def encode(frame: gpd.GeoDataFrame | pd.DataFrame, metadata: Mapping[str, str]) -> bytes:
     """A frame as the bytes of a (Geo)Parquet file; the same frame gives the same bytes."""
+    import geopandas as gpd
+
     buffer = io.BytesIO()
     if isinstance(frame, gpd.GeoDataFrame):
         frame.to_parquet(buffer, index=False, schema_version="1.1.0", write_covering_bbox=True)
@@ -104,12 +108,16 @@ def decode(content: bytes, name: str) -> gpd.GeoDataFrame | pd.DataFrame:
         raise InputError(f"{name}: is not a readable Parquet file ({error}). Materialise it again.") from error
     if b"geo" not in (table.schema.metadata or {}):
         return table.to_pandas()
+    import geopandas as gpd
+
     frame = gpd.read_parquet(io.BytesIO(content))
     return frame.drop(columns="bbox", errors="ignore")
 
 
 def flatgeobuf(frame: gpd.GeoDataFrame) -> bytes:
     """A frame as the bytes of a FlatGeobuf file; list columns become text, which the format can hold."""
+    import numpy as np
+
     flat = frame.copy()
     for column in flat.columns.difference([flat.geometry.name]):
         if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat[column]):

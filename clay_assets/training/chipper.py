@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -28,13 +28,15 @@ from clay_assets.platforms.radiometry import harmonise
 from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, Counters
 from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.training.chip import Chip, ChipBatch, Mask, sines
+from clay_assets.training.places import places_of
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
-from clay_assets.training.selection import Chips
 
 if TYPE_CHECKING:
     import pystac
 
+    from clay_assets.storage.stores import Store
     from clay_assets.training.labelled import ChipsAt
+    from clay_assets.training.selection import Chips
 
 CHIP_SIZE = 256  # pixels of a side
 BATCH = 64  # chips that iteration reads at a time
@@ -276,6 +278,7 @@ class Chipper:
             InputError: points that are not on the Earth, dates that cannot be understood, or several platforms.
         """
         from clay_assets.training.labelled import ChipsAt, chips_at, points_of
+        from clay_assets.training.selection import Chips
 
         if not isinstance(self.chips, Chips):
             raise InputError("at: looks in a selection of the merged index. Make the Chipper from `open_chips`.")
@@ -462,6 +465,40 @@ class Chipper:
         if self.radiometry == "stored" or not files.offset:
             return None
         return partial(harmonise, offset=files.offset)
+
+
+@dataclass(frozen=True)
+class _OneChip:
+    """A chip whose row is known; see `read_chip`."""
+
+    store: Store
+    row: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return 1
+
+    def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
+        row = {name: self.row[name] for name in columns or COLUMNS}
+        return pa.Table.from_pylist([row] * len(places_of(indices, 1)))
+
+    def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
+        this = (item_id, x, y) == tuple(self.row[name] for name in ("item_id", "chip_index_x", "chip_index_y"))
+        return self.rows([0] if this else [], columns)
+
+
+def read_chip(store: Store, row: Mapping[str, Any]) -> Chip:
+    """A chip by its row of an index, whether it is in the merged index or not, with the headers that are stored.
+
+    Args:
+        store: the storage.
+        row: at least `COLUMNS`.
+
+    Raises:
+        InputError, SourceError: as for `Chipper.batch`.
+    """
+    chipper = Chipper.__new__(Chipper)
+    chipper._begin(_OneChip(store, row), None, None, "harmonised", 1, 16, 256 << 20)
+    return chipper[0]
 
 
 def _stored(store: Any, scene: tuple[str, int, str]) -> SceneFiles:
