@@ -58,7 +58,7 @@ def _prepare(folder: Path, seed: int) -> dict[str, str]:
     from clay_assets.demo.planet import make_planet
 
     print(f"The miniature planet, in {folder / 'planet'}", flush=True)
-    planet = make_planet(folder / "planet", seed)
+    planet = make_planet(folder / "planet", seed, processes=1 if (os.cpu_count() or 1) > 1 else 0)
     home = folder / HOME
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")

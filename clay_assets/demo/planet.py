@@ -9,10 +9,12 @@ Snapshots: STAC-GeoParquet specification 1.1, written with stac-geoparquet.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,11 +169,17 @@ class Planet:
         return table[item_id].copy()
 
 
-def make_planet(folder: Path, seed: int = 0) -> Planet:
+def make_planet(folder: Path, seed: int = 0, processes: int = 0) -> Planet:
     """Make the planet of a seed in a folder, or take the one that is already there.
 
     A finished planet of the same seed, generator version and place is left alone; anything less is made again.
     Other files in the folder are not touched. Takes some seconds and some ten MB.
+
+    Args:
+        folder: where it is to lie.
+        seed: of the planet.
+        processes: besides this one, that make the scenes of aeroplanes, radar and MODIS, which is about half of the
+            work. Python starts them anew, so a script that asks for some needs `if __name__ == "__main__"`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -186,8 +194,11 @@ def make_planet(folder: Path, seed: int = 0) -> Planet:
         for part in PARTS:
             shutil.rmtree(folder / part, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), initializer=_enter_gdal) as pool:
-            _make(folder, seed, pool)
+        spawn = multiprocessing.get_context("spawn")
+        others = ProcessPoolExecutor(processes, spawn, initializer=_enter_gdal) if processes else nullcontext()
+        threads = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), initializer=_enter_gdal)
+        with threads as pool, others as beside:
+            _make(folder, seed, pool, beside or pool)
         marker.write_text(json.dumps(made), encoding="utf-8")
     except OSError as error:
         raise StorageError(
@@ -201,19 +212,20 @@ def _enter_gdal() -> None:
     rasterio.Env().__enter__()
 
 
-def _make(folder: Path, seed: int, pool: Executor) -> None:
+def _make(folder: Path, seed: int, pool: Executor, beside: Executor) -> None:
     tiles = grid.tiles()
     grid.write_grid(folder / GRID, tiles)
     truth = folder / "truth"
     truth.mkdir()
+    surveys = draw_linz(folder / "linz", seed, beside)
+    parts = [draw(folder, seed, beside) for draw in (draw_sentinel_1, draw_naip, draw_modis)]
+    coasts = beside.submit(write_natural_earth, folder / "natural_earth")
     landcover = LandCover(seed, tiles)
     landcover.shares().to_parquet(truth / "class_shares.parquet", index=False)
     landcover.write(folder / "worldcover", pool)
 
-    surveys = draw_linz(folder / "linz", seed, pool)
-    parts = [draw(folder, seed, pool) for draw in (draw_sentinel_1, draw_naip, draw_modis)]
     parts.append(draw_optical(folder, seed, pool, landcover))
-    write_natural_earth(folder / "natural_earth")
+    coasts.result()
     write_linz_catalog(folder / "linz", [survey.result() for survey in surveys])
     quarters = pd.DataFrame([*optical_quarters(seed), *sentinel_1_quarters(seed)])
     quarters.to_parquet(truth / "quarters.parquet", index=False)

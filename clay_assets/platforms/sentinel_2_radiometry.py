@@ -13,7 +13,7 @@ numbers of any two bands meet where reflectance is 0: at 0, or at 1000.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +190,22 @@ def _levels(pixels: Any) -> NDArray[np.float64] | None:
     valid = flat[np.isfinite(flat) & (flat > NODATA)]
     clear = valid[valid > CLIPPED]
     valid = clear if valid.size - clear.size < EDGES * valid.size else valid
-    return np.percentile(valid, (DARKEST, DARK, USUAL)) if valid.size >= ENOUGH else None
+    return _percentiles(valid, (DARKEST, DARK, USUAL)) if valid.size >= ENOUGH else None
+
+
+def _percentiles(values: NDArray[Any], wanted: Sequence[float]) -> NDArray[np.float64]:
+    """`np.percentile`; of uint16 by counting, which takes a tenth of the time."""
+    import numpy as np
+
+    if values.dtype != np.uint16:
+        return np.percentile(values, wanted)
+    below = np.cumsum(np.bincount(values))
+    places = np.asarray(wanted) / 100 * (values.size - 1)
+    low = np.floor(places)
+    # What stands at these places if all were sorted; between two, numpy interpolates from the nearer one.
+    first, second = (np.searchsorted(below, low + more, side="right").astype(np.float64) for more in (0, 1))
+    part, apart = places - low, second - first
+    return np.where(part < 0.5, first + apart * part, second - apart * (1 - part))
 
 
 def _meeting(levels: Mapping[str, NDArray[np.float64]], dark: int) -> NDArray[np.float64]:

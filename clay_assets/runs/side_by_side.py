@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def run_side_by_side(
         home: Dagster's, with a `dagster.yaml` that leaves the storage to its defaults.
         processes: that run at once.
     """
+    with open_instance(home):
+        pass  # its databases are made here: Dagster does not let two processes do so at once
     failed: set[str] = set()
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _open, (load, home))
     try:
@@ -69,7 +72,8 @@ def _run_phase(
             elif len(running) < processes:  # no more, as what a pool has queued cannot be taken back
                 waiting.remove(step)
                 try:
-                    running[pool.submit(_run, step)] = step
+                    with _without_ctrl_c():
+                        running[pool.submit(_run, step)] = step
                 except BrokenProcessPool:
                     yield step, DIED
         for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -78,6 +82,16 @@ def _run_phase(
                 yield step, future.result()
             except BrokenProcessPool:
                 yield step, DIED
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that are started here never see Ctrl-C. It reaches all that a terminal runs; the first one decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- in the processes ----------------------------------------------------------------------------
@@ -96,7 +110,6 @@ _opened: list[_Opened] = []
 
 
 def _open(load: Callable[[], dg.Definitions], home: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one decides
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     gc.set_threshold(GARBAGE_FROM)

@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.radiometry import Overviews, RadiometricOffset, harmonise
-from clay_assets.platforms.sentinel_2_radiometry import BANDS
+from clay_assets.platforms.sentinel_2_radiometry import BANDS, _percentiles
 from clay_assets.stac import Item, as_stac_1_1
 from clay_assets_tests.scenes.items import SENTINEL_2, real_items, sentinel_2_item
 
@@ -410,3 +410,13 @@ def test_flags_of_real_items(real_data: Path) -> None:
         ("05.10", "flags", 0): 7,
         ("05.11", "flags", 0): 113,
     }
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint8", "int16", "float32"])
+@pytest.mark.parametrize("most", [2, 40, 250])
+def test_percentiles_are_numpys_to_the_last_bit(dtype: str, most: int) -> None:
+    rng = np.random.default_rng(most)
+    for size in (1000, 1001, 4097, 60_000):
+        values = rng.integers(1, most, size).astype(dtype)
+        for wanted in ((0.2, 0.5, 50), (0, 33.3, 99.99), (100,)):
+            np.testing.assert_array_equal(_percentiles(values, wanted), np.percentile(values, wanted))
