@@ -198,7 +198,8 @@ def _percentiles(values: NDArray[Any], wanted: Sequence[float]) -> NDArray[np.fl
     import numpy as np
 
     if values.dtype != np.uint16:
-        return np.percentile(values, wanted)
+        exact: NDArray[np.float64] = np.percentile(values, wanted)
+        return exact
     below = np.cumsum(np.bincount(values))
     places = np.asarray(wanted) / 100 * (values.size - 1)
     low = np.floor(places)
