@@ -139,7 +139,7 @@ def photograph(figure: Figure, left: float, top: float, side: int, image: NDArra
     """
     tall = figure.get_figheight() * DPI
     if image is not None:
-        figure.figimage(image, left, tall - top - side, origin="upper")
+        figure.figimage(image, round(left), round(tall - top - side), origin="upper")
     corner, shape = (left / WIDTH, 1 - (top + side) / tall), (side / WIDTH, side / tall)
     face = LAND if image is None else "none"
     frame = Rectangle(corner, *shape, facecolor=face, edgecolor=PALE, linewidth=0.8, transform=figure.transFigure)
@@ -232,7 +232,8 @@ def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
     """
     pixels = np.asarray(drawn)
     packed = pixels[..., 0] * np.uint32(1 << 16) + pixels[..., 1] * np.uint32(1 << 8) + pixels[..., 2]
-    counted = sorted(drawn.getcolors(drawn.width * drawn.height), key=lambda one: (-one[0], one[1]))
+    found: Any = drawn.getcolors(drawn.width * drawn.height)
+    counted = sorted(found, key=lambda one: (-one[0], one[1]))
     colours = np.array([colour for _, colour in counted])
     exact = colours[: count // 2]
     mixed = np.array(drawn.quantize(count - len(exact)).getpalette()).reshape(-1, 3)[: count - len(exact)]
@@ -247,7 +248,6 @@ def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    canvas: Any = figure.canvas  # of Agg, see `new_figure`
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -22,7 +22,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import QueuePool
 
@@ -126,7 +126,7 @@ class Storage(DagsterSqliteStorage):
         self._event_log_storage = EventLog(str(history / "runs"))
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: SqliteStorageConfig) -> Storage:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Storage:
         return cls(inst_data=inst_data, **config_value)
 
 
