@@ -29,6 +29,7 @@ ROUNDING = 1e-6  # degrees, by which a latitude may lie beyond a pole
 UNREADABLE = (ShapelyError, LookupError, ValueError, TypeError, AttributeError)
 LINE, POLYGON = (1, 2), 3  # shapely's type numbers
 AREAL = (POLYGON, 6)
+_PLAIN = np.isin(np.arange(-1, 8), (0, *LINE, *AREAL))  # by type number; -1 is none
 
 
 def footprint_of(geometry: Any) -> BaseGeometry | None:
@@ -52,14 +53,20 @@ def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:
     Returns:
         (n,) geometries; None where a footprint is empty, or is not in degrees.
     """
+    return meant_and_unchanged(shapes)[0]
+
+
+def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The same, and which of the footprints were so already, but for heights."""
     meant: NDArray[Any] = np.array(shapely.force_2d(shapes), dtype=object)
     bounds = shapely.bounds(meant)
     kept = _in_degrees(meant, bounds)
     meant[~kept] = None
-    sound = shapely.is_valid(meant) & np.isin(shapely.get_type_id(meant), (0, *LINE, *AREAL))
-    for row in np.flatnonzero(kept & (_leaves_world(bounds) | ~sound)):
+    sound = shapely.is_valid(meant) & _PLAIN.take(shapely.get_type_id(meant) + 1, mode="clip")
+    unchanged = kept & sound & ~_leaves_world(bounds)
+    for row in np.flatnonzero(kept & ~unchanged):
         meant[row] = _on_globe(meant[row])
-    return meant
+    return meant, unchanged
 
 
 def _in_degrees(shapes: NDArray[Any], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:

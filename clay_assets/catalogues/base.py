@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item
+
+if TYPE_CHECKING:
+    from clay_assets.catalogues.candidates import CandidateTable
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Catalogue(Protocol):
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """One answer per request, in any order. Candidates may lack what is not needed to choose."""
+        ...
+
+    def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[CandidateTable] | None:
+        """What `search` finds, as tables of candidates by groups of requests; None from a catalogue that has items."""
         ...
 
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:

@@ -14,13 +14,14 @@ from typing import Any
 
 from shapely.errors import ShapelyError
 
-from clay_assets.catalogues.base import Answer, Catalogue
+from clay_assets.catalogues.base import Answer, Catalogue, answer_of
+from clay_assets.catalogues.choice import OLDER, Choice
+from clay_assets.catalogues.judging import judged
 from clay_assets.errors import ClayError, InputError
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.processing import superseded
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
-OLDER = "older processing of the same acquisition"
 LONGEST_ERROR = 300  # characters of an error in a reason; the log has the whole
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,39 @@ def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Optio
     if refusal is None and missing:
         return f"without asset {', '.join(missing)}"
     return refusal
+
+
+def choices(
+    platform: AnyPlatform, catalogue: Catalogue, requests: Sequence[Request], options: Options
+) -> Iterator[Choice]:
+    """What each request gets, in any order.
+
+    Where the platform declares its rules over columns too, and the catalogue has tables, items are read only for the
+    requests of which columns do not tell everything.
+
+    Raises:
+        SourceError: the catalogue as a whole does not answer.
+    """
+    tables = catalogue.tables(platform, requests) if platform.rules.columns else None
+    if tables is None:
+        for answer in catalogue.search(platform, requests):
+            yield _choice(platform, answer, options)
+        return
+    for table in tables:
+        left = yield from judged(table, options)
+        for number, read in table.offered(left):
+            yield _choice(platform, answer_of(requests[number], read), options)
+
+
+def _choice(platform: AnyPlatform, answer: Answer, options: Options) -> Choice:
+    candidates = len(answer.candidates) + answer.invalid.total()
+    if answer.error is not None:
+        return Choice(answer.request, candidates, error=answer.error)
+    try:
+        item, rejected = best_candidate(platform, answer, options)
+    except RuleError as error:
+        return Choice(answer.request, candidates, error=str(error))
+    return Choice(answer.request, candidates, item, rejected)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ geometry and the requests' property filters on what is left. Needs no server.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,9 +19,9 @@ import shapely
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from clay_assets.catalogues.base import Answer, answer_of, read_candidate
+from clay_assets.catalogues.base import Answer, answer_of
+from clay_assets.catalogues.candidates import ASSET, MOMENT, PROPERTY, UNCHANGED, CandidateTable, Collection
 from clay_assets.catalogues.snapshot_types import (
-    EPOCH,
     SIDES,
     TIMES,
     check_columns,
@@ -29,19 +29,17 @@ from clay_assets.catalogues.snapshot_types import (
     has_box,
     has_views,
     moments,
-    parsed,
     plain,
-    value_of,
     whole_items,
 )
 from clay_assets.errors import ClayError, InputError, SourceError
-from clay_assets.footprints import as_meant
+from clay_assets.footprints import meant_and_unchanged
 from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
 from clay_assets.sources.static_stac import with_absolute_hrefs
 from clay_assets.stac import Item
-from clay_assets.storage.untyped import UNTYPED, patched
+from clay_assets.storage.untyped import UNTYPED
 from clay_assets.transport.access import Access
 from clay_assets.transport.locations import S3, is_s3, join, local_path, split_s3
 
@@ -73,29 +71,25 @@ class SnapshotCatalogue:
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
+        for table in self._tables(platform, requests, hrefs=True):
+            for number, read in table.offered():
+                yield answer_of(requests[number], read)
+
+    def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[CandidateTable]:
+        """Candidates as tables, each of some requests, after one pass over the snapshot."""
+        return self._tables(platform, requests, hrefs=False)
+
+    def _tables(self, platform: AnyPlatform, requests: Sequence[Request], *, hrefs: bool) -> Iterator[CandidateTable]:
         if not requests:
             return
-        geometries = [request.geometry for request in requests]
-        tree = shapely.STRtree(geometries)
-        starts = np.array([_milliseconds(request.start) for request in requests])
-        ends = np.array([_milliseconds(request.end) for request in requests])
-        alternatives = _Alternatives(requests)
-        found: dict[int, dict[str, Item | str]] = {number: {} for number in range(len(requests))}
-        bounds = shapely.total_bounds(geometries)
-        for file in self.files:
-            for batch in file.scan(platform, int(starts.min()), int(ends.max()), bounds):
-                shapes, taken = as_meant(footprints(batch["geometry"])), moments(batch)
-                rows, numbers = tree.query(shapes, predicate="intersects")
-                inside = (taken[rows] >= starts[numbers]) & (taken[rows] < ends[numbers])
-                inside &= alternatives.match(batch, rows, numbers)
-                rows, numbers = rows[inside], numbers[inside]
-                wanted = np.unique(rows)
-                documents = dict(zip(wanted.tolist(), _documents(platform, batch, shapes, taken, wanted), strict=True))
-                candidates = {row: read_candidate(platform, document) for row, document in documents.items()}
-                for row, number in zip(rows.tolist(), numbers.tolist(), strict=True):
-                    found[number].setdefault(repr(documents[row]["id"]), candidates[row])
-        for number, request in enumerate(requests):
-            yield answer_of(request, found.pop(number).values())
+        places = _Places(requests)
+        with Collection(platform, requests) as collection:
+            for file in self.files:
+                for batch in file.scan(platform, places, hrefs=hrefs):
+                    found = moments(batch)
+                    rows, numbers, unchanged = places.pairs(batch, found)
+                    collection.add(batch, {MOMENT: found, UNCHANGED: unchanged}, (rows, numbers))
+            yield from collection.groups()
 
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
         """That it has no item of the collection, or no column that the requests filter by."""
@@ -140,11 +134,16 @@ class _SnapshotFile:
         self.names = set(self.schema.names)
         self.has_views = any(has_views(field.type) for field in dataset.schema)
 
-    def scan(
-        self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]
-    ) -> Iterator[pa.RecordBatch]:
-        """The items of a collection between two moments (milliseconds since 1970) that may touch some bounds."""
-        for batch in self._batches(self._prefilter(platform, first, last, bounds), self._columns(platform)):
+    def scan(self, platform: AnyPlatform, places: _Places, *, hrefs: bool) -> Iterator[pa.RecordBatch]:
+        """The items of a collection that requests may take, by its columns.
+
+        Args:
+            platform: whose items.
+            places: what is asked for.
+            hrefs: read the hrefs of assets, not only whether there are any.
+        """
+        condition = self._of(platform) & self._between(places.first, places.last) & self._near(places.bounds)
+        for batch in self._batches(condition, self._columns(platform, hrefs)):
             if batch.num_rows:
                 yield batch
 
@@ -190,11 +189,11 @@ class _SnapshotFile:
             return self._field("collection") == platform.scenes.collection
         return pc.scalar(True)
 
-    def _columns(self, platform: AnyPlatform) -> dict[str, pc.Expression]:
+    def _columns(self, platform: AnyPlatform, hrefs: bool) -> dict[str, pc.Expression]:
         columns = {name: self._field(name) for name in ("id", "geometry", *TIMES) if name in self.names}
         for name in platform.rules.property_names:
             if name in self.names:
-                columns[f"property {name}"] = self._field(name)
+                columns[PROPERTY + name] = self._field(name)
         if UNTYPED in self.names:
             columns[UNTYPED] = self._field(UNTYPED)
         assets = self.schema.field("assets").type
@@ -202,11 +201,9 @@ class _SnapshotFile:
             return {**columns, "assets": self._field("assets")}
         for name in (*platform.asset_names, *platform.assets.aliases):
             if _has_href(assets, name):
-                columns[f"asset {name}"] = pc.field("assets", name, "href").cast(pa.string())
+                href = pc.field("assets", name, "href").cast(pa.string())
+                columns[ASSET + name] = href if hrefs else pc.utf8_slice_codeunits(href, 0, 1)
         return columns
-
-    def _prefilter(self, platform: AnyPlatform, first: int, last: int, bounds: NDArray[np.float64]) -> pc.Expression:
-        return self._of(platform) & self._between(first, last) & self._near(bounds)
 
     def _between(self, first: int, last: int) -> pc.Expression:
         """Within a period, as far as the columns' types can be compared; `moments` decides."""
@@ -242,35 +239,53 @@ def _has_href(assets: pa.StructType, name: str) -> bool:
     return bool(asset.get_field_index("href") >= 0 and pa.types.is_string(asset.field("href").type))
 
 
-def _documents(
-    platform: AnyPlatform,
-    batch: pa.RecordBatch,
-    shapes: NDArray[Any],
-    taken: NDArray[np.int64],
-    rows: NDArray[np.intp],
-) -> list[Item]:
-    table = batch.take(pa.array(rows)).drop_columns("geometry").to_pydict()
-    properties, assets = _named(table, "property "), _named(table, "asset ")
-    told = [parsed("assets", text) for text in table["assets"]] if "assets" in table else None
-    untyped = table.get(UNTYPED, [None] * len(rows))
-    documents = []
-    for row, (item_id, moment) in enumerate(zip(table["id"], taken[rows], strict=True)):
-        document: Item = {
-            "id": item_id,
-            "properties": _present(properties, row),
-            "assets": told[row] if told else {name: {"href": href} for name, href in _present(assets, row).items()},
-        }
-        patched(document, untyped[row])
-        # As the columns have it, by which the item was found.
-        document["collection"] = platform.scenes.collection
-        document["geometry"] = shapely.geometry.mapping(shapes[rows[row]])
-        document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=int(moment))
-        documents.append(document)
-    return documents
+class _Places:
+    """Where, when and for what some requests ask, laid out so that whole batches can be compared."""
 
+    def __init__(self, requests: Sequence[Request]) -> None:
+        # Requests at one place, such as the quarters of a tile, have the same geometry.
+        geometries = np.array([*(request.geometry for request in requests), None], dtype=object)[:-1]
+        places: dict[bytes, int] = {}
+        self._place = np.array([places.setdefault(wkb, len(places)) for wkb in shapely.to_wkb(geometries)])
+        self._shapes = geometries[np.unique(self._place, return_index=True)[1]]
+        shapely.prepare(self._shapes)
+        self._tree = shapely.STRtree(self._shapes)
+        order = np.argsort(self._place, kind="stable")
+        self._of_place = order, np.searchsorted(self._place[order], np.arange(len(places) + 1))
+        self._starts = np.array([_milliseconds(request.start) for request in requests])
+        self._ends = np.array([_milliseconds(request.end) for request in requests])
+        self._alternatives = _Alternatives(requests)
+        self.bounds = shapely.total_bounds(self._shapes)
+        self.first, self.last = int(self._starts.min()), int(self._ends.max())
 
-def _present(columns: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
-    return {name: value_of(values[row]) for name, values in columns.items() if values[row] is not None}
+    def pairs(
+        self, batch: pa.RecordBatch, moments: NDArray[np.int64]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+        """Rows of a batch and numbers of the requests that they may answer; and which footprints are as they are
+        meant.
+
+        Args:
+            batch: with `geometry`, and the properties that requests filter by.
+            moments: acquisition times of its rows, milliseconds since 1970.
+        """
+        shapes, unchanged = meant_and_unchanged(footprints(batch["geometry"]))
+        rows, places = self._tree.query(shapes)
+        order, edges = self._of_place
+        counts = edges[places + 1] - edges[places]
+        pair = np.repeat(np.arange(len(rows)), counts)
+        within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+        numbers = order[edges[places][pair] + within]
+        rows = rows[pair]
+        taken = moments[rows]
+        inside = (taken >= self._starts[numbers]) & (taken < self._ends[numbers])
+        rows, numbers, pair = rows[inside], numbers[inside], pair[inside]
+        matched = self._alternatives.match(batch, rows, numbers)
+        rows, numbers, pair = rows[matched], numbers[matched], pair[matched]
+        once, back = np.unique(pair, return_inverse=True)  # of an item and a place
+        first = np.zeros(len(once), np.intp)
+        first[back] = np.arange(len(pair))
+        touches = shapely.intersects(self._shapes[self._place[numbers[first]]], shapes[rows[first]])[back]
+        return rows[touches], numbers[touches], unchanged
 
 
 class _Alternatives:
@@ -295,7 +310,7 @@ class _Alternatives:
         for layer, given in zip(self.layers, self.given, strict=True):
             fulfilled = given[numbers]
             for name, wanted in layer.items():
-                column = f"property {name}"
+                column = PROPERTY + name
                 if column not in batch.schema.names:
                     continue
                 values = np.array(batch[column].to_pylist(), dtype=object)[rows]
@@ -303,10 +318,6 @@ class _Alternatives:
                 fulfilled &= (values == asked) | (asked == None)  # noqa: E711 — elementwise
             matched = matched | fulfilled
         return matched
-
-
-def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -125,6 +125,9 @@ class ApiCatalogue:
                     )
                 yield answer
 
+    def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> None:
+        """None: an API answers with items."""
+
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
         """That there is no such collection, where nothing was found; APIs answer that with no items."""
         wanted = platform.scenes.collection

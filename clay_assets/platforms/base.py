@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clay_assets.errors import InputError
 from clay_assets.platforms.bands import measured_bands
+from clay_assets.platforms.column_rules import ColumnRules
 from clay_assets.platforms.model import ModelInput, unknown
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
@@ -180,6 +181,8 @@ class Rules(Generic[OptionsT]):
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
             platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
             made once, when the requests are made. None: requests are as `requests` gives them.
+        columns: `refuse` and `rank` once more over whole columns, by which snapshots are searched faster; None: item by
+            item.
     """
 
     options: type[OptionsT]
@@ -189,6 +192,7 @@ class Rules(Generic[OptionsT]):
     properties: tuple[Property, ...] = ()
     processings: Processings | None = None
     resolve: Callable[[Request, Sequence[Item], OptionsT, int], list[Request]] | None = None
+    columns: ColumnRules[OptionsT] | None = None
 
     @property
     def property_names(self) -> tuple[str, ...]:

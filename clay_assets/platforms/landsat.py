@@ -23,10 +23,11 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
 from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.properties import Property, label_of
-from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, cloud_refusals, number, quarterly_requests
 from clay_assets.stac import Item, item_datetime
 from clay_assets.transport.access import Access
 
@@ -42,6 +43,8 @@ SPACECRAFT = ("LANDSAT_8", "LANDSAT_9")
 _PRODUCT = re.compile(r"L[A-Z](\d\d)_L\w{3}_(\d{6})_(\d{8})_(\d{8})_(\d\d)_(RT|T1|T2)(?![A-Z0-9])")
 _SCENE = re.compile(r"L[A-Z](\d)(\d{6})(\d{7})")  # LC80470272020339LGN00: spacecraft, path and row, year and day
 TIERS = {"RT": 0, "T2": 1, "T1": 2}  # real-time products are replaced by those of the tiers
+LABELS = ("platform", "eo:platform")
+OTHER_SPACECRAFT, SUN_UNKNOWN = "not Landsat 8 or 9", "sun elevation unknown"
 SUN_ELEVATION = ("view:sun_elevation", "eo:sun_elevation")  # STAC 1.0, STAC 0.7
 BANDS = ("red", "green", "blue", "nir08", "swir16", "swir22")
 
@@ -72,28 +75,58 @@ def spacecraft_of(item: Item) -> str | None:
     """The spacecraft, such as `LANDSAT_8`: as the item is labelled, or else by its id. A label that is there decides,
     also where the id says something else.
     """
-    label = label_of(item["properties"], "platform", "eo:platform")
-    if label:
-        return label.upper().replace("-", "_")
-    product = _PRODUCT.match(item["id"])
+    return _by_label(label_of(item["properties"], *LABELS)) or _by_id(item["id"])
+
+
+def _by_label(label: str) -> str | None:
+    return label.upper().replace("-", "_") or None
+
+
+def _by_id(item_id: str) -> str | None:
+    product = _PRODUCT.match(item_id)
     return f"LANDSAT_{int(product[1])}" if product else None
 
 
 def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
     """Refuse other spacecraft, night scenes, and scenes too cloudy or of unknown cloud cover."""
     if spacecraft_of(item) not in SPACECRAFT:
-        return "not Landsat 8 or 9"
+        return OTHER_SPACECRAFT
     elevation = number(item, *SUN_ELEVATION)
     if elevation is None:
-        return "sun elevation unknown"
-    if elevation < options.min_sun_elevation:
-        return f"sun below {options.min_sun_elevation:g}°"
-    return cloud_refusal(item, options)
+        return SUN_UNKNOWN
+    return _too_dark(options) if elevation < options.min_sun_elevation else cloud_refusal(item, options)
+
+
+def refuse_columns(candidates: Candidates, options: LandsatOptions) -> list[Refusal]:
+    """`refuse` over columns."""
+    spacecraft = otherwise(each(_by_label, candidates.texts(*LABELS)), None, _by_id, candidates.ids)
+    elevation = candidates.numbers(*SUN_ELEVATION)
+    return [
+        (each(lambda one: one not in SPACECRAFT, spacecraft).astype(np.bool_), OTHER_SPACECRAFT),
+        (np.isnan(elevation), SUN_UNKNOWN),
+        (elevation < options.min_sun_elevation, _too_dark(options)),
+        *cloud_refusals(candidates, options),
+    ]
+
+
+def _too_dark(options: LandsatOptions) -> str:
+    return f"sun below {options.min_sun_elevation:g}°"
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Least cloud first, then earliest, then by id."""
     return number(item, "eo:cloud_cover"), item_datetime(item), item["id"]
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return [candidates.numbers("eo:cloud_cover"), candidates.times]
+
+
+def acquisition(item_id: str) -> tuple[int, str, float | None] | None:
+    """Spacecraft, path and row, and day of a product by its name; None where the id is another."""
+    product = _PRODUCT.match(item_id)
+    return (int(product[1]), product[2], stamp_of(product[3], "%Y%m%d")) if product else None
 
 
 def processing(item: Item) -> Processing | None:
@@ -144,10 +177,11 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
             rank=rank,
             properties=(
                 Property("eo:cloud_cover", float),
-                Property(("platform", "eo:platform"), str),
+                Property(LABELS, str),
                 Property(SUN_ELEVATION, float),
             ),
             processings=Processings(processing, ("landsat:scene_id", "created", "updated")),
+            columns=ColumnRules(refuse_columns, rank_columns, acquisition=acquisition),
         ),
         assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
         quality=Quality(assets=("qa_pixel",), judge=judge),

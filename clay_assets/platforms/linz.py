@@ -25,6 +25,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal
 from clay_assets.platforms.model import in_one_file
 from clay_assets.platforms.request_table import request_table, year_bounds
 from clay_assets.stac import Item
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 KEY = "linz"
+OTHER_SHEET = "another sheet"
 SURVEY = r"^[a-z0-9-]+/[A-Za-z0-9_.-]+$"
 
 
@@ -86,12 +88,22 @@ def requests(sample: gpd.GeoDataFrame, options: LinzOptions, seed: int) -> gpd.G
 
 def refuse(item: Item, request: Request, options: LinzOptions) -> str | None:
     """Refuse the sheets of other surveys at the same place."""
-    return None if item["id"] == request.location else "another sheet"
+    return None if item["id"] == request.location else OTHER_SHEET
+
+
+def refuse_columns(candidates: Candidates, options: LinzOptions) -> list[Refusal]:
+    """`refuse` over columns."""
+    return [(candidates.ids != candidates.of_request(lambda request: request.location), OTHER_SHEET)]
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """By id; there is one."""
     return (item["id"],)
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return []
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
@@ -111,7 +123,13 @@ PLATFORM = Platform(
         sample="linz_sample",
         sample_has_items=True,
     ),
-    rules=Rules(options=LinzOptions, requests=requests, refuse=refuse, rank=rank),
+    rules=Rules(
+        options=LinzOptions,
+        requests=requests,
+        refuse=refuse,
+        rank=rank,
+        columns=ColumnRules(refuse_columns, rank_columns),
+    ),
     assets=Assets(
         bands=("visual",),  # red, green and blue in one file
         grid="visual",

@@ -7,7 +7,8 @@ Collection 6.1, tables 10 (500 m QA) and 13 (state QA). https://planetarycompute
 from __future__ import annotations
 
 import re
-from datetime import date
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from math import cos, radians
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
 from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
@@ -49,6 +51,7 @@ ROWS, COLUMNS = 18, 36  # of the sinusoidal tile grid
 _PRODUCT = re.compile(r"(MOD|MYD)\w*\.A\d{7}\.h(\d\d)v(\d\d)\.(\d{3})(?:\.(\d{13}))?(?!\w)")
 SATELLITES = {"MOD": "terra", "MYD": "aqua"}
 TILE = ("modis:vertical-tile", "modis:horizontal-tile")
+OTHER_SATELLITE, OTHER_TILE = "not Terra", "of another tile"
 TOUCHING = 1e-9  # degrees; at 60° latitude the Earth's edge meets the corners of tiles
 
 
@@ -133,31 +136,56 @@ def satellite_of(item: Item) -> str | None:
 
     https://github.com/microsoft/PlanetaryComputer/issues/380
     """
-    label = label_of(item["properties"], "platform").lower()
-    product = _PRODUCT.match(item["id"])
-    return label or (SATELLITES[product[1]] if product else None)
+    return label_of(item["properties"], "platform").lower() or _satellite_of_id(item["id"])
+
+
+def _satellite_of_id(item_id: str) -> str | None:
+    product = _PRODUCT.match(item_id)
+    return SATELLITES[product[1]] if product else None
 
 
 def tile_of(item: Item) -> dict[str, int]:
     """The tile of an item as `tile_filter` writes it: by its properties, or else by its id; empty if neither tells."""
     vertical, horizontal = (item["properties"].get(name) for name in TILE)
+    return _tile(vertical, horizontal, item["id"])
+
+
+def _tile(vertical: Any, horizontal: Any, item_id: str) -> dict[str, int]:
     if is_number(vertical) and is_number(horizontal):
         return tile_filter(int(vertical), int(horizontal))
-    product = _PRODUCT.match(item["id"])
+    product = _PRODUCT.match(item_id)
     return tile_filter(int(product[3]), int(product[2])) if product else {}
 
 
 def refuse(item: Item, request: Request, options: ModisOptions) -> str | None:
     """Refuse Aqua, which shares the collection, and the neighbours, which touch the tile."""
     if satellite_of(item) != "terra":
-        return "not Terra"
-    asked, tile = request.filters or ({},), tile_of(item)
-    return None if any(wanted.items() <= tile.items() for wanted in asked) else "of another tile"
+        return OTHER_SATELLITE
+    return None if _is_asked(tile_of(item), request.filters) else OTHER_TILE
+
+
+def _is_asked(tile: Mapping[str, int], filters: Sequence[Mapping[str, Any]]) -> bool:
+    return any(wanted.items() <= tile.items() for wanted in filters or ({},))
+
+
+def refuse_columns(candidates: Candidates, options: ModisOptions) -> list[Refusal]:
+    """`refuse` over columns."""
+    satellites = otherwise(each(str.lower, candidates.texts("platform")), "", _satellite_of_id, candidates.ids)
+    columns = (*(candidates.numbers(name) for name in TILE), candidates.ids, candidates.numbers_of_requests)
+    other = each(
+        lambda v, h, name, number: not _is_asked(_tile(v, h, name), candidates.asked[number].filters), *columns
+    )
+    return [(satellites != "terra", OTHER_SATELLITE), (other.astype(np.bool_), OTHER_TILE)]
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """First by time, which is the start of the composite, then by id."""
     return item_datetime(item), item["id"]
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return [candidates.times]
 
 
 def processing(item: Item) -> Processing | None:
@@ -205,6 +233,8 @@ PLATFORM = Platform(
             *(Property(name, int) for name in TILE),
         ),
         processings=Processings(processing, ("created", "updated")),
+        # Composites of one day are of one acquisition.
+        columns=ColumnRules(refuse_columns, rank_columns, apart=timedelta(days=1)),
     ),
     assets=Assets(
         bands=BANDS,

@@ -28,6 +28,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal
 from clay_assets.platforms.model import in_one_file
 from clay_assets.platforms.planetary_computer import signed
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
@@ -107,6 +108,22 @@ def rank(item: Item, request: Request) -> tuple[Any, ...]:
     return -item_datetime(item).timestamp(), item["id"]
 
 
+def refuse_columns(candidates: Candidates, options: NaipOptions) -> list[Refusal]:
+    """`refuse` over columns."""
+    return []
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return [-candidates.times]
+
+
+def acquisition(item_id: str) -> tuple[str, str] | None:
+    """Quad, pixel size and day of an image by its name; None where the id is another."""
+    image = _IMAGE.fullmatch(item_id)
+    return (image[1].lower(), image[2]) if image else None
+
+
 def processing(item: Item) -> Processing | None:
     """Of one quad, pixel size and day the newest is what was made last; the first deliveries often tell no day."""
     image = _IMAGE.fullmatch(item["id"])
@@ -146,6 +163,7 @@ PLATFORM = Platform(
         refuse=refuse,
         rank=rank,
         processings=Processings(processing, ("created", "updated")),
+        columns=ColumnRules(refuse_columns, rank_columns, acquisition=acquisition),
     ),
     assets=Assets(
         bands=("image",),  # red, green, blue and near infrared in one file

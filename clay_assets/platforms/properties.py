@@ -51,13 +51,15 @@ class Property:
 
     def problem(self, properties: Mapping[str, Any]) -> str | None:
         """Why properties break the declaration, the same for all items with the same fault; None if they do not."""
-        given = {name: properties[name] for name in self.names if is_given(properties.get(name))}
-        if self.required and not given:
-            return f"property {' or '.join(self.names)}: missing"
-        for name, value in given.items():
+        given = False
+        for name in self.names:
+            value = properties.get(name)
+            if value is None or not is_given(value):
+                continue
+            given = True
             if not _fits(value, self.type):
                 return f"property {name}: {_described(value)}, expected {EXPECTED[self.type]}"
-        return None
+        return f"property {' or '.join(self.names)}: missing" if self.required and not given else None
 
 
 def is_given(value: Any) -> bool:

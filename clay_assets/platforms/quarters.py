@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from clay_assets.draws import draw, keyed_hash
 from clay_assets.platforms.base import ReferenceOrCopy, Request
+from clay_assets.platforms.column_rules import Candidates, Refusal
 from clay_assets.platforms.properties import is_number
 from clay_assets.platforms.request_table import quarter_bounds, request_table
 from clay_assets.stac import Item
@@ -16,6 +18,9 @@ from clay_assets.stac import Item
 if TYPE_CHECKING:
     import geopandas as gpd
     from shapely.geometry.base import BaseGeometry
+
+
+CLOUD_UNKNOWN, CLOUD_NOT_ASSESSED = "cloud cover unknown", "cloud cover below 0 (not assessed)"
 
 
 class QuarterlyOptions(ReferenceOrCopy):
@@ -100,9 +105,21 @@ def cloud_refusal(item: Item, options: CloudOptions) -> str | None:
     """Why an item's scene cloud cover keeps it from being taken, or None."""
     cover = number(item, "eo:cloud_cover")
     if cover is None:
-        return "cloud cover unknown"
+        return CLOUD_UNKNOWN
     if cover < 0:
-        return "cloud cover below 0 (not assessed)"
-    if cover > options.max_cloud_cover:
-        return f"cloud cover above {options.max_cloud_cover:g} %"
-    return None
+        return CLOUD_NOT_ASSESSED
+    return _too_cloudy(options) if cover > options.max_cloud_cover else None
+
+
+def cloud_refusals(candidates: Candidates, options: CloudOptions) -> list[Refusal]:
+    """`cloud_refusal` over columns."""
+    cover = candidates.numbers("eo:cloud_cover")
+    return [
+        (np.isnan(cover), CLOUD_UNKNOWN),
+        (cover < 0, CLOUD_NOT_ASSESSED),
+        (cover > options.max_cloud_cover, _too_cloudy(options)),
+    ]
+
+
+def _too_cloudy(options: CloudOptions) -> str:
+    return f"cloud cover above {options.max_cloud_cover:g} %"

@@ -7,6 +7,7 @@ https://planetarycomputer.microsoft.com/dataset/sentinel-1-rtc
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -23,9 +24,10 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
 from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.planetary_computer import signed
-from clay_assets.platforms.processing import Processing, Processings, catalogued
+from clay_assets.platforms.processing import SAME_MOMENT, Processing, Processings, catalogued
 from clay_assets.platforms.properties import Property, is_number, label_of
 from clay_assets.platforms.quarters import QuarterlyOptions, quarterly_requests
 from clay_assets.stac import Item, item_datetime
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 KEY = "sentinel-1-rtc"
 POLARIZATIONS = {"VV", "VH"}
+MODE, LISTED = "sar:instrument_mode", "sar:polarizations"
+OTHER_MODE, OTHER_POLARIZATIONS, BESIDE = "not in IW mode", "not both VV and VH", "does not overlap the tile"
 # S1A_IW_GRDH_1SDV_20240419T045749_…: spacecraft, mode, polarizations
 _PRODUCT = re.compile(r"S(1[A-D])_([A-Z0-9]{2})_[A-Z]{3}[A-Z_]_\d[A-Z](SV|SH|DV|DH)_")
 POLARIZATIONS_OF = {"SV": {"VV"}, "SH": {"HH"}, "DV": {"VV", "VH"}, "DH": {"HH", "HV"}}
@@ -65,25 +69,71 @@ def requests(sample: gpd.GeoDataFrame, options: Sentinel1Options, seed: int) -> 
 
 def mode_of(item: Item) -> str | None:
     """The instrument mode: as the item is labelled, or else by its id. A label that is there decides."""
-    product = _PRODUCT.match(item["id"])
-    return label_of(item["properties"], "sar:instrument_mode").upper() or (product[2] if product else None)
+    return label_of(item["properties"], MODE).upper() or _mode_of_id(item["id"])
+
+
+def _mode_of_id(item_id: str) -> str | None:
+    product = _PRODUCT.match(item_id)
+    return product[2] if product else None
 
 
 def polarizations_of(item: Item) -> set[str]:
     """The polarizations: as the item lists them, or else by its id. A list that is there decides."""
-    names = item["properties"].get("sar:polarizations") or ()
-    listed = {name.strip().upper() for name in names} - {""}
-    product = _PRODUCT.match(item["id"])
-    return listed or (POLARIZATIONS_OF[product[3]] if product else set())
+    return _listed(item["properties"].get(LISTED) or ()) or _polarizations_of_id(item["id"])
+
+
+def _listed(names: Sequence[str]) -> set[str]:
+    return {name.strip().upper() for name in names} - {""}
+
+
+def _polarizations_of_id(item_id: str) -> set[str]:
+    product = _PRODUCT.match(item_id)
+    return POLARIZATIONS_OF[product[3]] if product else set()
 
 
 def refuse(item: Item, request: Request, options: Sentinel1Options) -> str | None:
     """Refuse other modes and polarizations, and scenes that touch the tile without overlapping it."""
     if mode_of(item) != "IW":
-        return "not in IW mode"
+        return OTHER_MODE
     if not polarizations_of(item) >= POLARIZATIONS:
-        return "not both VV and VH"
-    return None if overlap(item, request) else "does not overlap the tile"
+        return OTHER_POLARIZATIONS
+    return None if overlap(item, request) else BESIDE
+
+
+def refuse_columns(candidates: Candidates, options: Sentinel1Options) -> list[Refusal]:
+    """`refuse` over columns."""
+    modes = otherwise(each(str.upper, candidates.texts(MODE)), "", _mode_of_id, candidates.ids)
+    single = each(
+        lambda names, item_id: not (_listed(names) or _polarizations_of_id(item_id)) >= POLARIZATIONS,
+        candidates.lists(LISTED),
+        candidates.ids,
+    )
+    shares, unknown = _overlaps(candidates)
+    return [
+        (modes != "IW", OTHER_MODE),
+        (single.astype(np.bool_), OTHER_POLARIZATIONS),
+        (unknown, None),
+        (shares == 0, BESIDE),
+    ]
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return [-_overlaps(candidates)[0], candidates.times]
+
+
+def _overlaps(candidates: Candidates) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """`overlap` over columns, and where it cannot be told."""
+    import shapely
+
+    places = candidates.of_request(lambda request: request.geometry)
+    areas = shapely.area(places)
+    covered = shapely.area(shapely.intersection(shapely.make_valid(candidates.footprints), places))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = covered / areas
+    # Python's own rounding, of which numpy's differs in the last digit.
+    told = [round(share, OVERLAP_DIGITS) if is_number(share) else 0.0 for share in shares.tolist()]
+    return np.array(told, np.float64), areas == 0
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
@@ -130,8 +180,9 @@ PLATFORM = Platform(
         requests=requests,
         refuse=refuse,
         rank=rank,
-        properties=(Property("sar:instrument_mode", str), Property("sar:polarizations", list[str])),
+        properties=(Property(MODE, str), Property(LISTED, list[str])),
         processings=Processings(processing, ("platform", "s1:orbit_source", "created", "updated")),
+        columns=ColumnRules(refuse_columns, rank_columns, apart=SAME_MOMENT),
     ),
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),

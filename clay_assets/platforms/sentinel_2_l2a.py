@@ -24,10 +24,11 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
 from clay_assets.platforms.model import one_file_each
-from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of, time_of
+from clay_assets.platforms.processing import SAME_MOMENT, Processing, Processings, catalogued, stamp_of, time_of
 from clay_assets.platforms.properties import Property, label_of
-from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, number, quarterly_requests
+from clay_assets.platforms.quarters import CloudOptions, cloud_refusal, cloud_refusals, number, quarterly_requests
 from clay_assets.platforms.sentinel_2_radiometry import (
     BASELINE,
     DATATAKE,
@@ -52,6 +53,7 @@ NODATA_SHARE = (
     "s2:nodata_pixel_percentage",
     "sentinel2:nodata_pixel_percentage",
 )  # new name, name until 2022
+OTHER_TILE, NODATA_UNKNOWN = "of another tile", "nodata share unknown"
 # µm, by band in the model's order.
 WAVELENGTHS = {
     **{"blue": 0.493, "green": 0.56, "red": 0.665, "rededge1": 0.704, "rededge2": 0.74, "rededge3": 0.783},
@@ -83,29 +85,54 @@ def grid_codes(tile: str) -> list[dict[str, str]]:
 
 def tile_of(item: Item) -> str | None:
     """The MGRS tile of an item, five characters, from `grid:code` or else from its id."""
-    code = label_of(item["properties"], "grid:code").removeprefix("MGRS-")
-    if not code:
-        match = _TILE_IN_ID.search(item["id"])
-        code = match.group(1) if match else ""
+    return _tile_of_code(label_of(item["properties"], "grid:code")) or _tile_of_id(item["id"])
+
+
+def _tile_of_code(code: str) -> str | None:
+    code = code.removeprefix("MGRS-")
     return code.zfill(5) if code else None
+
+
+def _tile_of_id(item_id: str) -> str | None:
+    match = _TILE_IN_ID.search(item_id)
+    return match.group(1).zfill(5) if match else None
 
 
 def refuse(item: Item, request: Request, options: Sentinel2Options) -> str | None:
     """Refuse scenes of another tile, too cloudy, or with too much nodata."""
     if tile_of(item) != request.location.zfill(5):
-        return "of another tile"
+        return OTHER_TILE
     nodata = number(item, *NODATA_SHARE)
     if nodata is None:
-        return "nodata share unknown"
-    if nodata > options.max_scene_nodata:
-        return f"nodata above {options.max_scene_nodata:g} %"
-    return cloud_refusal(item, options)
+        return NODATA_UNKNOWN
+    return _too_empty(options) if nodata > options.max_scene_nodata else cloud_refusal(item, options)
+
+
+def refuse_columns(candidates: Candidates, options: Sentinel2Options) -> list[Refusal]:
+    """`refuse` over columns."""
+    tiles = otherwise(each(_tile_of_code, candidates.texts("grid:code")), None, _tile_of_id, candidates.ids)
+    nodata = candidates.numbers(*NODATA_SHARE)
+    return [
+        (tiles != candidates.of_request(lambda request: request.location.zfill(5)), OTHER_TILE),
+        (np.isnan(nodata), NODATA_UNKNOWN),
+        (nodata > options.max_scene_nodata, _too_empty(options)),
+        *cloud_refusals(candidates, options),
+    ]
+
+
+def _too_empty(options: Sentinel2Options) -> str:
+    return f"nodata above {options.max_scene_nodata:g} %"
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
     """Least cloud first, then least nodata, then earliest, then by id."""
     cover, nodata = number(item, "eo:cloud_cover"), number(item, *NODATA_SHARE)
     return cover, nodata, item_datetime(item), item["id"]
+
+
+def rank_columns(candidates: Candidates) -> list[Column]:
+    """`rank` over columns."""
+    return [candidates.numbers("eo:cloud_cover"), candidates.numbers(*NODATA_SHARE), candidates.times]
 
 
 def processing(item: Item) -> Processing | None:
@@ -163,6 +190,7 @@ PLATFORM = Platform(
         processings=Processings(
             processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, VERSION, "s2:generation_time", "created", "updated")
         ),
+        columns=ColumnRules(refuse_columns, rank_columns, apart=SAME_MOMENT),
     ),
     assets=Assets(
         bands=tuple(WAVELENGTHS),

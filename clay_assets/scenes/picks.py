@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from clay_assets.catalogues.base import Answer, Catalogue
-from clay_assets.catalogues.eligibility import RuleError, best_candidate, full_items
+from clay_assets.catalogues.base import Catalogue
+from clay_assets.catalogues.choice import Choice
+from clay_assets.catalogues.eligibility import choices, full_items
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
@@ -65,11 +66,10 @@ def pick_scenes(
         return Picks([], _ledger(platform, year, requests, {}))
     rows: dict[str, dict[str, Any]] = {}
     chosen: dict[str, Item] = {}
-    for done, answer in enumerate(catalogue.search(platform, requests), start=1):
-        item, row = _decide(platform, answer, options)
-        rows[answer.request.id] = row
-        if item is not None:
-            chosen[item["id"]] = item
+    for done, choice in enumerate(choices(platform, catalogue, requests, options), start=1):
+        rows[choice.request.id] = _row(choice)
+        if choice.item is not None:
+            chosen[choice.item["id"]] = choice.item
         progress(done, len(requests))
     items, invalid = full_items(platform, catalogue, chosen)
     for row in rows.values():
@@ -97,28 +97,16 @@ def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["requests without a scene"], -row["candidates refused"], row["reason"]))
 
 
-def _decide(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[Item | None, dict[str, Any]]:
-    row: dict[str, Any] = {
-        "outcome": FAILED,
-        "reason": answer.error,
-        "candidates": len(answer.candidates) + answer.invalid.total(),
-        "rejected": "{}",
-        "item_id": None,
-        "cloud_cover": None,
+def _row(choice: Choice) -> dict[str, Any]:
+    outcome = FAILED if choice.error is not None else NONE if choice.item is None else PICKED
+    return {
+        "outcome": outcome,
+        "reason": choice.error or (_summary(choice.rejected) if choice.item is None else None),
+        "candidates": choice.candidates,
+        "rejected": json.dumps(dict(sorted(choice.rejected.items())), ensure_ascii=False),
+        "item_id": choice.item["id"] if choice.item else None,
+        "cloud_cover": number(choice.item, "eo:cloud_cover") if choice.item else None,
     }
-    if answer.error is not None:
-        return None, row
-    try:
-        best, rejected = best_candidate(platform, answer, options)
-    except RuleError as error:
-        row["reason"] = str(error)
-        return None, row
-    row["rejected"] = json.dumps(dict(sorted(rejected.items())), ensure_ascii=False)
-    if best is None:
-        row.update(outcome=NONE, reason=_summary(rejected))
-    else:
-        row.update(outcome=PICKED, reason=None, item_id=best["id"], cloud_cover=number(best, "eo:cloud_cover"))
-    return best, row
 
 
 def _summary(rejected: Mapping[str, int]) -> str:

@@ -1,0 +1,484 @@
+"""What a snapshot offers to requests, as tables: collected while it is read, and given out by groups of requests.
+
+A table has one row per item, with the requests that it may answer. What is collected is kept in memory up to a limit,
+and beyond that in files by groups of requests, so that memory does not grow with the snapshot. How a file of a snapshot
+is read is in `snapshot`; what becomes of candidates is in `eligibility`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from clay_assets.catalogues.base import read_candidate
+from clay_assets.catalogues.snapshot_types import EPOCH, footprints, parsed, value_of
+from clay_assets.footprints import POLYGON, as_meant
+from clay_assets.platforms.base import AnyPlatform, Request
+from clay_assets.platforms.column_rules import Candidates
+from clay_assets.platforms.properties import PropertyType
+from clay_assets.stac import ASSUMED_VERSION, ITEM_TYPE, Item
+from clay_assets.storage.untyped import UNTYPED, patched
+
+ASKED, MOMENT, UNCHANGED = "requests", "moment", "unchanged"  # columns beside those of the snapshot
+PROPERTY, ASSET = "property ", "asset "  # before the names of columns
+IN_MEMORY = 256 * 2**20  # bytes of candidates; what is more is kept in files
+GROUPS = 64  # of requests, where it is kept in files
+ROWS = 16_384  # candidates whose documents are made at once
+CLOUD_COVER = "eo:cloud_cover"
+EXACT = 2**53  # whole numbers beyond it are not exact as floats
+PLAIN_ID = 230  # bytes; percent-encoded, an id so long is not too long
+# Of a snapshot's items that cannot say otherwise; as `stac.read_item` leaves them.
+_NO_MEMBERS = {"type": ITEM_TYPE, "stac_version": ASSUMED_VERSION}
+
+
+class Collection:
+    """Candidates as they are found, given out by groups of requests. A context: its files are removed at the end.
+
+    Args:
+        platform: whose candidates.
+        requests: all of them.
+        limit: bytes that are kept in memory.
+    """
+
+    def __init__(self, platform: AnyPlatform, requests: Sequence[Request], limit: int = IN_MEMORY) -> None:
+        self.platform, self.requests, self.limit = platform, requests, limit
+        self._tables: list[pa.Table] = []
+        self._bytes = 0
+        self._files: _Files | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, batch: pa.RecordBatch, found: Mapping[str, NDArray[Any]], pairs: tuple[NDArray[Any], ...]) -> None:
+        """Keep the rows of a batch that requests may take.
+
+        Args:
+            batch: of the snapshot.
+            found: `moment` and `unchanged` of its rows.
+            pairs: rows, and the numbers of the requests that may take them; each pair once.
+        """
+        rows, numbers = pairs
+        if not len(rows):
+            return
+        order = np.argsort(rows, kind="stable")
+        unique, counts = np.unique(rows, return_counts=True)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        asked = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers[order], pa.int32()))
+        table = pa.Table.from_batches([batch.take(pa.array(unique))])
+        table = table.append_column(ASKED, asked)
+        for name, values in found.items():
+            table = table.append_column(name, pa.array(values[unique]))
+        if self._files is None:
+            self._tables.append(table)
+            self._bytes += table.nbytes
+            if self._bytes > self.limit:
+                self._files = self._stack.enter_context(_Files(len(self.requests)))
+                for kept in self._tables:
+                    self._files.add(kept)
+                self._tables = []
+        else:
+            self._files.add(table)
+
+    def groups(self) -> Iterator[CandidateTable]:
+        """Candidates of some requests after others, in the order of the requests; each request in one table."""
+        count = len(self.requests)
+        if self._files is None:
+            yield CandidateTable(self.platform, self.requests, range(count), self._tables)
+            return
+        for asked, tables in self._files.groups():
+            yield CandidateTable(self.platform, self.requests, asked, tables)
+
+
+class _Files:
+    """Tables in a folder, apart by groups of requests. Tables of one schema share a file."""
+
+    def __init__(self, requests: int) -> None:
+        self.requests = requests
+        self._folder = tempfile.TemporaryDirectory(prefix="clay-candidates-")
+        self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        self._paths: dict[int, list[Path]] = {}
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._folder.cleanup()
+
+    def add(self, table: pa.Table) -> None:
+        numbers = pc.list_flatten(table[ASKED]).to_numpy()
+        rows = pc.list_parent_indices(table[ASKED]).to_numpy()
+        groups = numbers.astype(np.int64) * GROUPS // self.requests
+        for group in np.unique(groups).tolist():
+            here = groups == group
+            unique, counts = np.unique(rows[here], return_counts=True)
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            asked = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers[here]))
+            piece = table.take(pa.array(unique))
+            piece = piece.set_column(piece.schema.get_field_index(ASKED), ASKED, asked)
+            self._writer(group, piece.schema).write_table(piece)
+
+    def _writer(self, group: int, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
+        writer = self._writers.get(group)
+        if writer is None or self._schemas[group] != schema:
+            if writer is not None:
+                writer.close()
+            paths = self._paths.setdefault(group, [])
+            paths.append(Path(self._folder.name) / f"{group}-{len(paths)}.arrows")
+            self._writers[group] = pa.ipc.new_stream(
+                str(paths[-1]), schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+            )
+            self._schemas[group] = schema
+        return self._writers[group]
+
+    @cached_property
+    def _schemas(self) -> dict[int, pa.Schema]:
+        return {}
+
+    def _close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def groups(self) -> Iterator[tuple[range, list[pa.Table]]]:
+        self._close()
+        edges = [-(-group * self.requests // GROUPS) for group in range(GROUPS + 1)]
+        for group, (first, after) in enumerate(pairwise(edges)):
+            tables = []
+            for path in self._paths.pop(group, []):
+                with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+                    tables.append(reader.read_all())
+                path.unlink()
+            if first < after:
+                yield range(first, after), tables
+
+
+@dataclass
+class CandidateTable:
+    """All candidates of some requests.
+
+    Attributes:
+        platform: whose candidates.
+        requests: all requests that were made.
+        asked: numbers of those of this table.
+        tables: candidates, in the order of the snapshot; of several schemas where its files have.
+    """
+
+    platform: AnyPlatform
+    requests: Sequence[Request]
+    asked: range
+    tables: Sequence[pa.Table]
+    _parts: list[_Part] = field(init=False)
+    _pairs: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] = field(init=False)
+    _kept: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = [_Part(self.platform, table) for table in _by_schema(self.tables)]
+        parts, rows, numbers = [], [], []
+        for number, part in enumerate(self._parts):
+            asked = part.table[ASKED]
+            numbers.append(pc.list_flatten(asked).to_numpy().astype(np.int64))
+            rows.append(pc.list_parent_indices(asked).to_numpy().astype(np.int64))
+            parts.append(np.full(len(rows[-1]), number))
+        joined = [np.concatenate([np.empty(0, np.int64), *given]) for given in (numbers, parts, rows)]
+        order = np.argsort(joined[0], kind="stable")
+        self._pairs = joined[0][order], joined[1][order], joined[2][order]
+
+    def offered(self, only: NDArray[np.int64] | None = None) -> Iterator[tuple[int, list[Item | str]]]:
+        """Number of a request, and its candidates as `read_candidate` gives them, each id once.
+
+        Args:
+            only: numbers of the requests to answer, ascending; None: all of this table.
+        """
+        numbers, parts, rows = self._pairs
+        wanted = np.asarray(self.asked if only is None else only, np.int64)
+        firsts, lasts = np.searchsorted(numbers, wanted), np.searchsorted(numbers, wanted, side="right")
+        start = 0
+        while start < len(wanted):
+            sizes = np.cumsum(lasts[start:] - firsts[start:])
+            end = start + max(1, int(np.searchsorted(sizes, ROWS, side="right")))
+            chosen = np.concatenate([np.arange(a, b) for a, b in zip(firsts[start:end], lasts[start:end], strict=True)])
+            chosen = chosen.astype(np.int64)
+            read: list[tuple[Any, Item | str]] = [("", "")] * len(chosen)
+            for number, part in enumerate(self._parts):
+                here = np.flatnonzero(parts[chosen] == number)
+                unique, back = np.unique(rows[chosen[here]], return_inverse=True)
+                documents = part.read(unique) if len(unique) else []
+                for place, row in zip(here.tolist(), back.tolist(), strict=True):
+                    read[place] = documents[row]
+            place = 0
+            for number, size in zip(wanted[start:end].tolist(), (lasts - firsts)[start:end].tolist(), strict=True):
+                found: dict[Any, Item | str] = {}
+                for name, candidate in read[place : place + size]:
+                    found.setdefault(name, candidate)
+                place += size
+                yield number, list(found.values())
+            start = end
+
+    def columns(self) -> tuple[Candidates, NDArray[np.bool_], NDArray[np.int64]]:
+        """The candidates as columns, of one id the first; which of them columns do not tell; their lacking assets, as
+        bits in the order of the platform's.
+        """
+        numbers, parts, rows = self._pairs
+        starts = np.cumsum([0, *(part.table.num_rows for part in self._parts)])
+        place = starts[parts] + rows
+        read = [part.values for part in self._parts]
+        joined = {name: np.concatenate([values[name] for values in read]) for name in read[0]}
+        kept = _first_of_each_id(numbers, joined["id"][place])
+        self._kept = place = place[kept]
+        ids, times, odd, lacking = (joined.pop(name)[place] for name in ("id", "moment", "odd", "lacking"))
+
+        def shapes() -> NDArray[Any]:
+            return np.concatenate([part.shapes for part in self._parts])[place]
+
+        properties = {name: values[place] for name, values in joined.items()}
+        return Candidates(ids, times, properties, shapes, self.requests, numbers[kept]), odd.astype(np.bool_), lacking
+
+    def documents(self, rows: NDArray[np.int64]) -> list[Item]:
+        """The items of some rows of `columns`."""
+        place = self._kept[rows]
+        starts = np.cumsum([0, *(part.table.num_rows for part in self._parts)])
+        found: list[Item] = [{}] * len(rows)
+        for number, part in enumerate(self._parts):
+            here = np.flatnonzero((place >= starts[number]) & (place < starts[number + 1]))
+            unique, back = np.unique(place[here] - starts[number], return_inverse=True)
+            read = part.read(unique) if len(unique) else []
+            for at, row in zip(here.tolist(), back.tolist(), strict=True):
+                document = read[row][1]
+                assert not isinstance(document, str)  # columns tell of none that is not valid
+                found[at] = document
+        return found
+
+    @staticmethod
+    def brief(candidates: Candidates, row: int) -> Item:
+        """The id of a candidate and its cloud cover."""
+        cover = candidates.properties.get(CLOUD_COVER)
+        known = cover is not None and not np.isnan(cover[row])
+        return {"id": candidates.ids[row], "properties": {CLOUD_COVER: float(cover[row])} if known else {}}
+
+
+class _Part:
+    """Candidates of one schema."""
+
+    def __init__(self, platform: AnyPlatform, table: pa.Table) -> None:
+        self.platform, self.table = platform, table
+        self.names = set(table.schema.names)
+        self._plain_assets = "assets" not in self.names
+
+    def column(self, name: str) -> pa.Array:
+        column = self.table[name]
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+    def read(self, rows: NDArray[Any]) -> list[tuple[str, Item | str]]:
+        """The id, as text that tells its type too, and the candidate of some rows."""
+        table = self.table if len(rows) == self.table.num_rows else self.table.take(pa.array(rows))
+        part = _Part(self.platform, table)
+        untyped = table[UNTYPED].to_pylist() if UNTYPED in self.names else [None] * len(rows)
+        found: list[tuple[str, Item | str]] = []
+        for document, text, unchanged in zip(
+            part._documents(untyped), untyped, table[UNCHANGED].to_pylist(), strict=True
+        ):
+            name = document["id"]
+            plain = isinstance(name, str) and 0 < len(name) <= PLAIN_ID and name.isascii()
+            if plain and unchanged and text is None and part._plain_assets:
+                found.append((repr(name), {**document, **_NO_MEMBERS, "stac_extensions": [], "links": []}))
+            else:
+                found.append((repr(name), read_candidate(self.platform, document)))
+        return found
+
+    def _documents(self, untyped: Sequence[str | None]) -> Iterator[Item]:
+        collection = self.platform.scenes.collection
+        columns = (
+            self.column("id").to_pylist(),
+            self._objects(PROPERTY),
+            self._assets(untyped),
+            _mappings(self.shapes),
+            self.column(MOMENT).to_pylist(),
+            untyped,
+        )
+        for name, properties, assets, footprint, moment, text in zip(*columns, strict=True):
+            document = {"id": name, "properties": properties, "assets": assets}
+            if text is not None:
+                patched(document, text)
+            # As the columns have it, by which the item was found.
+            document["collection"], document["geometry"] = collection, footprint
+            document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=moment)
+            yield document
+
+    def _objects(self, prefix: str) -> list[dict[str, Any]]:
+        """The columns with a prefix as an object of each row, without nulls."""
+        names = [name for name in self.table.schema.names if name.startswith(prefix)]
+        if not names:
+            return [{} for _ in range(self.table.num_rows)]
+        keys = [name.removeprefix(prefix) for name in names]
+        return [
+            {key: value for key, value in zip(keys, row, strict=True) if value is not None}
+            for row in zip(*(_values(self.column(name)) for name in names), strict=True)
+        ]
+
+    def _assets(self, untyped: Sequence[str | None]) -> list[Any]:
+        """Assets of each row by their names here; as the catalogue names them where an item is still to be patched."""
+        if not self._plain_assets:
+            return [parsed("assets", text) for text in self.column("assets").to_pylist()]
+        names = self.platform.asset_names
+        columns = [self._hrefs(name) for name in names]
+        assets = [
+            {name: {"href": href} for name, href in zip(names, row, strict=True) if href}
+            for row in zip(*columns, strict=True)
+        ]
+        if any(text is not None for text in untyped):
+            given = [{key: {"href": href} for key, href in row.items()} for row in self._objects(ASSET)]
+            return [read if text is None else raw for read, raw, text in zip(assets, given, untyped, strict=True)]
+        return assets
+
+    def _hrefs(self, name: str) -> list[str | None]:
+        """Hrefs of an asset, under whichever of its names; of several the last that has one."""
+        found: list[str | None] = [None] * self.table.num_rows
+        for other in _names_of(self.platform, name):
+            if ASSET + other in self.names:
+                hrefs = self.column(ASSET + other).to_pylist()
+                found = [href or known for href, known in zip(hrefs, found, strict=True)] if any(found) else hrefs
+        return found
+
+    @cached_property
+    def shapes(self) -> NDArray[Any]:
+        """Footprints as they are meant, (rows,)."""
+        shapes: NDArray[Any] = np.array(shapely.force_2d(footprints(self.column("geometry"))), dtype=object)
+        changed = np.flatnonzero(~self._unchanged)
+        if changed.size:
+            shapes[changed] = as_meant(shapes[changed])
+        return shapes
+
+    @property
+    def _unchanged(self) -> NDArray[np.bool_]:
+        return np.asarray(self.column(UNCHANGED).to_numpy(zero_copy_only=False), np.bool_)
+
+    @cached_property
+    def values(self) -> dict[str, NDArray[Any]]:
+        """Row by row: `id`, `moment`, whether it is `odd`, what is `lacking` (bits), and the declared properties."""
+        rows = self.table.num_rows
+        ids, odd = self.column("id"), ~self._unchanged
+        found: dict[str, NDArray[Any]] = {"moment": self.column(MOMENT).to_numpy()}
+        if pa.types.is_string(ids.type):
+            length = pc.fill_null(pc.binary_length(ids), 0).to_numpy()
+            odd |= (length == 0) | (length > PLAIN_ID)
+            found["id"] = pc.fill_null(ids, "").to_numpy(zero_copy_only=False)
+        else:
+            odd[:] = True
+            found["id"] = np.array(list(map(repr, ids.to_pylist())), dtype=object)
+        if UNTYPED in self.names:
+            odd |= self.column(UNTYPED).is_valid().to_numpy(zero_copy_only=False)
+        odd |= not self._plain_assets
+        for declared in self.platform.rules.properties:
+            given = np.zeros(rows, np.bool_)
+            for name in declared.names:
+                column = self.column(PROPERTY + name) if PROPERTY + name in self.names else pa.nulls(rows)
+                found[name], wrong, there = _typed(column, declared.type)
+                odd |= wrong
+                given |= there
+            if declared.required:
+                odd |= ~given
+        lacking = np.zeros(rows, np.int64)
+        for bit, name in enumerate(self.platform.asset_names):
+            if name not in self.platform.assets.optional:
+                lacking |= ~self._has(name) * np.int64(1 << bit)
+        return {**found, "odd": odd, "lacking": lacking}
+
+    def _has(self, asset: str) -> NDArray[np.bool_]:
+        found = np.zeros(self.table.num_rows, np.bool_)
+        for name in _names_of(self.platform, asset):
+            if ASSET + name in self.names:
+                length = pc.fill_null(pc.binary_length(self.column(ASSET + name)), 0)
+                found |= length.to_numpy(zero_copy_only=False) > 0
+        return found
+
+
+def _names_of(platform: AnyPlatform, asset: str) -> tuple[str, ...]:
+    return asset, *(alias for alias, meant in platform.assets.aliases.items() if meant == asset)
+
+
+def _typed(column: pa.Array, kind: PropertyType) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Values of a declared property as `Candidates` has them; which are not of the type; and which are given."""
+    types, rows = pa.types, len(column)
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    if kind in (float, int):
+        if not (types.is_integer(column.type) or types.is_floating(column.type)):
+            return np.full(rows, np.nan), there, there
+        numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        wrong = there & ~np.isfinite(numbers)
+        if kind is int:
+            wrong |= there & ((numbers != np.trunc(numbers)) | (np.abs(numbers) > EXACT))
+        return np.where(there & ~wrong, numbers, np.nan), wrong, there
+    if kind is str and types.is_string(column.type):
+        codes = column.dictionary_encode()
+        texts = np.array(["", *(text.strip() for text in codes.dictionary.to_pylist())], dtype=object)
+        values = texts[pc.fill_null(codes.indices, -1).to_numpy() + 1]
+        return values, np.zeros(rows, np.bool_), values != ""
+    values = np.empty(rows, dtype=object)
+    if kind == list[str] and types.is_list(column.type) and types.is_string(column.type.value_type):
+        values[:] = [tuple(entry or ()) for entry in column.to_pylist()]
+        wrong = np.array([None in entry for entry in values], np.bool_)
+        return values, wrong, np.array([bool(entry) for entry in values], np.bool_)
+    values[:] = [() if kind == list[str] else ""] * rows
+    return values, there, there
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Values of a column as an item has them."""
+    types, kind = pa.types, column.type
+    values: list[Any] = column.to_pylist()
+    same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
+    return values if same else list(map(value_of, values))
+
+
+def _mappings(shapes: NDArray[Any]) -> list[dict[str, Any]]:
+    """The shapes as GeoJSON."""
+    plain = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
+    points = list(map(tuple, shapely.get_coordinates(shapes[plain]).tolist()))
+    ends = iter(np.cumsum(shapely.get_num_coordinates(shapes[plain])).tolist())
+    found: list[dict[str, Any]] = []
+    start = 0
+    for shape, is_plain in zip(shapes, plain.tolist(), strict=True):
+        if is_plain:
+            end = next(ends)
+            found.append({"type": "Polygon", "coordinates": (tuple(points[start:end]),)})
+            start = end
+        else:
+            found.append(shapely.geometry.mapping(shape))
+    return found
+
+
+def _first_of_each_id(numbers: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows without those whose request has an earlier one with the same id; ascending. Requests are in order."""
+    codes = pa.array(ids, pa.string()).dictionary_encode()
+    labels = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    _, first = np.unique(numbers * max(len(codes.dictionary), 1) + labels, return_index=True)
+    return np.sort(first)
+
+
+def _by_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Tables of one schema that follow one another, joined."""
+    joined: list[list[pa.Table]] = []
+    for table in tables:
+        if joined and joined[-1][0].schema.equals(table.schema):
+            joined[-1].append(table)
+        else:
+            joined.append([table])
+    return [pa.concat_tables(of_one).combine_chunks() for of_one in joined]

@@ -1,0 +1,153 @@
+"""Judges whole tables of candidates by a platform's rules over columns.
+
+It decides the requests of which columns tell everything, and leaves the others to `eligibility`, which judges them item
+by item. Both say the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from shapely.errors import ShapelyError
+
+from clay_assets.catalogues.candidates import CandidateTable
+from clay_assets.catalogues.choice import OLDER, Choice
+from clay_assets.platforms.base import Options
+from clay_assets.platforms.column_rules import Candidates
+from clay_assets.platforms.processing import superseded
+
+ELIGIBLE, UNTOLD = 0, -1  # codes of reasons
+
+
+def judged(table: CandidateTable, options: Options) -> Generator[Choice, None, NDArray[np.int64]]:
+    """What requests get of which columns tell everything; returns the numbers of the others, ascending."""
+    asked = np.arange(table.asked.start, table.asked.stop, dtype=np.int64)
+    if not table.tables:
+        for number in asked.tolist():
+            yield Choice(table.requests[number], 0)
+        return asked[:0]
+    candidates, codes, reasons = _coded(table, options)
+    numbers = candidates.numbers_of_requests
+    left = np.unique(numbers[codes == UNTOLD])
+    best = _best(table, candidates, codes)
+    sizes = np.bincount(numbers - asked[0], minlength=len(asked))
+    rejected: dict[int, Counter[str]] = {}
+    refused = codes > ELIGIBLE
+    pairs, counts = np.unique(numbers[refused] * len(reasons) + codes[refused], return_counts=True)
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        number, code = divmod(pair, len(reasons))
+        rejected.setdefault(number, Counter())[reasons[code]] = count
+    told = np.setdiff1d(asked, left, assume_unique=True)
+    for number, size in zip(told.tolist(), sizes[told - asked[0]].tolist(), strict=True):
+        row = best.get(number)
+        item = None if row is None else table.brief(candidates, row)
+        yield Choice(table.requests[number], size, item, rejected.get(number, Counter()))
+    return left
+
+
+def _coded(table: CandidateTable, options: Options) -> tuple[Candidates, NDArray[np.int64], list[str]]:
+    """The candidates, the code of why each is refused, and the reasons by their codes."""
+    platform = table.platform
+    rules = platform.rules.columns
+    assert rules is not None
+    candidates, odd, lacking = table.columns()
+    reasons = ["", OLDER]
+    codes = np.full(len(candidates), ELIGIBLE, np.int64)
+    try:
+        refusals = rules.refuse(candidates, options)
+    except ShapelyError:  # of one of them; item by item it is told which
+        return candidates, np.full(len(candidates), UNTOLD, np.int64), reasons
+    for applies, reason in refusals:
+        if reason is None:
+            codes[applies & (codes == ELIGIBLE)] = UNTOLD
+            continue
+        codes[applies & (codes == ELIGIBLE)] = len(reasons)
+        reasons.append(reason)
+    for bits in np.unique(lacking[lacking != 0]).tolist():
+        missing = [name for bit, name in enumerate(platform.asset_names) if bits >> bit & 1]
+        codes[(lacking == bits) & (codes == ELIGIBLE)] = len(reasons)
+        reasons.append(f"without asset {', '.join(missing)}")
+    codes[odd] = UNTOLD
+    # A request is told as a whole, as an item that is not may be a processing of another.
+    untold = np.isin(candidates.numbers_of_requests, np.unique(candidates.numbers_of_requests[codes == UNTOLD]))
+    older, unknown = _older(table, candidates, (lacking == 0) & ~untold)
+    codes[older] = 1
+    codes[unknown] = UNTOLD
+    return candidates, codes, reasons
+
+
+def _older(
+    table: CandidateTable, candidates: Candidates, rows: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of older processings, and rows of requests that have to be judged item by item.
+
+    Args:
+        table: of the candidates.
+        candidates: all of them.
+        rows: which of them are whole, in requests that are told.
+    """
+    processings = table.platform.rules.processings
+    none = np.empty(0, np.int64)
+    if processings is None:
+        return none, none
+    together = _together(table, candidates, np.flatnonzero(rows))
+    if not together.size:
+        return none, none
+    documents = table.documents(together)
+    numbers = candidates.numbers_of_requests[together]
+    edges = np.flatnonzero(np.diff(numbers, prepend=-1, append=-1))
+    older, unknown = [none], [none]
+    for first, after in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        here = together[first:after]
+        try:
+            told = superseded([processings.tell(item) for item in documents[first:after]])
+        except Exception:  # a bug of the rule; item by item it is told of which
+            unknown.append(here)
+        else:
+            older.append(here[np.array(told)])
+    return np.concatenate(older), np.concatenate(unknown)
+
+
+def _together(table: CandidateTable, candidates: Candidates, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of some rows that may be processings of one acquisition with another of their request; ascending."""
+    rules = table.platform.rules.columns
+    assert rules is not None
+    numbers = candidates.numbers_of_requests
+    if rules.apart is not None:
+        order = rows[np.lexsort((candidates.times[rows], numbers[rows]))]
+        times, of = candidates.times[order], numbers[order]
+        near = (np.diff(of) == 0) & (np.diff(times) <= rules.apart.total_seconds() * 1000)
+        paired = np.zeros(len(order), np.bool_)
+        paired[1:] |= near
+        paired[:-1] |= near
+        rows = np.sort(order[paired])
+    if rules.acquisition is not None and rows.size:
+        told = [rules.acquisition(name) for name in candidates.ids[rows].tolist()]
+        unknown = np.array([one is None for one in told], np.bool_)
+        known: dict[object, int] = {}
+        labels = np.array([known.setdefault(one, len(known)) for one in told], np.int64)
+        keys = numbers[rows] * len(known) + labels
+        _, back, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        open_ended = np.isin(numbers[rows], numbers[rows][unknown])
+        rows = rows[(counts[back] > 1) | open_ended]
+    return rows
+
+
+def _best(table: CandidateTable, candidates: Candidates, codes: NDArray[np.int64]) -> dict[int, int]:
+    """Number of a request → row of the eligible candidate that ranks first."""
+    rules = table.platform.rules.columns
+    assert rules is not None
+    rows = np.flatnonzero(codes == ELIGIBLE)
+    if not rows.size:
+        return {}
+    chosen = candidates.take(rows)
+    ids = pc.rank(pa.array(chosen.ids, pa.string()), tiebreaker="dense").to_numpy()
+    numbers = chosen.numbers_of_requests
+    order = np.lexsort((ids, *reversed(rules.rank(chosen)), numbers))
+    first = order[np.flatnonzero(np.diff(numbers[order], prepend=-1))]
+    return dict(zip(numbers[first].tolist(), rows[first].tolist(), strict=True))
