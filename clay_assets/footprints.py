@@ -58,7 +58,8 @@ def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:
 
 def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The same, and which of the footprints were so already, but for heights."""
-    meant: NDArray[Any] = np.array(shapely.force_2d(shapes), dtype=object)
+    shapes = np.asarray(shapes, dtype=object)
+    meant: NDArray[Any] = np.array(shapely.force_2d(shapes) if shapely.has_z(shapes).any() else shapes, dtype=object)
     bounds = shapely.bounds(meant)
     kept = _in_degrees(meant, bounds)
     meant[~kept] = None
@@ -67,6 +68,39 @@ def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
     for row in np.flatnonzero(kept & ~unchanged):
         meant[row] = _on_globe(meant[row])
     return meant, unchanged
+
+
+def geojson_of(shapes: NDArray[Any], sequence: type[list[Any]] | type[tuple[Any, ...]] = tuple) -> list[Any]:
+    """Shapes as GeoJSON geometries, None of None; the same as `shapely.geometry.mapping` gives.
+
+    Args:
+        shapes: shapely geometries, or None; shape (n,).
+        sequence: what coordinates are held in; as JSON has them, in lists.
+    """
+    # Most footprints are polygons of one ring in two dimensions, and `mapping` is slow.
+    plain = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
+    plain &= ~shapely.has_z(shapes) & ~shapely.is_empty(shapes)
+    points = shapely.get_coordinates(shapes[plain]).tolist()
+    points = points if sequence is list else list(map(sequence, points))
+    ends = iter(np.cumsum(shapely.get_num_coordinates(shapes[plain])).tolist())
+    found: list[Any] = []
+    start = 0
+    for shape, is_plain in zip(shapes.tolist(), plain.tolist(), strict=True):
+        if is_plain:
+            end = next(ends)
+            found.append({"type": "Polygon", "coordinates": sequence((sequence(points[start:end]),))})
+            start = end
+        elif shape is None:
+            found.append(None)
+        else:
+            found.append(_held(shapely.geometry.mapping(shape), sequence))
+    return found
+
+
+def _held(value: Any, sequence: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _held(entry, sequence) for name, entry in value.items()}
+    return sequence(_held(entry, sequence) for entry in value) if isinstance(value, (list, tuple)) else value
 
 
 def _in_degrees(shapes: NDArray[Any], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,8 +8,10 @@ Specification: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/i
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,6 +38,14 @@ MEMBERS = (
     "collection",
     "properties",
 )
+_MEMBERS = frozenset(MEMBERS)
+_GEOJSON = {"type", "coordinates"}
+_ABSOLUTE = ("https://", "s3://", "http://", "/")
+_LISTS = (list, tuple)
+CLOSED_RING = 4  # points at least
+_ASSET_MEMBERS = ("href", "type", "title", "description", "roles")
+_BY_POSITION = ("eo:bands",)  # of an item, which assets named by their positions
+_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,6})?Z")
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
 STAC_VERSION = "1.1.0"
@@ -63,6 +73,28 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
     Raises:
         InputError: the item lacks one of these, or they are invalid; names item and field.
     """
+    (read,) = read_items([item], bands=bands, aliases=aliases)
+    if isinstance(read, InputError):
+        raise read
+    return read
+
+
+def read_items(
+    items: Sequence[Item], *, bands: Sequence[str], aliases: Mapping[str, str] | None = None
+) -> list[Item | InputError]:
+    """Many items as `read_item` gives them, in the same order; the error in place of one that is not valid."""
+    read: list[Item | InputError] = []
+    for item in items:
+        try:
+            read.append(_read_members(item, bands, aliases))
+        except InputError as error:
+            read.append(error)
+    _read_footprints(read)
+    return read
+
+
+def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] | None) -> Item:
+    """An item as `read_item` gives it, but for its footprint."""
     name = item.get("id")
     if not isinstance(name, str) or not name:
         raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
@@ -84,7 +116,7 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
         read["properties"] = {**properties, "datetime": moment}
     named = {(aliases or {}).get(key, key): asset for key, asset in assets.items() if _has_href(asset)}
     read["assets"] = {key: named[key] for key in bands if key in named}
-    return _with_footprint(read)
+    return read
 
 
 def as_stac_1_1(item: Item) -> Item:
@@ -100,6 +132,13 @@ def as_stac_1_1(item: Item) -> Item:
 
 
 def _migrated(item: Item) -> Item:
+    document = _as_pystac_writes(item) if _is_of_today(item) else _through_pystac(item)
+    # A snapshot's items come with their properties in the order of the hash seed; a re-run must write the same bytes.
+    document["properties"] = dict(sorted(document["properties"].items()))
+    return document
+
+
+def _through_pystac(item: Item) -> Item:
     from shapely.geometry import shape
 
     try:
@@ -115,10 +154,91 @@ def _migrated(item: Item) -> Item:
     for name in sorted(set(document) - set(MEMBERS)):
         document["properties"].setdefault(name, document.pop(name))
     _resolve_band_numbers(document)
-    # A snapshot's items come with their properties in the order of the hash seed; a re-run must write the same bytes.
-    document["properties"] = dict(sorted(document["properties"].items()))
     document["links"] = [link for link in document["links"] if link["rel"] in KEPT_LINKS]
     return document
+
+
+def _is_of_today(item: Item) -> bool:
+    """Whether there is nothing to migrate in an item, nor anything that pystac would refuse; it then only writes it
+    in its own order.
+    """
+    import pystac
+
+    if item.get("stac_version") != STAC_VERSION or pystac.get_stac_version() != STAC_VERSION:
+        return False
+    properties, geometry, bbox = item.get("properties"), item.get("geometry"), item.get("bbox")
+    return (
+        item.keys() <= _MEMBERS
+        and item.get("type") == ITEM_TYPE
+        and item.get("stac_extensions") == []
+        and isinstance(item.get("id"), str)
+        and isinstance(properties, dict)
+        and isinstance(item.get("assets"), dict)
+        and isinstance(item.get("links"), list)
+        and _written_time(properties.get("datetime")) is not None
+        and isinstance(item.get("collection"), str | None)
+        and _is_plain_polygon(geometry)
+        and type(bbox) in _LISTS
+        and _is_bbox(bbox)
+        and all(map(_has_href, item["assets"].values()))
+        and all(_has_href(link) and isinstance(link.get("rel"), str) for link in item["links"])
+        and not any(name in _BY_POSITION for name in properties)
+    )
+
+
+def _as_pystac_writes(item: Item) -> Item:
+    """An item of today as `pystac.Item.to_dict` gives it, without the links that are not kept."""
+    document = {
+        "type": ITEM_TYPE,
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [],
+        **{name: item[name] for name in ("id", "geometry", "bbox")},
+        "properties": {**item["properties"], "datetime": _written_time(item["properties"]["datetime"])},
+        "links": [_link_as_written(link) for link in item["links"] if link["rel"] in KEPT_LINKS],
+        "assets": {name: _asset_as_written(asset) for name, asset in item["assets"].items()},
+    }
+    if item.get("collection"):
+        document["collection"] = item["collection"]
+    return document
+
+
+def _written_time(value: Any) -> str | None:
+    """A time in UTC as pystac writes it; None of what is not surely one."""
+    if not isinstance(value, str) or not _UTC.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value).isoformat().removesuffix("+00:00") + "Z"
+    except ValueError:  # the 30th of February
+        return None
+
+
+def _link_as_written(link: Mapping[str, Any]) -> dict[str, Any]:
+    from pystac.utils import make_absolute_href
+
+    href = make_absolute_href(link["href"]) if link["rel"] == "self" else _posix(link["href"])
+    kind, title = link.get("type"), link.get("title")
+    return {
+        "rel": link["rel"],
+        "href": href,
+        **({} if kind is None else {"type": str(kind)}),
+        **({} if title is None else {"title": title}),
+        **{name: value for name, value in link.items() if name not in ("rel", "href", "type", "title")},
+    }
+
+
+def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
+    written = {"href": _posix(asset["href"])}
+    if len(asset) == 1:
+        return written
+    written |= {name: asset[name] for name in ("type", "title", "description") if asset.get(name) is not None}
+    written |= {name: value for name, value in asset.items() if name not in _ASSET_MEMBERS}
+    if asset.get("roles") is not None:
+        written["roles"] = asset["roles"]
+    return written
+
+
+def _posix(href: str) -> str:
+    return href.replace("\\\\", "/").replace("\\", "/")
 
 
 def parse_item(item: Item) -> pystac.Item:
@@ -130,7 +250,27 @@ def parse_item(item: Item) -> pystac.Item:
     import pystac
 
     with _PARSING:
-        return pystac.Item.from_dict(item, migrate=True, preserve_dict=True)
+        # pystac copies it twice, and slowly.
+        return pystac.Item.from_dict(_Document(_copied(item)), migrate=True, preserve_dict=False)
+
+
+class _Document(dict[str, Any]):
+    """A JSON object that is copied faster than `copy.deepcopy` does it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        copied: dict[str, Any] = _copied(self)
+        return copied
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is float or kind is int or kind is bool or value is None:
+        return value
+    if kind is list:
+        return [_copied(entry) for entry in value]
+    if kind is dict or kind is _Document:
+        return {name: _copied(entry) for name, entry in value.items()}
+    return copy.deepcopy(value)
 
 
 def item_datetime(item: Item) -> datetime:
@@ -149,6 +289,18 @@ def item_datetime(item: Item) -> datetime:
     if not isinstance(value, datetime):
         raise InputError(f"{item['id']}: neither datetime nor start_datetime is given.")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def has_absolute_hrefs(item: Item) -> bool:
+    """Whether the assets of an item surely have absolute hrefs; most have, and others are looked at one by one."""
+    assets = item.get("assets")
+    return isinstance(assets, dict) and all(
+        type(asset) is dict
+        and "alternate" not in asset
+        and type(asset.get("href")) is str
+        and asset["href"].startswith(_ABSOLUTE)
+        for asset in assets.values()
+    )
 
 
 def _members(name: str, item: Item) -> dict[str, Any]:
@@ -179,30 +331,83 @@ def _has_href(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("href"), str) and bool(value["href"])
 
 
-def _with_footprint(item: Item) -> Item:
-    """An item whose geometry is its footprint as it is meant; where that changes it, the bounding box follows."""
+def _read_footprints(items: list[Item | InputError]) -> None:
+    """Replace geometries by footprints as they are meant; where that changes one, the bounding box follows.
+
+    An item whose geometry is not a footprint is replaced by its error.
+    """
     import antimeridian
     import numpy as np
     import shapely
 
-    from clay_assets.footprints import UNREADABLE, as_meant
+    from clay_assets.footprints import meant_and_unchanged
 
-    if item.get("geometry") is None:
-        return {**item, "geometry": None}
-    try:
-        told = shapely.geometry.shape(item["geometry"])
-    except UNREADABLE as error:
-        raise InputError(f"{item['id']}: invalid item (geometry: {type(error).__name__}).") from error
-    if told.is_empty:
-        return {**item, "geometry": None}
-    meant = as_meant(np.array([told], dtype=object))[0]
-    if meant is None:
-        raise InputError(f"{item['id']}: invalid item (geometry: not longitudes and latitudes).")
-    if not told.has_z and shapely.equals_identical(told, meant):
-        return item
-    geometry = json.loads(shapely.to_geojson(meant))
-    areal = geometry["type"] in ("Polygon", "MultiPolygon")
-    return {**item, "geometry": geometry, "bbox": antimeridian.bbox(geometry) if areal else list(meant.bounds)}
+    places, shapes = [], []
+    for place, (item, told) in enumerate(zip(items, _shapes(items), strict=True)):
+        if isinstance(item, InputError):
+            continue
+        if isinstance(told, Exception):
+            items[place] = InputError(f"{item['id']}: invalid item (geometry: {type(told).__name__}).")
+        elif told is None or told.is_empty:
+            items[place] = {**item, "geometry": None}
+        else:
+            places.append(place)
+            shapes.append(told)
+    drawn = np.array([*shapes, None], dtype=object)[:-1]
+    meant, unchanged = meant_and_unchanged(drawn)
+    same = unchanged & ~shapely.has_z(drawn)
+    for at in np.flatnonzero(~same).tolist():
+        item, place, footprint = items[places[at]], places[at], meant[at]
+        assert not isinstance(item, InputError)
+        if footprint is None:
+            items[place] = InputError(f"{item['id']}: invalid item (geometry: not longitudes and latitudes).")
+        elif shapes[at].has_z or not shapely.equals_identical(shapes[at], footprint):
+            geometry = json.loads(shapely.to_geojson(footprint))
+            areal = geometry["type"] in ("Polygon", "MultiPolygon")
+            bbox = antimeridian.bbox(geometry) if areal else list(footprint.bounds)
+            items[place] = {**item, "geometry": geometry, "bbox": bbox}
+
+
+def _shapes(items: Sequence[Item | InputError]) -> list[Any]:
+    """The shape of each item's geometry, None where there is none, or what shapely raised."""
+    import shapely
+
+    from clay_assets.footprints import UNREADABLE
+
+    found: list[Any] = [None] * len(items)
+    plain = []
+    for place, item in enumerate(items):
+        geometry = None if isinstance(item, InputError) else item.get("geometry")
+        if _is_plain_polygon(geometry):
+            plain.append(place)
+        elif geometry is not None:
+            try:
+                found[place] = shapely.geometry.shape(geometry)
+            except UNREADABLE as error:
+                found[place] = error
+    if plain:
+        rings = [items[place]["geometry"]["coordinates"][0] for place in plain]  # type: ignore[index]
+        numbers = [place for place, ring in enumerate(rings) for _ in ring]
+        drawn = shapely.polygons(shapely.linearrings([point for ring in rings for point in ring], indices=numbers))
+        for place, shape in zip(plain, drawn, strict=True):
+            found[place] = shape
+    return found
+
+
+def _is_plain_polygon(geometry: Any) -> bool:
+    """Whether a geometry is surely a polygon of one closed ring in two dimensions; most footprints are."""
+    if not isinstance(geometry, dict) or geometry.keys() != _GEOJSON or geometry["type"] != "Polygon":
+        return False
+    rings = geometry["coordinates"]
+    if type(rings) not in _LISTS or len(rings) != 1 or type(rings[0]) not in _LISTS:
+        return False
+    ring = rings[0]
+    if len(ring) < CLOSED_RING or ring[0] != ring[-1]:
+        return False
+    return all(
+        type(point) in _LISTS and len(point) == 2 and type(point[0]) is float and type(point[1]) is float
+        for point in ring
+    )
 
 
 def _resolve_band_numbers(item: Item) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from clay_assets.catalogues.base import read_candidate
 from clay_assets.catalogues.snapshot_types import EPOCH, footprints, parsed, value_of
-from clay_assets.footprints import POLYGON, as_meant
+from clay_assets.footprints import as_meant, geojson_of
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.column_rules import Candidates
 from clay_assets.platforms.properties import PropertyType
@@ -36,7 +36,7 @@ ASKED, MOMENT, UNCHANGED = "requests", "moment", "unchanged"  # columns beside t
 PROPERTY, ASSET = "property ", "asset "  # before the names of columns
 IN_MEMORY = 256 * 2**20  # bytes of candidates; what is more is kept in files
 GROUPS = 64  # of requests, where it is kept in files
-ROWS = 16_384  # candidates whose documents are made at once
+ROWS = 1_024  # candidates whose documents are made at once
 CLOUD_COVER = "eo:cloud_cover"
 EXACT = 2**53  # whole numbers beyond it are not exact as floats
 PLAIN_ID = 230  # bytes; percent-encoded, an id so long is not too long
@@ -309,7 +309,7 @@ class _Part:
             self.column("id").to_pylist(),
             self._objects(PROPERTY),
             self._assets(untyped),
-            _mappings(self.shapes),
+            geojson_of(self.shapes),
             self.column(MOMENT).to_pylist(),
             untyped,
         )
@@ -446,23 +446,6 @@ def _values(column: pa.Array) -> list[Any]:
     values: list[Any] = column.to_pylist()
     same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
     return values if same else list(map(value_of, values))
-
-
-def _mappings(shapes: NDArray[Any]) -> list[dict[str, Any]]:
-    """The shapes as GeoJSON."""
-    plain = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
-    points = list(map(tuple, shapely.get_coordinates(shapes[plain]).tolist()))
-    ends = iter(np.cumsum(shapely.get_num_coordinates(shapes[plain])).tolist())
-    found: list[dict[str, Any]] = []
-    start = 0
-    for shape, is_plain in zip(shapes, plain.tolist(), strict=True):
-        if is_plain:
-            end = next(ends)
-            found.append({"type": "Polygon", "coordinates": (tuple(points[start:end]),)})
-            start = end
-        else:
-            found.append(shapely.geometry.mapping(shape))
-    return found
 
 
 def _first_of_each_id(numbers: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:

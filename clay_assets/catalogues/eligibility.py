@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from shapely.errors import ShapelyError
@@ -40,14 +39,21 @@ def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> t
     Raises:
         RuleError: the platform's `refuse` raised, or what tells its processings.
     """
-    faults = [_fault(platform, item, answer.request) for item in answer.candidates]
-    sound = [item for item, fault in zip(answer.candidates, faults, strict=True) if fault is None]
-    older = _older(platform, [item for item in sound if not platform.missing(item, platform.asset_names)])
-    eligible: list[Item] = []
     rejected = Counter(answer.invalid)
-    rejected.update(fault for fault in faults if fault is not None)
-    for item in sound:
+    sound: list[Item] = []
+    for item in answer.candidates:
+        fault = _fault(platform, item, answer.request)
+        if fault is None:
+            sound.append(item)
+        else:
+            rejected[fault] += 1
+    lacking = [platform.missing(item, platform.asset_names) for item in sound]
+    older = _older(platform, [item for item, missing in zip(sound, lacking, strict=True) if not missing])
+    eligible: list[Item] = []
+    for item, missing in zip(sound, lacking, strict=True):
         refusal = OLDER if id(item) in older else _refusal(platform, item, answer.request, options)
+        if refusal is None and missing:
+            refusal = f"without asset {', '.join(missing)}"
         if refusal is None:
             eligible.append(item)
         else:
@@ -66,12 +72,13 @@ def best_item(platform: AnyPlatform, items: Iterable[Item], request: Request) ->
     rejected: Counter[str] = Counter()
     for item in items:
         try:
-            with _rule(platform, "rank", f"item {item['id']}"):
-                key = platform.rules.rank(item, request)
-                if best is None or key < lowest:
-                    best, lowest = item, key
+            key = platform.rules.rank(item, request)
+            if best is None or key < lowest:
+                best, lowest = item, key
         except ShapelyError as error:
             rejected[_invalid_footprint(error)] += 1
+        except Exception as error:
+            raise _rule_error(platform, "rank", f"item {item['id']}", error) from error
     return best, rejected
 
 
@@ -96,13 +103,14 @@ def resolved_requests(
     """
     assert platform.rules.resolve is not None
     try:
-        with _rule(platform, "resolve", f"the items of request {search.id}"):
-            return list(platform.rules.resolve(search, eligible, options, seed))
+        return list(platform.rules.resolve(search, eligible, options, seed))
     except ShapelyError as error:  # nobody knows of which item, so none can be refused
         raise RuleError(
             f"{platform.key}: resolve of request {search.id} met an {_invalid_footprint(error)}. "
             "Check the catalogue's items at this place."
         ) from error
+    except Exception as error:
+        raise _rule_error(platform, "resolve", f"the items of request {search.id}", error) from error
 
 
 def full_items(
@@ -114,9 +122,12 @@ def full_items(
     """
     whole: dict[str, Item] = {}
     invalid = {}
-    for item in catalogue.complete(platform, [chosen[name] for name in sorted(chosen)]):
+    found = catalogue.complete(platform, [chosen[name] for name in sorted(chosen)])
+    for item, read in zip(found, platform.read_items(found), strict=True):
         try:
-            whole[item["id"]] = as_stac_1_1(platform.read_item(item))
+            if isinstance(read, InputError):
+                raise read
+            whole[item["id"]] = as_stac_1_1(read)
         except InputError as error:
             invalid[item["id"]] = str(error)
     for name in set(chosen) - set(whole) - set(invalid):
@@ -134,8 +145,10 @@ def _fault(platform: AnyPlatform, item: Item, request: Request) -> str | None:
         return "outside the period"
     if item.get("geometry") is None:
         return "without footprint"
-    problems = (declared.problem(item["properties"]) for declared in platform.rules.properties)
-    return next(filter(None, problems), None)
+    for declared in platform.rules.properties:
+        if problem := declared.problem(item["properties"]):
+            return problem
+    return None
 
 
 def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
@@ -144,22 +157,24 @@ def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
         return set()
     told = []
     for item in items:
-        with _rule(platform, "processings", f"item {item['id']}"):
+        try:
             told.append(platform.rules.processings.tell(item))
+        except ShapelyError:
+            raise
+        except Exception as error:
+            raise _rule_error(platform, "processings", f"item {item['id']}", error) from error
     return {id(item) for item, older in zip(items, superseded(told), strict=True) if older}
 
 
 def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
     try:
-        with _rule(platform, "refuse", f"item {item['id']}"):
-            refusal = platform.rules.refuse(item, request, options)
-            if not isinstance(refusal, str | None):  # True, False: would refuse every item without a reason
-                raise TypeError(f"answered {refusal!r}, neither a reason nor None")
+        refusal = platform.rules.refuse(item, request, options)
+        if not isinstance(refusal, str | None):  # True, False: would refuse every item without a reason
+            raise TypeError(f"answered {refusal!r}, neither a reason nor None")
     except ShapelyError as error:
         return _invalid_footprint(error)
-    missing = platform.missing(item, platform.asset_names)
-    if refusal is None and missing:
-        return f"without asset {', '.join(missing)}"
+    except Exception as error:
+        raise _rule_error(platform, "refuse", f"item {item['id']}", error) from error
     return refusal
 
 
@@ -196,17 +211,12 @@ def _choice(platform: AnyPlatform, answer: Answer, options: Options) -> Choice:
     return Choice(answer.request, candidates, item, rejected)
 
 
-@contextmanager
-def _rule(platform: AnyPlatform, rule: str, on: str) -> Iterator[None]:
-    """Say which rule raised, and on what. Errors of geometry operations pass: footprints are the catalogue's."""
-    try:
-        yield
-    except ShapelyError:
-        raise
-    except Exception as error:
-        logger.exception("%s: %s raised on %s", platform.key, rule, on)
-        said = repr(error)[:LONGEST_ERROR]
-        raise RuleError(f"{platform.key}: {rule} raised {said} on {on}. Fix the platform's rule.") from error
+def _rule_error(platform: AnyPlatform, rule: str, on: str, error: Exception) -> RuleError:
+    """What tells which rule raised, and on what. Errors of geometry operations are no bugs: footprints are the
+    catalogue's.
+    """
+    logger.error("%s: %s raised on %s", platform.key, rule, on, exc_info=error)
+    return RuleError(f"{platform.key}: {rule} raised {repr(error)[:LONGEST_ERROR]} on {on}. Fix the platform's rule.")
 
 
 def _invalid_footprint(error: ShapelyError) -> str:

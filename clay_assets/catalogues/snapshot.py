@@ -6,10 +6,12 @@ geometry and the requests' property filters on what is left. Needs no server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +40,14 @@ from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
 from clay_assets.sources.static_stac import with_absolute_hrefs
-from clay_assets.stac import Item
+from clay_assets.stac import Item, has_absolute_hrefs
 from clay_assets.storage.untyped import UNTYPED
 from clay_assets.transport.access import Access
 from clay_assets.transport.locations import S3, is_s3, join, local_path, split_s3
 
+Result = TypeVar("Result")
+
+AT_ONCE = 2  # batches that are compared with the requests
 SUFFIXES = (".parquet", ".geoparquet")
 HIDDEN = (".", "_")  # of files and folders that tools leave behind
 BOX_ROUNDING = 1e-4  # degrees; boxes may be of single precision
@@ -85,9 +90,8 @@ class SnapshotCatalogue:
         places = _Places(requests)
         with Collection(platform, requests) as collection:
             for file in self.files:
-                for batch in file.scan(platform, places, hrefs=hrefs):
-                    found = moments(batch)
-                    rows, numbers, unchanged = places.pairs(batch, found)
+                batches = file.scan(platform, places, hrefs=hrefs)
+                for batch, (found, rows, numbers, unchanged) in _in_order(places.pairs, batches):
                     collection.add(batch, {MOMENT: found, UNCHANGED: unchanged}, (rows, numbers))
             yield from collection.groups()
 
@@ -118,8 +122,11 @@ class SnapshotCatalogue:
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                settled = with_absolute_hrefs(with_absolute_hrefs(item), file.place)  # its self link goes before
-                whole.setdefault(item["id"], settled)  # of two with one id the first, as in `search`
+                # Its self link goes before; of two with one id the first, as in `search`.
+                whole.setdefault(
+                    item["id"],
+                    item if has_absolute_hrefs(item) else with_absolute_hrefs(with_absolute_hrefs(item), file.place),
+                )
         return list(whole.values())
 
 
@@ -259,14 +266,13 @@ class _Places:
         self.first, self.last = int(self._starts.min()), int(self._ends.max())
 
     def pairs(
-        self, batch: pa.RecordBatch, moments: NDArray[np.int64]
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        """Rows of a batch and numbers of the requests that they may answer; and which footprints are as they are
-        meant.
+        self, batch: pa.RecordBatch
+    ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+        """Acquisition times of a batch's rows; rows and the numbers of the requests that they may answer; and which
+        footprints are as they are meant.
 
         Args:
-            batch: with `geometry`, and the properties that requests filter by.
-            moments: acquisition times of its rows, milliseconds since 1970.
+            batch: with times, `geometry`, and the properties that requests filter by.
         """
         shapes, unchanged = meant_and_unchanged(footprints(batch["geometry"]))
         rows, places = self._tree.query(shapes)
@@ -276,7 +282,8 @@ class _Places:
         within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
         numbers = order[edges[places][pair] + within]
         rows = rows[pair]
-        taken = moments[rows]
+        times = moments(batch)
+        taken = times[rows]
         inside = (taken >= self._starts[numbers]) & (taken < self._ends[numbers])
         rows, numbers, pair = rows[inside], numbers[inside], pair[inside]
         matched = self._alternatives.match(batch, rows, numbers)
@@ -285,7 +292,7 @@ class _Places:
         first = np.zeros(len(once), np.intp)
         first[back] = np.arange(len(pair))
         touches = shapely.intersects(self._shapes[self._place[numbers[first]]], shapes[rows[first]])[back]
-        return rows[touches], numbers[touches], unchanged
+        return times, rows[touches], numbers[touches], unchanged
 
 
 class _Alternatives:
@@ -318,6 +325,21 @@ class _Alternatives:
                 fulfilled &= (values == asked) | (asked == None)  # noqa: E711 — elementwise
             matched = matched | fulfilled
         return matched
+
+
+def _in_order(
+    function: Callable[[pa.RecordBatch], Result], batches: Iterator[pa.RecordBatch]
+) -> Iterator[tuple[pa.RecordBatch, Result]]:
+    """Each batch and what a function says of it, in order; a few batches at once, as GEOS releases the lock."""
+    waiting: deque[tuple[pa.RecordBatch, Future[Result]]] = deque()
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="snapshot") as pool:
+        for batch in batches:
+            waiting.append((batch, pool.submit(function, batch)))
+            if len(waiting) > AT_ONCE:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
 
 
 def _milliseconds(moment: datetime) -> int:

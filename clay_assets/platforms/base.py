@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,7 +21,7 @@ from clay_assets.platforms.model import ModelInput, unknown
 from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.properties import Property
 from clay_assets.platforms.radiometry import Radiometry
-from clay_assets.stac import Item, read_item
+from clay_assets.stac import Item, has_absolute_hrefs, read_item, read_items
 from clay_assets.transport.access import Access, access_for
 
 if TYPE_CHECKING:
@@ -299,14 +300,15 @@ class Platform(Generic[OptionsT]):
         """The bands of its chips in order; the first band of every asset where the model knows none."""
         return self.model or unknown(self.assets.bands)
 
-    @property
+    @cached_property
     def asset_names(self) -> tuple[str, ...]:
         """Every asset that the pipeline keeps: bands and quality, without repeats."""
         return tuple(dict.fromkeys((*self.assets.bands, *self.quality.assets)))
 
     def missing(self, item: Item, among: Sequence[str]) -> list[str]:
         """Those of some assets that an item should have and lacks."""
-        return [name for name in among if name not in item["assets"] and name not in self.assets.optional]
+        assets = item["assets"]
+        return [name for name in among if name not in assets and name not in self.assets.optional]
 
     def read_item(self, document: Item) -> Item:
         """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
@@ -319,6 +321,16 @@ class Platform(Generic[OptionsT]):
         from clay_assets.sources.static_stac import with_absolute_hrefs  # here, so that definitions load without pystac
 
         return with_absolute_hrefs(read_item(document, bands=self.asset_names, aliases=self.assets.aliases))
+
+    def read_items(self, documents: Sequence[Item]) -> list[Item | InputError]:
+        """Many items as `read_item` gives them, in the same order; the error in place of one that is not valid."""
+        from clay_assets.sources.static_stac import with_absolute_hrefs
+
+        read = read_items(documents, bands=self.asset_names, aliases=self.assets.aliases)
+        return [
+            item if isinstance(item, InputError) or has_absolute_hrefs(item) else with_absolute_hrefs(item)
+            for item in read
+        ]
 
     def href(self, asset: Mapping[str, Any], options: OptionsT | None = None) -> str:
         """The href of an asset that is to be read.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,10 +21,12 @@ import stac_geoparquet.arrow as sga
 from shapely.errors import ShapelyError
 
 from clay_assets.errors import InputError
+from clay_assets.footprints import geojson_of
 from clay_assets.stac import MEMBERS, Item
 from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
 from clay_assets.storage.untyped import GEOMETRY, TIMES, UNFIT, UNTYPED, lists, patched, split_items
 
+_MEMBERS = frozenset(MEMBERS)
 SIDES = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")  # of a bounding box, in GeoJSON's order
 
 # What every STAC-GeoParquet table has, for the tables without items.
@@ -85,7 +88,39 @@ def items_of(table: pa.Table) -> list[Item]:
     stac-geoparquet's own reader needs every item to have a bounding box, and `proj:geometry` where one has it; tables
     that others wrote are not like that.
     """
-    return [_item(row) for row in _with_times_as_text(table).to_pylist()]
+    table = _with_times_as_text(table)
+    columns = [_values(column.combine_chunks()) for column in table.columns]
+    if "geometry" in table.column_names and pa.types.is_binary(table.schema.field("geometry").type):
+        place = table.column_names.index("geometry")
+        columns[place] = geojson_of(shapely.from_wkb(np.array(columns[place], dtype=object), on_invalid="ignore"), list)
+    names = table.column_names
+    if not names:
+        return [_item({}) for _ in range(len(table))]
+    return [_item(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Values of a column; members of objects that are null are left out, at all levels."""
+    kind = column.type
+    if pa.types.is_struct(kind) and kind.num_fields:
+        names = [field.name for field in kind]
+        # Not `field`, which has values where the struct itself is null.
+        inner = [_values(values) for values in column.flatten()]
+        rows = zip(*inner, strict=True)
+        objects = [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
+        if not column.null_count:
+            return objects
+        return [found if valid else None for found, valid in zip(objects, column.is_valid().to_pylist(), strict=True)]
+    if pa.types.is_list(kind) and pa.types.is_nested(kind.value_type):
+        entries = _values(column.flatten())
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        ends = np.cumsum(lengths)
+        lists = [entries[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+        if not column.null_count:
+            return lists
+        return [found if valid else None for found, valid in zip(lists, column.is_valid().to_pylist(), strict=True)]
+    values: list[Any] = column.to_pylist()
+    return [_without_nulls(value) for value in values] if pa.types.is_nested(kind) else values
 
 
 def _with_times_as_text(table: pa.Table) -> pa.Table:
@@ -99,16 +134,14 @@ def _with_times_as_text(table: pa.Table) -> pa.Table:
 
 def _item(row: dict[str, Any]) -> Item:
     text = row.pop(UNTYPED, None)
-    item = {name: _without_nulls(value) for name, value in row.items() if name in MEMBERS and value is not None}
-    properties = {
-        name: _without_nulls(value) for name, value in row.items() if name not in MEMBERS and value is not None
-    }
+    item = {name: value for name, value in row.items() if name in _MEMBERS and value is not None}
+    properties = {name: value for name, value in row.items() if name not in _MEMBERS and value is not None}
     item = {"links": [], "assets": {}, **item, "properties": properties}
     if isinstance(item.get("bbox"), dict):
         item["bbox"] = [item["bbox"][side] for side in SIDES if side in item["bbox"]]
-    for holder, name in ((item, "geometry"), *((one, GEOMETRY) for one in (properties, *item["assets"].values()))):
-        if isinstance(holder.get(name), bytes):
-            holder[name] = _geometry(holder[name])
+    for holder in (properties, *item["assets"].values()):
+        if isinstance(holder.get(GEOMETRY), bytes):
+            holder[GEOMETRY] = _geometry(holder[GEOMETRY])
     properties.setdefault("datetime", None)  # the one field that STAC wants even when it is null
     patched(item, text)
     item["properties"] = dict(sorted(item["properties"].items()))
