@@ -67,10 +67,16 @@ def read_candidate(platform: AnyPlatform, document: Item) -> Item | str:
 
     The reason leaves out the item's id, so that items with the same fault are counted together.
     """
-    try:
-        return platform.read_item(document)
-    except InputError as error:
-        return str(error).removeprefix(f"{document.get('id')}: ").rstrip(".")
+    return read_candidates(platform, [document])[0]
+
+
+def read_candidates(platform: AnyPlatform, documents: Sequence[Item]) -> list[Item | str]:
+    """Many documents as `read_candidate` gives them, in the same order."""
+    read = platform.read_items(documents)
+    return [
+        str(one).removeprefix(f"{document.get('id')}: ").rstrip(".") if isinstance(one, InputError) else one
+        for document, one in zip(documents, read, strict=True)
+    ]
 
 
 def answer_of(request: Request, read: Iterable[Item | str]) -> Answer:

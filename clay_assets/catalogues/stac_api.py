@@ -3,6 +3,9 @@
 Where a footprint lies is for us to say, as servers differ about those across the antimeridian: what they find is held
 against the place, and near ±180° it is also searched for where they may see it.
 
+Requests at one place whose periods follow one another, such as the quarters of a tile, are answered by one search,
+where that has few pages and tells surely which item belongs to which. Else, and where it fails, each has its own.
+
 A server is asked only what all of the catalogues answer: `intersects`, `datetime`, `query` with eq, and `fields`
 where it says that it knows them. No `sortby`: every candidate is fetched and ranked here, and a sorted search can
 repeat an item from page to page (pystac-client issue 855).
@@ -18,8 +21,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
 
 import numpy as np
 import requests as http
@@ -32,8 +35,10 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from shapely.geometry.base import BaseGeometry
 from tenacity import Retrying
+from urllib3 import Retry
 
-from clay_assets.catalogues.base import Answer, answer_of, read_candidate
+from clay_assets.catalogues.base import Answer, answer_of, read_candidates
+from clay_assets.catalogues.pace import Pace
 from clay_assets.errors import InputError, SourceError
 from clay_assets.executors import run_bounded
 from clay_assets.grids import HALF_TURN
@@ -46,6 +51,12 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
 MAX_PAGES = 10
 SILENCE = 25  # seconds of an answer; a search takes less, and all attempts together a few minutes
+MOST_TOGETHER = 12  # requests that one search may answer
+TOO_LARGE = 8  # searches for several requests that had too many items; then no more are tried
+TIMES = ("datetime", "start_datetime", "end_datetime")
+TOO_MANY_REQUESTS = 429
+POOL_SIZE = 64  # connections that are kept; as many requests as can be in flight
+_Found: TypeAlias = tuple[dict[str, Item], ...]  # id → feature, at the place and elsewhere
 GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
 # What an answer raises that is missing, or not what was asked for.
 UNUSABLE = (APIError, http.RequestException, ValueError, KeyError, TypeError, AttributeError, STACError)
@@ -95,6 +106,7 @@ class ApiCatalogue:
         self.attempts = attempts
         self.back_off = back_off
         self.timeout = timeout
+        self._pace = Pace(requests_in_flight)
         self._opened: Client | None = None
         self._opening = threading.Lock()
 
@@ -109,21 +121,22 @@ class ApiCatalogue:
             return
         self._client()
         failed_in_a_row = 0
-        with ThreadPoolExecutor(self.requests_in_flight, thread_name_prefix="stac") as pool:
-            for request, future in run_bounded(
-                pool, lambda asked: self._answer(platform, asked), requests, 2 * self.requests_in_flight
+        groups = _Groups(requests)
+        # More threads than requests in flight: while one answer is parsed, the next request is under way.
+        threads = 2 * self.requests_in_flight - 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="stac") as pool:
+            for group, future in run_bounded(
+                pool, lambda asked: self._searched(platform, asked, groups), groups, 2 * threads
             ):
-                try:
-                    answer = future.result()
-                except SourceError as error:
-                    answer = Answer(request, error=str(error))
-                failed_in_a_row = failed_in_a_row + 1 if answer.error else 0
-                if failed_in_a_row == GIVE_UP_AFTER:
-                    raise SourceError(
-                        f"{self.url}: {GIVE_UP_AFTER} searches in a row failed, so no more are made; the last: "
-                        f"{answer.error}. Run again when the API answers."
-                    )
-                yield answer
+                for request, found in zip(group, future.result(), strict=True):
+                    answer = _answer(platform, request, found)
+                    failed_in_a_row = failed_in_a_row + 1 if answer.error else 0
+                    if failed_in_a_row == GIVE_UP_AFTER:
+                        raise SourceError(
+                            f"{self.url}: {GIVE_UP_AFTER} searches in a row failed, so no more are made; the last: "
+                            f"{answer.error}. Run again when the API answers."
+                        )
+                    yield answer
 
     def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> None:
         """None: an API answers with items."""
@@ -145,35 +158,69 @@ class ApiCatalogue:
         """The candidates as they are: an API answers with whole items."""
         return list(items)
 
-    def _answer(self, platform: AnyPlatform, request: Request) -> Answer:
-        wrapped = _where_servers_see_it(request.geometry)
-        told = self._found(platform, request)
-        elsewhere = self._found(platform, replace(request, geometry=wrapped)) if wrapped else {}
-        read = [_at(request.geometry, read_candidate(platform, document)) for document in told.values()]
-        also = (read_candidate(platform, document) for name, document in elsewhere.items() if name not in told)
-        return answer_of(request, [*read, *(one for one in also if _touches(request.geometry, one))])
+    def _searched(self, platform: AnyPlatform, group: Sequence[Request], groups: _Groups) -> list[_Found | SourceError]:
+        """What the server finds for each request of a group: by one search where that tells, else one by one."""
+        if len(group) > 1 and groups.one_search:
+            together = replace(group[0], end=group[-1].end)
+            try:
+                found = self._features(platform, together, pages=len(group) - 1)
+            except _TooManyError:
+                groups.one_search_was_too_large()
+            except SourceError as error:
+                logger.info("%s; its %d parts are searched one by one.", error, len(group))
+            else:
+                parts = [_parts(features, group) for features in found]
+                if all(part is not None for part in parts):
+                    return [tuple(_by_id(part[at]) for part in parts if part) for at in range(len(group))]
+        return [self._one(platform, request) for request in group]
 
-    def _found(self, platform: AnyPlatform, request: Request) -> dict[str, Item]:
-        """The features that the server finds, each once."""
-        found: dict[str, Item] = {}
-        for wanted in request.filters or ({},):
-            for page in self._pages(platform, request, wanted):
-                for item in page["features"]:
-                    found.setdefault(repr(item.get("id")), item)
-        return found
+    def _one(self, platform: AnyPlatform, request: Request) -> _Found | SourceError:
+        try:
+            return tuple(map(_by_id, self._features(platform, request)))
+        except SourceError as error:
+            return error
 
-    def _pages(self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _features(self, platform: AnyPlatform, request: Request, pages: int = MAX_PAGES) -> list[list[Item]]:
+        """The features at the place of a request; and where it is near ±180°, those found where else servers may see
+        its footprints.
+
+        Args:
+            platform: whose items.
+            request: the search.
+            pages: how many pages at most.
+
+        Raises:
+            _TooManyError: there are more pages.
+            SourceError: the search failed.
+        """
+        elsewhere = _where_servers_see_it(request.geometry)
+        asked = [request, *([replace(request, geometry=elsewhere)] if elsewhere else [])]
+        return [
+            [
+                item
+                for wanted in request.filters or ({},)
+                for page in self._pages(platform, one, wanted, pages)
+                for item in page["features"]
+            ]
+            for one in asked
+        ]
+
+    def _pages(
+        self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any], most: int
+    ) -> list[dict[str, Any]]:
         for attempt in self._retrying():
             with attempt:
                 try:
-                    return self._read_pages(platform, request, wanted)
+                    return self._read_pages(platform, request, wanted, most)
                 except APIError as error:
                     raise _kind(error)(self._failed(request, error)) from error
                 except UNUSABLE as error:
                     raise _BrokenAnswerError(self._failed(request, error)) from error
         raise AssertionError("tenacity either returns or raises")
 
-    def _read_pages(self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _read_pages(
+        self, platform: AnyPlatform, request: Request, wanted: Mapping[str, Any], most: int
+    ) -> list[dict[str, Any]]:
         client = self._client()
         last = request.end - timedelta(microseconds=1)  # the API's intervals are closed, ours are half-open
         search = client.search(
@@ -189,7 +236,9 @@ class ApiCatalogue:
             if not all(isinstance(item, dict) for item in page["features"]):
                 raise ValueError("answered with features that are not items")
             pages.append(page)
-            if len(pages) == MAX_PAGES and any(link.get("rel") == "next" for link in page.get("links", [])):
+            if most < MAX_PAGES and (_matched(page) > most * PAGE_SIZE or (len(pages) == most and _goes_on(page))):
+                raise _TooManyError(f"{self.url}: search {request.id} has more than {most} pages")
+            if len(pages) == MAX_PAGES and _goes_on(page):
                 # What was not seen might be better, so nothing is taken.
                 raise _RefusedError(
                     f"{self.url}: search {request.id} goes on after {MAX_PAGES} pages of {PAGE_SIZE} items; "
@@ -221,7 +270,7 @@ class ApiCatalogue:
             with attempt:
                 try:
                     # `open` sets the time-out anew, so the one given to `_SearchIO` would be lost.
-                    client = Client.open(self.url, stac_io=_SearchIO(max_retries=retries), timeout=self.timeout)
+                    client = Client.open(self.url, stac_io=_SearchIO(retries, self._pace), timeout=self.timeout)
                 except (*UNUSABLE, ClientTypeError) as error:
                     raise _kind(error)(
                         f"{self.url}: did not answer as a STAC API ({_brief(error)}). "
@@ -260,6 +309,86 @@ def _where_servers_see_it(place: BaseGeometry) -> BaseGeometry | None:
     return shapely.MultiPoint([(lon, lat) for lon in (-HALF_TURN, 0, HALF_TURN) for lat in latitudes])
 
 
+def _answer(platform: AnyPlatform, request: Request, found: _Found | SourceError) -> Answer:
+    """The answer to a request, of what the server found at its place, and elsewhere."""
+    if isinstance(found, SourceError):
+        return Answer(request, error=str(found))
+    told, *others = found
+    read = [_at(request.geometry, candidate) for candidate in read_candidates(platform, list(told.values()))]
+    also = [document for other in others for name, document in other.items() if name not in told]
+    read += [one for one in read_candidates(platform, also) if _touches(request.geometry, one)]
+    return answer_of(request, read)
+
+
+def _by_id(features: Sequence[Item]) -> dict[str, Item]:
+    """Features by their ids, each once."""
+    found: dict[str, Item] = {}
+    for item in features:
+        found.setdefault(repr(item.get("id")), item)
+    return found
+
+
+class _Groups:
+    """Requests in groups that one search may answer: at one place, with the same filters, one period after another.
+
+    Attributes:
+        one_search: whether such a search is still worth a try.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.one_search = True
+        self._too_large = 0
+        self._groups: list[list[Request]] = []
+        last: dict[tuple[str, bytes, str], list[Request]] = {}
+        for request in sorted(requests, key=lambda one: (one.location, one.start)):
+            key = request.location, shapely.to_wkb(request.geometry), repr(request.filters)
+            group = last.get(key)
+            if group is None or group[-1].end != request.start or len(group) == MOST_TOGETHER:
+                group = last[key] = []
+                self._groups.append(group)
+            group.append(request)
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self._groups)
+
+    def one_search_was_too_large(self) -> None:
+        """Note that a group had to be searched one by one after all; where many have, no other is tried."""
+        self._too_large += 1
+        self.one_search = self._too_large < TOO_LARGE
+
+
+def _parts(features: Sequence[Item], group: Sequence[Request]) -> list[list[Item]] | None:
+    """The features of each request of a group; None where one is not surely of one of them alone.
+
+    Servers differ about items with an interval, and about those whose times cannot be read.
+    """
+    parts: list[list[Item]] = [[] for _ in group]
+    for item in features:
+        places = set()
+        properties = item.get("properties")
+        times = [properties.get(name) for name in TIMES] if isinstance(properties, dict) else []
+        for text in times:
+            moment = _moment(text) if text is not None else None
+            if text is not None:
+                places.add(next((at for at, one in enumerate(group) if moment and one.start <= moment < one.end), None))
+        if len(places) != 1 or None in places:
+            return None
+        parts[places.pop()].append(item)  # type: ignore[index]
+    return parts
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _goes_on(page: Mapping[str, Any]) -> bool:
+    return any(link.get("rel") == "next" for link in page.get("links", []))
+
+
 def _touches(place: BaseGeometry, candidate: Item | str) -> bool:
     if isinstance(candidate, str) or candidate["geometry"] is None:
         return False
@@ -281,13 +410,54 @@ def _matched(page: Mapping[str, Any]) -> int:
 
 
 class _SearchIO(StacApiIO):
-    """Takes an answer without features for what it is; pystac-client takes it for the end of the search."""
+    """Keeps the pace, and takes an answer without features for what it is; pystac-client takes it for the end of the
+    search.
+    """
+
+    def __init__(self, retries: Retry, pace: Pace) -> None:
+        super().__init__(max_retries=None)
+        adapter = http.adapters.HTTPAdapter(max_retries=_paced(retries, pace), pool_maxsize=POOL_SIZE)
+        self.session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
+        send = self.session.send
+
+        def in_a_slot(*args: Any, **kwargs: Any) -> http.Response:
+            with pace.slot():
+                answer = send(*args, **kwargs)
+            pace.accepted()
+            return answer
+
+        self.session.send = in_a_slot  # type: ignore[method-assign]
 
     def read_json(self, source: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         document = super().read_json(source, *args, **kwargs)
         if "parameters" in kwargs and not (isinstance(document, dict) and isinstance(document.get("features"), list)):
             raise ValueError(f"answered without features: {str(document)[:100]}")
         return document
+
+
+def _paced(retries: Retry, pace: Pace) -> Retry:
+    """A policy that tells the pace of refusals, and keeps it in all attempts."""
+
+    class Paced(type(retries)):  # type: ignore[misc]
+        def sleep(self, response: Any = None) -> None:
+            if response is not None and response.status == TOO_MANY_REQUESTS:
+                pace.refused()
+            super().sleep(response)
+            pace.wait()
+
+    return Paced(
+        **{
+            name: getattr(retries, name)
+            for name in ("total", "backoff_factor", "backoff_jitter", "status_forcelist", "allowed_methods")
+        },
+        respect_retry_after_header=retries.respect_retry_after_header,
+        retry_after_max=retries.retry_after_max,
+    )
+
+
+class _TooManyError(Exception):
+    """One search for several requests has too many items."""
 
 
 class _RefusedError(SourceError):
