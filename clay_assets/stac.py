@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -162,9 +163,7 @@ def _is_of_today(item: Item) -> bool:
     """Whether there is nothing to migrate in an item, nor anything that pystac would refuse; it then only writes it
     in its own order.
     """
-    import pystac
-
-    if item.get("stac_version") != STAC_VERSION or pystac.get_stac_version() != STAC_VERSION:
+    if item.get("stac_version") != STAC_VERSION or _written_version() != STAC_VERSION:
         return False
     properties, geometry, bbox = item.get("properties"), item.get("geometry"), item.get("bbox")
     return (
@@ -184,6 +183,13 @@ def _is_of_today(item: Item) -> bool:
         and all(_has_href(link) and isinstance(link.get("rel"), str) for link in item["links"])
         and not any(name in _BY_POSITION for name in properties)
     )
+
+
+@cache  # pystac looks at the environment each time
+def _written_version() -> str:
+    import pystac
+
+    return pystac.get_stac_version()
 
 
 def _as_pystac_writes(item: Item) -> Item:
@@ -227,7 +233,7 @@ def _link_as_written(link: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
-    written = {"href": _posix(asset["href"])}
+    written: dict[str, Any] = {"href": _posix(asset["href"])}
     if len(asset) == 1:
         return written
     written |= {name: asset[name] for name in ("type", "title", "description") if asset.get(name) is not None}
@@ -238,7 +244,7 @@ def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _posix(href: str) -> str:
-    return href.replace("\\\\", "/").replace("\\", "/")
+    return href.replace("\\\\", "/").replace("\\", "/") if "\\" in href else href
 
 
 def parse_item(item: Item) -> pystac.Item:

@@ -40,8 +40,6 @@ ROWS = 1_024  # candidates whose documents are made at once
 CLOUD_COVER = "eo:cloud_cover"
 EXACT = 2**53  # whole numbers beyond it are not exact as floats
 PLAIN_ID = 230  # bytes; percent-encoded, an id so long is not too long
-# Of a snapshot's items that cannot say otherwise; as `stac.read_item` leaves them.
-_NO_MEMBERS = {"type": ITEM_TYPE, "stac_version": ASSUMED_VERSION}
 
 
 class Collection:
@@ -81,7 +79,8 @@ class Collection:
         unique, counts = np.unique(rows, return_counts=True)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         asked = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers[order], pa.int32()))
-        table = pa.Table.from_batches([batch.take(pa.array(unique))])
+        kept = batch if len(unique) == batch.num_rows else batch.take(pa.array(unique))
+        table = pa.Table.from_batches([kept])
         table = table.append_column(ASKED, asked)
         for name, values in found.items():
             table = table.append_column(name, pa.array(values[unique]))
@@ -298,7 +297,9 @@ class _Part:
             name = document["id"]
             plain = isinstance(name, str) and 0 < len(name) <= PLAIN_ID and name.isascii()
             if plain and unchanged and text is None and part._plain_assets:
-                found.append((repr(name), {**document, **_NO_MEMBERS, "stac_extensions": [], "links": []}))
+                document["type"], document["stac_version"] = ITEM_TYPE, ASSUMED_VERSION
+                document["stac_extensions"], document["links"] = [], []
+                found.append((repr(name), document))
             else:
                 found.append((repr(name), read_candidate(self.platform, document)))
         return found

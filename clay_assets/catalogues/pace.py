@@ -1,7 +1,7 @@
 """How many requests are sent to a server, and how fast.
 
-No more than a limit are in flight. A server that refuses some as too many (HTTP 429) is sent as many a second as it
-accepted, and from then on slowly more, until it refuses again: so the limit that it has is used, without being told.
+No more than a limit are in flight. A server that refuses some as too many (HTTP 429) is from then on sent as many a
+second as it accepted, and slowly more, until it refuses again: so the limit that it has is used, without being told.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WINDOW = 1.0  # seconds over which accepted requests are counted
-GROWTH = 0.01  # by which the rate grows in each window without a refusal
+WINDOW = 1.0  # seconds over which requests are counted
+GROWTH = 0.005  # share by which the rate grows in a window without refusals
+DECREASE = 0.1  # share by which it falls at most in another
+MARGIN = 0.02  # share of what was accepted that is left free, as requests do not arrive at even distances
 
 
 class Pace:
@@ -26,10 +28,10 @@ class Pace:
     def __init__(self, in_flight: int) -> None:
         self._slots = threading.Semaphore(in_flight)
         self._lock = threading.Lock()
-        self._accepted: deque[float] = deque()
+        self._sent: deque[float] = deque()
+        self._refused: deque[float] = deque()
         self._rate: float | None = None  # requests a second; None: as fast as they are answered
-        self._turn = 0.0
-        self._changed = 0.0
+        self._turn = self._changed = 0.0
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -38,35 +40,30 @@ class Pace:
             self.wait()
             yield
 
-    def accepted(self) -> None:
-        """Note that the server answered a request."""
-        now = time.monotonic()
+    def wait(self) -> None:
+        """Wait until another request may be sent."""
         with self._lock:
-            self._accepted.append(now)
-            self._forget(now)
-            if self._rate is not None and now - self._changed >= WINDOW:
-                self._rate *= 1 + GROWTH
-                self._changed = now
+            now = turn = time.monotonic()
+            if self._rate is not None:
+                if now - self._changed >= WINDOW:
+                    self._rate, self._changed = self._rate * (1 + GROWTH), now
+                turn = max(now, self._turn)
+                self._turn = turn + 1 / self._rate
+            self._sent.append(turn)
+            while self._sent[0] < now - WINDOW:
+                self._sent.popleft()
+        time.sleep(turn - now)
 
     def refused(self) -> None:
         """Note that the server refused a request as one too many."""
         now = time.monotonic()
         with self._lock:
-            self._forget(now)
-            rate = max(len(self._accepted), 1) / WINDOW
-            self._rate = rate if self._rate is None else min(rate, self._rate)
+            self._refused.append(now)
+            while self._refused[0] < now - WINDOW:
+                self._refused.popleft()
+            if self._rate is not None and now - self._changed < WINDOW:
+                return  # of requests that were sent before it fell
+            sent = sum(now - WINDOW <= at <= now for at in self._sent)
+            accepted = max(sent - len(self._refused), 1) * (1 - MARGIN) / WINDOW
+            self._rate = accepted if self._rate is None else max(accepted, (1 - DECREASE) * self._rate)
             self._changed = now
-
-    def _forget(self, now: float) -> None:
-        while self._accepted and self._accepted[0] < now - WINDOW:
-            self._accepted.popleft()
-
-    def wait(self) -> None:
-        """Wait until another request may be sent."""
-        with self._lock:
-            if self._rate is None:
-                return
-            now = time.monotonic()
-            turn = max(now, self._turn)
-            self._turn = turn + 1 / self._rate
-        time.sleep(turn - now)

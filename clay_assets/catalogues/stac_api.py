@@ -423,9 +423,7 @@ class _SearchIO(StacApiIO):
 
         def in_a_slot(*args: Any, **kwargs: Any) -> http.Response:
             with pace.slot():
-                answer = send(*args, **kwargs)
-            pace.accepted()
-            return answer
+                return send(*args, **kwargs)
 
         self.session.send = in_a_slot  # type: ignore[method-assign]
 

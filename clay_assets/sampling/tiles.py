@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -145,8 +146,15 @@ def _value(rule: TileRule) -> str:
 
 def _pool(stats: gpd.GeoDataFrame, rule: TileRule) -> tuple[list[str], int]:
     value = _value(rule)
-    present = stats.loc[stats[value] > 0, ["name", value, "diversity"]]
-    ordered = present.sort_values([value, "diversity", "name"], ascending=[False, False, True])
+    shares = stats[value].to_numpy(np.float64, na_value=np.nan)
+    present = np.flatnonzero(shares > 0)
+    if len(present) > rule.from_highest:  # only these can be in the pool, so only these are sorted
+        lowest = np.partition(shares[present], -rule.from_highest)[-rule.from_highest]
+        highest = present[shares[present] >= lowest]
+    else:
+        highest = present
+    pool = pd.DataFrame({name: stats[name].to_numpy()[highest] for name in ("name", value, "diversity")})
+    ordered = pool.sort_values([value, "diversity", "name"], ascending=[False, False, True])
     return ordered["name"].head(rule.from_highest).tolist(), len(present)
 
 

@@ -22,6 +22,7 @@ from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.stac import Item
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
 PICKED, NONE, FAILED = "picked", "none", "failed"
 NOTHING_FOUND = "no item in the catalogue"
 
@@ -103,7 +104,7 @@ def _row(choice: Choice) -> dict[str, Any]:
         "outcome": outcome,
         "reason": choice.error or (_summary(choice.rejected) if choice.item is None else None),
         "candidates": choice.candidates,
-        "rejected": json.dumps(dict(sorted(choice.rejected.items())), ensure_ascii=False),
+        "rejected": _JSON.encode(dict(sorted(choice.rejected.items()))),
         "item_id": choice.item["id"] if choice.item else None,
         "cloud_cover": number(choice.item, "eo:cloud_cover") if choice.item else None,
     }
