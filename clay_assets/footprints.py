@@ -7,6 +7,8 @@ Here all of them become the third. Edges are straight in degrees (RFC 7946, sect
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -70,7 +72,9 @@ def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
     return meant, unchanged
 
 
-def geojson_of(shapes: NDArray[Any], sequence: type[list[Any]] | type[tuple[Any, ...]] = tuple) -> list[Any]:
+def geojson_of(
+    shapes: NDArray[Any], sequence: type[list[Any]] | type[tuple[Any, ...]] = tuple
+) -> Iterator[dict[str, Any] | None]:
     """Shapes as GeoJSON geometries, None of None; the same as `shapely.geometry.mapping` gives.
 
     Args:
@@ -80,21 +84,20 @@ def geojson_of(shapes: NDArray[Any], sequence: type[list[Any]] | type[tuple[Any,
     # Most footprints are polygons of one ring in two dimensions, and `mapping` is slow.
     plain = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
     plain &= ~shapely.has_z(shapes) & ~shapely.is_empty(shapes)
-    points = shapely.get_coordinates(shapes[plain]).tolist()
-    points = points if sequence is list else list(map(sequence, points))
-    ends = iter(np.cumsum(shapely.get_num_coordinates(shapes[plain])).tolist())
-    found: list[Any] = []
-    start = 0
+    longitudes, latitudes = shapely.get_coordinates(shapes[plain]).T.tolist()
+    points = iter(zip(longitudes, latitudes, strict=True))
+    sizes = iter(shapely.get_num_coordinates(shapes[plain]).tolist())
     for shape, is_plain in zip(shapes.tolist(), plain.tolist(), strict=True):
         if is_plain:
-            end = next(ends)
-            found.append({"type": "Polygon", "coordinates": sequence((sequence(points[start:end]),))})
-            start = end
+            ring = islice(points, next(sizes))
+            yield {
+                "type": "Polygon",
+                "coordinates": sequence((sequence(ring if sequence is tuple else map(list, ring)),)),
+            }
         elif shape is None:
-            found.append(None)
+            yield None
         else:
-            found.append(_held(shapely.geometry.mapping(shape), sequence))
-    return found
+            yield _held(shapely.geometry.mapping(shape), sequence)
 
 
 def _held(value: Any, sequence: Any) -> Any:

@@ -8,12 +8,12 @@ is read is in `snapshot`; what becomes of candidates is in `eligibility`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -215,19 +215,16 @@ class CandidateTable:
             end = start + max(1, int(np.searchsorted(sizes, ROWS, side="right")))
             chosen = np.concatenate([np.arange(a, b) for a, b in zip(firsts[start:end], lasts[start:end], strict=True)])
             chosen = chosen.astype(np.int64)
-            read: list[tuple[Any, Item | str]] = [("", "")] * len(chosen)
-            for number, part in enumerate(self._parts):
-                here = np.flatnonzero(parts[chosen] == number)
-                unique, back = np.unique(rows[chosen[here]], return_inverse=True)
-                documents = part.read(unique) if len(unique) else []
-                for place, row in zip(here.tolist(), back.tolist(), strict=True):
-                    read[place] = documents[row]
-            place = 0
+            of = parts[chosen]
+            # Items are made as they are asked for and forgotten with their request: the interpreter's
+            # garbage collector goes through all that live.
+            reading = [part.read(rows[chosen[of == number]]) for number, part in enumerate(self._parts)]
+            pairs = iter(of.tolist())
             for number, size in zip(wanted[start:end].tolist(), (lasts - firsts)[start:end].tolist(), strict=True):
-                found: dict[Any, Item | str] = {}
-                for name, candidate in read[place : place + size]:
+                found: dict[str, Item | str] = {}
+                for part in islice(pairs, size):
+                    name, candidate = next(reading[part])
                     found.setdefault(name, candidate)
-                place += size
                 yield number, list(found.values())
             start = end
 
@@ -257,10 +254,7 @@ class CandidateTable:
         found: list[Item] = [{}] * len(rows)
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((place >= starts[number]) & (place < starts[number + 1]))
-            unique, back = np.unique(place[here] - starts[number], return_inverse=True)
-            read = part.read(unique) if len(unique) else []
-            for at, row in zip(here.tolist(), back.tolist(), strict=True):
-                document = read[row][1]
+            for at, (_, document) in zip(here.tolist(), part.read(place[here] - starts[number]), strict=True):
                 assert not isinstance(document, str)  # columns tell of none that is not valid
                 found[at] = document
         return found
@@ -285,12 +279,11 @@ class _Part:
         column = self.table[name]
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
-    def read(self, rows: NDArray[Any]) -> list[tuple[str, Item | str]]:
+    def read(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item | str]]:
         """The id, as text that tells its type too, and the candidate of some rows."""
-        table = self.table if len(rows) == self.table.num_rows else self.table.take(pa.array(rows))
+        table = self.table.take(pa.array(rows))
         part = _Part(self.platform, table)
         untyped = table[UNTYPED].to_pylist() if UNTYPED in self.names else [None] * len(rows)
-        found: list[tuple[str, Item | str]] = []
         for document, text, unchanged in zip(
             part._documents(untyped), untyped, table[UNCHANGED].to_pylist(), strict=True
         ):
@@ -299,10 +292,9 @@ class _Part:
             if plain and unchanged and text is None and part._plain_assets:
                 document["type"], document["stac_version"] = ITEM_TYPE, ASSUMED_VERSION
                 document["stac_extensions"], document["links"] = [], []
-                found.append((repr(name), document))
+                yield repr(name), document
             else:
-                found.append((repr(name), read_candidate(self.platform, document)))
-        return found
+                yield repr(name), read_candidate(self.platform, document)
 
     def _documents(self, untyped: Sequence[str | None]) -> Iterator[Item]:
         collection = self.platform.scenes.collection
@@ -323,29 +315,29 @@ class _Part:
             document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=moment)
             yield document
 
-    def _objects(self, prefix: str) -> list[dict[str, Any]]:
+    def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """The columns with a prefix as an object of each row, without nulls."""
         names = [name for name in self.table.schema.names if name.startswith(prefix)]
         if not names:
-            return [{} for _ in range(self.table.num_rows)]
+            return ({} for _ in range(self.table.num_rows))
         keys = [name.removeprefix(prefix) for name in names]
-        return [
+        return (
             {key: value for key, value in zip(keys, row, strict=True) if value is not None}
             for row in zip(*(_values(self.column(name)) for name in names), strict=True)
-        ]
+        )
 
-    def _assets(self, untyped: Sequence[str | None]) -> list[Any]:
+    def _assets(self, untyped: Sequence[str | None]) -> Iterable[Any]:
         """Assets of each row by their names here; as the catalogue names them where an item is still to be patched."""
         if not self._plain_assets:
-            return [parsed("assets", text) for text in self.column("assets").to_pylist()]
+            return (parsed("assets", text) for text in self.column("assets").to_pylist())
         names = self.platform.asset_names
         columns = [self._hrefs(name) for name in names]
-        assets = [
+        assets = (
             {name: {"href": href} for name, href in zip(names, row, strict=True) if href}
             for row in zip(*columns, strict=True)
-        ]
+        )
         if any(text is not None for text in untyped):
-            given = [{key: {"href": href} for key, href in row.items()} for row in self._objects(ASSET)]
+            given = ({key: {"href": href} for key, href in row.items()} for row in self._objects(ASSET))
             return [read if text is None else raw for read, raw, text in zip(assets, given, untyped, strict=True)]
         return assets
 

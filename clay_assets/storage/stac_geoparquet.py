@@ -90,9 +90,12 @@ def items_of(table: pa.Table) -> list[Item]:
     """
     table = _with_times_as_text(table)
     columns = [_values(column.combine_chunks()) for column in table.columns]
-    if "geometry" in table.column_names and pa.types.is_binary(table.schema.field("geometry").type):
+    if "geometry" in table.column_names:
         place = table.column_names.index("geometry")
-        columns[place] = geojson_of(shapely.from_wkb(np.array(columns[place], dtype=object), on_invalid="ignore"), list)
+        kind = table.schema.field(place).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            shapes = shapely.from_wkb(np.array(columns[place], dtype=object), on_invalid="ignore")
+            columns[place] = list(geojson_of(shapes, list))
     names = table.column_names
     if not names:
         return [_item({}) for _ in range(len(table))]
