@@ -48,11 +48,12 @@ class Collection:
     Args:
         platform: whose candidates.
         requests: all of them.
-        limit: bytes that are kept in memory.
+        limit: bytes that are kept in memory; by default `IN_MEMORY`.
     """
 
-    def __init__(self, platform: AnyPlatform, requests: Sequence[Request], limit: int = IN_MEMORY) -> None:
-        self.platform, self.requests, self.limit = platform, requests, limit
+    def __init__(self, platform: AnyPlatform, requests: Sequence[Request], limit: int | None = None) -> None:
+        self.platform, self.requests = platform, requests
+        self.limit = IN_MEMORY if limit is None else limit
         self._tables: list[pa.Table] = []
         self._bytes = 0
         self._files: _Files | None = None
