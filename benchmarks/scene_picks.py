@@ -1,18 +1,26 @@
-"""How fast scenes are picked from a snapshot, beside a bare read of the same file.
+"""How fast scenes are picked: from a snapshot beside a bare read of the same file, and from an API beside its limit.
 
-    python benchmarks/scene_picks.py [--items 100000] [--requests 5000]
+    python benchmarks/scene_picks.py [--items 100000] [--requests 5000] [--no-api]
 
-Makes a snapshot of synthetic Sentinel-2 items over random tiles in 2020, asks one year's requests of it in one
-pass, and prints the seconds of that, of reading the same columns with pyarrow alone, and of both ends of the
-process (requests that were given a scene, items picked). One run; figures depend on the machine.
+Makes a snapshot of synthetic Sentinel-2 items over random tiles in 2020, and picks one year's requests from it: by the
+platform's rules over columns, item by item, and with bare pyarrow reading the columns that are needed; in turns, best
+of three, and once more in processes of their own for the peak of memory. Then from `stac_server`, with and without
+quarters that one search answers; its floor is the number of searches over the limit, its peer pystac-client, one
+search after another.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +29,43 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from numpy.typing import NDArray
 
 from clay_assets.catalogues.opening import open_catalogue
 from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import requests_of
 from clay_assets.storage.stac_geoparquet import encode_items
 
 PLATFORM = PLATFORMS["sentinel-2-l2a"]
+ITEM_BY_ITEM = replace(PLATFORM, rules=replace(PLATFORM.rules, columns=None))
+OPTIONS = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1)
 COLUMNS = ["id", "geometry", "bbox", "datetime", "collection", "eo:cloud_cover", "grid:code", "assets"]
 ROW_GROUP = 10_000
+REPEATS = 3
+LATENCY, LIMIT, IN_FLIGHT = 0.2, 40, 8  # of the API: seconds, searches a second, searches at once
+API_TILES = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        stage: what was timed.
+        ours, peer, floor: seconds; None where it was not run, or there is none.
+        peak, peer_peak: bytes of memory of a process that does it once.
+        note: what the numbers are of.
+    """
+
+    stage: str
+    ours: float
+    peer: float | None = None
+    floor: float | None = None
+    peak: int | None = None
+    peer_peak: int | None = None
+    note: str = ""
 
 
 def tiles(count: int, rng: np.random.Generator) -> gpd.GeoDataFrame:
@@ -47,17 +82,24 @@ def tiles(count: int, rng: np.random.Generator) -> gpd.GeoDataFrame:
 
 
 def write_snapshot(path: Path, places: gpd.GeoDataFrame, count: int, rng: np.random.Generator) -> None:
-    """`count` items, each over one of the places at some time in 2020."""
-    table = pq.read_table(pa.BufferReader(encode_items([_item()], {})))
+    """`count` items in the order of their times, each over one of the places in 2020; written a row group at a time."""
+    one = pq.read_table(pa.BufferReader(encode_items([_item()], {})))
+    moments = np.sort(rng.integers(0, 366 * 86_400, count)).astype("timedelta64[s]") + np.datetime64("2020-01-01", "us")
+    with pq.ParquetWriter(path, one.schema, compression="zstd") as writer:
+        for start in range(0, count, ROW_GROUP):
+            writer.write_table(_rows_of(one, places, start, moments[start : start + ROW_GROUP], rng))
+
+
+def _rows_of(
+    table: pa.Table, places: gpd.GeoDataFrame, start: int, moments: NDArray[Any], rng: np.random.Generator
+) -> pa.Table:
+    count = len(moments)
     table = table.take(pa.array(np.zeros(count, np.int64)))
     where = rng.integers(0, len(places), count)
-    moments = np.datetime64("2020-01-01", "us") + rng.integers(0, 366 * 86_400, count).astype("timedelta64[s]")
-    order = np.argsort(moments)
-    where, moments = where[order], moments[order]
     bounds = places.bounds.to_numpy()[where]
     sides = ("xmin", "ymin", "xmax", "ymax")
     columns: dict[str, Any] = {
-        "id": pa.array([f"item-{number}" for number in range(count)]),
+        "id": pa.array([f"item-{number}" for number in range(start, start + count)]),
         "geometry": pa.array(shapely.to_wkb(places.geometry.to_numpy()[where])),
         "bbox": pa.StructArray.from_arrays([pa.array(bounds[:, n]) for n in range(4)], names=list(sides)),
         "datetime": pa.array(moments).cast(pa.timestamp("us", "UTC")),
@@ -66,8 +108,9 @@ def write_snapshot(path: Path, places: gpd.GeoDataFrame, count: int, rng: np.ran
         "grid:code": pa.array(np.array([f"MGRS-{name}" for name in places["name"]], dtype=object)[where]),
     }
     for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, values)
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), values.cast(table.schema.field(at).type))
+    return table
 
 
 def _item() -> dict[str, Any]:
@@ -84,43 +127,109 @@ def _item() -> dict[str, Any]:
         "id": "x",
         "collection": PLATFORM.scenes.collection,
         "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]},
-        "bbox": [0, 0, 1, 1],
+        "bbox": [0.0, 0.0, 1.0, 1.0],
         "properties": properties,
         "links": [],
         "assets": {name: {"href": f"https://example.com/{name}.tif"} for name in PLATFORM.asset_names},
     }
 
 
+def asked(count: int) -> tuple[gpd.GeoDataFrame, list[Request]]:
+    """So many requests, and the places that they are of."""
+    places = tiles(count // 4, np.random.default_rng(0))
+    return places, requests_of(PLATFORM.rules.requests(places, OPTIONS, 42), 2020)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Of one run."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def pick(platform: AnyPlatform, location: str, requests: list[Request]) -> None:
+    """All requests, and a complaint if most get nothing."""
+    picks = pick_scenes(platform, 2020, requests, open_catalogue(location, IN_FLIGHT), OPTIONS)
+    if (picks.ledger["outcome"] == "picked").mean() < 0.9:
+        raise SystemExit(f"only {len(picks.items)} scenes for {len(requests)} requests")
+
+
+def peak_of(which: str, path: Path, requests: int) -> int:
+    """Bytes of memory of a process that picks once."""
+    call = [sys.executable, __file__, "--once", which, "--path", str(path), "--requests", str(requests)]
+    return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+
+def rows(items: int = 100_000, requests: int = 5_000, *, api: bool = True) -> Iterator[Row]:
+    """The rows of this stage."""
+    places, searches = asked(requests)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.parquet"
+        write_snapshot(path, places, items, np.random.default_rng(1))
+        bare = lambda: pq.read_table(path, columns=COLUMNS)  # noqa: E731
+        ways = {
+            "columns": lambda: pick(PLATFORM, str(path), searches),
+            "item by item": lambda: pick(ITEM_BY_ITEM, str(path), searches),
+        }
+        best = {name: float("inf") for name in ("bare", *ways)}
+        for _ in range(REPEATS):
+            for name, work in {"bare": bare, **ways}.items():
+                best[name] = min(best[name], seconds(work))
+        for name in ways:
+            note = f"{requests / best[name]:,.0f} of {requests:,} requests a second, {items:,} items"
+            peak = peak_of(name, path, requests)
+            yield Row(f"picks from a snapshot, {name}", best[name], floor=best["bare"], peak=peak, note=note)
+    if api:
+        yield from api_rows()
+
+
+def api_rows() -> Iterator[Row]:
+    """Searches that stand alone, and quarters that one search answers."""
+    places = tiles(API_TILES * 2, np.random.default_rng(0))
+    places = places[~places["name"].str.startswith("0")]  # others have two spellings, and two searches
+    for name, quarters in (("one search each", (1, 3)), ("the quarters of a tile", (1, 2, 3, 4))):
+        options = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1, quarters=quarters)
+        searches = requests_of(PLATFORM.rules.requests(places, options, 42), 2020)
+        with server() as url:
+            ours = seconds(lambda url=url, searches=searches: pick(PLATFORM, url, searches))
+            made, refused, lasted = json.load(urllib.request.urlopen(f"{url}/counts"))
+        rate = (made - 1) / lasted
+        note = f"{len(searches)} requests by {made} searches, {rate:.1f} of {LIMIT} a second, {refused} refused"
+        one_by_one = LATENCY * len(searches)  # of pystac-client, without its own time
+        yield Row(f"picks from an API, {name}", ours, peer=one_by_one, floor=made / LIMIT, note=note)
+
+
+class server:  # noqa: N801
+    """The address of a `stac_server`, in a process of its own."""
+
+    def __enter__(self) -> str:
+        call = [sys.executable, str(Path(__file__).with_name("stac_server.py")), "--latency", str(LATENCY)]
+        self.process = subprocess.Popen([*call, "--limit", str(LIMIT)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 def main() -> None:
-    """Make, pick, read, print."""
+    """Print a line for each row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=5_000)
+    parser.add_argument("--no-api", action="store_true")
+    parser.add_argument("--once", choices=("columns", "item by item"), help=argparse.SUPPRESS)
+    parser.add_argument("--path", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
-    rng = np.random.default_rng(0)
-    places = tiles(wanted.requests // 4, rng)
-    options = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1)
-    requests = requests_of(PLATFORM.rules.requests(places, options, 42), 2020)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "items.parquet"
-        write_snapshot(path, places, wanted.items, rng)
-        size = path.stat().st_size
-        started = time.perf_counter()
-        picks = pick_scenes(PLATFORM, 2020, requests, open_catalogue(str(path), 8), options)
-        picking = time.perf_counter() - started
-        started = time.perf_counter()
-        pq.read_table(path, columns=COLUMNS)
-        bare = time.perf_counter() - started
-        started = time.perf_counter()
-        encode_items(picks.items, {})
-        writing = time.perf_counter() - started
-    picked = int((picks.ledger["outcome"] == "picked").sum())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{wanted.items:,} items ({size / 1e6:.1f} MB), {len(requests):,} requests, {picked:,} given a scene")
-    print(f"picking            {picking:7.2f} s   {len(requests) / picking:,.0f} requests/s")
-    print(f"bare pyarrow read  {bare:7.2f} s   picking takes {picking / bare:.1f} times as long")
-    print(f"writing the picks  {writing:7.2f} s   {len(picks.items):,} items")
-    print(f"peak memory        {peak:7.0f} MB")
+    if wanted.once:
+        pick(PLATFORM if wanted.once == "columns" else ITEM_BY_ITEM, wanted.path, asked(wanted.requests)[1])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return
+    for row in rows(wanted.items, wanted.requests, api=not wanted.no_api):
+        floor = f"floor {row.floor:.2f} s ({row.ours / row.floor:.1f} ×)" if row.floor else ""
+        peak = f"{row.peak / 1e6:,.0f} MB" if row.peak else ""
+        print(f"{row.stage:<45} {row.ours:7.2f} s  {floor:<24} {peak:>9}  {row.note}", flush=True)
 
 
 if __name__ == "__main__":

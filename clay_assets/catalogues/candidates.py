@@ -187,7 +187,7 @@ class CandidateTable:
     tables: Sequence[pa.Table]
     _parts: list[_Part] = field(init=False)
     _pairs: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] = field(init=False)
-    _kept: NDArray[np.int64] = field(init=False)
+    _kept: NDArray[np.int64] = field(init=False, default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         self._parts = [_Part(self.platform, table) for table in _by_schema(self.tables)]
@@ -239,11 +239,12 @@ class CandidateTable:
         read = [part.values for part in self._parts]
         joined = {name: np.concatenate([values[name] for values in read]) for name in read[0]}
         kept = _first_of_each_id(numbers, joined["id"][place])
-        self._kept = place = place[kept]
+        place = place[kept]
+        self._kept = place
         ids, times, odd, lacking = (joined.pop(name)[place] for name in ("id", "moment", "odd", "lacking"))
 
         def shapes() -> NDArray[Any]:
-            return np.concatenate([part.shapes for part in self._parts])[place]
+            return np.asarray(np.concatenate([part.shapes for part in self._parts])[place])
 
         properties = {name: values[place] for name, values in joined.items()}
         return Candidates(ids, times, properties, shapes, self.requests, numbers[kept]), odd.astype(np.bool_), lacking

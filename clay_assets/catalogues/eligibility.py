@@ -189,7 +189,7 @@ def choices(
     Raises:
         SourceError: the catalogue as a whole does not answer.
     """
-    tables = catalogue.tables(platform, requests) if platform.rules.columns else None
+    tables = catalogue.tables(platform, requests) if platform.rules.by_columns else None
     if tables is None:
         for answer in catalogue.search(platform, requests):
             yield _choice(platform, answer, options)

@@ -53,7 +53,7 @@ def judged(table: CandidateTable, options: Options) -> Generator[Choice, None, N
 def _coded(table: CandidateTable, options: Options) -> tuple[Candidates, NDArray[np.int64], list[str]]:
     """The candidates, the code of why each is refused, and the reasons by their codes."""
     platform = table.platform
-    rules = platform.rules.columns
+    rules = platform.rules.by_columns
     assert rules is not None
     candidates, odd, lacking = table.columns()
     reasons = ["", OLDER]
@@ -115,7 +115,7 @@ def _older(
 
 def _together(table: CandidateTable, candidates: Candidates, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of some rows that may be processings of one acquisition with another of their request; ascending."""
-    rules = table.platform.rules.columns
+    rules = table.platform.rules.by_columns
     assert rules is not None
     numbers = candidates.numbers_of_requests
     if rules.apart is not None:
@@ -140,7 +140,7 @@ def _together(table: CandidateTable, candidates: Candidates, rows: NDArray[np.in
 
 def _best(table: CandidateTable, candidates: Candidates, codes: NDArray[np.int64]) -> dict[int, int]:
     """Number of a request → row of the eligible candidate that ranks first."""
-    rules = table.platform.rules.columns
+    rules = table.platform.rules.by_columns
     assert rules is not None
     rows = np.flatnonzero(codes == ELIGIBLE)
     if not rows.size:

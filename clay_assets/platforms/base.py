@@ -196,6 +196,12 @@ class Rules(Generic[OptionsT]):
     columns: ColumnRules[OptionsT] | None = None
 
     @property
+    def by_columns(self) -> ColumnRules[OptionsT] | None:
+        """The rules over columns, None where there are none that stand for these rules."""
+        told = (self.processings.tell,) if self.processings else ()
+        return self.columns if self.columns and self.columns.of == (self.refuse, self.rank, *told) else None
+
+    @property
     def property_names(self) -> tuple[str, ...]:
         """All names of the item properties that the rules look at, each once."""
         declared = [name for one in self.properties for name in one.names]

@@ -134,6 +134,8 @@ class ColumnRules(Generic[OptionsT]):
         refuse: (candidates, options) → reasons and the candidates that they apply to, in the order in which `refuse`
             looks at them. The reason None leaves the request to `refuse` and `rank`.
         rank: candidates → sort keys of those that are eligible, the most telling first; the last, the id, is left out.
+        of: the `refuse`, the `rank` and, where there is one, the `tell` of the processings that they stand for. Where a
+            platform has others, it is judged item by item.
         apart: items whose times differ by more are never processings of one acquisition; None: times do not tell.
         acquisition: id → what it tells of the acquisition, None where it tells nothing. Items of which it tells
             different things are never processings of one acquisition.
@@ -141,5 +143,6 @@ class ColumnRules(Generic[OptionsT]):
 
     refuse: Callable[[Candidates, OptionsT], list[Refusal]]
     rank: Callable[[Candidates], list[Column]]
+    of: tuple[Callable[..., Any], ...]
     apart: timedelta | None = None
     acquisition: Callable[[str], Hashable] | None = None

@@ -181,7 +181,7 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
                 Property(SUN_ELEVATION, float),
             ),
             processings=Processings(processing, ("landsat:scene_id", "created", "updated")),
-            columns=ColumnRules(refuse_columns, rank_columns, acquisition=acquisition),
+            columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), acquisition=acquisition),
         ),
         assets=Assets(bands=BANDS, grid="qa_pixel", aliases=ALIASES, shown=(("red", 1), ("green", 1), ("blue", 1))),
         quality=Quality(assets=("qa_pixel",), judge=judge),

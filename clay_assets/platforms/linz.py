@@ -128,7 +128,7 @@ PLATFORM = Platform(
         requests=requests,
         refuse=refuse,
         rank=rank,
-        columns=ColumnRules(refuse_columns, rank_columns),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank)),
     ),
     assets=Assets(
         bands=("visual",),  # red, green and blue in one file

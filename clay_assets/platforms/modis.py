@@ -234,7 +234,7 @@ PLATFORM = Platform(
         ),
         processings=Processings(processing, ("created", "updated")),
         # Composites of one day are of one acquisition.
-        columns=ColumnRules(refuse_columns, rank_columns, apart=timedelta(days=1)),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), apart=timedelta(days=1)),
     ),
     assets=Assets(
         bands=BANDS,

@@ -163,7 +163,7 @@ PLATFORM = Platform(
         refuse=refuse,
         rank=rank,
         processings=Processings(processing, ("created", "updated")),
-        columns=ColumnRules(refuse_columns, rank_columns, acquisition=acquisition),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), acquisition=acquisition),
     ),
     assets=Assets(
         bands=("image",),  # red, green, blue and near infrared in one file

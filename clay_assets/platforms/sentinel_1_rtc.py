@@ -182,7 +182,7 @@ PLATFORM = Platform(
         rank=rank,
         properties=(Property(MODE, str), Property(LISTED, list[str])),
         processings=Processings(processing, ("platform", "s1:orbit_source", "created", "updated")),
-        columns=ColumnRules(refuse_columns, rank_columns, apart=SAME_MOMENT),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), apart=SAME_MOMENT),
     ),
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),

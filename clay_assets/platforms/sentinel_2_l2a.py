@@ -190,7 +190,7 @@ PLATFORM = Platform(
         processings=Processings(
             processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, VERSION, "s2:generation_time", "created", "updated")
         ),
-        columns=ColumnRules(refuse_columns, rank_columns, apart=SAME_MOMENT),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), apart=SAME_MOMENT),
     ),
     assets=Assets(
         bands=tuple(WAVELENGTHS),

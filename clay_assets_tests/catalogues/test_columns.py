@@ -19,6 +19,7 @@ from clay_assets.catalogues import candidates
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import AnyPlatform, Request
+from clay_assets.platforms.processing import Processings
 from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.scenes.picks import Picks, pick_scenes
 from clay_assets.stac import Item
@@ -204,7 +205,7 @@ def location(request: pytest.FixtureRequest, key: str, tmp_path_factory: pytest.
 
 
 def test_every_platform_of_this_package_declares_its_rules_over_columns() -> None:
-    assert all(platform.rules.columns for platform in PLATFORMS.values())
+    assert all(platform.rules.by_columns for platform in PLATFORMS.values())
 
 
 def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str) -> None:
@@ -212,6 +213,14 @@ def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str) -
     assert_same(by_columns, picks(item_by_item(PLATFORMS[key]), location))
     assert len({reason for text in by_columns.ledger["rejected"] for reason in json.loads(text)}) > 1
     assert (by_columns.ledger["outcome"] == "picked").any()
+
+
+@pytest.mark.parametrize("rule", ["refuse", "rank", "processings"])
+def test_a_rule_that_is_replaced_is_not_overruled_by_columns(key: str, rule: str) -> None:
+    rules = PLATFORMS[key].rules
+    other: Any = Processings(lambda item: None) if rule == "processings" else lambda *_: None
+    assert replace(rules, **{rule: other}).by_columns is None
+    assert rules.by_columns is not None
 
 
 def test_candidates_in_files_are_those_in_memory(key: str, location: str, monkeypatch: pytest.MonkeyPatch) -> None:

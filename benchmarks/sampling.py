@@ -1,0 +1,90 @@
+"""How fast tiles are sampled: every rule of Clay v1's recipe on as many tiles as the Earth has.
+
+    python benchmarks/sampling.py [--tiles 57000]
+
+Makes land-cover statistics in which each tile has a few classes in skewed shares, as real ones have, many of them the
+same. The floor sorts one column of them once for each rule. In turns, best of five.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from clay_assets.recipes import load_recipe
+from clay_assets.sampling.tiles import CLASS_COLUMNS, sample_tiles
+
+REPEATS = 5
+LETTERS, SQUARES, ROWS = "CDEFGHJKLMNPQRSTUVWX", "ABCDEFGHJKLMNPQRSTUVWXYZ", "ABCDEFGHJKLMNPQRSTUV"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; as in `scene_picks`."""
+
+    stage: str
+    ours: float
+    peer: float | None = None
+    floor: float | None = None
+    peak: int | None = None
+    peer_peak: int | None = None
+    note: str = ""
+
+
+def statistics(count: int) -> gpd.GeoDataFrame:
+    """Land-cover statistics of so many tiles, as `worldcover_stats` has them."""
+    rng, numbers = np.random.default_rng(0), range(count)
+    names = [f"{1 + n % 60:02}{LETTERS[n // 60 % 20]}{SQUARES[n // 1200 % 24]}{ROWS[n // 28800 % 20]}" for n in numbers]
+    shares = np.round(rng.dirichlet(np.full(len(CLASS_COLUMNS), 0.2), count), 4)
+    shares[shares < 0.01] = 0
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    west, south = rng.uniform(-179, 178, count), rng.uniform(-60, 60, count)
+    columns = {
+        "name": names,
+        **dict(zip(CLASS_COLUMNS, shares.T, strict=True)),
+        "count": (shares > 0).sum(axis=1),
+        "valid_share": rng.uniform(0, 1, count),
+        "diversity": -(shares * logs).sum(axis=1),
+    }
+    return gpd.GeoDataFrame(columns, geometry=shapely.box(west, south, west + 1, south + 1), crs="EPSG:4326")
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Of one run."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def rows(tiles: int = 57_000) -> Iterator[Row]:
+    """The row of this stage."""
+    stats, recipe = statistics(tiles), load_recipe("clay_v1")
+    column = stats[CLASS_COLUMNS[0]].to_numpy()
+    ours = floor = float("inf")
+    for _ in range(REPEATS):
+        floor = min(floor, seconds(lambda: [np.sort(column) for _ in recipe.tile_rules]))
+        ours = min(ours, seconds(lambda: sample_tiles(stats, recipe)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    drawn = len(sample_tiles(stats, recipe))
+    note = f"{drawn:,} of {tiles:,} tiles by {len(recipe.tile_rules)} rules"
+    yield Row("sampling tiles", ours, floor=floor, peak=peak, note=note)
+
+
+def main() -> None:
+    """Print the row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiles", type=int, default=57_000)
+    for row in rows(parser.parse_args().tiles):
+        print(f"{row.stage}  {row.ours:.2f} s  floor {row.floor:.2f} s  {(row.peak or 0) / 1e6:,.0f} MB  {row.note}")
+
+
+if __name__ == "__main__":
+    main()
