@@ -187,7 +187,7 @@ class CandidateTable:
     tables: Sequence[pa.Table]
     _parts: list[_Part] = field(init=False)
     _pairs: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] = field(init=False)
-    _kept: NDArray[np.int64] = field(init=False, default_factory=lambda: np.empty(0, np.int64))
+    _kept: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self._parts = [_Part(self.platform, table) for table in _by_schema(self.tables)]
@@ -239,7 +239,7 @@ class CandidateTable:
         read = [part.values for part in self._parts]
         joined = {name: np.concatenate([values[name] for values in read]) for name in read[0]}
         kept = _first_of_each_id(numbers, joined["id"][place])
-        place = place[kept]
+        place = np.asarray(place[kept], np.int64)
         self._kept = place
         ids, times, odd, lacking = (joined.pop(name)[place] for name in ("id", "moment", "odd", "lacking"))
 
@@ -261,12 +261,16 @@ class CandidateTable:
                 found[at] = document
         return found
 
-    @staticmethod
-    def brief(candidates: Candidates, row: int) -> Item:
-        """The id of a candidate and its cloud cover."""
-        cover = candidates.properties.get(CLOUD_COVER)
-        known = cover is not None and not np.isnan(cover[row])
-        return {"id": candidates.ids[row], "properties": {CLOUD_COVER: float(cover[row])} if known else {}}
+    def brief(self, candidates: Candidates, row: int) -> Item:
+        """The id of a candidate and, where it tells it, its cloud cover."""
+        name: str = candidates.ids[row]
+        if CLOUD_COVER not in self.platform.rules.property_names:
+            return {"id": name, "properties": {}}
+        covers = candidates.properties.get(CLOUD_COVER)
+        if covers is None or covers.dtype != np.float64:  # not declared as a number
+            return self.documents(np.array([row]))[0]
+        cover = float(covers[row])
+        return {"id": name, "properties": {} if np.isnan(cover) else {CLOUD_COVER: cover}}
 
 
 class _Part:
