@@ -34,7 +34,7 @@ from clay_assets.storage.untyped import UNTYPED, patched
 
 ASKED, MOMENT, UNCHANGED = "requests", "moment", "unchanged"  # columns beside those of the snapshot
 PROPERTY, ASSET = "property ", "asset "  # before the names of columns
-IN_MEMORY = 256 * 2**20  # bytes of candidates; what is more is kept in files
+IN_MEMORY = 64 * 2**20  # bytes of candidates; what is more is kept in files
 GROUPS = 64  # of requests, where it is kept in files
 ROWS = 1_024  # candidates whose documents are made at once
 CLOUD_COVER = "eo:cloud_cover"

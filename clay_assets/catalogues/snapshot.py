@@ -48,6 +48,8 @@ from clay_assets.transport.locations import S3, is_s3, join, local_path, split_s
 Result = TypeVar("Result")
 
 AT_ONCE = 2  # batches that are compared with the requests
+# Arrow's own would hold gigabytes of a large snapshot where its reader is slower than it.
+READ_AHEAD = {"batch_size": 2**14, "batch_readahead": 4, "fragment_readahead": 1}
 SUFFIXES = (".parquet", ".geoparquet")
 HIDDEN = (".", "_")  # of files and folders that tools leave behind
 BOX_ROUNDING = 1e-4  # degrees; boxes may be of single precision
@@ -174,7 +176,7 @@ class _SnapshotFile:
         wanted = None if columns is None else dict(columns)
         try:
             if not self.has_views:
-                yield from self.dataset.scanner(columns=wanted, filter=condition).to_batches()
+                yield from self.dataset.scanner(columns=wanted, filter=condition, **READ_AHEAD).to_batches()
                 return
             for batch in self.dataset.to_batches():  # Arrow cannot filter views
                 table = pa.Table.from_batches([batch]).cast(self.schema)
