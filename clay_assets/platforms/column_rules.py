@@ -1,4 +1,4 @@
-"""The rules of a platform once more, over whole columns of candidates.
+"""The rules of a platform once more, over whole columns of candidates. Numpy is imported in them.
 
 A snapshot offers hundreds of thousands of candidates. Where a platform declares `ColumnRules`, they are judged as
 columns; `refuse` and `rank` are then called only where columns do not tell: where an item is odd, such as one whose
@@ -13,15 +13,15 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from clay_assets.platforms.base import Request
 
 OptionsT = TypeVar("OptionsT")
-Column: TypeAlias = NDArray[Any]
-Refusal: TypeAlias = tuple[NDArray[np.bool_], str | None]
+Column: TypeAlias = "NDArray[Any]"
+Refusal: TypeAlias = "tuple[NDArray[np.bool_], str | None]"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Candidates:
 
     def numbers(self, *names: str) -> NDArray[np.float64]:
         """The first of these properties that an item has, NaN where it has none; as `quarters.number`."""
+        import numpy as np
+
         found = np.full(len(self), np.nan)
         for name in reversed(names):
             if name in self.properties:
@@ -59,6 +61,8 @@ class Candidates:
 
     def texts(self, *names: str) -> Column:
         """The first of these properties that is a text, empty where none is; as `properties.label_of`."""
+        import numpy as np
+
         found = np.full(len(self), "", dtype=object)
         for name in reversed(names):
             if name in self.properties:
@@ -68,12 +72,16 @@ class Candidates:
 
     def lists(self, name: str) -> Column:
         """A property that is a list, as tuples; empty where there is none."""
+        import numpy as np
+
         found = np.empty(len(self), dtype=object)
         found[:] = self.properties[name].tolist() if name in self.properties else [()] * len(self)
         return found
 
     def of_request(self, function: Callable[[Request], Any]) -> Column:
         """What a function says of each row's request."""
+        import numpy as np
+
         said = np.empty(len(self.asked), dtype=object)
         for number in np.unique(self.numbers_of_requests).tolist():
             said[number] = function(self.asked[number])
@@ -96,8 +104,17 @@ class Candidates:
         return self.footprint()
 
 
+def unknown(numbers: Column) -> Column:
+    """Where numbers are NaN, as an item does not tell them."""
+    import numpy as np
+
+    return np.isnan(numbers)
+
+
 def each(function: Callable[..., Any], *columns: Column) -> Column:
     """What a function says of each row of some columns; asked once for each distinct combination."""
+    import numpy as np
+
     rows = (
         columns[0].tolist() if len(columns) == 1 else list(zip(*(column.tolist() for column in columns), strict=True))
     )
@@ -116,6 +133,8 @@ def otherwise(column: Column, lacking: Any, function: Callable[[Any], Any], othe
         function: value of the other column → value.
         others: the other column.
     """
+    import numpy as np
+
     rows = np.flatnonzero(column == lacking)
     if rows.size:
         column = column.copy()

@@ -23,7 +23,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
-from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise, unknown
 from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.processing import Processing, Processings, catalogued, stamp_of
 from clay_assets.platforms.properties import Property, label_of
@@ -102,8 +102,8 @@ def refuse_columns(candidates: Candidates, options: LandsatOptions) -> list[Refu
     spacecraft = otherwise(each(_by_label, candidates.texts(*LABELS)), None, _by_id, candidates.ids)
     elevation = candidates.numbers(*SUN_ELEVATION)
     return [
-        (each(lambda one: one not in SPACECRAFT, spacecraft).astype(np.bool_), OTHER_SPACECRAFT),
-        (np.isnan(elevation), SUN_UNKNOWN),
+        (each(lambda one: one not in SPACECRAFT, spacecraft).astype(bool), OTHER_SPACECRAFT),
+        (unknown(elevation), SUN_UNKNOWN),
         (elevation < options.min_sun_elevation, _too_dark(options)),
         *cloud_refusals(candidates, options),
     ]

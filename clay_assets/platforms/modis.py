@@ -175,7 +175,7 @@ def refuse_columns(candidates: Candidates, options: ModisOptions) -> list[Refusa
     other = each(
         lambda v, h, name, number: not _is_asked(_tile(v, h, name), candidates.asked[number].filters), *columns
     )
-    return [(satellites != "terra", OTHER_SATELLITE), (other.astype(np.bool_), OTHER_TILE)]
+    return [(satellites != "terra", OTHER_SATELLITE), (other.astype(bool), OTHER_TILE)]
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from clay_assets.draws import draw, keyed_hash
 from clay_assets.platforms.base import ReferenceOrCopy, Request
-from clay_assets.platforms.column_rules import Candidates, Refusal
+from clay_assets.platforms.column_rules import Candidates, Refusal, unknown
 from clay_assets.platforms.properties import is_number
 from clay_assets.platforms.request_table import quarter_bounds, request_table
 from clay_assets.stac import Item
@@ -115,7 +114,7 @@ def cloud_refusals(candidates: Candidates, options: CloudOptions) -> list[Refusa
     """`cloud_refusal` over columns."""
     cover = candidates.numbers("eo:cloud_cover")
     return [
-        (np.isnan(cover), CLOUD_UNKNOWN),
+        (unknown(cover), CLOUD_UNKNOWN),
         (cover < 0, CLOUD_NOT_ASSESSED),
         (cover > options.max_cloud_cover, _too_cloudy(options)),
     ]

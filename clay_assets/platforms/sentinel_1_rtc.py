@@ -111,7 +111,7 @@ def refuse_columns(candidates: Candidates, options: Sentinel1Options) -> list[Re
     shares, unknown = _overlaps(candidates)
     return [
         (modes != "IW", OTHER_MODE),
-        (single.astype(np.bool_), OTHER_POLARIZATIONS),
+        (single.astype(bool), OTHER_POLARIZATIONS),
         (unknown, None),
         (shares == 0, BESIDE),
     ]
@@ -122,8 +122,9 @@ def rank_columns(candidates: Candidates) -> list[Column]:
     return [-_overlaps(candidates)[0], candidates.times]
 
 
-def _overlaps(candidates: Candidates) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _overlaps(candidates: Candidates) -> tuple[Column, Column]:
     """`overlap` over columns, and where it cannot be told."""
+    import numpy as np
     import shapely
 
     places = candidates.of_request(lambda request: request.geometry)

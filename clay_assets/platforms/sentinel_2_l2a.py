@@ -24,7 +24,7 @@ from clay_assets.platforms.base import (
     SceneSource,
     Typical,
 )
-from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise
+from clay_assets.platforms.column_rules import Candidates, Column, ColumnRules, Refusal, each, otherwise, unknown
 from clay_assets.platforms.model import one_file_each
 from clay_assets.platforms.processing import SAME_MOMENT, Processing, Processings, catalogued, stamp_of, time_of
 from clay_assets.platforms.properties import Property, label_of
@@ -114,7 +114,7 @@ def refuse_columns(candidates: Candidates, options: Sentinel2Options) -> list[Re
     nodata = candidates.numbers(*NODATA_SHARE)
     return [
         (tiles != candidates.of_request(lambda request: request.location.zfill(5)), OTHER_TILE),
-        (np.isnan(nodata), NODATA_UNKNOWN),
+        (unknown(nodata), NODATA_UNKNOWN),
         (nodata > options.max_scene_nodata, _too_empty(options)),
         *cloud_refusals(candidates, options),
     ]

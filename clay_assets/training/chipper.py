@@ -497,7 +497,7 @@ def read_chip(store: Store, row: Mapping[str, Any]) -> Chip:
         InputError, SourceError: as for `Chipper.batch`.
     """
     chipper = Chipper.__new__(Chipper)
-    chipper._begin(_OneChip(store, row), None, None, "harmonised", 1, 16, 256 << 20)
+    chipper._begin(_OneChip(store, row), None, None, "harmonised", 1, 16, 256 << 20, True)
     return chipper[0]
 
 
