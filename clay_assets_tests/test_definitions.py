@@ -139,6 +139,7 @@ print(json.dumps({"imported": ours, "seen": seen}))
 """
 
 
+@pytest.mark.slow
 def test_definitions_load_without_environment_network_or_storage_and_import_little(tmp_path: Path) -> None:
     loaded = subprocess.run(
         [sys.executable, "-B", "-c", LOADING],
@@ -157,6 +158,7 @@ def test_definitions_load_without_environment_network_or_storage_and_import_litt
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_loading_them_gives_no_warning(tmp_path: Path) -> None:
     """Not even of what is a preview or beta in Dagster, which those who start it have not chosen."""
     program = "from clay_assets.definitions import defs; defs.get_repository_def()"

@@ -123,10 +123,12 @@ def test_every_room_is_on_the_list() -> None:
     assert found - {"__pycache__"} == set(ROOMS)
 
 
+@pytest.mark.slow
 def test_imports_only_go_down() -> None:
     assert upward(PACKAGE) == []
 
 
+@pytest.mark.slow
 def test_stages_are_libraries() -> None:
     assert dagster_in_libraries(PACKAGE) == []
 

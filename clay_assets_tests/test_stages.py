@@ -94,6 +94,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return listed
 
 
+@pytest.mark.slow
 def test_definitions_have_its_assets(found: dict[str, list[str]]) -> None:
     assert {"soil_moisture", "soil_map"} <= set(found["assets"])
 

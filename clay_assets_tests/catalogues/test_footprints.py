@@ -173,6 +173,7 @@ def written(path: Path, items: list[Item]) -> str:
 PLAIN = {"type": "Polygon", "coordinates": [[[6, 0], [7, 0], [7, 1], [6, 1], [6, 0]]]}
 
 
+@pytest.mark.slow
 def test_a_snapshot_gives_the_scenes_that_cover_the_places(
     tmp_path: Path, footprints: list[Drawn], items: list[Item], requests: list[Request]
 ) -> None:

@@ -250,6 +250,7 @@ def test_items_without_the_quality_asset_are_refused_and_counted(tmp_path: Path)
     assert (row["outcome"], row["item_id"], row["rejected"]) == ("picked", "b", '{"without asset scl": 1}')
 
 
+@pytest.mark.slow
 def test_thousands_of_requests_in_one_pass(tmp_path: Path) -> None:
     """2,000 requests and 20,000 items; asked one by one this would take minutes."""
     item = sentinel_2_item("x", "2020-01-01T00:00:00Z")

@@ -81,6 +81,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Picks:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unit", "other", "zone"), [*product(UNITS, UNITS, [None]), *product(UNITS[:2], UNITS[2:], ["UTC", "Asia/Tokyo"])]
 )
@@ -159,6 +160,7 @@ VARIANTS: dict[str, Callable[[pa.Table], pa.Table]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_way_of_writing_gives_the_same_scenes(tmp_path: Path, expected: Picks, variant: str) -> None:
     found = picks(written(tmp_path, VARIANTS[variant](table_of(tmp_path))))

@@ -161,6 +161,7 @@ def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
     assert one.recipe_hash == recipe.hash
 
 
+@pytest.mark.slow
 def test_a_merged_index_as_it_was_made_holds(store, cells, joined) -> None:
     rows = rows_of_chip_indexes(store, joined(cells))
     assert rows.ok
@@ -193,6 +194,7 @@ def rewritten(store, platform: str, year: int, change) -> None:
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
 
 
+@pytest.mark.slow
 def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None:
     rewritten(store, S2, 2020, lambda table: table.slice(0, 190))
     part(store, L2, 2020).unlink()
@@ -219,6 +221,7 @@ def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
     document = json.loads(store.read(layout.MANIFEST))
     store.write(layout.MANIFEST, json.dumps({**document, "rows": 321}).encode())
@@ -244,6 +247,7 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     assert two == f"{S2}|2021: scene S2A_A is in 2020 too"
 
 
+@pytest.mark.slow
 def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells, joined) -> None:
     """They are no fault of the merged index, which is held against its manifest alone."""
     first, second, third = cells

@@ -100,6 +100,7 @@ TOLERATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOLERATED)
 def test_what_the_item_says_otherwise_and_means_the_same(scene: Item, kind: str) -> None:
     expected = index(scene)

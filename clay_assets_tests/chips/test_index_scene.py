@@ -118,6 +118,7 @@ def test_chip_size_and_limit_can_be_chosen(tmp_path):
     assert index(document, S2, options=PLATFORMS[S2].rules.options(max_chip_nodata=0.5)).num_rows == 4
 
 
+@pytest.mark.slow
 def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path):
     """40 × 3 chips of 30 m with every chip's first k pixels cloudy, more pixels than one strip holds."""
     rows, columns = 3, 40

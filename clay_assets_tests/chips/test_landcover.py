@@ -108,6 +108,7 @@ def clumped(seed: int, size: int = 600, clump: int = 4) -> NDArray[np.uint8]:
 TOLERANCE = 0.09
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsg", "lon", "lat", "pixel", "side", "files"),
     [
@@ -228,6 +229,7 @@ def polygons_union(chips: pa.Table) -> Any:
 # --- which level is read ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pixel", "epsg", "factor"),
     [

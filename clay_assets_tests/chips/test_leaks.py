@@ -50,6 +50,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latitude", "longitude", "azimuth"), PLACES)
 def test_chips_too_near_are_found_and_others_not(latitude: float, longitude: float, azimuth: float) -> None:
     chip = box(longitude, latitude)
@@ -73,6 +74,7 @@ def test_a_leak_across_platforms_is_found(longitude: float, latitude: float) -> 
     assert not found((modis, "train"), (beyond, "validate"))
 
 
+@pytest.mark.slow
 def test_a_leak_is_found_among_many_chips_whatever_the_order() -> None:
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(0, 8, 0.025), np.arange(40, 46, 0.025)))
     chips = shapely.box(x, y, x + 0.023, y + 0.023)
@@ -93,6 +95,7 @@ def test_a_leak_is_found_among_many_chips_whatever_the_order() -> None:
         assert finding.numbers["leaking_km2"] == finding.violation_count > 0
 
 
+@pytest.mark.slow
 def test_random_splits_leak_where_brute_force_says_so() -> None:
     polygons, _, places = made_chips(60, seed=5)
     rng = np.random.default_rng(6)

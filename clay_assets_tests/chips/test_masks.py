@@ -255,6 +255,7 @@ def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
         every_chip(naip_item(path))
 
 
+@pytest.mark.slow
 def test_a_mask_is_read_in_strips(tmp_path):
     """31 million pixels, more than one strip; of each chip as many pixels are valid as it has chips before it."""
     rows, columns, path = 24, 20, tmp_path / "m.tif"
@@ -334,6 +335,7 @@ def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "is_data"),
     [(-32768, False), (0, False), (-0.0, False), (-1e-6, False), (np.nan, False), (-np.inf, False), (1e-12, True)],
@@ -348,6 +350,7 @@ def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
     assert table["cloud_cover_percentage"].to_pylist() == [0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [512, 256, 1024, None], ids=["512", "256", "1024", "rows"])
 def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block):
     """30 million pixels; 6100 rows end amid a chip and amid a block. Both files have their own nodata."""

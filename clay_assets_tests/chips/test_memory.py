@@ -106,6 +106,7 @@ def write_scene(folder: Path, height: int, width: int) -> Path:
     return folder / "item.json"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory and bytes read are told by /proc")
 def test_a_whole_sentinel_1_scene(tmp_path: Path) -> None:
     small, large = write_scene(tmp_path / "small", 600, 600), write_scene(tmp_path / "large", HEIGHT, WIDTH)

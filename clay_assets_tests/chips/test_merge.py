@@ -149,6 +149,7 @@ def test_chips_of_the_planet_by_platform_and_year(planet, store, recipe, threads
     assert open_index(location, L1, 2020).count_rows() == 0
 
 
+@pytest.mark.slow
 def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
     cell = write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(30)], 20, 20)
     join([cell])
@@ -218,6 +219,7 @@ def test_a_second_merge_writes_nothing(cells, store, join):
     assert state(store) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [1, 7])
 def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_path, in_flight):
     join(cells)
@@ -294,6 +296,7 @@ def renamed(name):
     return lambda table: table.rename_columns([name if old == "chipid" else old for old in table.schema.names])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -330,6 +333,7 @@ def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, 
     assert state(store) == before
 
 
+@pytest.mark.slow
 def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
     join(cells)
     before = state(store)
@@ -342,6 +346,7 @@ def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
         assert state(store) == before
 
 
+@pytest.mark.slow
 def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
     join(cells)
     before = state(store)
@@ -354,6 +359,7 @@ def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
     assert part(store, S2, 2020).read_bytes() == before[layout.merged_part(S2, 2020)][0]
 
 
+@pytest.mark.slow
 def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, recipe):
     join(cells)
     before = state(store)
@@ -380,6 +386,7 @@ def test_storage_that_cannot_be_written_is_told(cells, tmp_path, join):
 # --- killed, and large ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "an older state"])
 def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, join, before):
     cells = make_cells(store)
@@ -411,6 +418,7 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, jo
     }
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_cell(tmp_path):
     """Five times the rows, 240 MB more of them, cost no more than the 128 MB that this sort may hold."""
 
@@ -451,6 +459,7 @@ def test_land_cover_is_joined_to_its_chips(cells, store, join, recipe):
         assert (found["landcover_class"][kept].to_numpy(int) == codes[truth.argmax(axis=1)]).all()
 
 
+@pytest.mark.slow
 def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(cells, store, join, recipe):
     join(cells)
     land_cover = [write_land_cover(cell) for cell in cells]
@@ -468,6 +477,7 @@ def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(
     assert pq.read_table(part(store, S2, 2020), partitioning=None)["landcover"].null_count == 3 * 12
 
 
+@pytest.mark.slow
 def test_a_cell_without_current_land_cover_keeps_its_old_part(cells, store, join):
     first = join(cells)
     before = state(store)
@@ -505,6 +515,7 @@ def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells
     assert manifest(store)["version"] > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -533,6 +544,7 @@ def test_invalid_land_cover_is_refused_and_the_old_part_stays(cells, store, join
     assert state(store) == before
 
 
+@pytest.mark.slow
 def test_land_cover_that_is_gone_or_of_a_run_without_ledger_is_not_merged(cells, store, join):
     land_cover = [write_land_cover(cell) for cell in cells]
     path = store.root / layout.landcover(S2, 2020, "S2A_B")

@@ -73,6 +73,7 @@ def touching(bbox, west, south, east, north):
     return (bbox("xmin") <= east) & (bbox("xmax") >= west) & (bbox("ymin") <= north) & (bbox("ymax") >= south)
 
 
+@pytest.mark.slow
 def test_row_groups_are_of_one_size(large):
     file = pq.ParquetFile(large).metadata
     sizes = [file.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -116,6 +117,7 @@ def test_tools_agree_on_a_bounding_box(large, merged, window):
     assert {name for (name,) in duckdb.sql(f"SELECT chipid FROM '{large}' WHERE {where}").fetchall()} == expected
 
 
+@pytest.mark.slow
 def test_part_is_geoparquet_1_1(large):
     file = pq.ParquetFile(large)
     geo = json.loads(file.metadata.metadata[b"geo"])
@@ -131,6 +133,7 @@ def test_part_is_geoparquet_1_1(large):
     assert {file.metadata.row_group(0).column(n).compression for n in range(file.metadata.num_columns)} == {"ZSTD"}
 
 
+@pytest.mark.slow
 def test_the_folder_opens_as_one_dataset(merged):
     total = SCENES * SIDE * SIDE + 128
     by_platform = {S2: total - 64, L2: 64}
@@ -143,6 +146,7 @@ def test_the_folder_opens_as_one_dataset(merged):
     assert len(gpd.read_parquet(merged, columns=["chipid", "geometry"])) == total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "read",
     [

@@ -102,6 +102,7 @@ def scene_at(store: LocalStore, recipe: Recipe, platform: str, year: int, item_i
     return ChipCell(platform, year, store, ledger_of({item_id: table.num_rows}))
 
 
+@pytest.mark.slow
 def test_every_chip_has_the_split_of_its_place(index: Index) -> None:
     merged = index.merge()
     counts: dict[str, dict[str, int]] = {}
@@ -121,6 +122,7 @@ def test_every_chip_has_the_split_of_its_place(index: Index) -> None:
     assert found[SHARES].numbers["buffer_chips"] == sum(own[BUFFER] for own in counts.values())
 
 
+@pytest.mark.slow
 def test_a_cell_more_changes_no_part_and_another_plan_changes_all(index: Index) -> None:
     index.merge(cells=index.cells[:2])
     before = index.files()
@@ -134,6 +136,7 @@ def test_a_cell_more_changes_no_part_and_another_plan_changes_all(index: Index) 
     assert rows["split"].to_pylist() != PLAN.ground.split_of(shapely.from_wkb(rows["geometry"].to_pylist())).tolist()
 
 
+@pytest.mark.slow
 def test_splits_are_the_same_in_worker_processes(index: Index) -> None:
     index.merge()
     before = index.files()
@@ -144,6 +147,7 @@ def test_splits_are_the_same_in_worker_processes(index: Index) -> None:
     assert index.files() == before
 
 
+@pytest.mark.slow
 def test_a_leak_within_a_cell_is_never_published(index: Index) -> None:
     with pytest.raises(InputError, match=r"merged_index, landsat.*\|2020: a .* chip at .* is nearer than 5 km"):
         index.merge(CARELESS)
@@ -156,6 +160,7 @@ def test_a_leak_within_a_cell_is_never_published(index: Index) -> None:
     assert index.files() == before
 
 
+@pytest.mark.slow
 def test_a_leak_across_platforms_and_years_is_never_published(index: Index) -> None:
     store, recipe = index.store, index.recipe
     places = np.random.default_rng(0).uniform((-170, -60), (170, 60), (40, 2))
@@ -171,6 +176,7 @@ def test_a_leak_across_platforms_and_years_is_never_published(index: Index) -> N
     assert index.files() == before
 
 
+@pytest.mark.slow
 def test_a_part_that_is_kept_with_older_splits_stops_the_merge_where_it_leaks(index: Index) -> None:
     index.merge()
     before = index.files()
@@ -197,6 +203,7 @@ def _place_of(rows: pa.Table, plan: SplitPlan) -> tuple[float, float]:
     return float(west), float(south)
 
 
+@pytest.mark.slow
 def test_parts_that_were_changed_later_are_found(index: Index) -> None:
     index.merge()
     splits = np.array(index.rows(S2, 2019)["split"].to_pylist())
@@ -216,6 +223,7 @@ def test_parts_that_were_changed_later_are_found(index: Index) -> None:
     assert "cannot be used" in found.summary
 
 
+@pytest.mark.slow
 def test_a_kept_part_that_cannot_be_read_is_named(index: Index) -> None:
     index.merge()
     path = index.store.root / layout.merged_part(S2, 2019)
@@ -225,6 +233,7 @@ def test_a_kept_part_that_cannot_be_read_is_named(index: Index) -> None:
         index.merge()
 
 
+@pytest.mark.slow
 def test_chips_across_180_are_where_they_are(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
     index = Index(store, recipe, threads)
     table = chip_table(S2, "S2A_EDGE", 2020, 179.9, 10.0, 8, 8)

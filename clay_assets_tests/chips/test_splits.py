@@ -60,6 +60,7 @@ def many_borders(plan: SplitPlan) -> GroundSplits:
     return replace(plan.ground, codes=codes[plan.block])
 
 
+@pytest.mark.slow
 def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders: GroundSplits) -> None:
     distance = 25
     ground = replace(many_borders, distance_km=distance)
@@ -102,6 +103,7 @@ def chips_at_borders(grid: BlockGrid, distance: float, points: int = 6) -> NDArr
     return np.asarray(shapely.box(across, up, across + 0.002, up + 0.002))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [0, 60])
 def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(
     many_borders: GroundSplits, distance: float, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +136,7 @@ def test_a_chip_has_the_split_of_the_blocks_it_lies_in(plan: SplitPlan) -> None:
     assert (splits == here)[inside].all()
 
 
+@pytest.mark.slow
 def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
     polygons, _, _ = made_chips(60)
     splits = plan.ground.split_of(polygons)
@@ -148,6 +151,7 @@ def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: g
     assert (pickle.loads(sent).split_of(polygons) == splits).all()
 
 
+@pytest.mark.slow
 def test_what_decides_is_in_the_fingerprint_and_nothing_else(stats: gpd.GeoDataFrame) -> None:
     recipe = load_recipe()
     fewer = recipe.tile_rules[0].model_copy(update={"tiles": 1})
@@ -245,6 +249,7 @@ def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
     assert (splits == beside)[same].all()
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
     with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Materialise"):
         plan.ground.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
@@ -283,6 +288,7 @@ def test_a_split_without_chips_is_a_violation() -> None:
     assert shares_of_splits({"modis": counts["modis"]}, recipe_with(shares=ONLY_TRAIN).splits).ok
 
 
+@pytest.mark.slow
 def test_the_inner_part_of_blocks_is_where_the_widest_chips_fit(stats: gpd.GeoDataFrame) -> None:
     recipe = recipe_with(regions=[])
     grid = BlockGrid.of(recipe.splits)

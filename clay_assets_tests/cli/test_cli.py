@@ -87,6 +87,7 @@ def test_reconcile_names_what_it_cannot_read(done: Made, command: Command) -> No
     assert f"{done.folder}/{layout.MANIFEST}: cannot be understood" in result.stderr
 
 
+@pytest.mark.slow
 def test_reconcile_runs_from_a_shell(done: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*command: str, recipe: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.setenv("CLAY_STORAGE", str(done.folder))

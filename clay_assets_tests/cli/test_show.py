@@ -58,6 +58,7 @@ def test_show_says_why_a_chip_of_each_platform_is_here(
         assert use["ranges"]
 
 
+@pytest.mark.slow
 def test_show_lists_the_blocks_that_the_chip_lies_in(chip_storage: Made, command: Command) -> None:
     document = json.loads(
         command("show", f"{PLAIN}-2-1", "--json", "--no-picture", storage=chip_storage.storage).stdout

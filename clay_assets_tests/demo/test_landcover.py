@@ -58,6 +58,7 @@ def test_every_class_occurs(planet):
     assert (shares.max() > 0).all()
 
 
+@pytest.mark.slow
 def test_every_class_occurs_with_a_seed_whose_first_drawing_lacks_one():
     shares = LandCover(7, tiles()).shares()[list(WORLDCOVER_CLASSES.values())]
     assert (shares.max() > 0).all()

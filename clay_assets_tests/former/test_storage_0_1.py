@@ -118,6 +118,7 @@ def test_its_merged_index_can_be_opened(store: LocalStore) -> None:
     assert open_index(location, "naip", 2021).count_rows() == CELLS["naip", 2021]
 
 
+@pytest.mark.slow
 def test_its_merged_index_is_replaced(store: LocalStore, recipe: Recipe) -> None:
     old = [row for key in OLD_PARTS for row in pq.read_table(store.root / key, partitioning=None).to_pylist()]
     merged = merge_all(store, recipe)
@@ -144,6 +145,7 @@ def test_its_merged_index_stays_until_its_chips_have_land_cover(store: LocalStor
     assert table.schema.equals(CHIP_SCHEMA)
 
 
+@pytest.mark.slow
 def test_its_files_stay_until_the_new_manifest_is_written(
     store: LocalStore, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

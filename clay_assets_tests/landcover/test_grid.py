@@ -125,6 +125,7 @@ def test_the_cut_lies_on_the_straight_edge_and_keeps_the_hole(tmp_path: Path) ->
     assert shapely.symmetric_difference(part, whole.difference(holes)).area < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "halves",
     [

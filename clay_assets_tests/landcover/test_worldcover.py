@@ -161,6 +161,7 @@ def varied(tmp_path: Path) -> tuple[Path, gpd.GeoDataFrame]:
     return tmp_path, tiles(**{f"T{n:02d}": polygon for n, polygon in enumerate(slanted)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["threads", "processes", "dask"])
 def test_the_executor_does_not_change_the_result(varied: tuple[Path, gpd.GeoDataFrame], pool: str) -> None:
     folder, world = varied

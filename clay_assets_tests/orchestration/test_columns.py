@@ -200,6 +200,7 @@ def test_the_tables_of_the_documents_are_up_to_date() -> None:
             assert any(f"`{column.name}`" in names for names in told), column
 
 
+@pytest.mark.slow
 def test_a_table_that_is_not_up_to_date_is_told_and_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     before, after = (

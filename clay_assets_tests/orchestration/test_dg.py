@@ -96,6 +96,7 @@ def made(checkout: Path) -> Iterator[tuple[Daemon, str]]:
     daemon.stop()
 
 
+@pytest.mark.slow
 def test_make_dev_opens_the_demo_and_has_nothing_to_complain_about(made: tuple[Daemon, str]) -> None:
     daemon, url = made
     shown = {}

@@ -175,6 +175,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {{"boto3", "b
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "imported"),
     [

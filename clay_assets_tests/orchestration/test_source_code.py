@@ -87,6 +87,7 @@ def test_in_a_checkout_references_lead_to_the_bodies_of_the_assets() -> None:
         assert next(line for line in body if line.startswith("def ")).startswith(f"def {key.to_user_string()}(")
 
 
+@pytest.mark.slow
 def test_the_repository_is_the_one_that_the_package_was_installed_from(record: Path) -> None:
     documents = {
         "https://github.com/org/clay.git": ["https://github.com/org/clay", COMMIT, "github"],
@@ -109,6 +110,7 @@ def test_the_repository_is_the_one_that_the_package_was_installed_from(record: P
     assert found == [*documents.values(), None, None, None]
 
 
+@pytest.mark.slow
 def test_installed_from_git_references_lead_to_the_commit(record: Path) -> None:
     record.write_text(json.dumps(from_git("https://github.com/org/clay.git")), encoding="utf-8")
     found = run(REFERENCES, cwd=record.parents[1])
@@ -119,6 +121,7 @@ def test_installed_from_git_references_lead_to_the_commit(record: Path) -> None:
         assert line.isdigit()
 
 
+@pytest.mark.slow
 def test_an_installed_copy_has_no_references_that_lead_nowhere(tmp_path: Path) -> None:
     home = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=120)

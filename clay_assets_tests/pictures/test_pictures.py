@@ -76,6 +76,7 @@ def items(chain: Chain, platform: str, year: int) -> list[dict[str, object]]:
     return decode_items(chain.clay.store().read(key), key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, 2_728, 18_000])
 def test_maps_fit_the_event_log_however_many_tiles(count: int) -> None:
     frame = tiles(count)
@@ -159,6 +160,7 @@ def test_the_land_of_the_maps_is_the_worlds() -> None:
     assert 0.25 < world.mean() < 0.4
 
 
+@pytest.mark.slow
 def test_a_single_bar_is_no_wider_than_one_of_many() -> None:
     ledger = pd.DataFrame(
         {"period": ["survey"] * 5, "outcome": "picked", "item_id": list("abcde"), "cloud_cover": np.nan}
@@ -429,6 +431,7 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
         contact_sheet.read_sheet(ChipCell("modis", 2020, chosen.store, chosen.ledger), scenes, seed, 256)
 
 
+@pytest.mark.slow
 def test_the_map_of_splits_shows_every_block_and_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clay_assets.chips.splits.DRAWS", 1)  # any splits will do
     plan = SplitPlan.of(load_recipe(), land_cover(step=4))

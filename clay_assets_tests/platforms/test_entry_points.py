@@ -167,6 +167,7 @@ def test_two_defaults_of_one_setting_are_an_error_and_one_for_two_is_none(
     assert "second (entry point b): setting stac_theirs has another default." in refused(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "error"),
     [
@@ -200,6 +201,7 @@ def installed(tmp_path: Path) -> Path:
     return distribution(tmp_path, "their-platforms", {"theirs": text}, {"one": "theirs"})
 
 
+@pytest.mark.slow
 def test_its_catalogue_is_a_setting_with_a_default(installed: Path) -> None:
     code = (
         "import os\n"
@@ -220,6 +222,7 @@ def test_its_catalogue_is_a_setting_with_a_default(installed: Path) -> None:
     assert done.stdout.split() == addresses, done.stderr
 
 
+@pytest.mark.slow
 def test_its_secrets_are_known_under_exactly_their_names(installed: Path) -> None:
     names = ("CLAY_THEIR_TOKEN", "CLAY_THEIR_KEY", "CLAY_THEIR_SECRET", "CLAY_THEIR_SESSION")
     done = python(READ.format("storage"), installed, **dict.fromkeys(names, "secret"))

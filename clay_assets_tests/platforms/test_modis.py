@@ -106,6 +106,7 @@ def test_the_published_tiles_are_those_that_were_published(real_data: Path) -> N
 # --- requests ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_request_per_tile_year_and_month() -> None:
     places = list(load_recipe("clay_v1").options(KEY).published_tiles)
     found = requests(KEY, tiles(places))
@@ -175,6 +176,7 @@ def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
     assert PLATFORM.rules.refuse(PLATFORM.read_item(scene(**changes)), asked(), PLATFORM.rules.options()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", [None, "", " ", [], {}])
 @pytest.mark.parametrize(
     ("item_id", "expected"),

@@ -52,6 +52,7 @@ def decided(item: Item, reader: BlockReader, **headers: Any) -> RadiometricOffse
     return radiometric_offset(PLATFORM, item, headers, reader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize(("side", "factors"), [(700, (2,)), (700, (2, 4)), (400, ()), (200, (2,)), (1500, ())], ids=str)
 def test_the_pixels_of_the_files_decide(tmp_path: Path, offset: int, side: int, factors: tuple[int, ...]) -> None:
@@ -99,6 +100,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [corrupt, truncate, Path.unlink])
 @pytest.mark.parametrize("harmed", [("green",), ("blue", "swir22")])
 def test_bands_that_cannot_be_read_are_left_out(tmp_path: Path, harm: Any, harmed: tuple[str, ...]) -> None:

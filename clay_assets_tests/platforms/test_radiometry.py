@@ -144,6 +144,7 @@ def test_flags_that_the_baseline_belies_are_reported(applied: Any, noted: Any, d
 DARKNESS = [*product((0.0, 0.01, 0.02), (0.005, 0.3, 1)), (-0.02, 0.05), (-0.02, 0.3), (-0.02, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize(("dark", "share"), DARKNESS)
 def test_dark_pixels_decide_whatever_flags_say(offset: int, dark: float, share: float) -> None:

@@ -147,6 +147,7 @@ def test_packaged_files_spell_every_platform_field_out(name: str) -> None:
         assert set(content["platforms"][key]) == set(platform.rules.options.model_fields)
 
 
+@pytest.mark.slow
 def test_a_built_in_recipe_needs_no_file_of_its_own(tmp_path: Path) -> None:
     code = "from clay_assets.recipes import load_recipe; print(load_recipe().hash)"
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

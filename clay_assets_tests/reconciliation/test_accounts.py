@@ -98,6 +98,7 @@ def test_all_is_done(done: Made) -> None:
     assert done.said() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
@@ -149,6 +150,7 @@ def test_cells_of_another_plan_are_told(done: Made) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("published", "tolerance", "said"),
     [
@@ -181,6 +183,7 @@ def test_a_sample_without_a_place_is_far_from_the_published_one(made: Made) -> N
     assert made.said() == ["sentinel-2-l2a: 0 locations, -100.0% to the published set"]
 
 
+@pytest.mark.slow
 def test_the_plan_of_clay_v1_is_the_published_one(tmp_path: Path) -> None:
     made = Made(tmp_path, Path("clay_v1"))
     sample = tiles(tuple(f"T{number:04d}" for number in range(2728)))

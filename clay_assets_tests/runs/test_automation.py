@@ -117,6 +117,7 @@ def test_everything_is_stopped_until_it_is_turned_on(defs: dg.Definitions) -> No
         assert len(sensor.description or "") > 50
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_asked_for_newest_year_first(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     requests_of(instance, "modis", "naip")
     made(instance, "chip_landcover", cell("modis", 2022))
@@ -138,6 +139,7 @@ def test_what_is_missing_is_asked_for_newest_year_first(defs: dg.Definitions, in
     assert {request.partition_key for request in earlier} == {"naip|2010", "naip|2011", "naip|2012"}
 
 
+@pytest.mark.slow
 def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
     defs: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -156,6 +158,7 @@ def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
     assert "modis" not in (why or "")
 
 
+@pytest.mark.slow
 def test_the_year_that_is_over_is_asked_for_again(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     requests_of(instance, *automation.PLATFORMS)
     made(instance, "chip_landcover", cell("modis", 2023))  # made before the year was over
@@ -168,6 +171,7 @@ def test_the_year_that_is_over_is_asked_for_again(defs: dg.Definitions, instance
     assert "draws nothing from 2026: its last year is 2024. Raise `years`" in (why or "")
 
 
+@pytest.mark.slow
 def test_a_failed_partition_is_retried_once(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     def evaluate() -> tuple[dict[str, dg.RunRequest], str | None]:
         context = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
@@ -199,6 +203,7 @@ def test_a_failed_partition_is_retried_once(defs: dg.Definitions, instance: dg.D
     assert set(evaluate()[0]) == {"naip|2021"}
 
 
+@pytest.mark.slow
 def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
     defs: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -237,6 +242,7 @@ def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
     assert requested() == 1  # the change was not forgotten
 
 
+@pytest.mark.slow
 def test_a_partition_left_failed_is_told_with_its_error(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     made(instance, "chip_index", cell("modis", 2022))
     job = defs.resolve_job_def("daily_checks")

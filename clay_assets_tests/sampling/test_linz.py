@@ -50,6 +50,7 @@ def small(tmp_path: Path) -> Path:
 # --- how many, and which ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "options", "drawn"),
     [
@@ -97,6 +98,7 @@ def test_ids_are_of_the_collection_and_the_sheet(small: Path) -> None:
     assert set(first["assets"]) == {"visual"}
 
 
+@pytest.mark.slow
 def test_the_draw_does_not_depend_on_the_order_of_links(tmp_path: Path) -> None:
     forward = {TARANAKI: collection("01T", sheets(60)), AUCKLAND: collection("01A", sheets(60))}
     backward = {AUCKLAND: collection("01A", sheets(60)[::-1]), TARANAKI: collection("01T", sheets(60)[::-1])}

@@ -73,6 +73,7 @@ BAD_ITEMS: dict[str, tuple[str | None, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "said"), BAD_ITEMS.values(), ids=BAD_ITEMS)
 def test_a_bad_item_is_a_failure_and_not_the_others(small: Path, content: str | None, said: str) -> None:
     path = small / TARANAKI / "BK30_500_000005.json"
@@ -143,6 +144,7 @@ def test_what_is_no_catalogue(tmp_path: Path, content: str | None, said: str) ->
 NAMES = ["a#b", "a?b=c", "a b", "100%", "a%23b", "Māori"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("as_url", [False, True])
 def test_a_catalogue_below_a_folder_with_any_name(tmp_path: Path, name: str, as_url: bool) -> None:

@@ -107,6 +107,7 @@ def made(tmp_path: Path) -> str:
     return snapshot(tmp_path / "snapshot" / "modis.parquet", world(tmp_path / "images"))
 
 
+@pytest.mark.slow
 def test_each_tile_is_judged_by_the_composite_of_the_day(made: str) -> None:
     tiles = judged(made)
     assert outcomes(tiles) == {tile: found for tile, found in TRUTH.items() if found[0] != "no item"}
@@ -122,6 +123,7 @@ def test_each_tile_is_judged_by_the_composite_of_the_day(made: str) -> None:
     assert list(sample.columns) == ["name", "vertical", "horizontal", "item_id", "geometry"]
 
 
+@pytest.mark.slow
 def test_the_sample_gives_requests_that_find_its_items(made: str) -> None:
     sample = sample_of(judged(made))
     options = ModisOptions(years=(2023, 2023), months=(9, 10))
@@ -130,11 +132,13 @@ def test_the_sample_gives_requests_that_find_its_items(made: str) -> None:
     assert found == {"h18v04-2023-M09": 2, "h18v04-2023-M10": 0, "h21v10-2023-M09": 3, "h21v10-2023-M10": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", [date(2023, 9, 22), date(2023, 9, 25), date(2023, 9, 29)])
 def test_a_composite_that_started_before_the_day_covers_it(made: str, day: date) -> None:
     assert outcomes(judged(made, reference_date=day))[WORSE_THAT_DAY] == ("with nodata", 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", [date(2023, 9, 14), date(2023, 9, 21), date(2023, 9, 30), date(2023, 10, 7)])
 def test_on_other_days_other_composites_count(made: str, day: date) -> None:
     found = outcomes(judged(made, reference_date=day))
@@ -145,11 +149,13 @@ def test_on_other_days_other_composites_count(made: str, day: date) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", [date(2023, 9, 13), date(2023, 10, 8)])
 def test_on_days_without_a_composite_there_is_none(made: str, day: date) -> None:
     assert outcomes(judged(made, reference_date=day)) == {}
 
 
+@pytest.mark.slow
 def test_of_two_composites_at_new_year_the_first_counts(tmp_path: Path) -> None:
     # The last composite of a year goes on into the next, which starts with one of its own.
     old, new = (
@@ -166,6 +172,7 @@ def test_of_two_composites_at_new_year_the_first_counts(tmp_path: Path) -> None:
             assert outcomes(judged(place, reference_date=day)) == {(4, 18): found}
 
 
+@pytest.mark.slow
 def test_the_band_is_that_of_the_recipe(tmp_path: Path) -> None:
     path = write_band(tmp_path / "b06.tif", 4, 18, 7)
     place = snapshot(tmp_path / "s.parquet", [composite(4, 18, THE_DAY, str(path), band="sur_refl_b06")])
@@ -207,6 +214,7 @@ def test_published_tiles_need_no_catalogue() -> None:
     assert len(MODIS.rules.requests(sample, options, 42)) == 233 * 72 == 16_776
 
 
+@pytest.mark.slow
 def test_how_the_computed_tiles_differ_from_the_published(made: str) -> None:
     sample = sample_of(judged(made))
     options = ModisOptions(published_tiles=((10, 21), (9, 1), (2, 12)))

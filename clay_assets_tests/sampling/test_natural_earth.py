@@ -70,6 +70,7 @@ def is_uniform(values: Iterable[float], low: float, high: float) -> bool:
 # --- what becomes a location ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["populated_places", "airports", "ports", "parks_point"])
 def test_points_are_taken_as_they_are_if_they_lie_in_conus(sample: Callable[..., gpd.GeoDataFrame], key: str) -> None:
     places = {"Kansas": (-98.5, 38.25), "Nebraska": (-99.123456, 41.9), "Border": (-99, 40)}
@@ -203,6 +204,7 @@ def test_a_river_of_parts_is_drawn_by_length_not_by_degrees(sample: Callable[...
     assert ((counts - MANY / 3) ** 2 / (MANY / 3)).sum() > 50  # which shares by degrees would not be
 
 
+@pytest.mark.slow
 def test_a_single_long_edge_is_drawn_by_length(sample: Callable[..., gpd.GeoDataFrame]) -> None:
     edge = LineString([(-110, 40), (-80, 70)])
     table = layer([(f"{n}", edge) for n in range(MANY)])
@@ -299,6 +301,7 @@ def test_the_order_of_rows_does_not_matter(sample: Callable[..., gpd.GeoDataFram
     same(sample(random_points=20, **tables), sample(random_points=20, **shuffled))
 
 
+@pytest.mark.slow
 def test_how_a_feature_is_written_does_not_matter(tmp_path: Path) -> None:
     bow, cove = [(-99.5, 38.5), (-99, 39.1), (-98.4, 38.6), (-99, 41)], [(-99, 40), (-98.5, 41)]
     one = {"lakes": layer([("a", Polygon(bow))]), "rivers": layer([("b", MultiLineString([bow, cove]))])}
@@ -310,6 +313,7 @@ def test_how_a_feature_is_written_does_not_matter(tmp_path: Path) -> None:
     same(*(sample_locations(str(folder), 0, 42) for folder in written))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["populated_places", "parks_area", "parks_line", "rivers", "lakes"])
 def test_one_more_feature_changes_no_other(sample: Callable[..., gpd.GeoDataFrame], key: str) -> None:
     tables = full_world()
@@ -335,6 +339,7 @@ def test_rivers_of_one_shape_have_draws_of_their_own(sample: Callable[..., gpd.G
     assert found["a"].distance(found["b"]) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".shp", ".gpkg", ".geojson", ".json", ".parquet"])
 def test_every_format_gives_the_same_locations(tmp_path: Path, suffix: str) -> None:
     zips = sample_locations(str(write_zips(tmp_path / "zips", full_world())), 10, 42)
@@ -432,6 +437,7 @@ def test_a_field_that_is_missing(tmp_path: Path, key: str) -> None:
     assert ".zip): lacks the field " + field + "; it has scalerank, title, geometry. Take the layer as" in told
 
 
+@pytest.mark.slow
 def test_files_that_are_no_vectors(tmp_path: Path) -> None:
     folder = write_zips(tmp_path / "zips", world(), flat=True)
     rivers = folder / "ne_10m_rivers_lake_centerlines.zip"
@@ -451,6 +457,7 @@ def test_files_that_are_no_vectors(tmp_path: Path) -> None:
     assert "layer rivers" in said(folder)
 
 
+@pytest.mark.slow
 def test_geometries_that_do_not_belong(tmp_path: Path) -> None:
     def told(name: str, **layers: gpd.GeoDataFrame) -> str:
         return said(write_files(tmp_path / name, world(**layers), ".parquet"))

@@ -146,6 +146,7 @@ def test_the_order_of_the_table_does_not_matter() -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(first), pd.DataFrame(shuffled))
 
 
+@pytest.mark.slow
 def test_one_more_tile_in_the_world_changes_at_most_one_of_each_draw() -> None:
     shares = {f"{n:02}AAA": {"Built-up": n / 100, "Cropland": (n * 7 % 31) / 100} for n in range(1, 50)}
     rules = recipe(("b", "Built-up", 5, 20), ("c", "Cropland", 5, 20))
@@ -272,6 +273,7 @@ def test_a_list_of_tiles_without_geometry_will_do(tmp_path: Path, grid: gpd.GeoD
     assert take_sample(tmp_path / "tiles.csv", grid)["name"].tolist() == ["03AAA"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["Name", "NAME", "tile", "Tile_ID", "mgrs"])
 @pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".csv"])
 def test_names_are_found_and_read_as_those_of_a_grid(

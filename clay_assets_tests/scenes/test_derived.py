@@ -295,6 +295,7 @@ for room in sys.argv[3:]:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(1, 255, (3, 800, 800), np.uint8)
     sheet = write_image(tmp_path / "sheet.tif", pixels, 0.3)

@@ -76,6 +76,7 @@ def test_flat_patches_keep_their_colours(tmp_path: Path) -> None:
     assert (made[inner] == patches.repeat(10, 1).repeat(10, 2)[inner]).all()
 
 
+@pytest.mark.slow
 def test_colours_are_means_of_valid_pixels_weighted_by_distance(tmp_path: Path) -> None:
     rows, columns, ratio = 7200, 1200, 3  # two strips
     colours = random_colours(rows, columns)
@@ -216,6 +217,7 @@ def test_sixteen_bits(tmp_path: Path, dtype: Any) -> None:
 # --- another CRS ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_pixel_is_the_one_that_lies_there(tmp_path: Path) -> None:
     # Two tiles below one another: more than a strip.
     size, rows, columns = 2400, 4800, 2400
@@ -361,6 +363,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the most memory held is told by Linux")
 def test_memory_does_not_grow_with_the_sheet(tmp_path: Path) -> None:
     height, width = 12_000, 14_400  # more than half of a sheet at 0.05 m: 0.7 GB of pixels

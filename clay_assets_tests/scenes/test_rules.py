@@ -163,6 +163,7 @@ ODD_FOOTPRINTS: dict[str, tuple[Any, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:divide by zero:RuntimeWarning")
 @pytest.mark.parametrize(("geometry", "touches"), ODD_FOOTPRINTS.values(), ids=ODD_FOOTPRINTS)
 def test_no_footprint_ends_a_look_at_the_picks(picks: Picks, geometry: Any, touches: bool) -> None:

@@ -21,6 +21,7 @@ def folder() -> Iterator[WorkFolder]:
     assert not made.path.exists()
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_or_hangs_shows_its_log(folder: WorkFolder) -> None:
     log = folder.path / "log"
     broken = Daemon("broken", ["sh", "-c", "echo no such disk; exit 3"], log)
@@ -44,6 +45,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux'")
 def test_nothing_outlives_a_killed_test_process() -> None:
     owner = subprocess.Popen(

@@ -128,6 +128,7 @@ WAYS = [
 OF_EACH_SIZE = {"uint8", "int16", "float32", "float64", "complex128", "complex_int16"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compression", "predictor", "layout", "endian"), WAYS)
 def test_every_way_to_store_pixels(tmp_path: Path, compression: str, predictor: str, layout: str, endian: str) -> None:
     """Whatever GDAL here can write and read; which of it we decode ourselves is part of the contract."""
@@ -275,6 +276,7 @@ def test_masks_and_overviews(tmp_path: Path, compression: str) -> None:
             assert_same(source.read_masks(1), source.dataset_mask())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["DEFLATE", "LZW", "ZSTD", "LERC", "WEBP", "JPEG"])
 def test_files_of_the_cog_driver(tmp_path: Path, compression: str) -> None:
     """Whose blocks have leaders between them, and whose mask lies beside the pixels."""

@@ -72,6 +72,7 @@ def test_a_header_of_a_sentinel_2_band_takes_little_room(tmp_path: Path) -> None
     assert (tmp_path / "headers.parquet").stat().st_size < 40_000
 
 
+@pytest.mark.slow
 def test_importing_it_is_quick() -> None:
     """Codecs are loaded when the first block is decoded."""
     heavy = ("dagster", "imagecodecs", "tifffile")

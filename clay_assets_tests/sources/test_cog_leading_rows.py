@@ -12,6 +12,7 @@ from clay_assets.sources.cog import BlockReader, BlockRequest, read_header
 from clay_assets_tests.sources.test_cog import LAYOUTS, WHOLE, WINDOWS, Window, assert_same, ground, write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("endianness", ["LITTLE", "BIG"])
 @pytest.mark.parametrize(

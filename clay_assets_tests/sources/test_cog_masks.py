@@ -57,6 +57,7 @@ def assert_same_masks(href: str, measured: tuple[int, ...] = ()) -> NDArray[np.u
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 @pytest.mark.parametrize(

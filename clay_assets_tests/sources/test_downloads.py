@@ -170,6 +170,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{bucket.url}/root"
 
 
+@pytest.mark.slow
 def test_names_in_a_folder_are_those_of_files(folder: str) -> None:
     assert names_in(folder) == ["a#1 ?.tif", "b.json"]
     assert names_in(f"{folder}/", suffix=".tif") == ["a#1 ?.tif"]

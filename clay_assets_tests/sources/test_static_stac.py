@@ -303,6 +303,7 @@ def test_faults_that_stay(proxy: FaultProxy) -> None:
     assert proxy.total == ATTEMPTS
 
 
+@pytest.mark.slow
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]

@@ -268,6 +268,7 @@ with ThreadPoolExecutor(8) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", range(3))  # pystac is unfinished only while a process parses its first items
 def test_the_first_items_of_a_process_may_be_parsed_by_several_threads(process: int) -> None:
     parsing = subprocess.run([sys.executable, "-c", PARSING], capture_output=True, text=True, timeout=120, check=False)

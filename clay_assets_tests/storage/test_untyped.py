@@ -113,6 +113,7 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("at", ["property", "asset", "in an object", "link"])
 def test_two_types_of_one_field_in_one_table(pair: tuple[Any, Any], at: str) -> None:
@@ -152,6 +153,7 @@ def test_a_table_whose_fields_fit_has_no_such_column() -> None:
 TIME_FORMS: list[Any] = ["2020-06-01", "2020-06-01T10:00:00", "", "soon", 1591005600, None, [WHEN], {"at": WHEN}, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TIMES if name != "datetime"])
 @pytest.mark.parametrize("value", TIME_FORMS, ids=map(str, TIME_FORMS))
 def test_times_in_odd_forms(name: str, value: Any) -> None:
@@ -160,6 +162,7 @@ def test_times_in_odd_forms(name: str, value: Any) -> None:
     assert sga.stac_table_to_items(table_of(items))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "utc"),
     [
@@ -181,6 +184,7 @@ def test_times_keep_their_column(name: str, written: Any, utc: str | None) -> No
     assert round_trip(items)[0]["properties"][name] == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MEMBERS, UNTYPED, ""])
 def test_a_property_with_the_name_of_a_column_is_not_lost(name: str) -> None:
     items = [item_of("a", **{name: "mine"}), item_of("b", **{name: 7}), item_of("c")]
@@ -191,6 +195,7 @@ POINT = {"type": "Point", "coordinates": [5.0, 6.0]}
 TORN = {"type": "Polygon", "coordinates": [[[0, 0]]]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, {}, "POINT (5 6)", POINT, {**POINT, "crs": {"a": 1}}, TORN])
 def test_projected_geometries_that_some_items_have(value: Any) -> None:
     items = [item_of("a", **{"proj:geometry": value}), item_of("b"), item_of("c", **{"proj:geometry": POINT})]
@@ -294,6 +299,7 @@ class Odd:
         return item
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_odd_items_come_back_and_every_reader_opens_them(seed: int, tmp_path: Path) -> None:
     odd = Odd(seed)

@@ -49,6 +49,7 @@ def test_an_order_of_the_whole_index_is_computed_place_by_place() -> None:
         order([length])
 
 
+@pytest.mark.slow
 def test_every_class_occurs_equally_often(made: Made) -> None:
     chips = open_chips(made.storage, S2)
     known = Counter(chips.table(["landcover_class"])["landcover_class"].to_pylist())

@@ -68,6 +68,7 @@ def test_a_geotiff_holds_bands_place_and_mask(chip: Chip, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["chip.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["geotiff", "npz"])
 def test_chips_are_exported_one_file_each(made: Made, tmp_path: Path, kind: str) -> None:
     chipper = Chipper(open_chips(made.storage, years=2020), bands=["red", "nir08"])

@@ -153,6 +153,7 @@ def _read(chipper: Chipper) -> np.ndarray:
     return chipper.batch([3, 1]).pixels
 
 
+@pytest.mark.slow
 def test_it_can_be_sent_to_other_processes(made: Made) -> None:
     chipper = Chipper(open_chips(made.storage, S2), threads=2)
     here = _read(chipper)
@@ -162,6 +163,7 @@ def test_it_can_be_sent_to_other_processes(made: Made) -> None:
             np.testing.assert_array_equal(pool.submit(_read, chipper).result(), here)
 
 
+@pytest.mark.slow
 def test_it_can_be_shared_between_threads(made: Made) -> None:
     chipper = Chipper(open_chips(made.storage, S2), cache_bytes=1 << 20)
     whole = chipper.batch(range(18)).pixels
@@ -238,6 +240,7 @@ def _touch(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [_truncate, _replace, _touch])
 def test_a_file_that_changed_after_its_header_was_read_is_refused(spoilt: Made, spoil: Callable[[Path], None]) -> None:
     chipper = Chipper(open_chips(spoilt.storage))
@@ -259,6 +262,7 @@ def _rewritten(made: Made, name: str, pixels: np.ndarray, transform: Affine, eps
     write_headers(made.store, made.scenes[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "transform", "epsg", "words"),
     [

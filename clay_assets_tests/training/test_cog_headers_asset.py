@@ -42,6 +42,7 @@ def imagery(chain: Chain, items: list[Item]) -> None:
     chain.clay.store().write(layout.table("scene_imagery", S2, YEAR), encode_items(items, stamp))
 
 
+@pytest.mark.slow
 def test_a_cell_is_read_checked_and_read_again_where_files_changed(chain: Chain, items: list[Item]) -> None:
     imagery(chain, items)
     assert chain.run("training", CELL).success
@@ -75,6 +76,7 @@ def test_a_cell_is_read_checked_and_read_again_where_files_changed(chain: Chain,
     assert list(stored) == [layout.headers(S2, YEAR, items[1]["id"])]
 
 
+@pytest.mark.slow
 def test_too_many_bad_scenes_stop_the_run_before_anything_is_published(chain: Chain, items: list[Item]) -> None:
     for item in items[:2]:
         Path(item["assets"]["red"]["href"]).unlink()

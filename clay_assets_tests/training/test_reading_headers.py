@@ -100,6 +100,7 @@ def row(cell: HeadersCell, item: Item) -> pd.Series[Any]:
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_headers_are_those_of_each_file_and_lie_where_rasterio_says(made: list[Item], store, read: Read) -> None:
     cell = read(made)
     assert set(cell.ledger["outcome"]) == {READ}
@@ -182,6 +183,7 @@ def test_a_second_run_keeps_every_scene_and_says_the_same(items: list[Item], rea
     pd.testing.assert_frame_equal(first.assets, again.assets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["pixels", "time", "mask beside", "href", "properties"])
 def test_what_changed_is_read_again(change: str, items: list[Item], store, read: Read, tmp_path: Path) -> None:
     first, path = read(items), path_of(items[0], "red")
@@ -233,6 +235,7 @@ def test_remote_files_that_were_read_are_not_asked_for_again(items: list[Item], 
     assert len(server.requests) == asked
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(items: list[Item], store, read: Read, tmp_path: Path) -> None:
     copies = [{**items[n % 2], "id": f"{items[n % 2]['id']}_{n}"} for n in range(12)]
     path = write_items(tmp_path / "items.ndjson", copies)
@@ -289,6 +292,7 @@ def not_properties(item: Item) -> None:
     item["properties"] = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [absent, truncated, empty, text, no_asset, no_href, relative, not_properties], ids=lambda f: f.__name__
 )

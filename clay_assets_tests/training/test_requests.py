@@ -42,6 +42,7 @@ def remote(tmp_path: Path, host: Host) -> Made:
     return made
 
 
+@pytest.mark.slow
 def test_blocks_alone_are_asked_for(remote: Made, host: Host) -> None:
     chipper = Chipper(open_chips(remote.storage), radiometry="stored", threads=2)
     batch = chipper.batch([3, 1, 7], masks=True)
@@ -72,12 +73,14 @@ def test_blocks_alone_are_asked_for(remote: Made, host: Host) -> None:
     assert len(host.seen) == before  # the blocks are still at hand
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_is_noticed_by_its_etag(remote: Made, host: Host) -> None:
     host.etag = '"second"'
     with pytest.raises(InputError, match=r"changed after its header was read.*cog_headers"):
         Chipper(open_chips(remote.storage))[0]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_leaves_the_other_scenes(remote: Made, host: Host) -> None:
     (remote.folder / "plain" / "red.tif").unlink()
     chipper = Chipper(open_chips(remote.storage))
@@ -115,6 +118,7 @@ def upload(bucket: Bucket, path: Path, key: str) -> str:
     return f"{bucket.url}/{key}"
 
 
+@pytest.mark.slow
 def test_headers_are_one_small_file_for_each_scene(remote: Made) -> None:
     key = layout.headers(S2, 2020, PLAIN)
     assert list(remote.store.list(layout.headers_folder(S2, 2020))) == sorted({key, layout.headers(S2, 2020, RAISED)})

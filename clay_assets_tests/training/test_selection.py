@@ -167,6 +167,7 @@ def test_there_is_no_index_or_no_column(made: Made, tmp_path: Path) -> None:
     assert len(read_manifest(made.store)) == 3
 
 
+@pytest.mark.slow
 def test_what_trains_imports_neither_dagster_nor_boto3_nor_torch() -> None:
     code = "import sys, clay_assets.training as t; print(*sys.modules); t.open_chips, t.balanced; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

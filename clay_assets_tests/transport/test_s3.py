@@ -285,6 +285,7 @@ def test_each_access_has_its_options_of_gdal(s3_bucket: Bucket) -> None:
         assert not [name for name in gdal_options(href, Access()) if name.startswith("AWS_")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoint", "bucket", "options"),
     [
@@ -313,6 +314,7 @@ def test_a_changed_environment_gets_another_client(monkeypatch: pytest.MonkeyPat
     assert S3Connection().client().meta.endpoint_url == "http://127.0.0.1:2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "connection", [S3Connection(profile="nobody"), S3Connection(endpoint="no url")], ids=["profile", "endpoint"]
 )

@@ -56,6 +56,7 @@ def test_values_change_only_with_the_version(built: Chain, expected: dict[str, d
 CHIPS: Values = {"chipid": ["a-0-0", "a-1-0"], "cloud_cover_percentage": [0.25, 0.5], "west": [6.5, 6.6]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value", "noticed"),
     [
