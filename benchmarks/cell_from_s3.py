@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from chip_index import sentinel_2
 from harness import Row, alternate, child, row, table
-from inputs import SENTINEL_2, scene_of
 from slow_s3 import BUCKET, DELAY, remote
 
 SCENES, WORKERS, IN_FLIGHT = 200, 8, 16
@@ -83,7 +83,7 @@ def rows(folder: Path, scenes: int = SCENES) -> Iterator[Row]:
     """One line."""
     files = folder / "files"
     files.mkdir()
-    document = scene_of(SENTINEL_2, files)
+    document = sentinel_2(files)
     with remote(files, folder) as (env, _):
         items = []
         for number in range(scenes):

@@ -1,6 +1,6 @@
 """What indexing scenes costs, beside stacchip and beside what nothing can avoid: reading the quality band once.
 
-Run as `python benchmarks/chip_index.py [--peers PYTHON]`, where PYTHON has stacchip. Ours and the floor alternate in
+Run as `python benchmarks/chip_index.py`. Ours and the floor alternate in
 one process on the same files, of real size and texture (see `textures`), with one thread each; of both the best run
 counts. Times of one scene are CPU seconds, which other work on the machine hardly changes; those of several workers
 are by the clock, so that the machine has to be idle. The ratio is what to compare between versions.
@@ -11,14 +11,10 @@ read, the corners of its chips, projected by a new transformer.
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +25,7 @@ import pyproj
 import pystac
 import rasterio
 import textures
+from harness import PEAK, Row, cpu_seconds, output, peer, table, took
 from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
@@ -41,11 +38,6 @@ CHIP = 256
 UTM = 32632
 SCENES = 16  # of a cell that workers share
 FEW, MANY = 10, 1_000  # scenes, between which memory must not grow
-PEAK = """
-def peak():  # of this process alone; getrusage would include the one that it came from
-    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-"""
 PEER = (
     PEAK
     + """
@@ -87,64 +79,47 @@ if __name__ == "__main__":
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        stage: what was timed.
-        ours, peer, floor: seconds; None where it was not run, or there is none.
-        peak, peer_peak: bytes of memory of a whole process that does it once.
-        note: what the numbers are of.
-    """
-
-    stage: str
-    ours: float
-    peer: float | None = None
-    floor: float | None = None
-    peak: int | None = None
-    peer_peak: int | None = None
-    note: str = ""
+def rows(folder: Path) -> Iterator[Row]:
+    """One scene of each kind, and many scenes by two workers."""
+    scenes = {
+        "index, Sentinel-2": (sentinel_2(folder), "sentinel-2-l2a", "Sentinel2Indexer", 1.5, 12),
+        "index, Landsat": (landsat(folder), "landsat-c2l2-sr", "LandsatIndexer", 1.3, None),
+        "index, NAIP without a mask": (naip(folder), "naip", "NoStatsChipIndexer", 3, 15),
+    }
+    for stage, scene in scenes.items():
+        yield _one_scene(stage, *scene)
+    yield from _workers(folder)
+    peaks = {count: output(CELL, __file__, str(folder), str(count)) for count in (FEW, MANY)}
+    note = f"{FEW} scenes: {peaks[FEW] / 2**20:.0f} MiB"
+    yield Row(f"index, memory of {MANY:,} scenes", "scenes", took(0, peak=peaks[MANY]), note=note)
 
 
-def rows(peers: str | None = None) -> Iterator[Row]:
-    """The rows of this stage, as they are measured.
-
-    Args:
-        peers: a Python that has stacchip; None: it is not run.
-    """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        scenes = {
-            "index, Sentinel-2": (sentinel_2(folder), "sentinel-2-l2a", "Sentinel2Indexer"),
-            "index, Landsat": (landsat(folder), "landsat-c2l2-sr", "LandsatIndexer"),
-            "index, NAIP without a mask": (naip(folder), "naip", "NoStatsChipIndexer"),
-        }
-        for stage, (document, platform, indexer) in scenes.items():
-            yield _one_scene(stage, document, platform, indexer, peers)
-        yield from _workers(folder)
-        peaks = {count: _output(CELL, __file__, name, str(count)) for count in (FEW, MANY)}
-        note = f"peak memory; {FEW} scenes: {peaks[FEW] / 2**20:.0f} MiB"
-        yield Row(f"index, {MANY:,} scenes with two threads", 0.0, peak=peaks[MANY], note=note)
-
-
-def _one_scene(stage: str, document: dict[str, Any], platform: str, indexer: str, peers: str | None) -> Row:
+def _one_scene(
+    stage: str, document: dict[str, Any], platform: str, indexer: str, of_floor: float, of_peer: float | None
+) -> Row:
     item = pystac.Item.from_dict(document)
     ((_, asset),) = document["assets"].items()
     floor = _projected if platform == "naip" else _read
     count = index_scene(item, platform).num_rows
     ours, floors = [], []
     for _ in range(REPEATS):
-        floors.append(_cpu(lambda: floor(asset["href"])))
-        ours.append(_cpu(lambda: index_scene(item, platform)))
-    text = json.dumps(document)
-    peer, peer_peak = None, None
-    if peers:
-        peer, peer_peak = _output(
-            PEER, text, indexer, str(PEER_REPEATS), str(document["properties"]["proj:epsg"]), python=peers
-        )
-    peak = _output(OURS, text, platform)
-    return Row(stage, min(ours), peer, min(floors), peak, peer_peak, f"{count:,} chips, CPU seconds")
+        floors.append(cpu_seconds(lambda: floor(asset["href"])))
+        ours.append(cpu_seconds(lambda: index_scene(item, platform)))
+    text, stacchip, their = json.dumps(document), peer("stacchip"), None
+    if stacchip:
+        epsg = str(document["properties"]["proj:epsg"])
+        seconds, peak = output(PEER, text, indexer, str(PEER_REPEATS), epsg, python=stacchip)
+        their = "stacchip", took(seconds, peak=peak)
+    return Row(
+        stage,
+        "scenes",
+        took(min(ours), peak=output(OURS, text, platform)),
+        their,
+        ("projection" if platform == "naip" else "bare read", took(min(floors))),
+        of_peer,
+        of_floor,
+        f"{count:,} chips, CPU",
+    )
 
 
 def _workers(folder: Path) -> Iterator[Row]:
@@ -160,8 +135,9 @@ def _workers(folder: Path) -> Iterator[Row]:
                 for workers, executor in ((1, one), (2, two)):
                     times[workers].append(cell(folder, executor, 2 * workers))
         single, both = (min(times[workers][1:]) for workers in (1, 2))
-        note = f"{single / both:.2f} × one worker, by the clock"
-        yield Row(f"index, {SCENES} scenes with two {name}", both, floor=single / 2, note=note)
+        stage, note = f"index, {SCENES} scenes with two {name}", f"{single / both:.2f} × one worker (goal >= 1.85)"
+        floor = "half of one worker", took(single / 2)
+        yield Row(stage, "scenes", took(both), floor=floor, note=note)
 
 
 def cell(folder: Path, executor: Executor, in_flight: int, count: int = SCENES) -> float:
@@ -178,12 +154,6 @@ def cell(folder: Path, executor: Executor, in_flight: int, count: int = SCENES) 
     return seconds
 
 
-def _cpu(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 def _read(href: str) -> int:
     with rasterio.open(href) as source:
         return int(source.read(1).size)
@@ -195,12 +165,6 @@ def _projected(href: str) -> Any:
     x, y = np.meshgrid(np.arange(width // CHIP + 1.0) * CHIP, np.arange(height // CHIP + 1.0) * CHIP)
     transformer = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     return transformer.transform(t.a * x + t.c, t.e * y + t.f)
-
-
-def _output(script: str, *arguments: str, python: str = sys.executable) -> Any:
-    """What a script prints, in a process of its own."""
-    command = [python, *(() if python == sys.executable else ("-I",)), "-c", script, *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def sentinel_2(folder: Path) -> dict[str, Any]:
@@ -249,26 +213,6 @@ def _item(name: str, epsg: int, grid: dict[str, Any], asset: str, href: str) -> 
     }
 
 
-def main() -> None:
-    """Print the table, or the rows as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="Python that has stacchip")
-    parser.add_argument("--json", action="store_true", help="rows as JSON, one per line")
-    arguments = parser.parse_args()
-    for row in rows(arguments.peers):
-        print(json.dumps(asdict(row)) if arguments.json else _line(row), flush=True)
-
-
-def _line(row: Row) -> str:
-    def seconds(value: float | None) -> str:
-        return f"{value:9.4f} s" if value else f"{'–':>11}"
-
-    to_floor = f"{row.ours / row.floor:6.2f} × floor" if row.floor else ""
-    to_peer = f"{row.peer / row.ours:6.1f} × peer" if row.peer else ""
-    peaks = "".join(f"{peak / 2**20:6.0f} MiB " for peak in (row.peak, row.peer_peak) if peak)
-    numbers = f"{seconds(row.ours)}{seconds(row.peer)}{seconds(row.floor)}"
-    return f"{row.stage:<38}{numbers}  {to_floor:<14}{to_peer:<14}{peaks:<20}{row.note}"
-
-
 if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as temporary:
+        print(table(list(rows(Path(temporary)))))

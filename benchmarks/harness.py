@@ -56,6 +56,7 @@ class Row:
         peer, floor: name and figures of what we are compared with.
         of_peer: how many times as fast as the peer we want to be.
         of_floor: how many times the seconds of the floor we allow ourselves.
+        note: what the figures are of.
     """
 
     stage: str
@@ -65,6 +66,7 @@ class Row:
     floor: tuple[str, Figures] | None = None
     of_peer: float | None = None
     of_floor: float | None = None
+    note: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """The line as text."""
@@ -76,6 +78,7 @@ class Row:
             self._ratio(self.peer, ">=", self.of_peer),
             self._ratio(self.floor, "<=", self.of_floor),
             f"{self.ours.peak_mib:.0f} MiB" if self.ours.peak_mib else "–",
+            self.note,
         )
 
     def _ratio(self, other: tuple[str, Figures] | None, sign: str, goal: float | None) -> str:
@@ -85,16 +88,24 @@ class Row:
         wall, cpu = theirs.each / ours.each, theirs.cpu_each / max(ours.cpu_each, 1e-9)
         if sign == "<=":
             wall, cpu = 1 / wall, 1 / max(cpu, 1e-9)
-        wanted = f", goal {sign} {goal:g}" if goal is not None else ""
-        return f"{wall:.2f} (CPU {cpu:.2f}{wanted})"
+        wanted = [f"goal {sign} {goal:g}"] if goal is not None else []
+        by_cpu = [] if ours.cpu == ours.seconds or not theirs.cpu else [f"CPU {cpu:.2f}"]
+        more = ", ".join([*by_cpu, *wanted])
+        return f"{wall:.2f} ({more})" if more else f"{wall:.2f}"
 
 
-HEAD = ("stage", "ours", "peer", "floor", "times the peer's speed", "times the floor's time", "peak")
+# A function of a script for another process: bytes of memory at its peak, without that of the process it came from.
+PEAK = """
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+"""
+HEAD = ("stage", "ours", "peer", "floor", "times the peer's speed", "times the floor's time", "peak", "of")
 
 
 def _figure(figures: Figures, unit: str) -> str:
     if figures.count == 1:
-        return f"{figures.seconds:.3f} s"
+        return f"{figures.seconds:.3g} s"
     rate = figures.count / figures.seconds
     return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.1f} {unit}/s"
 
@@ -108,6 +119,26 @@ def table(rows: list[Row]) -> str:
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:
     """The rows as JSON has them."""
     return [asdict(row) for row in rows]
+
+
+def took(seconds: float, *, cpu: float | None = None, peak: float | None = None, count: int = 1) -> Figures:
+    """Figures of a script that measures by itself; `seconds` are of CPU unless `cpu` is given; `peak` in bytes."""
+    return Figures(seconds, seconds if cpu is None else cpu, (peak or 0) / 2**20, count)
+
+
+def output(script: str, *arguments: str, python: str = sys.executable) -> Any:
+    """What a script prints as JSON, in a process of its own; of another Python without our variables."""
+    command = [python, *(() if python == sys.executable else ("-I",)), "-c", script, *arguments]
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout)
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """Seconds of CPU that a call takes."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def child(
@@ -172,11 +203,12 @@ def row(
     floor: str | None = None,
     of_peer: float | None = None,
     of_floor: float | None = None,
+    note: str = "",
 ) -> Row:
     """A line of what `alternate` found; a peer that was left out is not compared with."""
     their = (peer, figures[peer]) if peer in figures and peer is not None else None
     least = (floor, figures[floor]) if floor in figures and floor is not None else None
-    return Row(stage, unit, figures[ours], their, least, of_peer, of_floor)
+    return Row(stage, unit, figures[ours], their, least, of_peer, of_floor, note)
 
 
 def _serve(module: str, name: str, times: int) -> None:

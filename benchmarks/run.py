@@ -27,6 +27,7 @@ STAGES = {
     "sampling": "sampling",
     "picks": "scene_picks",
     "index": "chip_index",
+    "cell": "cell_from_s3",
     "chips": "read_chips",
 }
 

@@ -9,34 +9,21 @@ same. The floor sorts one column of them once for each rule. In turns, best of f
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import shapely
+from harness import Row, table, took
 
 from clay_assets.recipes import load_recipe
 from clay_assets.sampling.tiles import CLASS_COLUMNS, sample_tiles
 
 REPEATS = 5
 LETTERS, SQUARES, ROWS = "CDEFGHJKLMNPQRSTUVWX", "ABCDEFGHJKLMNPQRSTUVWXYZ", "ABCDEFGHJKLMNPQRSTUV"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; as in `scene_picks`."""
-
-    stage: str
-    ours: float
-    peer: float | None = None
-    floor: float | None = None
-    peak: int | None = None
-    peer_peak: int | None = None
-    note: str = ""
 
 
 def statistics(count: int) -> gpd.GeoDataFrame:
@@ -64,7 +51,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def rows(tiles: int = 57_000) -> Iterator[Row]:
+def rows(_: Path | None = None, tiles: int = 57_000) -> Iterator[Row]:
     """The row of this stage."""
     stats, recipe = statistics(tiles), load_recipe("clay_v1")
     column = stats[CLASS_COLUMNS[0]].to_numpy()
@@ -72,19 +59,12 @@ def rows(tiles: int = 57_000) -> Iterator[Row]:
     for _ in range(REPEATS):
         floor = min(floor, seconds(lambda: [np.sort(column) for _ in recipe.tile_rules]))
         ours = min(ours, seconds(lambda: sample_tiles(stats, recipe)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     drawn = len(sample_tiles(stats, recipe))
-    note = f"{drawn:,} of {tiles:,} tiles by {len(recipe.tile_rules)} rules"
-    yield Row("sampling tiles", ours, floor=floor, peak=peak, note=note)
-
-
-def main() -> None:
-    """Print the row."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiles", type=int, default=57_000)
-    for row in rows(parser.parse_args().tiles):
-        print(f"{row.stage}  {row.ours:.2f} s  floor {row.floor:.2f} s  {(row.peak or 0) / 1e6:,.0f} MB  {row.note}")
+    note = f"{drawn:,} of {tiles:,} tiles by {len(recipe.tile_rules)} rules (goal < 1 s)"
+    yield Row("sampling tiles", "tiles", took(ours), floor=("sorting a column", took(floor)), note=note)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--tiles", type=int, default=57_000)
+    print(table(list(rows(tiles=parser.parse_args().tiles))))

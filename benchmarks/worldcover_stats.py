@@ -1,28 +1,22 @@
 """What class shares cost, beside exactextract and beside what nothing can avoid: reading the same overview once.
 
-Run as `python benchmarks/worldcover_stats.py [--peers PYTHON]`, where PYTHON has exactextract, geopandas and rasterio.
-All alternate on one file, of real size and texture (see `textures`), under 36 slanted tiles as dense as the Sentinel-2
-grid; CPU seconds, the best run of each, with one thread. exactextract weighs what a polygon covers of a pixel, so that
-its shares differ a little at the outlines; tests hold ours against those that were counted pixel by pixel.
+Run as `python benchmarks/worldcover_stats.py`. All alternate on one file, of real size and texture (see `textures`),
+under 36 slanted tiles as dense as the Sentinel-2 grid; CPU seconds, the best run of each, with one thread. exactextract
+weighs what a polygon covers of a pixel, so its shares differ a little at the outlines; tests hold ours against those
+that were counted pixel by pixel.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import rasterio
 import textures
+from harness import PEAK, Row, cpu_seconds, output, table, took
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from shapely import box
@@ -34,11 +28,6 @@ REPEATS, PEER_REPEATS = 10, 2
 DECIMATION = 8
 PIXELS = 36_000  # of a WorldCover file, each way
 ACROSS, SIDE = 6, 0.98  # tiles each way; degrees, of 109.8 km
-PEAK = """
-def peak():  # of this process alone; getrusage would include the one that it came from
-    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-"""
 PEER = (
     PEAK
     + """
@@ -70,44 +59,26 @@ print(json.dumps([peak()]))
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        stage: what was timed.
-        ours, peer, floor: CPU seconds; None where it was not run.
-        peak, peer_peak: bytes of memory of a process that does it.
-        note: what the numbers are of.
-    """
-
-    stage: str
-    ours: float
-    peer: float | None = None
-    floor: float | None = None
-    peak: int | None = None
-    peer_peak: int | None = None
-    note: str = ""
-
-
-def rows(peers: str | None = None) -> Iterator[Row]:
-    """The rows of this stage.
-
-    Args:
-        peers: a Python that has exactextract; None: it is not run.
-    """
-    with TemporaryDirectory() as name:
-        path, tiles = write_world(Path(name)), tiles_over_it()
-        ours, floors = [], []
-        for _ in range(REPEATS):
-            floors.append(_cpu(lambda: _read(path)))
-            ours.append(_cpu(lambda: class_shares(tiles, name, decimation=DECIMATION)))
-        tiles.to_parquet(Path(name) / "tiles.parquet")
-        arguments = [str(path), str(Path(name) / "tiles.parquet"), str(PEER_REPEATS)]
-        (peak,) = _output(sys.executable, OURS, *arguments)
-        peer, peer_peak = _output(peers, PEER, *arguments) if peers else (None, None)
-        note = f"{len(tiles)} tiles of {PIXELS // DECIMATION}² pixels, CPU seconds"
-        yield Row("class shares", min(ours), peer, min(floors), peak, peer_peak, note)
+def rows(folder: Path) -> Iterator[Row]:
+    """The row of this stage."""
+    path, tiles = write_world(folder), tiles_over_it()
+    ours, floors = [], []
+    for _ in range(REPEATS):
+        floors.append(cpu_seconds(lambda: _read(path)))
+        ours.append(cpu_seconds(lambda: class_shares(tiles, folder, decimation=DECIMATION)))
+    tiles.to_parquet(folder / "tiles.parquet")
+    arguments = [str(path), str(folder / "tiles.parquet"), str(PEER_REPEATS)]
+    (peak,) = output(OURS, *arguments)
+    seconds, peer_peak = output(PEER, *arguments)
+    yield Row(
+        "class shares",
+        "tiles",
+        took(min(ours), peak=peak),
+        ("exactextract", took(seconds, peak=peer_peak)),
+        ("bare read", took(min(floors))),
+        of_peer=6,
+        note=f"{len(tiles)} tiles of one file of {PIXELS // DECIMATION}² pixels, CPU",
+    )
 
 
 def write_world(folder: Path) -> Path:
@@ -138,38 +109,11 @@ def tiles_over_it() -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"name": names}, geometry=polygons, crs="EPSG:4326")
 
 
-def _output(python: str, script: str, *arguments: str) -> Any:
-    """What a script prints, in a process of its own."""
-    command = [python, *(() if python == sys.executable else ("-I",)), "-c", script, *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def _read(path: Path) -> int:
     with rasterio.open(path, overview_level=0) as source:
         return int(source.read(1).size)
 
 
-def _cpu(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
-def main() -> None:
-    """Print the rows, or the same as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="Python that has exactextract, geopandas and rasterio")
-    parser.add_argument("--json", action="store_true", help="rows as JSON, one per line")
-    arguments = parser.parse_args()
-    for row in rows(arguments.peers):
-        if arguments.json:
-            print(json.dumps(asdict(row)), flush=True)
-            continue
-        peer = f"exactextract {row.peer:.3f} s ({row.peer / row.ours:.1f} × ours), " if row.peer else ""
-        floor = f"bare read {row.floor:.3f} s" if row.floor else ""
-        memory = f"{(row.peak or 0) / 2**20:.0f} MiB"
-        print(f"{row.stage}: ours {row.ours:.3f} s, {peer}{floor}; {memory}; {row.note}")
-
-
 if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as temporary:
+        print(table(list(rows(Path(temporary)))))
