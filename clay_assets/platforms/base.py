@@ -239,7 +239,8 @@ class Quality:
 
     Attributes:
         assets: the quality assets.
-        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies.
+        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies. Each pixel
+            by itself, whatever its neighbours are: of a single asset of 8 or 16 bits, it is asked once for each code.
         reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
         measured: how many bands of a file are measurements where the item does not name its bands. None of them is
             alpha, even where the file says so; 0: the file tells.
