@@ -14,6 +14,7 @@ import pytest
 from dagster._core.instance.ref import InstanceRef
 
 from clay_assets.runs.side_by_side import DIED, NOT_RUN, run_side_by_side
+from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.runs.side_by_side_defs import load, phases
 
 
@@ -82,7 +83,11 @@ def test_ctrl_c_ends_what_has_begun_and_begins_no_more(home: Path) -> None:
     script.write_text(DEMO)
     # A group of its own, as a terminal's: Ctrl-C reaches every process of it.
     shell = subprocess.Popen(
-        [sys.executable, str(script), str(home)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script), str(home)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 120
