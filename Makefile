@@ -37,13 +37,13 @@ test: .venv/.dev  ## run every test; installs the servers that tests talk to, wh
 	sh scripts/install_test_servers.sh
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-check: .venv/.dev lint  ## lint, types and the tests that need no server, browser or Dagster chain: a minute or two
+check: .venv/.dev lint  ## lint, types and the quick tests that need no server, browser or Dagster chain
 	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
 	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip; Stacchip()"
 
-bench: .venv/.dev  ## time every stage beside its peer and its floor, on an idle machine; under ten minutes
+bench: .venv/.dev  ## time every stage beside its peer and its floor; run it on an idle machine
 	$(BIN)/python benchmarks/run.py --json artifacts/bench.json
 
 expected: .venv/.dev  ## record the values that assets have on the miniature planet, once versions were raised
