@@ -7,6 +7,9 @@ export PYTHONUNBUFFERED = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
+# Where it is set, each of the many processes that tests and the demo start would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test check expected bench-setup bench lint format lock clean
 
@@ -21,7 +24,6 @@ setup: .venv/.demo  ## make .venv, with all that running the pipeline needs
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing clay_assets[$*] into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@# Tests start many processes; where Python may not keep what it compiles, each would compile all libraries.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(if $(filter dev,$*),--compile-bytecode) -e '.[$*]'
 	@touch $@
 

@@ -17,10 +17,18 @@ from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import RECIPE, Planet
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import PLATFORMS
+from clay_assets.runs.kept_connections import NO_COMPUTE_LOGS, open_instance
 from clay_assets.runs.whole_chain import Step, run_steps, steps
 
 YEARS = (2020, 2021)
-NO_TELEMETRY = {"telemetry": {"enabled": False}}
+# Overrides of an instance whose runs are executed in the tests' own process.
+QUIET = {"telemetry": {"enabled": False}, "compute_logs": NO_COMPUTE_LOGS}
+
+
+def instance_in(folder: Path) -> dg.DagsterInstance:
+    """A Dagster instance in a folder, with SQLite; its connections stay open from run to run."""
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    return open_instance(folder)
 
 
 def recipe_with(folder: Path, *changes: tuple[str, str]) -> Path:
@@ -85,7 +93,7 @@ def new_chain(planet: Planet, recipe: Path, tmp_path: Path) -> Iterator[Callable
 
     def make(**changes: str) -> Chain:
         storage = changes.pop("storage", str(tmp_path / "clay"))
-        instance = dg.DagsterInstance.local_temp(str(tmp_path), overrides=NO_TELEMETRY)
+        instance = instance_in(tmp_path)
         instances.append(instance)
         return Chain(build_definitions(**{**overrides(planet, recipe, storage), **changes}), instance, storage)
 

@@ -8,6 +8,7 @@ error when `CI` is set. Fixtures of one stage belong in the conftest.py of its f
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import uuid
@@ -54,6 +55,7 @@ MARKERS = {
     "browser": ("ui", "page", "browser", "chromium"),
     "chain": ("built", "planet", "deployment", "dagster_home"),
 }
+GARBAGE_FROM = 50_000  # objects made before Python looks for garbage, 700 by default: a tenth of the suite's time
 BUILDING = 1200  # seconds that a test of the whole chain may take on a busy machine, the chain included
 NOT_RUN = "NOT RUN: "
 SCREENSHOT = "screenshot"  # property of a test: the path of one
@@ -66,6 +68,11 @@ def not_run(what: str, why: object) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_configure() -> None:
+    """Look for garbage less often; each process of the suite holds millions of objects of libraries to look at."""
+    gc.set_threshold(GARBAGE_FROM)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -316,14 +323,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """The whole chain, run once. Tests must leave it as it is."""
-    import dagster as dg
-
     from clay_assets.definitions import build_definitions
-    from clay_assets_tests.chain import NO_TELEMETRY, Chain, overrides
+    from clay_assets_tests.chain import Chain, instance_in, overrides
 
     folder = tmp_path_factory.mktemp("built")
     storage = str(folder / "clay")
-    with dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY) as instance:
+    with instance_in(folder) as instance:
         chain = Chain(build_definitions(**overrides(planet, recipe, storage)), instance, storage)
         chain.run_all()
         yield chain

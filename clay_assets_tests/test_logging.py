@@ -20,7 +20,7 @@ from clay_assets.recipes import load_recipe
 from clay_assets.runs.whole_chain import Step, run_steps
 from clay_assets.sources.downloads import read_bytes
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chain import NO_TELEMETRY, Chain
+from clay_assets_tests.chain import QUIET, Chain
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
@@ -62,7 +62,7 @@ def test_an_unexpected_error_is_logged_with_its_traceback(
 
 
 def test_a_run_s_event_log_has_the_lines_of_our_loggers(built: Chain, tmp_path: Path) -> None:
-    overrides = {**NO_TELEMETRY, "python_logs": {"managed_python_loggers": ["clay_assets"], "python_log_level": "INFO"}}
+    overrides = {**QUIET, "python_logs": {"managed_python_loggers": ["clay_assets"], "python_log_level": "INFO"}}
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as instance:
         definitions = build_definitions(**built.clay.overrides)
         step = Step("chips", f"{S2}|2020")

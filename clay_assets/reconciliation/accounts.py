@@ -137,23 +137,24 @@ def records(accounts: list[Account]) -> list[dict[str, str]]:
 
 def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -> Account:
     published = recipe.published.get(platform.key, Published())
-    requests = _table(store, layout.table("scene_requests", platform.key))
+    requests = _table(store, layout.table("scene_requests", platform.key), "request_id", "location")
     planned: dict[str, int] = {}
     if requests is not None:
         cost = estimate_cost(platform, len(requests), recipe)
         planned = {"locations": int(requests["location"].nunique()), "requests": len(requests), **asdict(cost)}
     answered = unplanned = picked = 0
-    for ledger in _tables(store, f"scenes/ledger/{platform.key}"):
+    for ledger in _tables(store, f"scenes/ledger/{platform.key}", "request_id", "outcome", "item_id"):
         known = ledger["request_id"].isin(ledger["request_id"] if requests is None else requests["request_id"])
         answered += int((known & (ledger["outcome"] != FAILED)).sum())
         unplanned += int((~known).sum())
         picked += int(ledger["item_id"].nunique())  # a scene that several requests share is one
-    copied = sum(int(ledger["bytes"].sum()) for ledger in _tables(store, f"scenes/imagery_ledger/{platform.key}"))
-    indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in _tables(store, f"chips/ledger/{platform.key}")]
+    of_images = _tables(store, f"scenes/imagery_ledger/{platform.key}", "bytes")
+    copied = sum(int(ledger["bytes"].sum()) for ledger in of_images)
+    of_chips = _tables(store, f"chips/ledger/{platform.key}", "outcome", "chips")
+    indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in of_chips]
     chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
-    measured = [
-        ledger[ledger["outcome"] == MEASURED] for ledger in _tables(store, f"{layout.LANDCOVER_LEDGERS}/{platform.key}")
-    ]
+    of_land_cover = _tables(store, f"{layout.LANDCOVER_LEDGERS}/{platform.key}", "outcome", "chips")
+    measured = [ledger[ledger["outcome"] == MEASURED] for ledger in of_land_cover]
     land_cover = sum(int(ledger["chips"].sum()) for ledger in measured)
     counts = (
         Count("locations", published.locations, planned.get("locations")),
@@ -167,16 +168,16 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
     return Account(platform.key, counts, picked, unplanned, merged)
 
 
-def _table(store: Store, key: str) -> pd.DataFrame | None:
+def _table(store: Store, key: str, *columns: str) -> pd.DataFrame | None:
     try:
-        return decode(store.read(key), store.uri(key))
+        return decode(store.read(key), store.uri(key), columns)
     except FileNotFoundError:
         return None
 
 
-def _tables(store: Store, folder: str) -> Iterator[pd.DataFrame]:
+def _tables(store: Store, folder: str, *columns: str) -> Iterator[pd.DataFrame]:
     for key in store.list(folder, ".parquet"):
-        yield decode(store.read(key), store.uri(key))
+        yield decode(store.read(key), store.uri(key), columns)
 
 
 def _shown(quantity: str, number: int | None) -> str:

@@ -26,13 +26,16 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import QueuePool
 
+# What runs print is not kept, as they log all that they say: Dagster starts four processes a run to keep it.
+NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 RUNS_OPEN = 4  # databases of runs; one is written at a time, and each takes three file descriptors
 
 
 def open_instance(home: str | Path) -> dg.DagsterInstance:
-    """The Dagster instance of a folder with a `dagster.yaml` that leaves the storage to its defaults."""
+    """The Dagster instance of a folder with a `dagster.yaml` that leaves storage and compute logs to its defaults."""
     storage = {"module": __name__, "class": Storage.__name__, "config": {"base_dir": str(home)}}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": {"custom": storage}}))
+    overrides = {"storage": {"custom": storage}, "compute_logs": NO_COMPUTE_LOGS}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
 class EventLog(SqliteEventLogStorage):

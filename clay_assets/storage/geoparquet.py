@@ -96,16 +96,18 @@ def encode_arrow(table: pa.Table, metadata: Mapping[str, str], **options: Any) -
     return sink.getvalue()
 
 
-def decode(content: bytes, name: str) -> gpd.GeoDataFrame | pd.DataFrame:
-    """The frame in a (Geo)Parquet file's bytes; a GeoDataFrame if the file has geometry.
+def decode(content: bytes, name: str, columns: Sequence[str] | None = None) -> gpd.GeoDataFrame | pd.DataFrame:
+    """The frame in a (Geo)Parquet file's bytes; a GeoDataFrame if the file has geometry, and all columns are read.
 
     Raises:
-        InputError: the bytes are no Parquet file; `name` tells which.
+        InputError: the bytes are not a Parquet file, or one without these columns; `name` tells which.
     """
     try:
         with pq.ParquetFile(io.BytesIO(content)) as file:  # `read_table` takes long to begin
-            if b"geo" not in (file.schema_arrow.metadata or {}):
-                return file.read().to_pandas()
+            if lacking := set(columns or ()) - set(file.schema_arrow.names):
+                raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(lacking))}")
+            if columns is not None or b"geo" not in (file.schema_arrow.metadata or {}):
+                return file.read(columns).to_pandas()
         import geopandas as gpd
 
         frame = gpd.read_parquet(io.BytesIO(content))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from clay_assets.definitions import build_definitions
 from clay_assets.orchestration.failures import run_error
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items
-from clay_assets_tests.chain import NO_TELEMETRY, Chain, recipe_with
+from clay_assets_tests.chain import Chain, instance_in, recipe_with
 from clay_assets_tests.servers.stac_api import StacApi
 
 SENTINEL, LANDSAT = "S2A_29RKH_20200219_0_L2A", "LC08_L2SP_001062_20201031_20201106_02_T2"
@@ -95,7 +94,7 @@ def real_chain(real_data: Path, catalogue: str, tmp_path_factory: pytest.TempPat
         ("max_cloud_cover = 75\nmin_sun_elevation", "max_cloud_cover = 100\nmin_sun_elevation"),
         ("max_chip_nodata = 0.0", "max_chip_nodata = 1.0"),
     )
-    with dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY) as instance:
+    with instance_in(folder) as instance:
         definitions = build_definitions(
             storage=str(folder / "clay"),
             recipe=str(recipe),

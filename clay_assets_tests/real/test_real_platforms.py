@@ -34,7 +34,7 @@ from clay_assets.stac import as_stac_1_1
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
-from clay_assets_tests.chain import NO_TELEMETRY, Chain
+from clay_assets_tests.chain import Chain, instance_in
 
 Item = dict[str, Any]
 RECORDED = {
@@ -130,7 +130,7 @@ def real_chain_on(
 
         def make(*changes: tuple[str, str], **settings: str) -> Chain:
             folder = tmp_path_factory.mktemp("real")
-            instance = stack.enter_context(dg.DagsterInstance.local_temp(str(folder), overrides=NO_TELEMETRY))
+            instance = stack.enter_context(instance_in(folder))
             overrides = {
                 "storage": str(folder / "clay"),
                 "recipe": str(clay_v1_with(folder, *changes)),

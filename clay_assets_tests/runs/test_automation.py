@@ -12,7 +12,7 @@ import pytest
 from clay_assets.definitions import build_definitions
 from clay_assets.recipes import load_recipe
 from clay_assets.runs import automation
-from clay_assets_tests.chain import NO_TELEMETRY
+from clay_assets_tests.chain import QUIET
 
 RECIPE = load_recipe("clay_v1")
 FIRST_OF_DECEMBER = datetime(2026, 12, 1, 3, tzinfo=UTC)
@@ -20,7 +20,7 @@ FIRST_OF_DECEMBER = datetime(2026, 12, 1, 3, tzinfo=UTC)
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=NO_TELEMETRY) as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=QUIET) as instance:
         yield instance
 
 
