@@ -304,7 +304,7 @@ def report_requests(log: Path, plan: Plan, before: int) -> None:
     )
 
 
-def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 256, repeats: int = 2) -> Iterator[Row]:
+def rows(folder: Path, threads: int = 1, chips: int = 200, remote_chips: int = 128, repeats: int = 2) -> Iterator[Row]:
     """A scene, shuffled chips of 50 scenes, and the same from S3."""
     make_scene(folder)
     scenes = folder / "scenes"
@@ -330,7 +330,7 @@ def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 2
     goals: dict[str, Any] = {"peer": "stacchip", "of_peer": 20.0, "floor": "blocks once", "of_floor": 1.3}
     yield row("chips of a scene", "chips", alternate(runs, repeats), **goals)
 
-    some, few = local(shuffled[:chips]), local(shuffled[:100])
+    some, few = local(shuffled[:chips]), local(shuffled[:60])
     runs = {
         **{"ours": child(ours, some), "without checksums": child(without_checksums, some)},
         **{"blocks once": child(blocks_once, some), "rasterio": child(rasterio_windows, few)},
@@ -346,7 +346,7 @@ def rows(folder: Path, threads: int = 1, chips: int = 400, remote_chips: int = 2
         items = [item_of(number, f"s3://{BUCKET}") for number in range(SCENES)]
         make_storage(folder / "remote", items)
         some, few = (
-            plan_of(folder / "remote", items, places, threads) for places in (shuffled[:remote_chips], shuffled[:8])
+            plan_of(folder / "remote", items, places, threads) for places in (shuffled[:remote_chips], shuffled[:6])
         )
         before = len(log.read_text().splitlines())
         child(ours, some, env=env)()
@@ -368,8 +368,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the made scene, 0.8 GB")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--chips", type=int, default=400)
-    parser.add_argument("--remote-chips", type=int, default=256)
+    parser.add_argument("--chips", type=int, default=200)
+    parser.add_argument("--remote-chips", type=int, default=128)
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

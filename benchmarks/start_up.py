@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import Row, table, took
 
-ROUNDS = 7
+ROUNDS = 4
 FLOOR = "import dagster"
 
 

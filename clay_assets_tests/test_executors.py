@@ -35,6 +35,7 @@ def test_few_jobs_or_one_worker_start_no_process(workers: int, jobs: int) -> Non
         assert in_flight == 2 * workers
 
 
+@pytest.mark.slow
 def test_processes_write_what_threads_write(tmp_path: Path) -> None:
     recipe, items = load_recipe("clay_v1"), items_in(tmp_path / "scenes")
     contents = []

@@ -99,6 +99,7 @@ def test_definitions_have_its_assets(found: dict[str, list[str]]) -> None:
     assert {"soil_moisture", "soil_map"} <= set(found["assets"])
 
 
+@pytest.mark.slow
 def test_jobs_follow_from_group_and_partitions(found: dict[str, list[str]]) -> None:
     assert found["soil"] == ["soil_moisture"]
     assert found["soil_overview"] == ["soil_map"]

@@ -208,6 +208,7 @@ def test_every_platform_of_this_package_declares_its_rules_over_columns() -> Non
     assert all(platform.rules.by_columns for platform in PLATFORMS.values())
 
 
+@pytest.mark.slow
 def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str) -> None:
     by_columns = picks(PLATFORMS[key], location)
     assert_same(by_columns, picks(item_by_item(PLATFORMS[key]), location))
@@ -223,6 +224,7 @@ def test_a_rule_that_is_replaced_is_not_overruled_by_columns(key: str, rule: str
     assert rules.by_columns is not None
 
 
+@pytest.mark.slow
 def test_candidates_in_files_are_those_in_memory(key: str, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = picks(PLATFORMS[key], location)
     monkeypatch.setattr(candidates, "IN_MEMORY", 1)
@@ -230,6 +232,7 @@ def test_candidates_in_files_are_those_in_memory(key: str, location: str, monkey
         assert_same(picks(platform, location), in_memory)
 
 
+@pytest.mark.slow
 def test_files_are_removed_also_where_the_caller_stops(
     location: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

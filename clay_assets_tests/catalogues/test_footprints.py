@@ -194,6 +194,7 @@ def test_an_api_gives_the_same(
         stac_api.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
     [

@@ -194,6 +194,7 @@ def test_a_geodataframe_of_stac_geoparquet(tmp_path: Path, expected: Picks, back
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "values", "remedy"),
     [
@@ -219,6 +220,7 @@ def test_another_crs_is_refused(tmp_path: Path) -> None:
         SnapshotCatalogue(str(location))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["._a.parquet", ".ipynb_checkpoints/a.parquet", "_temporary/0/a.parquet", "a.parquet.crc"]
 )

@@ -154,6 +154,7 @@ def test_a_scene_that_is_in_the_ledger_twice_is_named(store, cell, look) -> None
     )
 
 
+@pytest.mark.slow
 def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
     assert [(one.platform, one.year) for one in stored_cells(store)] == [(L2, 2020), (S2, 2020), (S2, 2021)]
     one = stored_cell(store, S2, 2020)
@@ -210,6 +211,7 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None
     assert found.numbers["files_not_in_manifest"] == 1
 
 
+@pytest.mark.slow
 def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
     path = part(store, S2, 2021)
     size = path.stat().st_size
@@ -228,6 +230,7 @@ def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
     assert rows_of_chip_indexes(store, joined(cells)).violations == ("the manifest says 321 chips, its partitions 320",)
 
 
+@pytest.mark.slow
 def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells) -> None:
     rewritten(store, S2, 2020, lambda table: pa.concat_tables([table, table.slice(17, 2)]))
     rewritten(store, L2, 2020, lambda table: table.set_column(0, "chipid", pa.array(["LC08_B-0-0"] * 64)))

@@ -63,6 +63,7 @@ TABLES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("name", TABLES)
 def test_any_codes(name: str, dtype: str) -> None:
@@ -81,6 +82,7 @@ def test_any_codes(name: str, dtype: str) -> None:
             np.testing.assert_array_equal(found, expected(table[pixels], 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slab", [1 << 9, 1 << 14, 1 << 19])
 @pytest.mark.parametrize(("side", "rows", "columns"), [(20, 9, 7), (64, 4, 5), (128, 3, 2), (256, 2, 3), (300, 2, 2)])
 @pytest.mark.parametrize("block", [(512, 512), (240, 272), (16, 48), (1, 1000), (1000, 1), (77, 131)])

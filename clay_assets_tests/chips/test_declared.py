@@ -137,6 +137,7 @@ def test_a_nominal_size_is_about_that_of_a_pixel(scene: Item, gsd: float) -> Non
     assert index(scene).equals(expected)
 
 
+@pytest.mark.slow
 def test_every_real_item_is_understood(real_data: Path) -> None:
     understood = Counter()
     for path in sorted((real_data / "stac" / "items").glob("*.ndjson.gz")):

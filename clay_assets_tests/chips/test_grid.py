@@ -79,6 +79,7 @@ def test_no_chip_is_written_too() -> None:
     assert (len(geometry), bounds.shape, types) == (0, (0, 4), [])
 
 
+@pytest.mark.slow
 def test_transformers_are_kept_for_all_threads() -> None:
     """Each thread projects with one of its own, and all as a new one does."""
     grids = [GRIDS[name] for name in ("Sentinel-2", "Landsat", "NAIP", "LINZ")]

@@ -312,6 +312,7 @@ def test_unwritable_storage_is_told_across_processes(other_executor, items, tmp_
         index_scenes(S2, 2018, items, LocalStore(tmp_path / "file" / "store"), recipe, other_executor, 3)
 
 
+@pytest.mark.slow
 def test_an_address_that_is_none_is_an_error_that_names_it():
     pytest.importorskip("distributed")
     address = "nonsense://host:8786"

@@ -152,6 +152,7 @@ def test_chips_of_a_tile_beyond_180_in_mercator_find_their_files(tmp_path: Path)
     assert (ours["valid_share"] == 1).all()
 
 
+@pytest.mark.slow
 def test_pixels_weigh_their_true_area(tmp_path: Path) -> None:
     """Two classes by halves of latitude, under a chip that is 2.2° high: the southern half is larger."""
     values = np.repeat(np.array([10, 40], np.uint8), 1500)[:, None] * np.ones(3000, np.uint8)
@@ -189,6 +190,7 @@ def test_shares_of_the_planets_chips_are_true(planet: Planet, store, recipe, thr
         np.testing.assert_allclose(ours.loc[known, FIELDS], theirs.loc[known, FIELDS], rtol=0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_the_real_tile_32nlg(real_data: Path) -> None:
     """The chips of a real Sentinel-2 grid against exactextract, and together against the tile's shares."""
     folder = real_data / "worldcover"

@@ -111,6 +111,7 @@ def replace(name, value):
 # --- what it holds ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
     merged = join(cells)
     assert merged.rows == 6 * 64
@@ -184,6 +185,7 @@ def test_chips_of_the_antimeridian_lie_at_it():
     assert abs(key(-180, 180) - key(179.98, 180)) < abs(key(0, 0.02) - key(179.98, 180)) / 1000
 
 
+@pytest.mark.slow
 def test_manifest_tells_what_is_there(cells, store, join, recipe):
     merged = join(cells)
     document = manifest(store)
@@ -210,6 +212,7 @@ def test_manifest_tells_what_is_there(cells, store, join, recipe):
 # --- when it is rewritten ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_merge_writes_nothing(cells, store, join):
     first = join(cells)
     before = state(store)
@@ -231,6 +234,7 @@ def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
     first = join(cells)
     before = state(store)
@@ -247,6 +251,7 @@ def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
     assert table.filter(pc.field("chipid") == "S2A_B-0-0")["cloud_cover_percentage"].to_pylist() == [0.125]
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_emptied_has_no_part(cells, store, join):
     join(cells)
     again = join([ChipCell(S2, 2020, store, ledger_of({})), *cells[1:]])
@@ -270,6 +275,7 @@ def test_scenes_without_a_chip_do_no_harm(cells, store, join):
     assert (merged.rows, merged.parts[0].scenes) == (3 * 64, 4)
 
 
+@pytest.mark.slow
 def test_a_part_that_was_lost_or_cut_is_written_again(cells, store, join):
     first = join(cells)
     part(store, S2, 2019).unlink()
@@ -441,6 +447,7 @@ def shares_of(store, cell, item_id):
     return pq.read_table(store.root / layout.landcover(cell.platform, cell.year, item_id)).to_pandas()
 
 
+@pytest.mark.slow
 def test_land_cover_is_joined_to_its_chips(cells, store, join, recipe):
     join(cells)
     table = pq.read_table(part(store, S2, 2020), partitioning=None).to_pandas().set_index("chipid")
@@ -502,6 +509,7 @@ def test_without_any_land_cover_there_is_nothing_to_merge(cells, store, join):
     assert state(store) == {}
 
 
+@pytest.mark.slow
 def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells, store, join):
     join(cells)
     document = manifest(store)

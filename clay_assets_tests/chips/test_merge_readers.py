@@ -82,6 +82,7 @@ def test_row_groups_are_of_one_size(large):
     assert sum(sizes) == SCENES * SIDE * SIDE
 
 
+@pytest.mark.slow
 def test_a_bounding_box_reads_few_row_groups(large, window):
     file = pq.ParquetFile(large).metadata
     columns = {file.row_group(0).column(n).path_in_schema: n for n in range(file.num_columns)}

@@ -126,6 +126,7 @@ def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(
     assert not finding().ok
 
 
+@pytest.mark.slow
 def test_a_chip_has_the_split_of_the_blocks_it_lies_in(plan: SplitPlan) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-179, 179, 3000), rng.uniform(-84, 84, 3000)
@@ -208,6 +209,7 @@ def test_every_region_has_blocks_of_each_split(plan: SplitPlan) -> None:
         assert {*plan.ground.split_of(places)} == {*SPLITS, BUFFER}
 
 
+@pytest.mark.slow
 def test_a_world_of_few_tiles_has_regions_without_land_cover() -> None:
     few = land_cover()
     few = few[few.geometry.bounds["minx"].between(0, 60)].reset_index(drop=True)

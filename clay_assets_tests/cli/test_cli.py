@@ -66,6 +66,7 @@ def test_reconcile_for_programs(done: Made, command: Command) -> None:
     assert {count.pop("quantity"): tuple(count.values()) for count in account["counts"]} == numbers(done.accounts()[S2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [

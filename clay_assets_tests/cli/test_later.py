@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from clay_assets_tests.chips.factories import S2
 from clay_assets_tests.training.conftest import PLAIN
 from clay_assets_tests.training.made_scenes import Made
@@ -15,6 +17,7 @@ def printed(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_module_is_loaded_when_it_is_first_used() -> None:
     code = """
 import sys
@@ -31,6 +34,7 @@ print(before, sessions == {Session}, "no_such_module" in sys.modules, sys.module
     assert printed(code) == "False True False True"
 
 
+@pytest.mark.slow
 def test_a_module_that_is_never_loaded_is_as_if_not_installed() -> None:
     code = """
 import sys
@@ -46,6 +50,7 @@ except ImportError as error:
     assert printed(code) == "[1, 2] False\npandas: is not loaded in this command."
 
 
+@pytest.mark.slow
 def test_what_is_loaded_already_stays() -> None:
     code = """
 import pandas, boto3
@@ -57,6 +62,7 @@ print(len(pa.table({"a": [1]}).to_pandas()), boto3.Session.__name__)
     assert printed(code) == "1 Session"
 
 
+@pytest.mark.slow
 def test_show_loads_neither_tables_nor_s3(chip_storage: Made, tmp_path: Path) -> None:
     code = f"""
 import os, sys

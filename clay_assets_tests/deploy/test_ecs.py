@@ -52,6 +52,7 @@ def fits_fargate(cpu: str, memory: str) -> bool:
     return least <= int(memory) <= most and int(memory) % 1024 == 0
 
 
+@pytest.mark.slow
 def test_a_run_on_ecs_is_a_task_that_ecs_takes(environment: pytest.MonkeyPatch) -> None:
     ref = InstanceRef.from_dir(str(DEPLOY / "ecs"))
     launcher = ref.run_launcher

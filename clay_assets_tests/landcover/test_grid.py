@@ -183,6 +183,7 @@ def test_a_broken_outline_is_repaired_to_the_same_area(tmp_path: Path) -> None:
     assert grid.geometry[1].equals(shapely.make_valid(bow_tie))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
@@ -229,6 +230,7 @@ def test_a_zip_of_two_kml_files_is_not_guessed_at(tmp_path: Path) -> None:
         read_grid(tmp_path / "grid.zip")
 
 
+@pytest.mark.slow
 def test_the_official_kml(real_data: Path) -> None:
     grid = read_grid(real_data / "s2_grid" / "S2_tiling_grid_kml.zip")
     converted = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet").sort_values("name")

@@ -72,6 +72,7 @@ def test_shapes_whose_edges_pass_centres(name: str) -> None:
     np.testing.assert_array_equal(mask_of(spans_inside(SPECIAL[name], GRID, (HEIGHT, WIDTH))), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_any_shapes(seed: int) -> None:
     for shape in random_shapes(seed):
@@ -84,6 +85,7 @@ def spans_of(shapes: list[Any], weights: np.ndarray) -> Spans:
     return Spans.of([(row, first, stop, weights[row]) for row, first, stop in parts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [7, 64, HEIGHT])
 @pytest.mark.parametrize("width", [WIDTH, 128, 64])  # of whole words, and not
 def test_weights_are_those_of_each_pixel_in_turn(monkeypatch: pytest.MonkeyPatch, rows: int, width: int) -> None:

@@ -219,6 +219,7 @@ class _Counting(ThreadPoolExecutor):
             self.unfinished -= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("in_flight", "most"), [(None, 4), (3, 3)])
 def test_jobs_in_flight_are_bounded(varied: tuple[Path, gpd.GeoDataFrame], in_flight: int | None, most: int) -> None:
     folder, world = varied
@@ -227,6 +228,7 @@ def test_jobs_in_flight_are_bounded(varied: tuple[Path, gpd.GeoDataFrame], in_fl
         assert executor.most == most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_progress_counts_up_to_the_number_of_files(varied: tuple[Path, gpd.GeoDataFrame], workers: int) -> None:
     folder, world = varied

@@ -66,6 +66,7 @@ def edge_tolerance(pixels_per_side: float, clumping: float = 1) -> float:
     return float(5 * 0.29 * np.sqrt(4 * pixels_per_side * clumping) / pixels_per_side**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["N00E006", "N72W120", "S51E168"])
 def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
     generator = np.random.default_rng(3)
@@ -90,6 +91,7 @@ def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
     np.testing.assert_allclose(ours, ours_by_definition, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_real_worldcover_tile(real_data: Path) -> None:
     cell, folder = "N00E006", real_data / "worldcover"
     grid = read_grid(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet").set_index("name", drop=False)

@@ -190,6 +190,7 @@ def make_tables(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_documents_are_up_to_date() -> None:
     checked = make_tables("--check")
     assert checked.returncode == 0, checked.stdout + checked.stderr

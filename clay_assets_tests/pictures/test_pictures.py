@@ -127,6 +127,7 @@ def drawn_rows(mask: NDArray[np.bool_]) -> int:
     return int(np.flatnonzero(mask.sum(axis=1) > 40).max()) + 1
 
 
+@pytest.mark.slow
 def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None:
     kinds = ["many"] * 2_999 + ["one"]
     places = tiles(3_000)
@@ -212,6 +213,7 @@ def test_nothing_is_a_picture_too(built: Chain) -> None:
         assert where(drawn, "white").mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_scene_that_cannot_be_drawn_is_not_on_the_map() -> None:
     ring = [[6, 0], [7, 0], [7, 1], [6, 0]]

@@ -57,6 +57,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
 # --- what is found ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_module_and_an_object_are_platforms_after_ours(tmp_path: Path) -> None:
     text = module("theirs") + 'OTHER = replace(PLATFORM, key="aaa")\n'
     distribution(tmp_path, "their-platforms", {"theirs": text}, {"one": "theirs", "two": "theirs:OTHER"})
@@ -65,10 +66,12 @@ def test_a_module_and_an_object_are_platforms_after_ours(tmp_path: Path) -> None
     assert done.stdout.split() == sorted([*PLATFORMS, "theirs", "aaa"])
 
 
+@pytest.mark.slow
 def test_without_distributions_there_are_ours(tmp_path: Path) -> None:
     assert python(LIST, tmp_path).stdout.split() == list(PLATFORMS)
 
 
+@pytest.mark.slow
 def test_a_platform_may_be_imported_before_ours(tmp_path: Path) -> None:
     """As its own tests do: then it is still being imported when it imports our package."""
     distribution(tmp_path, "their-platforms", {"theirs": module("theirs")}, {"one": "theirs"})
@@ -77,6 +80,7 @@ def test_a_platform_may_be_imported_before_ours(tmp_path: Path) -> None:
     assert "theirs" in done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_submodule_of_ours_loads_no_distribution(tmp_path: Path) -> None:
     distribution(tmp_path, "their-platforms", {"theirs": "raise RuntimeError"}, {"one": "theirs"})
     done = python("import clay_assets.platforms.base, clay_assets.platforms.quarters", tmp_path)
@@ -86,6 +90,7 @@ def test_a_submodule_of_ours_loads_no_distribution(tmp_path: Path) -> None:
 # --- what is wrong ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "entry", "said"),
     [
@@ -154,6 +159,7 @@ def test_a_key_of_two_distributions_names_both(tmp_path: Path, refused: Callable
     )
 
 
+@pytest.mark.slow
 def test_two_defaults_of_one_setting_are_an_error_and_one_for_two_is_none(
     tmp_path: Path, refused: Callable[[Path], str]
 ) -> None:
@@ -231,12 +237,14 @@ def test_its_secrets_are_known_under_exactly_their_names(installed: Path) -> Non
     assert "clay_their_token: unknown setting. Did you mean CLAY_THEIR_TOKEN?" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_typo_in_one_of_them_is_named_with_it(installed: Path) -> None:
     done = python(READ.format("storage"), installed, CLAY_STAC_THEIR="x", CLAY_THEIR_TOKN="x")
     assert "CLAY_STAC_THEIR: unknown setting. Did you mean CLAY_STAC_THEIRS?" in done.stderr
     assert "CLAY_THEIR_TOKN: unknown setting. Did you mean CLAY_THEIR_TOKEN?" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_distribution_they_are_unknown(tmp_path: Path) -> None:
     done = python(READ.format("storage"), tmp_path, CLAY_STAC_THEIRS="/data/theirs")
     assert done.returncode == 1

@@ -236,6 +236,7 @@ def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
     assert rejected == {f"without asset {name}": 1 for name in (QC, "sur_refl_b01", "sur_refl_b07")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["refuse", "rank"])
 def test_a_rule_that_raises_fails_the_tiles_that_it_met_in_the_sample(tmp_path: Path, rule: str) -> None:
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "modis.parquet", [scene(start="2023-09-22T00:00:00Z")]))

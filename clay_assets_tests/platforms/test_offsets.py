@@ -62,6 +62,7 @@ def test_the_pixels_of_the_files_decide(tmp_path: Path, offset: int, side: int, 
     assert (decision.offset, decision.evidence, set(decision.lows)) == (offset, "pixels", set(BANDS))
 
 
+@pytest.mark.slow
 def test_of_the_overviews_the_coarsest_that_is_large_enough_is_read(tmp_path: Path) -> None:
     item, reader = a_scene(tmp_path, 1000, 1300, (2, 4, 8)), BlockReader()
     overviews = {name: read_header(item["assets"][name]["href"]).overviews[1] for name in BANDS}

@@ -274,6 +274,7 @@ def test_times_of_tables_and_of_json_are_the_same(value: Any) -> None:
 # --- real items -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_path: Path) -> None:
     """Also where the older one is the less cloudy, and where both come out of a snapshot with typed columns."""
     pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]
@@ -292,6 +293,7 @@ def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_pa
     assert row["reason"] == f"1 × cloud cover above 20 %; 1 × {OLDER}"
 
 
+@pytest.mark.slow
 def test_times_out_of_a_snapshot_tell_it_too(real_data: Path, tmp_path: Path) -> None:
     """There `created` and `updated` are columns of timestamps, where an API gives text."""
     pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]

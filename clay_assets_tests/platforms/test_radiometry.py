@@ -363,6 +363,7 @@ def treated(pixels: Numbers) -> Iterator[tuple[str, int, Numbers]]:
     yield "half of it, 1000 added", 1000, shifted(pixels, 1000, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "resampling"), [(1, Resampling.nearest), *product((2, 4), (Resampling.nearest, Resampling.average))]
 )

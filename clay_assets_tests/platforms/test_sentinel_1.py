@@ -309,6 +309,7 @@ SHARES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", SHARES)
 def test_real_overlaps_with_real_tiles(real: dict[str, Any], grid: dict[str, Any], tile: str) -> None:
     asked = request(tile, grid[tile], 2024)

@@ -192,6 +192,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collection", RECORDED)
 def test_real_items_survive_a_table(real_data: Path, collection: str) -> None:
     items = [as_stac_1_1(item) for item in recorded(real_data, collection)]
@@ -260,6 +261,7 @@ def naip_expected(chain: Chain, naip_requests: gpd.GeoDataFrame, real_data: Path
     return expected
 
 
+@pytest.mark.slow
 def test_naip_sample_of_the_real_layers(chain: Chain, naip_requests: gpd.GeoDataFrame) -> None:
     # Counted with geopandas, state by state, in the tests of sampling.natural_earth.
     sample = chain.clay.table("naip_sample")
@@ -274,6 +276,7 @@ def test_naip_sample_of_the_real_layers(chain: Chain, naip_requests: gpd.GeoData
     assert "| lakes | ne_10m_lakes.parquet | 1354 | 0 | 2 | 0 | 113 |" in shown
 
 
+@pytest.mark.slow
 def test_naip_requests_of_every_real_item(
     chain: Chain, naip_requests: gpd.GeoDataFrame, naip_expected: dict[str, tuple[int, str]]
 ) -> None:
@@ -325,6 +328,7 @@ def test_naip_items_are_whole_and_of_one_version(
         assert list(item["assets"]) == ["image"]
 
 
+@pytest.mark.slow
 def test_naip_images_are_read_from_the_bucket_that_the_recipe_names(
     chain: Chain, naip_requests: gpd.GeoDataFrame
 ) -> None:
@@ -348,6 +352,7 @@ def test_naip_images_are_read_from_the_bucket_that_the_recipe_names(
     assert all(href.startswith(f"{bucket}/") for href in hrefs.values())
 
 
+@pytest.mark.slow
 def test_the_real_naip_image_from_its_location_to_the_merged_index(
     real_chain_on: NewChain, real_data: Path, tmp_path: Path
 ) -> None:
@@ -380,6 +385,7 @@ def test_the_real_naip_image_from_its_location_to_the_merged_index(
 # --- Sentinel-1 -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sentinel_1_takes_the_scene_that_overlaps_most(chain: Chain, real_data: Path) -> None:
     items = recorded(real_data, "sentinel-1-rtc")
     run(chain, "landcover", asset="mgrs_grid")
@@ -418,6 +424,7 @@ def published_tiles(real_data: Path) -> set[str]:
     return {f"h{int(horizontal):02d}v{int(vertical):02d}" for vertical, horizontal in pairs}
 
 
+@pytest.mark.slow
 def test_modis_takes_terra_in_the_month_that_its_composite_starts_in(chain: Chain, real_data: Path) -> None:
     result = run(chain, "sampling", asset="modis_sample")
     assert check(result, "published_tiles").passed
@@ -453,6 +460,7 @@ COMPUTED = (
 )
 
 
+@pytest.mark.slow
 def test_a_modis_tile_that_cannot_be_read_is_named(real_chain_on: NewChain, real_data: Path) -> None:
     chain = real_chain_on(*COMPUTED)
     result = run(chain, "sampling", asset="modis_sample")
@@ -471,6 +479,7 @@ def test_a_modis_tile_that_cannot_be_read_is_named(real_chain_on: NewChain, real
     assert len(chain.clay.table("modis_sample")) == 0
 
 
+@pytest.mark.slow
 def test_modis_tiles_that_cannot_be_read_stop_the_run_where_none_may(real_chain_on: NewChain) -> None:
     chain = real_chain_on(*COMPUTED, ("failed_requests = 0.01", "failed_requests = 0"))
     step = Step("sampling", asset="modis_sample")
@@ -486,6 +495,7 @@ def test_modis_tiles_that_cannot_be_read_stop_the_run_where_none_may(real_chain_
 # --- LINZ -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_linz_sheets_of_the_real_surveys(chain: Chain, real_data: Path) -> None:
     result = run(chain, "sampling", asset="linz_sample")
     listed = (real_data / "published" / "linz_surveys.txt").read_text().split()

@@ -99,6 +99,7 @@ def _evaluated(record: AssetCheckExecutionRecord) -> object:
     return getattr(evaluation, "metadata", None)
 
 
+@pytest.mark.slow
 def test_the_same_is_stored_and_dagsters_own_classes_read_it(tmp_path: Path) -> None:
     seen = []
     for name, opened in (("plain", plain), ("kept", open_instance)):
@@ -129,6 +130,7 @@ def tables(home: Path) -> Iterator[tuple[str, str | None, object]]:
                 yield f"{kind} {name} {mode}", sql, revision
 
 
+@pytest.mark.slow
 def test_either_goes_on_where_the_other_stopped(home: Path) -> None:
     for year, opened in (("2000", plain), ("2001", open_instance), ("2002", plain), ("2003", open_instance)):
         with opened(home) as instance:
@@ -141,6 +143,7 @@ def test_either_goes_on_where_the_other_stopped(home: Path) -> None:
         assert sorted(instance.get_materialized_partitions(first.key)) == [*years, "2005"]
 
 
+@pytest.mark.slow
 def test_databases_of_ended_runs_are_closed(kept: dg.DagsterInstance, home: Path) -> None:
     def opened() -> int:
         links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
@@ -164,6 +167,7 @@ with open_instance(sys.argv[1]) as instance:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(home: Path) -> None:
     with open_instance(home):
         pass  # the first to open it makes it
@@ -175,6 +179,7 @@ def test_several_processes_write_at_once(home: Path) -> None:
         assert len(instance.get_runs()) == 4
 
 
+@pytest.mark.slow
 def test_no_half_made_database_is_taken_for_one(home: Path) -> None:
     with open_instance(home) as instance:
         assert isinstance(instance.event_log_storage, EventLog)

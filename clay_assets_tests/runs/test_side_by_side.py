@@ -35,6 +35,7 @@ def processes(home: Path) -> set[str]:
     return {path.name.split()[-1] for path in home.glob("begun *")}
 
 
+@pytest.mark.slow
 def test_all_are_run_phase_by_phase(home: Path) -> None:
     ended = list(run_side_by_side(phases(), load, home, 2))
     assert [error for _, error in ended] == [None] * 6
@@ -45,6 +46,7 @@ def test_all_are_run_phase_by_phase(home: Path) -> None:
     assert len(processes(home)) <= 2
 
 
+@pytest.mark.slow
 def test_what_builds_on_a_failure_is_not_run_and_all_else_is(home: Path) -> None:
     (home / "no ground").touch()
     ended = {str(step): error for step, error in run_side_by_side(phases(), load, home, 2)}
@@ -54,6 +56,7 @@ def test_what_builds_on_a_failure_is_not_run_and_all_else_is(home: Path) -> None
     assert made(home) == ["c", "d"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_of_its_runs(home: Path) -> None:
     (home / "die b").touch()
     ended = {str(step): error for step, error in run_side_by_side(phases(), load, home, 1)}
@@ -77,6 +80,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_has_begun_and_begins_no_more(home: Path) -> None:
     (home / "wait").touch()
     script = home / "demo.py"

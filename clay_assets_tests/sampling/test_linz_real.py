@@ -68,6 +68,7 @@ def real_drawn(real: Path) -> Drawn:
     return draw_sheets(LINZ, str(real), load_recipe("clay_v1").options("linz"), 42, 8)
 
 
+@pytest.mark.slow
 def test_real_collections_are_drawn_by_the_recipe(real_drawn: Drawn) -> None:
     assert {r["survey"]: (r["sheets"], r["drawn"]) for r in real_drawn.collections} == REAL_COUNTS
     assert real_drawn.failures == []
@@ -84,6 +85,7 @@ def test_the_published_surveys_that_are_not_among_the_real_ones(real_drawn: Draw
     assert len(real_drawn.absent) == 33
 
 
+@pytest.mark.slow
 def test_the_real_tauranga_surveys_stay_apart(real: Path) -> None:
     surveys = ["bay-of-plenty/tauranga_2022_0.1m", "bay-of-plenty/tauranga-winter_2022_0.1m"]
     linked = [
@@ -107,6 +109,7 @@ def test_the_real_tauranga_surveys_stay_apart(real: Path) -> None:
     assert all(summer[sheet] != winter[sheet] for sheet in shared)
 
 
+@pytest.mark.slow
 def test_the_latest_of_the_real_surveys(real: Path) -> None:
     drawn = draw(real, surveys="latest", min_scenes=1, max_scenes=2)
     assert [record["survey"] for record in drawn.collections] == [

@@ -77,6 +77,7 @@ def test_inner_tiles_have_the_same_area_and_all_have_the_earth_s(grid: gpd.GeoDa
     assert areas.sum() == pytest.approx(4 * np.pi * RADIUS**2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_corners_are_those_of_the_projection(grid: gpd.GeoDataFrame) -> None:
     to_lonlat = Transformer.from_crs(SINUSOIDAL, "EPSG:4326", always_xy=True)
     checked = 0

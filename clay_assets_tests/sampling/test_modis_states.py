@@ -180,6 +180,7 @@ def test_the_band_is_that_of_the_recipe(tmp_path: Path) -> None:
     assert outcomes(judged(place)) == {(4, 18): ("failed", 0)}  # the first band lies nowhere
 
 
+@pytest.mark.slow
 def test_progress_ends_with_every_tile(made: str) -> None:
     told: list[tuple[int, int]] = []
     judged(made, lambda done, total: told.append((done, total)))
@@ -197,6 +198,7 @@ def test_an_empty_catalogue_samples_nothing(tmp_path: Path) -> None:
 # --- the published tiles ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_published_tiles_need_no_catalogue() -> None:
     def refuse() -> NoReturn:
         raise AssertionError("the catalogue was opened")
@@ -314,6 +316,7 @@ def real_items(real_data: Path) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fill", "outcome"), [(0, "complete"), (3, "with nodata")])
 def test_real_terra_items_are_found_at_their_tile(
     real_items: list[dict[str, Any]], tmp_path: Path, fill: int, outcome: str
@@ -330,6 +333,7 @@ def test_real_terra_items_are_found_at_their_tile(
     assert outcomes(judged(place, reference_date=date(2022, 2, 10))) == {}
 
 
+@pytest.mark.slow
 def test_real_aqua_items_are_refused(real_items: list[dict[str, Any]], tmp_path: Path) -> None:
     place = snapshot(tmp_path / "s.parquet", real_items)
     assert outcomes(judged(place, reference_date=date(2022, 1, 28))) == {}

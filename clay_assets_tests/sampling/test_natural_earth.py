@@ -121,6 +121,7 @@ def test_a_name_is_the_hash_of_layer_feature_and_rounded_geometry(sample: Callab
     assert of(locations, "airports").loc["Añe", "name"] == f"airports-{digest}"
 
 
+@pytest.mark.slow
 def test_equal_features_are_one_location(sample: Callable[..., gpd.GeoDataFrame]) -> None:
     near, other = Point(-99.000001, 39.000001), Point(-99.0001, 39)
     table = layer([("A", Point(-99, 39)), ("A", near), ("A", other), ("B", Point(-99, 39)), (None, near), ("", near)])
@@ -161,6 +162,7 @@ def test_a_park_line_has_its_location_half_way(sample: Callable[..., gpd.GeoData
     assert found["across"].coords[0] == pytest.approx((-99, 41.5), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_river_across_the_border_has_its_location_on_this_side(sample: Callable[..., gpd.GeoDataFrame]) -> None:
     table = layer([(f"{n}", LineString([(-99, 39), (-99, 46)])) for n in range(400)])
     found = of(sample(rivers=table), "rivers").geometry
@@ -192,6 +194,7 @@ def test_a_river_part_of_one_point_twice_is_no_obstacle(sample: Callable[..., gp
 # --- random draws -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_river_of_parts_is_drawn_by_length_not_by_degrees(sample: Callable[..., gpd.GeoDataFrame]) -> None:
     parts = [[(-100, 42), (-96, 42)], [(-95, 50), (-95, 54)], [(-94, 68), (-90, 68)]]  # each 4 degrees long
     table = layer([(f"{n}", MultiLineString(parts)) for n in range(MANY)])
@@ -326,6 +329,7 @@ def test_one_more_feature_changes_no_other(sample: Callable[..., gpd.GeoDataFram
     same(after[after["name"].isin(before["name"])].reset_index(drop=True), before)
 
 
+@pytest.mark.slow
 def test_another_seed_changes_the_draws_and_nothing_else(sample: Callable[..., gpd.GeoDataFrame]) -> None:
     one, other = (sample(random_points=20, seed=seed, **full_world()) for seed in (1, 2))
     for key in LAYERS:
@@ -348,6 +352,7 @@ def test_every_format_gives_the_same_locations(tmp_path: Path, suffix: str) -> N
     assert record(files, "lakes")["file"] == f"ne_10m_lakes{suffix}"
 
 
+@pytest.mark.slow
 def test_zips_may_lie_flat_and_go_before_other_files(tmp_path: Path) -> None:
     nested = sample_locations(str(write_zips(tmp_path / "nested", full_world())), 10, 42)
     folder = write_zips(tmp_path / "flat", full_world(), flat=True)
@@ -357,6 +362,7 @@ def test_zips_may_lie_flat_and_go_before_other_files(tmp_path: Path) -> None:
     assert record(flat, "parks_line")["file"] == "ne_10m_parks_and_protected_lands.zip"
 
 
+@pytest.mark.slow
 def test_a_crs_of_any_kind_becomes_4326(tmp_path: Path, sample: Callable[..., gpd.GeoDataFrame]) -> None:
     tables = full_world()
     expected = of(sample(**tables), "populated_places")
@@ -427,6 +433,7 @@ def test_a_folder_or_a_layer_that_is_missing(tmp_path: Path) -> None:
     assert "layer admin_1" in said(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["admin_1", "populated_places", "parks_area", "rivers", "lakes"])
 def test_a_field_that_is_missing(tmp_path: Path, key: str) -> None:
     tables = world()
@@ -522,6 +529,7 @@ def read(folder: Path, stem: str) -> gpd.GeoDataFrame:
     return table.set_crs(4326, allow_override=True)
 
 
+@pytest.mark.slow
 def test_real_counts(real: gpd.GeoDataFrame) -> None:
     counts = [tuple(entry.values())[2:] for entry in real.attrs["layers"]]
     assert [entry["layer"] for entry in real.attrs["layers"]] == list(LAYERS)
@@ -564,6 +572,7 @@ def test_real_points_are_those_within_a_state(
     assert len(within) == len(of(real, key)) + record(real, key)["duplicates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "stem", "size"),
     [

@@ -259,6 +259,7 @@ def test_a_published_sample_is_taken_with_the_geometry_of_the_grid(
     assert [(r["rule"], r["tiles"], r["drawn"]) for r in sample.attrs["rules"]] == [("published", 2, 2)]
 
 
+@pytest.mark.slow
 def test_the_real_published_sample_is_taken_whole(real_data: Path) -> None:
     world = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet")[["name", "geometry"]]
     sample = take_sample(real_data / "mgrs_sample" / "mgrs_sample_v0.gpkg", world)

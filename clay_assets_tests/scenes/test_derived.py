@@ -224,6 +224,7 @@ def test_an_asset_that_must_be_there(tmp_path: Path, there: tuple[str, ...], mis
         derive(LocalStore(tmp_path / "store"), TILES, item(write_tiles(tmp_path, *there)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["size", "corner", "crs"])
 def test_files_of_one_scene_are_on_one_grid(tmp_path: Path, other: str) -> None:
     hrefs = write_tiles(tmp_path, "red", "qc")
@@ -407,6 +408,7 @@ def test_from_a_bucket_to_a_bucket(gdal_s3: Bucket, tmp_path: Path) -> None:
 # --- the platforms themselves -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_platform_that_has_a_derivation_can_be_derived(tmp_path: Path) -> None:
     having = {key: platform for key, platform in PLATFORMS.items() if platform.files.derivation}
     assert having

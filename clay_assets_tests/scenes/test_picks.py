@@ -356,6 +356,7 @@ def real_sentinel_2(real_sample: gpd.GeoDataFrame, real_snapshot: str) -> dict[i
     return pick_all(SENTINEL_2, real_sample, open_catalogue(real_snapshot, 8), (2020, 2023))
 
 
+@pytest.mark.slow
 def test_real_sentinel_2_picks(
     real_data: Path, real_sample: gpd.GeoDataFrame, real_sentinel_2: dict[int, Picks]
 ) -> None:

@@ -72,6 +72,7 @@ def test_quarters_are_half_open_and_meet() -> None:
     assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
 
 
+@pytest.mark.slow
 def test_the_three_platforms_draw_their_years_independently() -> None:
     sample = world(600)
     l1, l2, s2 = (years(table(platform, sample)) for platform in (LANDSAT_L1, LANDSAT_L2, SENTINEL_2))

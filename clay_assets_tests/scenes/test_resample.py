@@ -311,6 +311,7 @@ def test_a_type_without_the_fill_value(tmp_path: Path) -> None:
 # --- files ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_are_cloud_optimized(tmp_path: Path) -> None:
     colours = random_colours(1500, 1300)
     valid = np.ones((1500, 1300), bool)
@@ -330,6 +331,7 @@ def test_files_are_cloud_optimized(tmp_path: Path) -> None:
         assert (overview.read()[:, valid_there] > 0).all()  # no black of the masked
 
 
+@pytest.mark.slow
 def test_overviews_of_codes_are_codes(tmp_path: Path) -> None:
     codes = np.random.default_rng(3).choice(np.array([1, 2**30, 2**31 + 5], np.uint32), (1300, 1300))
     hrefs = {"red": write_tile(tmp_path / "red.tif", np.ones((1300, 1300), np.int16))}

@@ -159,6 +159,7 @@ def asked(proxy: FaultProxy) -> int:
 # --- both ends --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_snapshot_gives_what_the_rules_say(at_rest: SnapshotCatalogue, items: list[Item]) -> None:
     found = resolve(at_rest)
     expected = by_hand(items)
@@ -204,6 +205,7 @@ def test_a_location_without_images_and_one_of_a_single_year(at_rest: SnapshotCat
     assert found == {f"{NOTHING}-latest": 2023, f"{SINGLE}-latest": 2019}
 
 
+@pytest.mark.slow
 def test_the_picks_are_made_from_what_was_found(at_rest: SnapshotCatalogue, items: list[Item], tmp_path: Path) -> None:
     found = resolve(at_rest)
     kept = SnapshotCatalogue(snapshot(tmp_path / "found.parquet", found.items))
@@ -320,6 +322,7 @@ def test_items_that_cannot_be_taken_give_no_year(proxy: FaultProxy, items: list[
     assert len(found.failures) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "said"),
     [

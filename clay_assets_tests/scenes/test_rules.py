@@ -100,6 +100,7 @@ def test_items_that_are_not_those_of_the_ledger_are_found(picks: Picks) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
@@ -133,6 +134,7 @@ def test_a_pick_elsewhere_is_found(picks: Picks) -> None:
     assert told(picks.ledger, [{**first, "geometry": None}, second])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("longitude", "found"), [(179.7, False), (-179.7, False), (10.0, True), (178.9, True)])
 def test_a_footprint_across_the_antimeridian_is_taken_as_it_is_stored(
     picks: Picks, longitude: float, found: bool

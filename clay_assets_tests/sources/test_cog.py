@@ -222,6 +222,7 @@ def test_colours_are_handed_over_as_stored(tmp_path: Path, kind: str) -> None:
 # --- sparse blocks, nodata, masks, overviews, BigTIFF ---------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 @pytest.mark.parametrize(
     ("dtype", "nodata"),

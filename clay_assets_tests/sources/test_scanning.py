@@ -45,6 +45,7 @@ def write(path: Path, layout: str, **more: Any) -> np.ndarray:
     return pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("bands", [None, [0], [3], [1, 3]])
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -80,6 +80,7 @@ def written(
     return path, write(path, real_items(real_data, request.param))
 
 
+@pytest.mark.slow
 def test_real_items_come_back_as_they_were(written: tuple[Path, list[dict[str, Any]]]) -> None:
     path, meant = written
     back = decode_items(path.read_bytes(), str(path))
@@ -90,6 +91,7 @@ def test_real_items_come_back_as_they_were(written: tuple[Path, list[dict[str, A
         assert_valid(other)
 
 
+@pytest.mark.slow
 def test_stac_geoparquet_reads_valid_items(written: tuple[Path, list[dict[str, Any]]]) -> None:
     path, meant = written
     items = list(sga.stac_table_to_items(pq.read_table(path)))
@@ -99,6 +101,7 @@ def test_stac_geoparquet_reads_valid_items(written: tuple[Path, list[dict[str, A
         assert_valid(without_nulls(item))
 
 
+@pytest.mark.slow
 def test_rustac_reads_valid_items(written: tuple[Path, list[dict[str, Any]]]) -> None:
     path, meant = written
     found = rustac_items(path)

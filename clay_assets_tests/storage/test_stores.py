@@ -26,6 +26,7 @@ def any_store(place):
     return open_store(place)
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read(any_store, place):
     any_store.write("a/b/c.bin", b"first")
     any_store.write("a/b/c.bin", b"second")

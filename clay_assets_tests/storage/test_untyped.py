@@ -211,6 +211,7 @@ def test_projected_geometries_that_all_items_have_stay_geometries() -> None:
     assert_same(items, round_trip(items))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bbox", [None, [], ["6", "0", "7", "1"], [None] * 4, [math.nan] * 4, "6,0,7,1", [6, 0, 9, 7, 1, 9]]
 )
@@ -219,6 +220,7 @@ def test_a_bounding_box_that_cannot_be_used_is_that_of_the_geometry(bbox: Any) -
     assert [item["bbox"] for item in round_trip(items)] == [[6, 0, 7, 1]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [10, 15, 16, 17, 40, 300])
 def test_deep_nesting(depth: int) -> None:
     deep: Any = 1

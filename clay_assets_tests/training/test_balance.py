@@ -68,6 +68,7 @@ def test_every_class_occurs_equally_often(made: Made) -> None:
     assert pickle.loads(pickle.dumps(even)).rows([4, 2], ["chipid"]) == rows.select(["chipid"]).take([4, 2])
 
 
+@pytest.mark.slow
 def test_rare_classes_are_taken_whole(made: Made) -> None:
     chips = open_chips(made.storage, S2)
     even = balanced(chips, per_class=2)

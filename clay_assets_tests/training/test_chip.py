@@ -47,6 +47,7 @@ def test_bands_that_make_no_picture_are_shown_in_grey(made: Made) -> None:
     assert (picture == picture[..., :1]).all()
 
 
+@pytest.mark.slow
 def test_xarray_has_coordinates_and_crs(chip: Chip) -> None:
     array = chip.to_xarray()
     np.testing.assert_array_equal(array.to_numpy(), chip.pixels)

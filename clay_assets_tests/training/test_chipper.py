@@ -45,6 +45,7 @@ def test_every_chip_holds_the_pixels_of_its_place(made: Made) -> None:
             np.testing.assert_array_equal(chip.pixels, expected(scene, chip))
 
 
+@pytest.mark.slow
 def test_a_batch_is_in_the_order_asked_also_twice_and_from_the_end(made: Made) -> None:
     chipper = Chipper(open_chips(made.storage, S2), threads=2)
     whole = chipper.batch(range(18))
@@ -83,6 +84,7 @@ def test_bands_are_those_asked_for_in_the_order_asked(made: Made) -> None:
         Chipper(open_chips(made.storage), bands=["rededge1"])
 
 
+@pytest.mark.slow
 def test_numbers_lose_the_offset_of_their_scene(made: Made) -> None:
     stored, harmonised = (Chipper(open_chips(made.storage, S2), radiometry=how) for how in ("stored", "harmonised"))
     before, after = stored.batch(range(18)), harmonised.batch(range(18))
@@ -176,6 +178,7 @@ def test_it_can_be_shared_between_threads(made: Made) -> None:
 # --- a bare item ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_chips_of_an_item_are_those_of_the_index(made: Made) -> None:
     for item_id, key in ((RAISED, S2), (LANDSAT, L2)):
         item = pystac.Item.from_dict(made.scene(item_id).item)
@@ -192,6 +195,7 @@ def test_chips_of_an_item_are_those_of_the_index(made: Made) -> None:
         assert bare.chip(item_id, 1, 1).chipid == f"{item_id}-1-1"
 
 
+@pytest.mark.slow
 def test_pixels_of_an_item_tell_its_offset(made: Made) -> None:
     for item_id, offset in ((PLAIN, 0), (RAISED, 1000)):
         scene = made.scene(item_id)
@@ -285,6 +289,7 @@ def test_a_band_that_does_not_fit_the_finest_grid(
     assert Chipper(open_chips(spoilt.storage), bands=["red"])[0].pixels.shape == (1, 256, 256)
 
 
+@pytest.mark.slow
 def test_a_quarter_is_a_whole_factor(spoilt: Made) -> None:
     coarse = np.arange(150 * 200, dtype=np.uint16).reshape(150, 200)
     _rewritten(spoilt, "swir16", coarse, Affine(40, 0, LEFT, 0, -40, TOP))
@@ -292,6 +297,7 @@ def test_a_quarter_is_a_whole_factor(spoilt: Made) -> None:
     np.testing.assert_array_equal(chip.pixels[1], coarse[64:128, 128:192].repeat(4, axis=0).repeat(4, axis=1))
 
 
+@pytest.mark.slow
 def test_a_chip_beyond_the_files_of_its_scene(spoilt: Made) -> None:
     for name, factor in (("red", 1), ("green", 1)):
         _rewritten(spoilt, name, np.ones((600 // factor, 512 // factor), np.uint16), Affine(10, 0, LEFT, 0, -10, TOP))

@@ -87,6 +87,7 @@ def test_too_many_bad_scenes_stop_the_run_before_anything_is_published(chain: Ch
     assert not chain.clay.store().exists(layout.headers_ledger(S2, YEAR))
 
 
+@pytest.mark.slow
 def test_a_cell_without_scenes_succeeds_with_an_empty_ledger(chain: Chain) -> None:
     imagery(chain, [])
     assert chain.run("training", CELL).success

@@ -120,6 +120,7 @@ def test_headers_are_those_of_each_file_and_lie_where_rasterio_says(made: list[I
                 assert header.dtype == source.dtypes[0]
 
 
+@pytest.mark.slow
 def test_the_ledger_and_the_summary_count_files_blocks_and_bytes(made: list[Item], store, read: Read) -> None:
     cell = read(made)
     assert list(cell.ledger) == list(LEDGER_TYPES) == [column.name for column in HEADERS_LEDGER.described]
@@ -317,6 +318,7 @@ def test_a_bad_scene_is_set_aside_with_its_reason_and_the_other_is_read(
 # --- radiometry -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pixels_decide_and_flags_that_lie_are_reported(made: list[Item], threads, store, read: Read) -> None:
     cell = read(made)
     assert cell.ledger["radiometric_offset"].tolist() == [0, 1000, 0, 1000, 0]
@@ -335,6 +337,7 @@ def test_pixels_decide_and_flags_that_lie_are_reported(made: list[Item], threads
     assert [told["item_id"] for told in found[RADIOMETRY].rows] == [made[3]["id"], made[4]["id"]]
 
 
+@pytest.mark.slow
 def test_other_platforms_have_no_radiometry(made: list[Item], store, threads) -> None:
     item = {**made[0], "id": "naip_a", "assets": {"image": made[0]["assets"]["red"]}}
     cell = read_headers("naip", YEAR, [item], store, RECIPE, threads, 1)
@@ -347,6 +350,7 @@ def test_other_platforms_have_no_radiometry(made: list[Item], store, threads) ->
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stored_headers_are_checked_against_ledger_imagery_and_chips(
     made: list[Item], items: list[Item], store, threads, read: Read
 ) -> None:

@@ -210,6 +210,7 @@ def secrets(headers: dict[str, str]) -> list[str | None]:
     return [headers.get(name) for name in ("authorization", "x-api-key")]
 
 
+@pytest.mark.slow
 def test_secrets_follow_within_an_https_host_and_not_to_another(tls: TlsServer, certificate: Path) -> None:
     with TlsServer(certificate) as other:
         tls.redirects = {"/a": "/b", "/b": f"{other.url}/c"}

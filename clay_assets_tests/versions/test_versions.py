@@ -39,6 +39,7 @@ def expected(built: Chain, pytestconfig: pytest.Config) -> dict[str, dict[str, A
     return load(EXPECTED)
 
 
+@pytest.mark.slow
 def test_every_asset_has_stored_values() -> None:
     assert set(VALUES) == {key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys}
 
