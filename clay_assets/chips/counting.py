@@ -7,7 +7,8 @@ them up would take ten times as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ SLAB_BYTES = 1 << 18  # of pixels judged at a time; the cache holds them and wha
 MOST_ROWS, FEWEST_ROWS = 255, 32  # of pixels whose sum in a column is kept as a byte
 CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
 MOST_SPANS = 5  # of codes that are compared; more are looked up
+MOST_SCATTERED, FEWEST_SCATTERED = 16, 8  # codes, from 0, among which one comparison for all spans is looked for
 
 
 class ChipCounts:
@@ -78,8 +80,11 @@ class ChipCounts:
                 self._count(np.asarray(nodata, np.bool_), row + top, column, self._nodata)
                 continue
             (values,) = slab.values()
+            lowest = highest = 0
+            if any(each.by_range for each in codes):
+                lowest, highest = int(np.minimum.reduce(values, None)), int(np.maximum.reduce(values, None))
             for each, counts in zip(codes, (self._cloud, self._nodata), strict=True):
-                found = each.among(values, self._scratch)
+                found = each.among(values, lowest, highest, self._scratch)
                 if found is not None:
                     self._count(found, row + top, column, counts)
 
@@ -147,11 +152,20 @@ class Codes:
         edges = np.flatnonzero(np.diff(table, prepend=False, append=False)).reshape(-1, 2)
         spans = [(first, stop - 1) for first, stop in edges.tolist()]
         self._any, self._few = bool(spans), len(spans) <= MOST_SPANS
-        self._tests = _tests(spans, dtype) if self._few else []
+        self.by_range = self._any and self._few and self._flags is None
+        self._spans = [_Span(*span, dtype) for span in spans] if self._few else []
+        self._scattered = _Scattered.of(table) if dtype == np.uint8 and 1 < len(spans) <= MOST_SPANS else None
         self._zero = np.array(0, dtype)
 
-    def among(self, pixels: NDArray[Any], scratch: _Scratch) -> Mask | None:
-        """Which pixels have one of the codes, in an array of the scratch; None: none of them."""
+    def among(self, pixels: NDArray[Any], lowest: int, highest: int, scratch: _Scratch) -> Mask | None:
+        """Which pixels have one of the codes, in an array of the scratch; None: none of them.
+
+        Args:
+            pixels: a slab.
+            lowest: of the pixels; used where codes go `by_range`.
+            highest: of the pixels, likewise.
+            scratch: for the result, which holds until its next use.
+        """
         if not self._any:
             return None
         mask, other, words = scratch.like(pixels)
@@ -163,12 +177,14 @@ class Codes:
         if not self._few:
             return self._table.take(pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
         # Few spans lie between the lowest and the highest code, and of some a comparison with one end is enough.
-        lowest, highest = int(np.minimum.reduce(pixels, None)), int(np.maximum.reduce(pixels, None))
+        spans = [span for span in self._spans if span.first <= highest and span.last >= lowest]
+        if len(spans) > 1 and self._scattered is not None and highest < self._scattered.codes:
+            self._scattered.among(pixels, words, mask)
+            return mask
         found = None
-        for test in self._tests:
-            if test.first <= highest and test.last >= lowest:
-                test.among(pixels, lowest, highest, words, mask if found is None else other)
-                found = mask if found is None else np.logical_or(mask, other, mask)
+        for span in spans:
+            span.among(pixels, lowest, highest, words, mask if found is None else other)
+            found = mask if found is None else np.logical_or(mask, other, mask)
         return found
 
 
@@ -191,28 +207,44 @@ class _Span:
             np.less_equal(np.subtract(pixels, self._first, words), self._width, out)
 
 
-class _Pair(_Span):
-    """The codes `first` and `last` alone, which differ in one bit."""
+@dataclass(frozen=True)
+class _Scattered:
+    """Low codes of 8 bits that do not follow each other, told from the others by one comparison.
 
-    def __init__(self, first: int, last: int, dtype: np.dtype[Any]) -> None:
-        super().__init__(first, last, dtype)
-        self._others = ~np.array(first ^ last, dtype)
+    Multiplied, with overflow, and with some bits turned over, they are those from a limit on.
 
-    def among(self, pixels: NDArray[Any], lowest: int, highest: int, words: NDArray[Any], out: Mask) -> None:
-        """As of a span."""
-        np.equal(np.bitwise_and(pixels, self._others, words), self._first, out)
+    Attributes:
+        codes: so many, from 0, are told.
+        factor, turned, limit: numbers that tell them.
+    """
 
+    codes: int
+    factor: NDArray[Any]
+    turned: NDArray[Any]
+    limit: NDArray[Any]
 
-def _tests(spans: Sequence[tuple[int, int]], dtype: np.dtype[Any]) -> list[_Span]:
-    """What tells the codes of some spans, with as few comparisons as may be."""
-    single = [first for first, last in spans if first == last]
-    paired: dict[int, int] = {}
-    for code in single:
-        other = next((other for other in single if other > code and (other ^ code).bit_count() == 1), None)
-        if other is not None and not {code, other} & {*paired, *paired.values()}:
-            paired[code] = other
-    rest = [span for span in spans if span[0] != span[1] or span[0] not in {*paired, *paired.values()}]
-    return [_Pair(*pair, dtype) for pair in paired.items()] + [_Span(*span, dtype) for span in rest]
+    @classmethod
+    def of(cls, table: Mask) -> _Scattered | None:
+        """Of as many low codes as may be; None where that is too few.
+
+        Args:
+            table: True of each code that counts, from 0.
+        """
+        numbers = np.arange(256, dtype=np.uint8)
+        products = numbers[:MOST_SCATTERED, None, None] * numbers[:, None] ^ numbers
+        for codes in range(MOST_SCATTERED, FEWEST_SCATTERED - 1, -1):
+            those, others = (products[:codes][which[:codes]] for which in (table, ~table))
+            limits = those.min(axis=0, initial=255)
+            found = np.argwhere(limits > others.max(axis=0, initial=0))
+            if len(found):
+                factor, turned = found[0]
+                return cls(codes, numbers[factor, ...], numbers[turned, ...], limits[factor, turned, ...])
+        return None
+
+    def among(self, pixels: NDArray[Any], words: NDArray[Any], out: Mask) -> None:
+        """Write which pixels have one of the codes."""
+        np.bitwise_xor(np.multiply(pixels, self.factor, words), self.turned, words)
+        np.greater_equal(words, self.limit, out)
 
 
 class _Scratch:

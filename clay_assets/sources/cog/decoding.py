@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 LERC, LZMA, ZSTD, WEBP = 34887, 34925, 50000, 50001
 BYTE_CODECS = {NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
+# Names of imagecodecs; its deflate is libdeflate, twice as fast as zlib, which GDAL uses too.
+_CODECS = {DEFLATE: "deflate", OLD_DEFLATE: "deflate", LZW: "lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
 WITH_PREDICTOR = {LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD}
 # Values of the TIFF tag 262; GDAL hands over the samples of some as they are stored, and makes RGB of others.
@@ -169,14 +171,7 @@ def _leading_bytes(data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
 def _codec(compression: int) -> Callable[..., NDArray[np.uint8]]:
     import imagecodecs
 
-    found: Callable[..., NDArray[np.uint8]] = {
-        # libdeflate, twice as fast as zlib; GDAL uses it too.
-        **dict.fromkeys((DEFLATE, OLD_DEFLATE), imagecodecs.deflate_decode),
-        LZW: imagecodecs.lzw_decode,
-        PACKBITS: imagecodecs.packbits_decode,
-        LZMA: imagecodecs.lzma_decode,
-        ZSTD: imagecodecs.zstd_decode,
-    }[compression]
+    found: Callable[..., NDArray[np.uint8]] = getattr(imagecodecs, f"{_CODECS[compression]}_decode")
     return found
 
 

@@ -12,7 +12,6 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
 
@@ -100,13 +99,9 @@ class _Block:
     number: int
     targets: list[_Target] = field(default_factory=list)
 
-    @cached_property
-    def start(self) -> int:
-        return int(self.image.block_offsets[self.number])
-
-    @cached_property
-    def size(self) -> int:
-        return int(self.image.block_byte_counts[self.number])
+    def __post_init__(self) -> None:
+        self.start = int(self.image.block_offsets[self.number])
+        self.size = int(self.image.block_byte_counts[self.number])
 
     @property
     def nbytes(self) -> int:
@@ -216,15 +211,12 @@ class BlockReader:
         at_hand, missing = [], []
         with self._lock:
             for block in blocks:
-                pixels: NDArray[Any] | None
+                pixels: NDArray[Any] | None = None
                 if block.size == 0:
                     pixels = _sparse(block.image)
-                else:
-                    key = block.key
-                    pixels = self._cache.get(key)
-                    if pixels is not None:
-                        self._cache.move_to_end(key)
-                        self.counters.cache_hits += 1
+                elif self._cache and (pixels := self._cache.get(key := block.key)) is not None:
+                    self._cache.move_to_end(key)
+                    self.counters.cache_hits += 1
                 if pixels is None:
                     missing.append(block)
                 else:
@@ -305,22 +297,21 @@ class BlockReader:
                     f"{error}). Download it again."
                 ) from error
             block.deliver(pixels)
-            if len(pixels) == block.image.block_height:
+            if len(pixels) == block.image.block_height and pixels.nbytes <= self.cache_bytes:
                 self._keep(block.key, pixels)
         self._count(blocks_decoded=len(blocks))
 
     def _buffer(self, block: _Block) -> NDArray[np.uint8] | None:
         """What a thread decodes blocks into that the cache does not keep: new memory takes half as long as decoding."""
-        if block.nbytes <= self.cache_bytes:
+        nbytes = block.nbytes
+        if nbytes <= self.cache_bytes:
             return None
         buffer: NDArray[np.uint8] | None = getattr(self._buffers, "bytes", None)
-        if buffer is None or len(buffer) < block.nbytes:
-            buffer = self._buffers.bytes = np.empty(block.nbytes, np.uint8)
+        if buffer is None or len(buffer) < nbytes:
+            buffer = self._buffers.bytes = np.empty(nbytes, np.uint8)
         return buffer
 
     def _keep(self, key: _Key, pixels: NDArray[Any]) -> None:
-        if pixels.nbytes > self.cache_bytes:
-            return
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = pixels
