@@ -37,7 +37,10 @@ def ours(plan: dict[str, Any]) -> Callable[[], int]:
     recipe = load_recipe("clay_v1")
 
     def work() -> int:
-        with TemporaryDirectory() as folder, open_executor(plan["workers"]) as (executor, in_flight):
+        with (
+            TemporaryDirectory() as folder,
+            open_executor(plan["workers"], short_jobs=len(plan["items"])) as (executor, in_flight),
+        ):
             store = open_store(folder)
             cell = index_scenes(PLATFORM, YEAR, plan["items"], store, recipe, executor, in_flight)
         assert (cell.scenes["chips"] > 0).all()

@@ -2,19 +2,23 @@
 
 A local pool is of threads, which start at once and die with their process. They are enough where jobs wait, or where
 one call of GDAL, numpy or pyarrow, which release the interpreter lock, takes most of the time. Of many short calls,
-as where a scene is indexed block by block, threads take turns; then a pool is of processes, if there are enough jobs
-to be worth their start. What a job does belongs to the stages.
+as where a scene is indexed block by block, threads take turns; then they are spread over a process for each core, if
+there are enough jobs to be worth the start of processes. What a job does belongs to the stages.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from traceback import format_exc
 from typing import Any, TypeVar
 
 from clay_assets.errors import ClayError, InputError
@@ -36,16 +40,16 @@ def open_executor(
     Args:
         workers: jobs at once, of the local pool.
         dask_scheduler: address such as `tcp://host:8786`; then the threads of the cluster's workers count.
-        short_jobs: how many jobs there are whose time goes to many short calls; from `PROCESSES_FROM` on, the workers
-            of a local pool are processes. Then a script that opens it has to begin under `if __name__ == "__main__":`.
+        short_jobs: how many jobs there are whose time goes to many short calls; from `PROCESSES_FROM` on, a local pool
+            has a process for each core. Then a script that opens it has to begin under `if __name__ == "__main__":`.
 
     Raises:
         InputError: no scheduler answers at that address, or `distributed` is not installed.
     """
-    if not dask_scheduler and workers > 1 and short_jobs >= PROCESSES_FROM:
-        # Never by a fork of this process, whose other threads may hold locks.
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as processes:
-            yield processes, JOBS_PER_WORKER * workers
+    processes = min(workers, cores()) if short_jobs >= PROCESSES_FROM else 1
+    if not dask_scheduler and processes > 1:
+        with SpreadExecutor(workers, processes) as spread:
+            yield spread, JOBS_PER_WORKER * workers
         return
     if not dask_scheduler:
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clay") as pool:
@@ -63,16 +67,91 @@ def open_executor(
         yield executor, JOBS_PER_WORKER * max(workers, sum(client.nthreads().values()))
 
 
-def _end_with_parent() -> None:
-    """End this worker as soon as the process that started it has ended, however it did: its queue would not tell."""
-    parent = parent_process()
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
 
-    threading.Thread(target=watch, name="clay-parent", daemon=True).start()
+class SpreadExecutor(ThreadPoolExecutor):
+    """Threads that are spread over this process and others: as many jobs at once as there are threads.
+
+    Some threads of this process work here, at once. Each of the others hands its jobs to a thread of another process
+    and waits, so that queue, futures and cancelling are those of a pool of threads. A job fails with a `BrokenExecutor`
+    if its process has ended.
+
+    Args:
+        workers: threads, in all.
+        processes: with this one.
+    """
+
+    def __init__(self, workers: int, processes: int) -> None:
+        super().__init__(workers, "clay", self._take_place)
+        self._place, self._places = threading.local(), SimpleQueue[Connection | None]()
+        self._pipes, self._others = list[Connection](), []
+        context = get_context("spawn")  # never a fork of this process, whose other threads may hold locks
+        for _ in range(0, workers, processes):
+            self._places.put(None)
+        for number in range(1, processes):
+            pipes = [context.Pipe() for _ in range(number, workers, processes)]
+            other = context.Process(target=_work, args=([theirs for _, theirs in pipes],), name="clay", daemon=True)
+            other.start()
+            self._others.append(other)
+            for ours, theirs in pipes:
+                theirs.close()
+                self._pipes.append(ours)
+                self._places.put(ours)
+
+    def submit(self, function: Callable[..., Result], /, *arguments: Any, **named: Any) -> Future[Result]:
+        """As of any executor; function, arguments and result are pickled."""
+        return super().submit(self._here_or_there, function, arguments, named)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes too, once all jobs are done."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for pipe in self._pipes if wait else ():
+            pipe.close()
+        for other in self._others if wait else ():
+            other.join()
+
+    def _take_place(self) -> None:
+        self._place.pipe = self._places.get()
+
+    def _here_or_there(self, function: Callable[..., Result], arguments: Any, named: Any) -> Result:
+        pipe: Connection | None = self._place.pipe
+        if pipe is None:
+            return function(*arguments, **named)
+        try:
+            pipe.send((function, arguments, named))
+            done, said = pipe.recv()
+        except (EOFError, OSError) as error:
+            raise BrokenExecutor("a process of the pool has ended") from error
+        if done:
+            result: Result = said
+            return result
+        raise said
+
+
+def _work(pipes: list[Connection]) -> None:
+    """What another process of a `SpreadExecutor` does: the jobs of each pipe in a thread, until the pipes are closed."""
+    for pipe in pipes[1:]:
+        threading.Thread(target=_answer, args=(pipe,), daemon=True).start()
+    _answer(pipes[0])
+
+
+def _answer(pipe: Connection) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            function, arguments, named = pipe.recv()
+            try:
+                said = True, function(*arguments, **named)
+            except Exception as error:
+                error.add_note(format_exc())  # as it is pickled without its traceback
+                said = False, error
+            try:
+                pipe.send(said)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                pipe.send((False, error))
+    os._exit(0)  # the other process has closed its end, or has ended, so that nobody waits for what still runs here
 
 
 def run_bounded(

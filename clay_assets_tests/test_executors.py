@@ -1,21 +1,23 @@
-"""Pools of processes: when they are opened, that they do what threads do, and that they end with their parent."""
+"""Pools spread over processes: when they are, that they do what threads do, and that they end with their parent."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor
 from pathlib import Path
 
 import pytest
 
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import SourceError
-from clay_assets.executors import PROCESSES_FROM, open_executor
+from clay_assets.executors import PROCESSES_FROM, SpreadExecutor, open_executor, run_bounded
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, scl_pixels, sentinel_2
+from clay_assets_tests.jobs import lock, odd, place, wrong
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120
@@ -31,33 +33,85 @@ def items_in(folder: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize(("workers", "jobs"), [(1, PROCESSES_FROM), (2, PROCESSES_FROM - 1), (2, 0)])
 def test_few_jobs_or_one_worker_start_no_process(workers: int, jobs: int) -> None:
     with open_executor(workers, short_jobs=jobs) as (executor, in_flight):
-        assert isinstance(executor, ThreadPoolExecutor)
+        assert not isinstance(executor, SpreadExecutor)
         assert in_flight == 2 * workers
+
+
+def others_of(executor: Executor, jobs: int = 8) -> set[int]:
+    """The processes of a pool besides this one."""
+    return {process for process, _ in executor.map(place, [0.2] * jobs)} - {os.getpid()}
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(2, 2), (5, 3)])
+def test_as_many_jobs_at_once_as_workers_spread_over_the_processes(workers: int, processes: int) -> None:
+    with SpreadExecutor(workers, processes) as executor:
+        places = set(executor.map(place, [0.5] * (4 * workers)))
+    assert len(places) == workers
+    found = [process for process, _ in places]
+    assert sorted(map(found.count, set(found))) == sorted(len(range(n, workers, processes)) for n in range(processes))
+    assert found.count(os.getpid()) == -(-workers // processes)
 
 
 @pytest.mark.slow
 def test_processes_write_what_threads_write(tmp_path: Path) -> None:
     recipe, items = load_recipe("clay_v1"), items_in(tmp_path / "scenes")
     contents = []
-    for name, jobs in (("threads", 0), ("processes", PROCESSES_FROM)):
+    for name, processes in (("threads", 1), ("processes", 3)):
         store = LocalStore(tmp_path / name)
-        with open_executor(2, short_jobs=jobs) as (executor, in_flight):
-            assert isinstance(executor, ProcessPoolExecutor) is (jobs > 0)
-            cell = index_scenes(S2, 2020, items, store, recipe, executor, in_flight)
+        with SpreadExecutor(3, processes) as executor:
+            cell = index_scenes(S2, 2020, items, store, recipe, executor, 6)
             contents.append(({key: store.read(key) for key in store.list("chips")}, cell.ledger.to_dict()))
-            if jobs:  # and where a worker was killed, nothing is taken for a fault of its scene
-                executor.submit(os._exit, 1).exception(SECONDS)
-                with pytest.raises(SourceError, match=r"a worker process ended.*Run again"):
-                    index_scenes(S2, 2020, items, store, recipe, executor, in_flight)
     assert contents[0] == contents[1]
+
+
+def test_where_a_process_was_killed_nothing_is_taken_for_a_fault_of_its_scene(tmp_path: Path) -> None:
+    recipe, items = load_recipe("clay_v1"), items_in(tmp_path / "scenes")
+    with SpreadExecutor(2, 2) as executor:
+        (other,) = others_of(executor)
+        os.kill(other, signal.SIGKILL)
+        with pytest.raises(SourceError, match=r"a worker process ended.*Run again"):
+            index_scenes(S2, 2020, items * 4, LocalStore(tmp_path / "store"), recipe, executor, 4)
+
+
+def test_a_process_that_ends_amid_a_job_breaks_that_job() -> None:
+    with SpreadExecutor(2, 2) as executor:
+        (other,) = others_of(executor)
+        jobs = [executor.submit(place, 5) for _ in range(2)]  # one here, one there
+        os.kill(other, signal.SIGKILL)
+        errors = [job.exception(SECONDS) for job in jobs]
+    assert sorted(isinstance(error, BrokenExecutor) for error in errors) == [False, True]
+
+
+def test_errors_of_another_process_come_with_their_traceback_and_end_nothing() -> None:
+    with SpreadExecutor(2, 2) as executor:
+        others_of(executor)
+        futures = [executor.submit(function, 0.1) for function in (odd, lock) for _ in range(6)]
+        errors = [future.exception(SECONDS) for future in futures]
+        assert all(errors[:6])
+        assert {type(error) for error in errors[6:]} == {type(None), TypeError}
+        futures = [executor.submit(wrong, number) for number in range(6)]
+        errors = [future.exception(SECONDS) for future in futures]
+        assert [str(error) for error in errors] == [f"number {number}" for number in range(6)]
+        assert any("in wrong" in "".join(getattr(error, "__notes__", [])) for error in errors)
+        assert list(executor.map(abs, [-1, -2, -3, -4])) == [1, 2, 3, 4]
+
+
+def test_what_has_not_begun_is_cancelled_when_the_caller_stops() -> None:
+    with SpreadExecutor(2, 2) as executor:
+        others_of(executor)
+        taken: list[int] = []
+        jobs = (taken.append(number) or 0.1 for number in range(1_000))
+        for _ in run_bounded(executor, place, jobs, 4):
+            break
+    assert len(taken) <= 8
 
 
 HOLD = """
 import time
 from clay_assets.executors import PROCESSES_FROM, open_executor
 if __name__ == "__main__":
-    with open_executor(2, short_jobs=PROCESSES_FROM) as (executor, _):
-        executor.submit(abs, -1).result()
+    with open_executor(4, short_jobs=PROCESSES_FROM) as (executor, _):
+        list(executor.map(time.sleep, [0.1] * 16))
         print("ready", flush=True)
         time.sleep(600)
 """
