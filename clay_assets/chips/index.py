@@ -291,6 +291,21 @@ def _table(
     return table.replace_schema_metadata({b"geo": geo_metadata(types, extent), **stamped(counts)})
 
 
+def rings_of(table: pa.Table) -> NDArray[np.float64] | None:
+    """The rings of a chip index as `chip_corners` has them; None where a geometry is anything but one such ring."""
+    geometry = table["geometry"].combine_chunks()
+    lengths = pc.binary_length(geometry).to_numpy(zero_copy_only=False)
+    if geometry.null_count or not len(geometry) or (lengths != WKB_OF_RING.itemsize).any():
+        return None
+    first = np.frombuffer(geometry.buffers()[1], np.int32)[geometry.offset]
+    records = np.frombuffer(geometry.buffers()[2], WKB_OF_RING, len(geometry), first)
+    wanted = {"order": 1, "type": 3, "rings": 1, "points": CORNERS}
+    if any((records[name] != value).any() for name, value in wanted.items()):
+        return None
+    rings: NDArray[np.float64] = records["xy"]
+    return rings
+
+
 def _geometry(rings: NDArray[np.float64]) -> tuple[pa.Array, NDArray[np.float64], list[str]]:
     """Polygons of `chip_corners` as WKB, their bounds (n, 4), and the names of the types that occur."""
     corners = [rings[:, corner] for corner in range(CORNERS - 1)]

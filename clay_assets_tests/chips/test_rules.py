@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -103,6 +106,44 @@ def test_geometry_that_cannot_be_is_named(polygon: shapely.Geometry, number: str
     found = geometry_valid(changed(scene(), "geometry", 6, polygon.wkb))
     assert found.numbers == {"chips": 20, "invalid": 0, "off_earth": 0, number: 1}
     assert found.violations == (f"{said}: S2A_B-1-1",)
+
+
+SQUARE = [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0)]
+
+
+def ring(*corners: tuple[float, float]) -> bytes:
+    """WKB of one ring of five points, whatever they are."""
+    return struct.pack("<BIII10d", 1, 3, 1, len(corners), *(number for corner in corners for number in corner))
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        SQUARE,
+        SQUARE[::-1],
+        [SQUARE[0], SQUARE[2], SQUARE[1], SQUARE[3], SQUARE[0]],  # a bow tie
+        [*SQUARE[:3], (0.9, 0.9), SQUARE[0]],  # concave, and valid
+        [*SQUARE[:3], (0.5, 0.5), SQUARE[0]],  # flat at one corner
+        [SQUARE[0]] * 5,
+        [*SQUARE[:2], *SQUARE[:2], SQUARE[0]],
+        [*SQUARE[:4], (1.0, 1e-9)],  # not closed
+        [*SQUARE[:3], (math.nan, 0.0), SQUARE[0]],
+        [(x + 179.5, y) for x, y in SQUARE],
+        [(x, y + 89.5) for x, y in SQUARE],
+        [(x * 1e-12, y * 1e-12) for x, y in SQUARE],
+        [(x * 1e160, y * 1e160) for x, y in SQUARE],
+    ],
+)
+def test_rings_are_judged_as_shapely_judges_them(corners: list[tuple[float, float]]) -> None:
+    table = changed(scene(), "geometry", 6, ring(*corners))
+    polygon = shapely.from_wkb(ring(*corners), on_invalid="ignore")
+    sound = polygon is not None and bool(shapely.is_valid(polygon)) and not polygon.is_empty
+    west, south, east, north = shapely.bounds(polygon)
+    away = sound and not (west >= -180 and south >= -90 and east <= 180 and north <= 90)
+    found = geometry_valid(table)
+    assert (found.numbers["invalid"], found.numbers["off_earth"]) == (int(not sound), int(away))
+    assert geometry_valid(table.slice(6, 1)).numbers["invalid"] == int(not sound)
+    assert geometry_valid(table.slice(7)).ok
 
 
 def test_bytes_that_are_no_geometry_are_named() -> None:
