@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +29,7 @@ from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
 from clay_assets.chips.indexing import index_scenes
+from clay_assets.executors import SpreadExecutor
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 
@@ -37,7 +37,8 @@ REPEATS, PEER_REPEATS = 15, 3
 CHIP = 256
 UTM = 32632
 SCENES = 16  # of a cell that workers share
-FEW, MANY = 10, 1_000  # scenes, between which memory must not grow
+FEW, MANY = (10, 100), 1_000  # scenes, between which memory must not grow
+SENTINEL_1 = 6_144  # pixels of a side, a fifth of a whole scene; more would hold up the rest
 PEER = (
     PEAK
     + """
@@ -63,18 +64,20 @@ index_scene(pystac.Item.from_dict(json.loads(sys.argv[1])), sys.argv[2])
 print(peak())
 """
 )
+# The peaks of this process and of its children, which still are.
 CELL = (
-    PEAK
+    PEAK.replace("def peak():", "def peak(process='self'):").replace('"/proc/self/', 'f"/proc/{process}/')
     + """
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
 import chip_index
+from clay_assets.executors import SpreadExecutor
 if __name__ == "__main__":
-    with ThreadPoolExecutor(2) as pool:
+    with SpreadExecutor(2, 2) as pool:
         chip_index.cell(Path(sys.argv[2]), pool, 4, int(sys.argv[3]))
-    print(peak())
+        children = Path("/proc/self/task").glob("*/children")
+        print(peak() + sum(peak(child) for path in children for child in path.read_text().split()))
 """
 )
 
@@ -85,28 +88,34 @@ def rows(folder: Path) -> Iterator[Row]:
         "index, Sentinel-2": (sentinel_2(folder), "sentinel-2-l2a", "Sentinel2Indexer", 1.5, 12),
         "index, Landsat": (landsat(folder), "landsat-c2l2-sr", "LandsatIndexer", 1.3, None),
         "index, NAIP without a mask": (naip(folder), "naip", "NoStatsChipIndexer", 3, 15),
+        "index, Sentinel-1 (two bands)": (sentinel_1(folder), "sentinel-1-rtc", None, None, None),
     }
     for stage, scene in scenes.items():
         yield _one_scene(stage, *scene)
     yield from _workers(folder)
-    peaks = {count: output(CELL, __file__, str(folder), str(count)) for count in (FEW, MANY)}
-    note = f"{FEW} scenes: {peaks[FEW] / 2**20:.0f} MiB"
+    peaks = {count: output(CELL, __file__, str(folder), str(count)) for count in (*FEW, MANY)}
+    note = "both processes; " + ", ".join(f"{count} scenes: {peaks[count] / 2**20:.0f} MiB" for count in FEW)
     yield Row(f"index, memory of {MANY:,} scenes", "scenes", took(0, peak=peaks[MANY]), note=note)
 
 
 def _one_scene(
-    stage: str, document: dict[str, Any], platform: str, indexer: str, of_floor: float, of_peer: float | None
+    stage: str,
+    document: dict[str, Any],
+    platform: str,
+    indexer: str | None,
+    of_floor: float | None,
+    of_peer: float | None,
 ) -> Row:
     item = pystac.Item.from_dict(document)
-    ((_, asset),) = document["assets"].items()
+    files = [asset["href"] for asset in document["assets"].values()]
     floor = _projected if platform == "naip" else _read
     count = index_scene(item, platform).num_rows
     ours, floors = [], []
     for _ in range(REPEATS):
-        floors.append(cpu_seconds(lambda: floor(asset["href"])))
+        floors.append(cpu_seconds(lambda: [floor(file) for file in files]))
         ours.append(cpu_seconds(lambda: index_scene(item, platform)))
     text, stacchip, their = json.dumps(document), peer("stacchip"), None
-    if stacchip:
+    if stacchip and indexer:
         epsg = str(document["properties"]["proj:epsg"])
         seconds, peak = output(PEER, text, indexer, str(PEER_REPEATS), epsg, python=stacchip)
         their = "stacchip", took(seconds, peak=peak)
@@ -124,20 +133,15 @@ def _one_scene(
 
 def _workers(folder: Path) -> Iterator[Row]:
     """A cell of Sentinel-2 scenes by two workers of one thread, whose floor is half of what one takes."""
-    pools: dict[str, Callable[[int], Executor]] = {
-        "threads": ThreadPoolExecutor,
-        "processes": lambda workers: ProcessPoolExecutor(workers, get_context("spawn")),
-    }
-    for name, pool in pools.items():
-        with pool(1) as one, pool(2) as two:
-            times: dict[int, list[float]] = {1: [], 2: []}
-            for _ in range(4):  # the first of which starts the workers
-                for workers, executor in ((1, one), (2, two)):
-                    times[workers].append(cell(folder, executor, 2 * workers))
-        single, both = (min(times[workers][1:]) for workers in (1, 2))
-        stage, note = f"index, {SCENES} scenes with two {name}", f"{single / both:.2f} × one worker (goal >= 1.85)"
-        floor = "half of one worker", took(single / 2)
-        yield Row(stage, "scenes", took(both), floor=floor, note=note)
+    with SpreadExecutor(1, 1) as one, SpreadExecutor(2, 2) as two:
+        times: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(5):  # the first of which starts the workers
+            for workers, executor in ((1, one), (2, two)):
+                times[workers].append(cell(folder, executor, 2 * workers))
+    single, both = (min(times[workers][1:]) for workers in (1, 2))
+    note = f"{single / both:.2f} × one worker (goal >= 1.85)"
+    floor = "half of one worker", took(single / 2)
+    yield Row(f"index, {SCENES} scenes with two workers", "scenes", took(both), floor=floor, note=note)
 
 
 def cell(folder: Path, executor: Executor, in_flight: int, count: int = SCENES) -> float:
@@ -190,9 +194,23 @@ def naip(folder: Path) -> dict[str, Any]:
     return _item("naip", 26916, grid, "image", str(folder / "naip.tif"))
 
 
-def _written(path: Path, pixels: np.ndarray[Any, Any], gsd: float) -> str:
+def sentinel_1(folder: Path) -> dict[str, Any]:
+    """A part of a scene, of two bands of 10 m."""
+    side = SENTINEL_1
+    hrefs = {
+        band: _written(folder / f"{band}.tif", textures.backscatter(side, seed), 10, nodata=-32768)
+        for seed, band in enumerate(("vv", "vh"))
+    }
+    grid = {"proj:shape": [side, side], "proj:transform": [10, 0, 399_960, 0, -10, 5_300_040]}
+    document = _item("sentinel-1", UTM, grid, "vv", hrefs["vv"])
+    document["assets"]["vh"] = {"href": hrefs["vh"]}
+    return document
+
+
+def _written(path: Path, pixels: np.ndarray[Any, Any], gsd: float, nodata: float | None = None) -> str:
     layout = {"driver": "COG", "blocksize": 512, "compress": "deflate", "overviews": "none"}
     profile = {"width": pixels.shape[1], "height": pixels.shape[0], "count": 1, "dtype": pixels.dtype}
+    profile |= {"nodata": nodata}
     transform = from_origin(399_960, 5_300_040, gsd, gsd)
     with rasterio.open(path, "w", **profile, **layout, crs=f"EPSG:{UTM}", transform=transform) as sink:
         sink.write(pixels, 1)

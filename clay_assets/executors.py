@@ -132,7 +132,7 @@ class SpreadExecutor(ThreadPoolExecutor):
 
 
 def _work(pipes: list[Connection]) -> None:
-    """What another process of a `SpreadExecutor` does: the jobs of each pipe in a thread, until the pipes are closed."""
+    """What another process of a `SpreadExecutor` does: the jobs of each pipe in a thread, until a pipe is closed."""
     for pipe in pipes[1:]:
         threading.Thread(target=_answer, args=(pipe,), daemon=True).start()
     _answer(pipes[0])
