@@ -38,7 +38,7 @@ CHIP = 256
 UTM = 32632
 SCENES = 16  # of a cell that workers share
 FEW, MANY = (10, 100), 1_000  # scenes, between which memory must not grow
-SENTINEL_1 = 6_144  # pixels of a side, a fifth of a whole scene; more would hold up the rest
+SENTINEL_1 = 3_072  # pixels of a side, a corner of a scene; all of it would take minutes to make
 PEER = (
     PEAK
     + """

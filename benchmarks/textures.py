@@ -72,10 +72,12 @@ def quality_band(size: int = 7800, seed: int = 1) -> NDArray[np.uint16]:
 def backscatter(size: int, seed: int) -> NDArray[np.float32]:
     """A band of Sentinel-1, linear: land and water with speckle, and nodata at one side."""
     generator = np.random.default_rng(seed)
-    pixels = np.exp(noise(generator, size, size, LAND) / 20 - 3) * generator.gamma(4, 0.25, (size, size)).astype("f4")
+    speckle = generator.gamma(4, 0.25, (size, size))
+    pixels = (np.exp(noise(generator, size, size, LAND) / 20 - 3) * speckle).astype(np.float32)
     row, column = np.ogrid[:size, :size]
     pixels[column > 0.95 * size + 0.1 * (row - size / 2)] = -32768
-    return pixels.astype(np.float32)
+    found: NDArray[np.float32] = pixels
+    return found
 
 
 def land_cover(size: int = 4500, seed: int = 2) -> NDArray[np.uint8]:

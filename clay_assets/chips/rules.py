@@ -216,7 +216,8 @@ def _convex(rings: NDArray[np.float64]) -> NDArray[np.bool_]:
     turns = (ahead - aside) / (np.abs(ahead) + np.abs(aside) + TINY)
     closed = (rings[:, 0] == rings[:, -1]).all(axis=1)
     convex: NDArray[np.bool_] = closed & (np.abs(turns.sum(axis=1)) == np.abs(turns).sum(axis=1))
-    return convex & (np.abs(turns) > TURN).all(axis=1)
+    sharp: NDArray[np.bool_] = (np.abs(turns) > TURN).all(axis=1)
+    return convex & sharp
 
 
 def _validity(table: pa.Table, polygons: NDArray[Any]) -> Finding:
