@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -144,13 +143,15 @@ def _answer(pipe: Connection) -> None:
             function, arguments, named = pipe.recv()
             try:
                 said = True, function(*arguments, **named)
-            except Exception as error:
+            except BaseException as error:  # else the other end would wait for ever
                 error.add_note(format_exc())  # as it is pickled without its traceback
                 said = False, error
             try:
                 pipe.send(said)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send((False, error))
+            except OSError:
+                raise
+            except Exception as error:  # whatever pickling makes of a result
+                pipe.send((False, TypeError(f"{type(said[1]).__name__} cannot be pickled ({error})")))
     os._exit(0)  # the other process has closed its end, or has ended, so that nobody waits for what still runs here
 
 

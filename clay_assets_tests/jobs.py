@@ -36,3 +36,9 @@ def wrong(number: int) -> int:
     """Fail in an ordinary way."""
     time.sleep(0.1)
     raise ValueError(f"number {number}")
+
+
+def leave(seconds: float) -> None:
+    """End the thread, as `sys.exit` does."""
+    time.sleep(seconds)
+    raise SystemExit(3)

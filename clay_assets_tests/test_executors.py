@@ -18,7 +18,7 @@ from clay_assets.executors import PROCESSES_FROM, SpreadExecutor, open_executor,
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, scl_pixels, sentinel_2
-from clay_assets_tests.jobs import lock, odd, place, wrong
+from clay_assets_tests.jobs import leave, lock, odd, place, wrong
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120
@@ -90,6 +90,8 @@ def test_errors_of_another_process_come_with_their_traceback_and_end_nothing() -
         errors = [future.exception(SECONDS) for future in futures]
         assert all(errors[:6])
         assert {type(error) for error in errors[6:]} == {type(None), TypeError}
+        futures = [executor.submit(leave, 0.1) for _ in range(6)]
+        assert {type(future.exception(SECONDS)) for future in futures} == {SystemExit}
         futures = [executor.submit(wrong, number) for number in range(6)]
         errors = [future.exception(SECONDS) for future in futures]
         assert [str(error) for error in errors] == [f"number {number}" for number in range(6)]
