@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor, Executor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import SourceError
-from clay_assets.executors import PROCESSES_FROM, SpreadExecutor, open_executor, run_bounded
+from clay_assets.executors import (
+    PROCESSES_FROM,
+    SpreadExecutor,
+    open_executor,
+    quick_switches,
+    rare_collections,
+    run_bounded,
+)
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, scl_pixels, sentinel_2
@@ -22,6 +32,24 @@ from clay_assets_tests.jobs import leave, lock, odd, place, wrong
 
 REPOSITORY = Path(__file__).parents[1]
 SECONDS = 120
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "read"), [(quick_switches, sys.getswitchinterval), (rare_collections, gc.get_threshold)]
+)
+def test_settings_of_the_interpreter_are_given_back_by_the_last(meanwhile: Any, read: Any) -> None:
+    usual = read()
+    first, second = ExitStack(), ExitStack()
+    for user in (first, second):
+        user.enter_context(meanwhile())
+        assert read() != usual
+    first.close()
+    assert read() != usual
+    second.close()
+    assert read() == usual
+    with pytest.raises(KeyError), meanwhile():
+        raise KeyError
+    assert read() == usual
 
 
 def items_in(folder: Path) -> list[dict[str, object]]:
