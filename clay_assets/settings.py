@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
-    requests_in_flight: int = Field(default=8, ge=1, le=64, description="requests at once per host, of one run")
+    requests_in_flight: int = Field(default=12, ge=1, le=64, description="requests at once per host, of one run")
 
 
 # What platforms bring. They are gathered above this module, so they declare it: setting → default, and variables.

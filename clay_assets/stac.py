@@ -51,6 +51,7 @@ KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
 STAC_VERSION = "1.1.0"
 ITEM_TYPE, ASSUMED_VERSION = "Feature", "1.0.0"  # of items that do not say
+MOST_BYTES = 12  # of a character, percent-encoded
 ID_BYTES = 700  # percent-encoded; a key of S3 has at most 1,024, and a path of ours is around it
 FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
 
@@ -103,7 +104,7 @@ def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] |
         name.encode()
     except UnicodeEncodeError as error:  # JSON has halves of characters, which no file can hold
         raise InputError(f"an item with id {name!r}: invalid item (id is not Unicode).") from error
-    if len(quote(name)) > ID_BYTES:
+    if len(name) * MOST_BYTES > ID_BYTES and len(quote(name)) > ID_BYTES:
         raise InputError(f"{name}: invalid item (id of {len(name)} characters). Leave it out of the catalogue.")
     properties: Any = item.get("properties")
     assets = item.get("assets") or {}
@@ -115,7 +116,10 @@ def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] |
     if not properties.get("datetime"):  # only an interval that has two ends may go without
         moment = None if properties.get("end_datetime") else properties["start_datetime"]
         read["properties"] = {**properties, "datetime": moment}
-    named = {(aliases or {}).get(key, key): asset for key, asset in assets.items() if _has_href(asset)}
+    if aliases:
+        named = {aliases.get(key, key): asset for key, asset in assets.items() if _has_href(asset)}
+    else:
+        named = {key: asset for key, asset in assets.items() if _has_href(asset)}
     read["assets"] = {key: named[key] for key in bands if key in named}
     return read
 
@@ -233,7 +237,8 @@ def _link_as_written(link: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
-    written: dict[str, Any] = {"href": _posix(asset["href"])}
+    href = asset["href"]
+    written: dict[str, Any] = {"href": _posix(href) if "\\" in href else href}
     if len(asset) == 1:
         return written
     written |= {name: asset[name] for name in ("type", "title", "description") if asset.get(name) is not None}
@@ -244,7 +249,7 @@ def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _posix(href: str) -> str:
-    return href.replace("\\\\", "/").replace("\\", "/") if "\\" in href else href
+    return href.replace("\\\\", "/").replace("\\", "/")
 
 
 def parse_item(item: Item) -> pystac.Item:
@@ -300,13 +305,15 @@ def item_datetime(item: Item) -> datetime:
 def has_absolute_hrefs(item: Item) -> bool:
     """Whether the assets of an item surely have absolute hrefs; most have, and others are looked at one by one."""
     assets = item.get("assets")
-    return isinstance(assets, dict) and all(
-        type(asset) is dict
-        and "alternate" not in asset
-        and type(asset.get("href")) is str
-        and asset["href"].startswith(_ABSOLUTE)
-        for asset in assets.values()
-    )
+    if not isinstance(assets, dict):
+        return False
+    for asset in assets.values():
+        if type(asset) is not dict or "alternate" in asset:
+            return False
+        href = asset.get("href")
+        if type(href) is not str or not href.startswith(_ABSOLUTE):
+            return False
+    return True
 
 
 def _members(name: str, item: Item) -> dict[str, Any]:
@@ -334,7 +341,10 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _has_href(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("href"), str) and bool(value["href"])
+    if not isinstance(value, dict):
+        return False
+    href = value.get("href")
+    return isinstance(href, str) and href != ""
 
 
 def _read_footprints(items: list[Item | InputError]) -> None:
@@ -349,7 +359,7 @@ def _read_footprints(items: list[Item | InputError]) -> None:
     from clay_assets.footprints import meant_and_unchanged
 
     places, shapes = [], []
-    for place, (item, told) in enumerate(zip(items, _shapes(items), strict=True)):
+    for place, (item, told) in enumerate(zip(items, shapes_of(items), strict=True)):
         if isinstance(item, InputError):
             continue
         if isinstance(told, Exception):
@@ -374,7 +384,7 @@ def _read_footprints(items: list[Item | InputError]) -> None:
             items[place] = {**item, "geometry": geometry, "bbox": bbox}
 
 
-def _shapes(items: Sequence[Item | InputError]) -> list[Any]:
+def shapes_of(items: Sequence[Item | InputError]) -> list[Any]:
     """The shape of each item's geometry, None where there is none, or what shapely raised."""
     import shapely
 

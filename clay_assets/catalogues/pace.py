@@ -31,7 +31,8 @@ class Pace:
         self._sent: deque[float] = deque()
         self._refused: deque[float] = deque()
         self._rate: float | None = None  # requests a second; None: as fast as they are answered
-        self._turn = self._changed = 0.0
+        self._turn = self._fell = self._grew = self._resumed = 0.0
+        self._burst = 0  # requests of the first window with a refusal that were not refused
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -40,13 +41,22 @@ class Pace:
             self.wait()
             yield
 
+    @contextmanager
+    def out_of_slot(self) -> Iterator[None]:
+        """Leave the slot to others for a while, as a request that was refused is not in flight."""
+        self._slots.release()
+        try:
+            yield
+        finally:
+            self._slots.acquire()
+
     def wait(self) -> None:
         """Wait until another request may be sent."""
         with self._lock:
             now = turn = time.monotonic()
             if self._rate is not None:
-                if now - self._changed >= WINDOW:
-                    self._rate, self._changed = self._rate * (1 + GROWTH), now
+                if now - max(self._fell, self._grew) >= WINDOW:
+                    self._rate, self._grew = self._rate * (1 + GROWTH), now
                 turn = max(now, self._turn)
                 self._turn = turn + 1 / self._rate
             self._sent.append(turn)
@@ -61,9 +71,16 @@ class Pace:
             self._refused.append(now)
             while self._refused[0] < now - WINDOW:
                 self._refused.popleft()
-            if self._rate is not None and now - self._changed < WINDOW:
+            if self._rate is not None and now - self._fell < WINDOW:
+                if now < self._resumed:  # one more of those that were sent before the first refusal was known
+                    self._burst -= 1
+                    self._rate = max(self._burst, 1) * (1 - MARGIN) / WINDOW
                 return  # of requests that were sent before it fell
             sent = sum(now - WINDOW <= at <= now for at in self._sent)
             accepted = max(sent - len(self._refused), 1) * (1 - MARGIN) / WINDOW
+            if self._rate is None:
+                # The server has had its share of this window: what is sent before it ends is refused as well.
+                self._turn = next((at for at in self._sent if at >= now - WINDOW), now) + WINDOW
+                self._resumed, self._burst = self._turn, sent - len(self._refused)
             self._rate = accepted if self._rate is None else max(accepted, (1 - DECREASE) * self._rate)
-            self._changed = now
+            self._fell = now

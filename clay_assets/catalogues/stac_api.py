@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import requests as http
 import shapely
-from pystac import STACError
+from pystac import Link, STACError
 from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
 from pystac_client.errors import ClientTypeError
@@ -40,10 +40,10 @@ from urllib3 import Retry
 from clay_assets.catalogues.base import Answer, answer_of, read_candidates
 from clay_assets.catalogues.pace import Pace
 from clay_assets.errors import InputError, SourceError
-from clay_assets.executors import run_bounded
+from clay_assets.executors import quick_switches, run_bounded
 from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
-from clay_assets.stac import Item
+from clay_assets.stac import Item, shapes_of
 from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, WORK_ATTEMPTS, retrying, urllib3_retry
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ApiCatalogue:
         self,
         url: str,
         *,
-        requests_in_flight: int = 8,
+        requests_in_flight: int = 12,
         attempts: int = ATTEMPTS,
         back_off: float = BACK_OFF,
         timeout: tuple[float, float] = (CONNECT_TIMEOUT, SILENCE),
@@ -124,7 +124,7 @@ class ApiCatalogue:
         groups = _Groups(requests)
         # More threads than requests in flight: while one answer is parsed, the next request is under way.
         threads = 2 * self.requests_in_flight - 1
-        with ThreadPoolExecutor(threads, thread_name_prefix="stac") as pool:
+        with quick_switches(), ThreadPoolExecutor(threads, thread_name_prefix="stac") as pool:
             for group, future in run_bounded(
                 pool, lambda asked: self._searched(platform, asked, groups), groups, 2 * threads
             ):
@@ -314,9 +314,16 @@ def _answer(platform: AnyPlatform, request: Request, found: _Found | SourceError
     if isinstance(found, SourceError):
         return Answer(request, error=str(found))
     told, *others = found
-    read = [_at(request.geometry, candidate) for candidate in read_candidates(platform, list(told.values()))]
-    also = [document for other in others for name, document in other.items() if name not in told]
-    read += [one for one in read_candidates(platform, also) if _touches(request.geometry, one)]
+    read = read_candidates(platform, list(told.values()))
+    # Servers err where footprints cross the antimeridian, or do not look at places.
+    read = [
+        OUTSIDE if touches is False else one
+        for one, touches in zip(read, _touching(request.geometry, read), strict=True)
+    ]
+    also = read_candidates(
+        platform, [document for other in others for name, document in other.items() if name not in told]
+    )
+    read += [one for one, touches in zip(also, _touching(request.geometry, also), strict=True) if touches]
     return answer_of(request, read)
 
 
@@ -389,24 +396,18 @@ def _goes_on(page: Mapping[str, Any]) -> bool:
     return any(link.get("rel") == "next" for link in page.get("links", []))
 
 
-def _touches(place: BaseGeometry, candidate: Item | str) -> bool:
-    if isinstance(candidate, str) or candidate["geometry"] is None:
-        return False
-    return bool(shapely.intersects(shapely.geometry.shape(candidate["geometry"]), place))
-
-
-def _at(place: BaseGeometry, candidate: Item | str) -> Item | str:
-    """A candidate, or why it is none: servers err where footprints cross the antimeridian, or do not look at places."""
-    if isinstance(candidate, str) or candidate["geometry"] is None or _touches(place, candidate):
-        return candidate
-    return OUTSIDE
+def _touching(place: BaseGeometry, candidates: Sequence[Item | str]) -> list[bool | None]:
+    """Which candidates lie at a place; None of those without a footprint."""
+    shapes = shapes_of([{} if isinstance(one, str) else one for one in candidates])
+    touching = shapely.intersects(np.array([*shapes, None], dtype=object)[:-1], place).tolist()
+    return [None if shape is None else touches for shape, touches in zip(shapes, touching, strict=True)]
 
 
 def _matched(page: Mapping[str, Any]) -> int:
     """How many items a page says that the search has, 0 if it does not say."""
     context = page.get("context")
     told = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
-    return told if isinstance(told, int) else 0
+    return told if isinstance(told, int) and not isinstance(told, bool) else 0
 
 
 class _SearchIO(StacApiIO):
@@ -433,6 +434,26 @@ class _SearchIO(StacApiIO):
             raise ValueError(f"answered without features: {str(document)[:100]}")
         return document
 
+    def get_pages(
+        self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Pages with features; pystac-client takes one without for the last, whatever its count says."""
+        page, got, without = self.read_json(url, method=method, parameters=parameters), 0, 0
+        while True:
+            got += len(page["features"])
+            link = next((link for link in page.get("links", []) if link.get("rel") == "next"), None)
+            if page["features"]:
+                yield page
+            elif _matched(page) <= got:
+                return
+            elif link is None or without == MAX_PAGES:
+                raise ValueError(f"answered without features, after {got} of {_matched(page)} items")
+            else:
+                without += 1
+            if link is None:
+                return
+            page = self.read_json(Link.from_dict(link), parameters=parameters)
+
 
 def _paced(retries: Retry, pace: Pace) -> Retry:
     """A policy that tells the pace of refusals, and keeps it in all attempts."""
@@ -441,7 +462,10 @@ def _paced(retries: Retry, pace: Pace) -> Retry:
         def sleep(self, response: Any = None) -> None:
             if response is not None and response.status == TOO_MANY_REQUESTS:
                 pace.refused()
-            super().sleep(response)
+                with pace.out_of_slot():
+                    super().sleep(response)
+            else:
+                super().sleep(response)
             pace.wait()
 
     return Paced(

@@ -25,7 +25,7 @@ _FILE = "ESA_WorldCover_10m_2021_v200_{}_Map.tif"
 _FILE_PATTERN = re.compile(r"ESA_WorldCover_10m_2021_v200_([NS]\d{2}[EW]\d{3})_Map\.tif")
 _OTHER_PATTERN = re.compile(r"ESA_WorldCover_10m_(\d{4})_(v\d+)_[NS]\d{2}[EW]\d{3}_Map\.tif")  # of any edition
 EDITION = "2021 v200"
-_HEAD_AT_ONCE = 8  # the default of CLAY_REQUESTS_IN_FLIGHT
+_HEAD_AT_ONCE = 12  # the default of CLAY_REQUESTS_IN_FLIGHT
 
 
 def cells_touched(

@@ -260,6 +260,52 @@ def test_a_count_that_is_reached_or_cannot_be_read_is_no_fault(proxy: FaultProxy
     assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED
 
 
+EMPTY = {"type": "FeatureCollection", "features": [], "links": []}
+
+
+@pytest.mark.parametrize("told", [{"numberMatched": 3}, {"context": {"matched": 3, "returned": 0}}])
+def test_no_items_of_several_is_not_an_empty_answer(proxy: FaultProxy, told: dict[str, Any]) -> None:
+    proxy.answer(200, times=2, path=SEARCH, body=json.dumps({**EMPTY, **told}).encode())
+    assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED  # another attempt helped
+    proxy.answer(200, times=3, path=SEARCH, body=json.dumps({**EMPTY, **told}).encode())
+    picks = pick(proxy.url, TILES)
+    assert outcomes(picks) == FIRST_FAILED
+    assert "answered without features, after 0 of 3 items" in picks.ledger["reason"].iloc[0]
+
+
+@pytest.mark.parametrize("told", [{"numberMatched": 0}, {"numberMatched": True}, {"numberMatched": "many"}, {}])
+def test_no_items_of_none_are(proxy: FaultProxy, told: dict[str, Any]) -> None:
+    proxy.answer(200, times=1, path=SEARCH, body=json.dumps({**EMPTY, **told}).encode())
+    assert outcomes(pick(proxy.url, TILES)) == {**ALL_PICKED, TILES[0]: "none"}
+
+
+@pytest.mark.parametrize(
+    ("matched", "outcome", "pages"),
+    [
+        pytest.param(1, "picked", 2, id="all were there already"),
+        pytest.param(None, "picked", 2, id="nobody counts"),
+        pytest.param(2, "failed", 3 * 2, id="one is missing"),
+    ],
+)
+def test_a_page_without_items_after_others(proxy: FaultProxy, matched: int | None, outcome: str, pages: int) -> None:
+    link = {"rel": "next", "href": f"{proxy.url}/search", "method": "POST", "body": {"token": "2"}}
+    items = [sentinel_2_item("a", WHEN, 10.0, tile=TILES[0])]
+    count = {} if matched is None else {"numberMatched": matched}
+    for _ in range(pages // 2):
+        for page in ({"features": items, "links": [link]}, {}):
+            proxy.answer(200, times=1, path=SEARCH, body=json.dumps({**EMPTY, **count, **page}).encode())
+    assert outcomes(pick(proxy.url, TILES[:1])) == {TILES[0]: outcome}
+    assert len(searches(proxy)) == pages
+
+
+def test_a_page_without_items_between_others_is_passed(proxy: FaultProxy) -> None:
+    link = {"rel": "next", "href": f"{proxy.url}/search", "method": "POST", "body": {"token": "2"}}
+    items = [sentinel_2_item("a", WHEN, 10.0, tile=TILES[0])]
+    for page in ({"links": [link]}, {"features": items}):
+        proxy.answer(200, times=1, path=SEARCH, body=json.dumps({**EMPTY, "numberMatched": 1, **page}).encode())
+    assert outcomes(pick(proxy.url, TILES[:1])) == {TILES[0]: "picked"}
+
+
 def test_a_search_that_is_never_answered_ends_and_the_others_go_on(proxy: FaultProxy) -> None:
     proxy.stall(times=ATTEMPTS, path=SEARCH)
     started = time.monotonic()

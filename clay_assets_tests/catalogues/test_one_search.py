@@ -109,6 +109,21 @@ def test_an_answer_short_of_its_own_count_is_searched_by_quarters(proxy: FaultPr
     assert pick(proxy, ALL).ledger["item_id"].tolist() == PICKED
 
 
+def test_an_answer_without_items_that_counts_some_is_searched_by_quarters(proxy: FaultProxy) -> None:
+    proxy.answer(200, times=3, path=SEARCH, body=answer([], numberMatched=4))  # as often as it is tried
+    assert pick(proxy, ALL).ledger["item_id"].tolist() == PICKED
+    assert searches(proxy) == 3 + len(ALL)
+
+
+def test_a_page_that_fails_fails_no_quarter_that_its_own_search_answers(proxy: FaultProxy) -> None:
+    link = {"rel": "next", "href": f"{proxy.url}/search", "method": "POST", "body": {"token": "2"}}
+    proxy.answer(200, times=1, path=SEARCH, body=answer([sentinel_2_item("x", "2020-02-01T00:00:00Z")], links=[link]))
+    proxy.answer(400, times=3, path=SEARCH)  # its second page; then the searches of two quarters
+    ledger = pick(proxy, ALL).ledger
+    assert ledger["outcome"].tolist() == ["failed", "failed", "picked", "picked"]
+    assert ledger["item_id"].fillna("").tolist() == ["", "", "Q3", "Q4"]
+
+
 def test_pages_that_are_few_are_read_on(proxy: FaultProxy) -> None:
     link = {"rel": "next", "href": f"{proxy.url}/search", "method": "POST", "body": {"token": "2"}}
     first = [sentinel_2_item("one", "2020-02-01T00:00:00Z", 1.0)]
