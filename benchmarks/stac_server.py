@@ -68,8 +68,9 @@ class Server:
         self.recent.append(now)
         self.accepted += 1
         self.first, self.last = self.first or now, now
-        await asyncio.sleep(self.latency)
-        return 200, [], self.found(json.loads(body))
+        found = self.found(json.loads(body))
+        await asyncio.sleep(now + self.latency - time.monotonic())  # which is the whole of it
+        return 200, [], found
 
     def root(self) -> dict[str, Any]:
         """The landing page."""
