@@ -29,6 +29,8 @@ MOST_TURNS = 1.5  # of longitude, either way; what goes further is not in degree
 ROUNDING = 1e-6  # degrees, by which a latitude may lie beyond a pole
 # What shapely raises on what is not GeoJSON.
 UNREADABLE = (ShapelyError, LookupError, ValueError, TypeError, AttributeError)
+TRIANGLE = 3  # points
+STRAIGHT = 1e-6  # sine of an angle; what turns less may be straight, within rounding
 LINE, POLYGON = (1, 2), 3  # shapely's type numbers
 AREAL = (POLYGON, 6)
 _PLAIN = np.isin(np.arange(-1, 8), (0, *LINE, *AREAL))  # by type number; -1 is none
@@ -63,9 +65,13 @@ def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
     shapes = np.asarray(shapes, dtype=object)
     meant: NDArray[Any] = np.array(shapely.force_2d(shapes) if shapely.has_z(shapes).any() else shapes, dtype=object)
     bounds = shapely.bounds(meant)
-    kept = _in_degrees(meant, bounds)
+    coordinates, rows = shapely.get_coordinates(meant, return_index=True)
+    kept = _in_degrees(bounds, coordinates, rows)
     meant[~kept] = None
-    sound = shapely.is_valid(meant) & _PLAIN.take(shapely.get_type_id(meant) + 1, mode="clip")
+    sound = kept & _convex(meant, coordinates, rows)  # as most are, and `is_valid` takes long
+    others = np.flatnonzero(kept & ~sound)
+    kinds = shapely.get_type_id(meant[others])
+    sound[others] = shapely.is_valid(meant[others]) & _PLAIN.take(kinds + 1, mode="clip")
     unchanged = kept & sound & ~_leaves_world(bounds)
     for row in np.flatnonzero(kept & ~unchanged):
         meant[row] = _on_globe(meant[row])
@@ -106,11 +112,43 @@ def _held(value: Any, sequence: Any) -> Any:
     return sequence(_held(entry, sequence) for entry in value) if isinstance(value, (list, tuple)) else value
 
 
-def _in_degrees(shapes: NDArray[Any], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _convex(shapes: NDArray[Any], coordinates: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which shapes are surely valid, as they are polygons of one ring that turns one way, once around.
+
+    Args:
+        shapes: two-dimensional, or None; shape (n,).
+        coordinates: of all shapes, (points, 2); those of shapes that are None may be there too.
+        rows: which shape each point is of.
+    """
+    found: NDArray[np.bool_] = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
+    sizes = np.bincount(rows, minlength=len(shapes))
+    found &= sizes > TRIANGLE
+    ends = np.cumsum(sizes)
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.diff(coordinates, axis=0, append=0)
+    following = np.arange(1, len(steps) + 1)
+    last = ends[sizes > TRIANGLE] - 1  # points: the first of a ring once more
+    following[last - 1] = ends[sizes > TRIANGLE] - sizes[sizes > TRIANGLE]
+    within = np.ones(len(steps), np.bool_)
+    within[ends[sizes > 0] - 1] = False  # from the last point of a shape to the next shape
+    here, after = steps[within], steps[following[within]]
+    of = rows[within]
+    with np.errstate(invalid="ignore", over="ignore"):  # of those that are not in degrees
+        turn = here[:, 0] * after[:, 1] - here[:, 1] * after[:, 0]
+        least = STRAIGHT * np.sqrt((here**2).sum(axis=1) * (after**2).sum(axis=1))
+    left, right = (np.bincount(of, turns, len(shapes)) for turns in (turn > least, turn < -least))
+    found &= (left == sizes - 1) | (right == sizes - 1)
+    up, then_up = ((one[:, 1] > 0) | ((one[:, 1] == 0) & (one[:, 0] > 0)) for one in (here, after))
+    found &= np.bincount(of, up != then_up, len(shapes)) == 2  # up once, and down once
+    return found
+
+
+def _in_degrees(
+    bounds: NDArray[np.float64], coordinates: NDArray[np.float64], rows: NDArray[np.intp]
+) -> NDArray[np.bool_]:
     """Which shapes have coordinates, all of them finite and in the range of longitudes and latitudes."""
     limits = np.array([MOST_TURNS * TURN, POLE + ROUNDING] * 2)
     within: NDArray[np.bool_] = np.all(np.abs(bounds) <= limits, axis=1)
-    coordinates, rows = shapely.get_coordinates(shapes, return_index=True)
     within[rows[~np.isfinite(coordinates).all(axis=1)]] = False  # bounds leave NaN out
     return within
 

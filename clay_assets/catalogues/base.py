@@ -28,12 +28,14 @@ class Answer:
         candidates: items that intersect the request in space and time and match its filters.
         invalid: reason → number of items that are not valid and so were dropped.
         error: why there is no answer, None if there is one.
+        sound: which candidates are known to break no declaration and to lack no asset; empty: not known.
     """
 
     request: Request
     candidates: list[Item] = field(default_factory=list)
     invalid: Counter[str] = field(default_factory=Counter)
     error: str | None = None
+    sound: Sequence[bool] = ()
 
 
 class Catalogue(Protocol):

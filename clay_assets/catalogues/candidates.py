@@ -8,9 +8,10 @@ is read is in `snapshot`; what becomes of candidates is in `eligibility`.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection as Sized
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from itertools import islice, pairwise
@@ -23,13 +24,14 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from clay_assets.catalogues.base import read_candidate
+from clay_assets.catalogues.base import Answer, answer_of, read_candidate
 from clay_assets.catalogues.snapshot_types import EPOCH, footprints, parsed, value_of
 from clay_assets.footprints import as_meant, geojson_of
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.column_rules import Candidates
 from clay_assets.platforms.properties import PropertyType
 from clay_assets.stac import ASSUMED_VERSION, ITEM_TYPE, Item
+from clay_assets.storage.stac_geoparquet import listed, objects
 from clay_assets.storage.untyped import UNTYPED, patched
 
 ASKED, MOMENT, UNCHANGED = "requests", "moment", "unchanged"  # columns beside those of the snapshot
@@ -201,8 +203,8 @@ class CandidateTable:
         order = np.argsort(joined[0], kind="stable")
         self._pairs = joined[0][order], joined[1][order], joined[2][order]
 
-    def offered(self, only: NDArray[np.int64] | None = None) -> Iterator[tuple[int, list[Item | str]]]:
-        """Number of a request, and its candidates as `read_candidate` gives them, each id once.
+    def answers(self, only: NDArray[np.int64] | None = None) -> Iterator[Answer]:
+        """Answers to requests, with the candidates as `read_candidate` gives them, each id once.
 
         Args:
             only: numbers of the requests to answer, ascending; None: all of this table.
@@ -217,16 +219,15 @@ class CandidateTable:
             chosen = np.concatenate([np.arange(a, b) for a, b in zip(firsts[start:end], lasts[start:end], strict=True)])
             chosen = chosen.astype(np.int64)
             of = parts[chosen]
-            # Items are made as they are asked for and forgotten with their request: the interpreter's
-            # garbage collector goes through all that live.
+            # Items are made some at a time, and forgotten with their requests.
             reading = [part.read(rows[chosen[of == number]]) for number, part in enumerate(self._parts)]
             pairs = iter(of.tolist())
             for number, size in zip(wanted[start:end].tolist(), (lasts - firsts)[start:end].tolist(), strict=True):
-                found: dict[str, Item | str] = {}
+                found: dict[str, tuple[Item | str, bool]] = {}
                 for part in islice(pairs, size):
-                    name, candidate = next(reading[part])
-                    found.setdefault(name, candidate)
-                yield number, list(found.values())
+                    name, candidate, sound = next(reading[part])
+                    found.setdefault(name, (candidate, sound))
+                yield _answer(self.requests[number], found.values())
             start = end
 
     def columns(self) -> tuple[Candidates, NDArray[np.bool_], NDArray[np.int64]]:
@@ -238,7 +239,7 @@ class CandidateTable:
         place = starts[parts] + rows
         read = [part.values for part in self._parts]
         joined = {name: np.concatenate([values[name] for values in read]) for name in read[0]}
-        kept = _first_of_each_id(numbers, joined["id"][place])
+        kept = np.arange(len(place)) if self._has_each_id_once() else _first_of_each_id(numbers, joined["id"][place])
         place = np.asarray(place[kept], np.int64)
         self._kept = place
         ids, times, odd, lacking = (joined.pop(name)[place] for name in ("id", "moment", "odd", "lacking"))
@@ -249,6 +250,13 @@ class CandidateTable:
         properties = {name: values[place] for name, values in joined.items()}
         return Candidates(ids, times, properties, shapes, self.requests, numbers[kept]), odd.astype(np.bool_), lacking
 
+    def _has_each_id_once(self) -> bool:
+        """Whether no two of the items surely have one id."""
+        if len(self._parts) != 1:
+            return False
+        ids = self._parts[0].column("id")
+        return bool(pc.count_distinct(ids, mode="all").as_py() == len(ids))
+
     def documents(self, rows: NDArray[np.int64]) -> list[Item]:
         """The items of some rows of `columns`."""
         place = self._kept[rows]
@@ -256,21 +264,23 @@ class CandidateTable:
         found: list[Item] = [{}] * len(rows)
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((place >= starts[number]) & (place < starts[number + 1]))
-            for at, (_, document) in zip(here.tolist(), part.read(place[here] - starts[number]), strict=True):
+            for at, (_, document, _) in zip(here.tolist(), part.read(place[here] - starts[number]), strict=True):
                 assert not isinstance(document, str)  # columns tell of none that is not valid
                 found[at] = document
         return found
 
-    def brief(self, candidates: Candidates, row: int) -> Item:
-        """The id of a candidate and, where it tells it, its cloud cover."""
-        name: str = candidates.ids[row]
+    def briefs(self, candidates: Candidates, rows: NDArray[np.int64]) -> list[Item]:
+        """The ids of some candidates and, where they tell it, their cloud cover."""
+        names = candidates.ids[rows].tolist()
         if CLOUD_COVER not in self.platform.rules.property_names:
-            return {"id": name, "properties": {}}
+            return [{"id": name, "properties": {}} for name in names]
         covers = candidates.properties.get(CLOUD_COVER)
         if covers is None or covers.dtype != np.float64:  # not declared as a number
-            return self.documents(np.array([row]))[0]
-        cover = float(covers[row])
-        return {"id": name, "properties": {} if np.isnan(cover) else {CLOUD_COVER: cover}}
+            return self.documents(rows)
+        return [
+            {"id": name, "properties": {} if np.isnan(cover) else {CLOUD_COVER: cover}}
+            for name, cover in zip(names, covers[rows].tolist(), strict=True)
+        ]
 
 
 class _Part:
@@ -285,31 +295,48 @@ class _Part:
         column = self.table[name]
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
-    def read(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item | str]]:
-        """The id, as text that tells its type too, and the candidate of some rows."""
-        table = self.table.take(pa.array(rows))
-        part = _Part(self.platform, table)
-        untyped = table[UNTYPED].to_pylist() if UNTYPED in self.names else [None] * len(rows)
-        for document, text, unchanged in zip(
-            part._documents(untyped), untyped, table[UNCHANGED].to_pylist(), strict=True
+    def read(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item | str, bool]]:
+        """Of some rows the id, as text that tells its type too, the candidate, and whether it is known to be sound."""
+        part = _Part(self.platform, self.table.take(pa.array(rows)))
+        untyped = part.column(UNTYPED).to_pylist() if UNTYPED in self.names else [None] * len(rows)
+        documents = part._documents(untyped)
+        for document, plain, sound in zip(
+            documents, self._plain[rows].tolist(), self._sound[rows].tolist(), strict=True
         ):
             name = document["id"]
-            plain = isinstance(name, str) and 0 < len(name) <= PLAIN_ID and name.isascii()
-            if plain and unchanged and text is None and part._plain_assets:
+            if plain:
                 document["type"], document["stac_version"] = ITEM_TYPE, ASSUMED_VERSION
                 document["stac_extensions"], document["links"] = [], []
-                yield repr(name), document
+                yield repr(name), document, sound
             else:
-                yield repr(name), read_candidate(self.platform, document)
+                yield repr(name), read_candidate(self.platform, document), sound
+
+    @cached_property
+    def _plain(self) -> NDArray[np.bool_]:
+        """Which rows are items as they are read, whatever their properties: there is nothing to check in them."""
+        ids = self.column("id")
+        if not (self._plain_assets and pa.types.is_string(ids.type)):
+            return np.zeros(len(ids), np.bool_)
+        length = pc.fill_null(pc.binary_length(ids), 0).to_numpy()
+        ascii_only = pc.fill_null(pc.string_is_ascii(ids), False).to_numpy(zero_copy_only=False)
+        plain = self._unchanged & ascii_only & (length > 0) & (length <= PLAIN_ID)
+        if UNTYPED in self.names:
+            plain &= ~self.column(UNTYPED).is_valid().to_numpy(zero_copy_only=False)
+        return np.asarray(plain, np.bool_)
+
+    @cached_property
+    def _sound(self) -> NDArray[np.bool_]:
+        """Which rows are known to break no declaration and to lack no asset."""
+        return np.asarray(~self.values["odd"] & (self.values["lacking"] == 0), np.bool_)
 
     def _documents(self, untyped: Sequence[str | None]) -> Iterator[Item]:
         collection = self.platform.scenes.collection
         columns = (
-            self.column("id").to_pylist(),
+            listed(self.column("id")),
             self._objects(PROPERTY),
             self._assets(untyped),
             geojson_of(self.shapes),
-            self.column(MOMENT).to_pylist(),
+            self.column(MOMENT).to_numpy().tolist(),
             untyped,
         )
         for name, properties, assets, footprint, moment, text in zip(*columns, strict=True):
@@ -321,27 +348,20 @@ class _Part:
             document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=moment)
             yield document
 
-    def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
+    def _objects(self, prefix: str) -> Iterable[dict[str, Any]]:
         """The columns with a prefix as an object of each row, without nulls."""
         names = [name for name in self.table.schema.names if name.startswith(prefix)]
         if not names:
             return ({} for _ in range(self.table.num_rows))
-        keys = [name.removeprefix(prefix) for name in names]
-        return (
-            {key: value for key, value in zip(keys, row, strict=True) if value is not None}
-            for row in zip(*(_values(self.column(name)) for name in names), strict=True)
-        )
+        return objects([name.removeprefix(prefix) for name in names], [_values(self.column(name)) for name in names])
 
     def _assets(self, untyped: Sequence[str | None]) -> Iterable[Any]:
         """Assets of each row by their names here; as the catalogue names them where an item is still to be patched."""
         if not self._plain_assets:
             return (parsed("assets", text) for text in self.column("assets").to_pylist())
         names = self.platform.asset_names
-        columns = [self._hrefs(name) for name in names]
-        assets = (
-            {name: {"href": href} for name, href in zip(names, row, strict=True) if href}
-            for row in zip(*columns, strict=True)
-        )
+        columns = [[{"href": href} if href else None for href in self._hrefs(name)] for name in names]
+        assets = objects(names, columns)
         if any(text is not None for text in untyped):
             given = ({key: {"href": href} for key, href in row.items()} for row in self._objects(ASSET))
             return [read if text is None else raw for read, raw, text in zip(assets, given, untyped, strict=True)]
@@ -349,12 +369,12 @@ class _Part:
 
     def _hrefs(self, name: str) -> list[str | None]:
         """Hrefs of an asset, under whichever of its names; of several the last that has one."""
-        found: list[str | None] = [None] * self.table.num_rows
+        found: list[str | None] = []
         for other in _names_of(self.platform, name):
             if ASSET + other in self.names:
-                hrefs = self.column(ASSET + other).to_pylist()
-                found = [href or known for href, known in zip(hrefs, found, strict=True)] if any(found) else hrefs
-        return found
+                hrefs = listed(self.column(ASSET + other))
+                found = [href or known for href, known in zip(hrefs, found, strict=True)] if found else hrefs
+        return found or [None] * self.table.num_rows
 
     @cached_property
     def shapes(self) -> NDArray[Any]:
@@ -442,9 +462,14 @@ def _typed(column: pa.Array, kind: PropertyType) -> tuple[NDArray[Any], NDArray[
 def _values(column: pa.Array) -> list[Any]:
     """Values of a column as an item has them."""
     types, kind = pa.types, column.type
-    values: list[Any] = column.to_pylist()
     same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
-    return values if same else list(map(value_of, values))
+    return listed(column) if same else list(map(value_of, column.to_pylist()))
+
+
+def _answer(request: Request, read: Sized[tuple[Item | str, bool]]) -> Answer:
+    """The answer that consists of some candidates, of which it is known whether they are sound."""
+    answer = answer_of(request, [candidate for candidate, _ in read])
+    return replace(answer, sound=[sound for candidate, sound in read if not isinstance(candidate, str)])
 
 
 def _first_of_each_id(numbers: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:

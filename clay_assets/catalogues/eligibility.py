@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from shapely.errors import ShapelyError
 
-from clay_assets.catalogues.base import Answer, Catalogue, answer_of
+from clay_assets.catalogues.base import Answer, Catalogue
 from clay_assets.catalogues.choice import OLDER, Choice
 from clay_assets.catalogues.judging import judged
 from clay_assets.errors import ClayError, InputError
@@ -41,13 +42,14 @@ def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> t
     """
     rejected = Counter(answer.invalid)
     sound: list[Item] = []
-    for item in answer.candidates:
-        fault = _fault(platform, item, answer.request)
+    lacking: list[list[str]] = []
+    for item, known in zip(answer.candidates, answer.sound or repeat(False, len(answer.candidates)), strict=True):
+        fault = None if known else _fault(platform, item, answer.request)
         if fault is None:
             sound.append(item)
+            lacking.append([] if known else platform.missing(item, platform.asset_names))
         else:
             rejected[fault] += 1
-    lacking = [platform.missing(item, platform.asset_names) for item in sound]
     older = _older(platform, [item for item, missing in zip(sound, lacking, strict=True) if not missing])
     eligible: list[Item] = []
     for item, missing in zip(sound, lacking, strict=True):
@@ -156,6 +158,7 @@ def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
     if platform.rules.processings is None:
         return set()
     told = []
+    items = platform.rules.processings.together(items)
     for item in items:
         try:
             told.append(platform.rules.processings.tell(item))
@@ -196,8 +199,8 @@ def choices(
         return
     for table in tables:
         left = yield from judged(table, options)
-        for number, read in table.offered(left):
-            yield _choice(platform, answer_of(requests[number], read), options)
+        for answer in table.answers(left):
+            yield _choice(platform, answer, options)
 
 
 def _choice(platform: AnyPlatform, answer: Answer, options: Options) -> Choice:

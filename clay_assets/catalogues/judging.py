@@ -43,10 +43,9 @@ def judged(table: CandidateTable, options: Options) -> Generator[Choice, None, N
         number, code = divmod(pair, len(reasons))
         rejected.setdefault(number, Counter())[reasons[code]] = count
     told = np.setdiff1d(asked, left, assume_unique=True)
+    items = dict(zip(best, table.briefs(candidates, np.array(list(best.values()), np.int64)), strict=True))
     for number, size in zip(told.tolist(), sizes[told - asked[0]].tolist(), strict=True):
-        row = best.get(number)
-        item = None if row is None else table.brief(candidates, row)
-        yield Choice(table.requests[number], size, item, rejected.get(number, Counter()))
+        yield Choice(table.requests[number], size, items.get(number), rejected.get(number) or Counter())
     return left
 
 
@@ -115,7 +114,7 @@ def _older(
 
 def _together(table: CandidateTable, candidates: Candidates, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of some rows that may be processings of one acquisition with another of their request; ascending."""
-    rules = table.platform.rules.by_columns
+    rules = table.platform.rules.processings
     assert rules is not None
     numbers = candidates.numbers_of_requests
     if rules.apart is not None:

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from clay_assets.catalogues.base import Answer, answer_of
+from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.candidates import ASSET, MOMENT, PROPERTY, UNCHANGED, CandidateTable, Collection
 from clay_assets.catalogues.snapshot_types import (
     SIDES,
@@ -79,8 +80,7 @@ class SnapshotCatalogue:
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
         for table in self._tables(platform, requests, hrefs=True):
-            for number, read in table.offered():
-                yield answer_of(requests[number], read)
+            yield from table.answers()
 
     def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[CandidateTable]:
         """Candidates as tables, each of some requests, after one pass over the snapshot."""
@@ -142,6 +142,7 @@ class _SnapshotFile:
         )
         self.names = set(self.schema.names)
         self.has_views = any(has_views(field.type) for field in dataset.schema)
+        self._complete: set[str] | None = None
 
     def scan(self, platform: AnyPlatform, places: _Places, *, hrefs: bool) -> Iterator[pa.RecordBatch]:
         """The items of a collection that requests may take, by its columns.
@@ -211,8 +212,15 @@ class _SnapshotFile:
         for name in (*platform.asset_names, *platform.assets.aliases):
             if _has_href(assets, name):
                 href = pc.field("assets", name, "href").cast(pa.string())
-                columns[ASSET + name] = href if hrefs else pc.utf8_slice_codeunits(href, 0, 1)
+                there = pc.scalar("x") if self._all_have(name) else pc.utf8_slice_codeunits(href, 0, 1)
+                columns[ASSET + name] = href if hrefs else there
         return columns
+
+    def _all_have(self, asset: str) -> bool:
+        """Whether the statistics of the file tell that each item has the href of an asset, which is then not read."""
+        if self._complete is None:
+            self._complete = _complete_columns(self.dataset)
+        return f"assets.{asset}.href" in self._complete and "." not in asset
 
     def _between(self, first: int, last: int) -> pc.Expression:
         """Within a period, as far as the columns' types can be compared; `moments` decides."""
@@ -238,6 +246,26 @@ class _SnapshotFile:
         around = (xmin > xmax) | (xmax - xmin > HALF_TURN) | (xmin < -HALF_TURN) | (xmax > HALF_TURN)
         polar = around & ((ymax > POLAR) | (ymin < -POLAR))
         return xmin.is_null() | polar | (~above & (around | ~beside))
+
+
+def _complete_columns(dataset: ds.Dataset) -> set[str]:
+    """Paths of the text columns that have no null and no empty text, as the statistics of all row groups tell."""
+    found: set[str] | None = None
+    for fragment in dataset.get_fragments():
+        told = fragment.metadata
+        for group in map(told.row_group, range(told.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            here = {column.path_in_schema for column in columns if _is_complete(column)}
+            found = here if found is None else found & here
+    return found or set()
+
+
+def _is_complete(column: pq.ColumnChunkMetaData) -> bool:
+    if column.physical_type != "BYTE_ARRAY" or not column.is_stats_set:
+        return False
+    told = column.statistics
+    known = told.has_null_count and told.has_min_max
+    return bool(known and told.null_count == 0 and told.num_values == column.num_values and told.min)
 
 
 def _has_href(assets: pa.StructType, name: str) -> bool:

@@ -7,9 +7,8 @@ cloud cover is text. Both must say the same of every item, which a test holds fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -155,13 +154,8 @@ class ColumnRules(Generic[OptionsT]):
         rank: candidates → sort keys of those that are eligible, the most telling first; the last, the id, is left out.
         of: the `refuse`, the `rank` and, where there is one, the `tell` of the processings that they stand for. Where a
             platform has others, it is judged item by item.
-        apart: items whose times differ by more are never processings of one acquisition; None: times do not tell.
-        acquisition: id → what it tells of the acquisition, None where it tells nothing. Items of which it tells
-            different things are never processings of one acquisition.
     """
 
     refuse: Callable[[Candidates, OptionsT], list[Refusal]]
     rank: Callable[[Candidates], list[Column]]
     of: tuple[Callable[..., Any], ...]
-    apart: timedelta | None = None
-    acquisition: Callable[[str], Hashable] | None = None

@@ -232,9 +232,9 @@ PLATFORM = Platform(
             Property("platform", str),
             *(Property(name, int) for name in TILE),
         ),
-        processings=Processings(processing, ("created", "updated")),
         # Composites of one day are of one acquisition.
-        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), apart=timedelta(days=1)),
+        processings=Processings(processing, ("created", "updated"), apart=timedelta(days=1)),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing)),
     ),
     assets=Assets(
         bands=BANDS,

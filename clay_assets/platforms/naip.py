@@ -162,8 +162,8 @@ PLATFORM = Platform(
         resolve=resolve,
         refuse=refuse,
         rank=rank,
-        processings=Processings(processing, ("created", "updated")),
-        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), acquisition=acquisition),
+        processings=Processings(processing, ("created", "updated"), acquisition=acquisition),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing)),
     ),
     assets=Assets(
         bands=("image",),  # red, green, blue and near infrared in one file

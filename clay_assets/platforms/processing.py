@@ -8,13 +8,15 @@ the acquisition and its processing is declared by the platform.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from clay_assets.platforms.properties import is_number
-from clay_assets.stac import Item
+from clay_assets.stac import Item, item_datetime
 
 # Catalogues give sensing times to the second, the millisecond or the microsecond, and a new processing may move them
 # by a line of the sensor. Neighbouring scenes of one orbit are sensed many seconds apart.
@@ -49,10 +51,31 @@ class Processings:
         tell: item → its processing; None where the item does not tell of which acquisition it is. It raises on no
             item: the properties that it looks at may have any type.
         properties: names of the item properties that it looks at.
+        apart: items whose times differ by more are never processings of one acquisition; None: times do not tell.
+        acquisition: id → what it tells of the acquisition, None where it tells nothing. Items of which it tells
+            different things are never processings of one acquisition.
     """
 
     tell: Callable[[Item], Processing | None]
     properties: tuple[str, ...] = ()
+    apart: timedelta | None = None
+    acquisition: Callable[[str], Hashable] | None = None
+
+    def together(self, items: Sequence[Item]) -> list[Item]:
+        """Those of some items that may be processings of one acquisition with another of them, in their order."""
+        if self.apart is not None:
+            moments = list(map(item_datetime, items))
+            near: set[int] = set()
+            for first, second in pairwise(sorted(range(len(items)), key=moments.__getitem__)):
+                if moments[second] - moments[first] <= self.apart:
+                    near |= {first, second}
+            items = [items[at] for at in sorted(near)]
+        if self.acquisition is not None and items:
+            told = [self.acquisition(item["id"]) for item in items]
+            if None not in told:
+                counts = Counter(told)
+                items = [item for item, one in zip(items, told, strict=True) if counts[one] > 1]
+        return list(items)
 
 
 _Numbered: TypeAlias = tuple[int, Processing]

@@ -188,9 +188,11 @@ PLATFORM = Platform(
             Property(NODATA_SHARE, float),
         ),
         processings=Processings(
-            processing, ("platform", *BASELINE, *PRODUCT, DATATAKE, VERSION, "s2:generation_time", "created", "updated")
+            processing,
+            ("platform", *BASELINE, *PRODUCT, DATATAKE, VERSION, "s2:generation_time", "created", "updated"),
+            apart=SAME_MOMENT,
         ),
-        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing), apart=SAME_MOMENT),
+        columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing)),
     ),
     assets=Assets(
         bands=tuple(WAVELENGTHS),

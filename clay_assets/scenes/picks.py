@@ -17,6 +17,7 @@ import pandas as pd
 from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.choice import Choice
 from clay_assets.catalogues.eligibility import choices, full_items
+from clay_assets.executors import rare_collections
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
@@ -67,12 +68,13 @@ def pick_scenes(
         return Picks([], _ledger(platform, year, requests, {}))
     rows: dict[str, dict[str, Any]] = {}
     chosen: dict[str, Item] = {}
-    for done, choice in enumerate(choices(platform, catalogue, requests, options), start=1):
-        rows[choice.request.id] = _row(choice)
-        if choice.item is not None:
-            chosen[choice.item["id"]] = choice.item
-        progress(done, len(requests))
-    items, invalid = full_items(platform, catalogue, chosen)
+    with rare_collections():
+        for done, choice in enumerate(choices(platform, catalogue, requests, options), start=1):
+            rows[choice.request.id] = _row(choice)
+            if choice.item is not None:
+                chosen[choice.item["id"]] = choice.item
+            progress(done, len(requests))
+        items, invalid = full_items(platform, catalogue, chosen)
     for row in rows.values():
         if row["item_id"] in invalid:
             row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
@@ -104,7 +106,7 @@ def _row(choice: Choice) -> dict[str, Any]:
         "outcome": outcome,
         "reason": choice.error or (_summary(choice.rejected) if choice.item is None else None),
         "candidates": choice.candidates,
-        "rejected": _JSON.encode(dict(sorted(choice.rejected.items()))),
+        "rejected": _JSON.encode(dict(sorted(choice.rejected.items()))) if choice.rejected else "{}",
         "item_id": choice.item["id"] if choice.item else None,
         "cloud_cover": number(choice.item, "eo:cloud_cover") if choice.item else None,
     }

@@ -27,6 +27,7 @@ from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
 from clay_assets.storage.untyped import GEOMETRY, TIMES, UNFIT, UNTYPED, lists, patched, split_items
 
 _MEMBERS = frozenset(MEMBERS)
+HALF = 16  # bits of numbers for which Arrow has types of its own
 SIDES = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")  # of a bounding box, in GeoJSON's order
 
 # What every STAC-GeoParquet table has, for the tables without items.
@@ -108,12 +109,10 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_struct(kind) and kind.num_fields:
         names = [field.name for field in kind]
         # Not `field`, which has values where the struct itself is null.
-        inner = [_values(values) for values in column.flatten()]
-        rows = zip(*inner, strict=True)
-        objects = [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
+        found = objects(names, [_values(values) for values in column.flatten()])
         if not column.null_count:
-            return objects
-        return [found if valid else None for found, valid in zip(objects, column.is_valid().to_pylist(), strict=True)]
+            return found
+        return [one if valid else None for one, valid in zip(found, column.is_valid().to_pylist(), strict=True)]
     if pa.types.is_list(kind) and pa.types.is_nested(kind.value_type):
         entries = _values(column.flatten())
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
@@ -122,8 +121,24 @@ def _values(column: pa.Array) -> list[Any]:
         if not column.null_count:
             return lists
         return [found if valid else None for found, valid in zip(lists, column.is_valid().to_pylist(), strict=True)]
-    values: list[Any] = column.to_pylist()
-    return [_without_nulls(value) for value in values] if pa.types.is_nested(kind) else values
+    return [_without_nulls(value) for value in column.to_pylist()] if pa.types.is_nested(kind) else listed(column)
+
+
+def listed(column: pa.Array) -> list[Any]:
+    """What `to_pylist` gives, sooner where numpy knows the type."""
+    kind = column.type
+    number = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and kind.bit_width > HALF)
+    if pa.types.is_string(kind) or (number and not column.null_count):
+        return list(column.to_numpy(zero_copy_only=False).tolist())
+    return list(column.to_pylist())
+
+
+def objects(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Columns as an object of each row, without nulls."""
+    rows = zip(*columns, strict=True)
+    if not any(None in column for column in columns):
+        return [dict(zip(names, row)) for row in rows]  # noqa: B905 — as many as there are names
+    return [{name: value for name, value in zip(names, row) if value is not None} for row in rows]  # noqa: B905
 
 
 def _with_times_as_text(table: pa.Table) -> pa.Table:

@@ -16,6 +16,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from clay_assets.catalogues import candidates
+from clay_assets.catalogues.base import Answer
+from clay_assets.catalogues.eligibility import RuleError, best_candidate
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import AnyPlatform, Request
@@ -214,6 +216,26 @@ def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str) -
     assert_same(by_columns, picks(item_by_item(PLATFORMS[key]), location))
     assert len({reason for text in by_columns.ledger["rejected"] for reason in json.loads(text)}) > 1
     assert (by_columns.ledger["outcome"] == "picked").any()
+
+
+def test_what_columns_know_of_candidates_is_what_their_items_say(
+    key: str, location: str, request: pytest.FixtureRequest
+) -> None:
+    platform = item_by_item(PLATFORMS[key])
+    processings = platform.rules.processings and replace(platform.rules.processings, apart=None, acquisition=None)
+    unaided = replace(platform, rules=replace(platform.rules, processings=processings))
+    known = 0
+    for answer in SnapshotCatalogue(location).search(platform, requests(key)):
+        known += sum(answer.sound)
+        assert chosen(platform, answer) == chosen(unaided, replace(answer, sound=()))
+    assert known or request.node.callspec.params["location"] == "mixed types"
+
+
+def chosen(platform: AnyPlatform, answer: Answer) -> Any:
+    try:
+        return best_candidate(platform, answer, platform.rules.options())
+    except RuleError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("rule", ["refuse", "rank", "processings"])

@@ -17,7 +17,7 @@ from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.catalogues.stac_api import ApiCatalogue
 from clay_assets.errors import InputError
-from clay_assets.footprints import as_meant
+from clay_assets.footprints import as_meant, meant_and_unchanged
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
 from clay_assets.platforms.request_table import quarter_bounds
@@ -269,6 +269,25 @@ def test_a_wide_ring_at_low_latitudes_is_taken_as_it_is_drawn() -> None:
 def test_anything_becomes_valid_or_none(wkt: str) -> None:
     found = meant(shapely.from_wkt(wkt))
     assert found is None or (found.is_valid and not found.is_empty and not found.has_z)
+
+
+def test_what_is_valid_is_kept_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    rings = [rng.normal(0, 1, (rng.integers(3, 8), 2)) for _ in range(300)]
+    rings += [np.round(ring) for ring in rings]
+    for corners in (4, 5, 9):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, (100, corners)), axis=1)
+        rings += list(np.stack([np.cos(angles), np.sin(angles)], axis=2))
+    stars = np.arange(5) * 4 * np.pi / 5  # turns one way, but twice around
+    rings += [np.stack([np.cos(stars), np.sin(stars)], axis=1)[::way] for way in (1, -1)]
+    holed = shapely.Polygon([(0, 0), (4, 0), (4, 4), (0, 4)], [[(1, 1), (5, 1), (1, 2)]])
+    spike = shapely.Polygon([(0, 0), (1, 0), (2, 0), (1, 0), (1, 1)])
+    others = [holed, spike, shapely.Polygon([(0, 0), (0, 0), (1, 0), (1, 1)]), None, shapely.Point(1, 1)]
+    shapes = np.array([*map(shapely.Polygon, rings), *others], dtype=object)
+    kept, unchanged = meant_and_unchanged(shapes)
+    assert unchanged.tolist() == shapely.is_valid(shapes).tolist()
+    assert 100 < unchanged.sum() < len(shapes)
+    assert all(shape is None or shape.is_valid for shape in kept)
 
 
 def test_an_id_that_no_file_can_hold_is_an_invalid_item() -> None:

@@ -250,6 +250,24 @@ def test_items_without_the_quality_asset_are_refused_and_counted(tmp_path: Path)
     assert (row["outcome"], row["item_id"], row["rejected"]) == ("picked", "b", '{"without asset scl": 1}')
 
 
+@pytest.mark.parametrize("given", [{}, {"scl": {}}, {"scl": {"href": ""}}, {"scl": {"href": "x.tif"}}, {"scl": None}])
+def test_statistics_tell_no_asset_that_an_item_lacks(tmp_path: Path, given: dict[str, Any]) -> None:
+    when = "2020-02-01T10:00:00Z"
+    items = [sentinel_2_item("a", when, 1.0, without=("scl",)), sentinel_2_item("b", when, 5.0)]
+    path = Path(snapshot(tmp_path / "items.parquet", items))
+    table = pq.read_table(path)
+    rows = table["assets"].to_pylist()
+    rows[0].pop("scl")
+    rows[0] |= given
+    kind = table.schema.field("assets").type
+    table = table.set_column(table.schema.get_field_index("assets"), "assets", pa.array(rows, kind))
+    pq.write_table(table, path)
+    platform = PLATFORMS[SENTINEL_2]
+    picks = pick_scenes(platform, 2020, [request()], SnapshotCatalogue(str(path)), platform.rules.options())
+    has = given == {"scl": {"href": "x.tif"}}
+    assert picks.ledger["item_id"].tolist() == ["a" if has else "b"]
+
+
 @pytest.mark.slow
 def test_thousands_of_requests_in_one_pass(tmp_path: Path) -> None:
     """2,000 requests and 20,000 items; asked one by one this would take minutes."""
