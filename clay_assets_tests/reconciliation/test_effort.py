@@ -1,0 +1,72 @@
+"""What a run takes, worked out by hand for made requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from clay_assets.reconciliation.effort import Machine, Rates, efforts
+from clay_assets_tests.reconciliation.stores import MODIS, S1, S2, Made, tiles
+
+CORE, DISK, CATALOGUE = "computing", "reading", "searching"
+FREE = Rates(scene=0, file=0, gigabyte=0, resampled_gigabyte=0, written_gigabyte=0, thousand_chips=0)
+ENDLESS = 1e30
+
+
+def test_each_rate_counts_what_it_is_of(made: Made) -> None:
+    made.request(S2)
+    accounts = list(made.accounts().values())
+
+    def core_seconds(**rates: float) -> float:
+        (found,) = [
+            one for one in efforts(accounts, made.recipe, Rates(**{**vars(FREE), **rates})) if one.platform == S2
+        ]
+        return found.core_hours * 3600
+
+    # 24 scenes of 42 × 42 chips; SCL and ten bands; SCL has a quarter of 10,980² pixels, of one byte.
+    assert core_seconds(scene=1) == pytest.approx(24)
+    assert core_seconds(file=1) == pytest.approx(24 * 11)
+    assert core_seconds(gigabyte=1) == pytest.approx(24 * 5490 * 5490 / 1e9)
+    assert core_seconds(thousand_chips=1) == pytest.approx(24 * 42 * 42 / 1000)
+    assert core_seconds(resampled_gigabyte=1, written_gigabyte=1) == 0
+
+
+def test_images_that_are_resampled_count(made: Made) -> None:
+    made.request(MODIS, tiles(("h18v04",)).assign(vertical=4, horizontal=18))
+    (account,) = [one for one in made.accounts().values() if one.platform == MODIS]
+    rates = Rates(**{**vars(FREE), "resampled_gigabyte": 1, "written_gigabyte": 1000})
+    (found,) = efforts([account], made.recipe, rates)
+    # Seven bands and two layers of quality are 20 bytes a pixel, read and written.
+    gigabytes = (account["requests"].planned or 0) * 2400 * 2400 * 20 / 1e9
+    assert gigabytes
+    assert found.core_hours * 3600 == pytest.approx(1001 * gigabytes)
+    assert found.gigabytes_to_store == pytest.approx(gigabytes)
+    assert found.dollars_a_month == pytest.approx(gigabytes / 1000 * Machine().dollars_per_terabyte_month)
+
+
+@pytest.mark.parametrize("longest", [CORE, DISK, CATALOGUE])
+def test_hours_are_those_of_what_takes_longest(made: Made, longest: str) -> None:
+    made.request(S1)
+    machine = Machine(
+        cores=2 if longest == CORE else 10**9,
+        bytes_per_second=1e6 if longest == DISK else ENDLESS,
+        searches_per_second=0.01 if longest == CATALOGUE else ENDLESS,
+        dollars_per_hour=2,
+    )
+    (found,) = [one for one in efforts(made.accounts().values(), made.recipe, machine=machine) if one.platform == S1]
+    hours = {
+        CORE: found.core_hours / 2,
+        DISK: 3 * 21200 * 28900 * 8 / 1e6 / 3600,
+        CATALOGUE: 3 / 0.01 / 3600,
+    }
+    assert found.hours == pytest.approx(hours[longest])
+    assert found.dollars == pytest.approx(2 * hours[longest])
+
+
+def test_published_counts_stand_in_for_requests(made: Made) -> None:
+    made.change(
+        published="\n[published.sentinel-2-l2a]\nrequests = 40\nchips = 900\n\n[published.naip]\nchips = 4000\n"
+    )
+    found = {one.platform: one for one in efforts(made.accounts().values(), made.recipe)}
+    assert set(found) == {S2, "naip"}  # of the others nothing is known
+    assert (found[S2].searches, found[S2].chips) == (40, 900)
+    assert (found["naip"].scenes, found["naip"].chips) == (3, 4000)  # a scene has 48 × 37 chips
