@@ -106,6 +106,8 @@ def test_a_process_that_ends_amid_a_job_breaks_that_job() -> None:
     with SpreadExecutor(2, 2) as executor:
         (other,) = others_of(executor)
         jobs = [executor.submit(place, 5) for _ in range(2)]  # one here, one there
+        while not all(job.running() for job in jobs):
+            time.sleep(0.01)
         os.kill(other, signal.SIGKILL)
         errors = [job.exception(SECONDS) for job in jobs]
     assert sorted(isinstance(error, BrokenExecutor) for error in errors) == [False, True]
