@@ -11,6 +11,11 @@ from clay_assets.stac import Item
 OLDER = "older processing of the same acquisition"
 
 
+def excluded_reason(item_id: str, why: str) -> str:
+    """Why an item is refused that the recipe excludes by its name."""
+    return f"{item_id} is excluded: {why}"
+
+
 @dataclass(frozen=True)
 class Choice:
     """What one request gets.

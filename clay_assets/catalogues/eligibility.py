@@ -15,11 +15,12 @@ from typing import Any
 from shapely.errors import ShapelyError
 
 from clay_assets.catalogues.base import Answer, Catalogue
-from clay_assets.catalogues.choice import OLDER, Choice
+from clay_assets.catalogues.choice import OLDER, Choice, excluded_reason
 from clay_assets.catalogues.judging import judged
 from clay_assets.errors import ClayError, InputError
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.processing import superseded
+from clay_assets.recipes.exclusions import NOTHING
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
 LONGEST_ERROR = 300  # characters of an error in a reason; the log has the whole
@@ -31,11 +32,19 @@ class RuleError(ClayError):
     """A rule of a platform has a bug. The request that met it fails; it says nothing of its items."""
 
 
-def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[list[Item], Counter[str]]:
+def eligible_items(
+    platform: AnyPlatform, answer: Answer, options: Options, excluded: Mapping[str, str] = NOTHING
+) -> tuple[list[Item], Counter[str]]:
     """The candidates that a request may take, and how many were refused for each reason.
 
     Of several processings of one acquisition the newest that is sound is judged, and stands for them all: an older
-    one is not taken in its place where it is, say, too cloudy.
+    one is not taken in its place where it is, say, too cloudy. Items that are excluded by name stand for nothing.
+
+    Args:
+        platform: whose rules decide.
+        answer: of the catalogue.
+        options: the platform's recipe fields.
+        excluded: item id → why it is never taken.
 
     Raises:
         RuleError: the platform's `refuse` raised, or what tells its processings.
@@ -44,7 +53,11 @@ def eligible_items(platform: AnyPlatform, answer: Answer, options: Options) -> t
     sound: list[Item] = []
     lacking: list[list[str]] = []
     for item, known in zip(answer.candidates, answer.sound or repeat(False, len(answer.candidates)), strict=True):
-        fault = None if known else _fault(platform, item, answer.request)
+        why = excluded.get(item["id"])
+        if why is not None:
+            fault: str | None = excluded_reason(item["id"], why)
+        else:
+            fault = None if known else _fault(platform, item, answer.request)
         if fault is None:
             sound.append(item)
             lacking.append([] if known else platform.missing(item, platform.asset_names))
@@ -84,13 +97,15 @@ def best_item(platform: AnyPlatform, items: Iterable[Item], request: Request) ->
     return best, rejected
 
 
-def best_candidate(platform: AnyPlatform, answer: Answer, options: Options) -> tuple[Item | None, Counter[str]]:
+def best_candidate(
+    platform: AnyPlatform, answer: Answer, options: Options, excluded: Mapping[str, str] = NOTHING
+) -> tuple[Item | None, Counter[str]]:
     """The eligible candidate that ranks first, None if there is none; and how many were refused for each reason.
 
     Raises:
         RuleError: one of the platform's rules raised.
     """
-    eligible, rejected = eligible_items(platform, answer, options)
+    eligible, rejected = eligible_items(platform, answer, options, excluded)
     best, unranked = best_item(platform, eligible, answer.request)
     return best, rejected + unranked
 
@@ -182,12 +197,23 @@ def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Optio
 
 
 def choices(
-    platform: AnyPlatform, catalogue: Catalogue, requests: Sequence[Request], options: Options
+    platform: AnyPlatform,
+    catalogue: Catalogue,
+    requests: Sequence[Request],
+    options: Options,
+    excluded: Mapping[str, str] = NOTHING,
 ) -> Iterator[Choice]:
     """What each request gets, in any order.
 
     Where the platform declares its rules over columns too, and the catalogue has tables, items are read only for the
     requests of which columns do not tell everything.
+
+    Args:
+        platform: whose rules decide.
+        catalogue: where to look.
+        requests: searches to make.
+        options: the platform's recipe fields.
+        excluded: item id → why it is never taken.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -195,20 +221,20 @@ def choices(
     tables = catalogue.tables(platform, requests) if platform.rules.by_columns else None
     if tables is None:
         for answer in catalogue.search(platform, requests):
-            yield _choice(platform, answer, options)
+            yield _choice(platform, answer, options, excluded)
         return
     for table in tables:
-        left = yield from judged(table, options)
+        left = yield from judged(table, options, excluded)
         for answer in table.answers(left):
-            yield _choice(platform, answer, options)
+            yield _choice(platform, answer, options, excluded)
 
 
-def _choice(platform: AnyPlatform, answer: Answer, options: Options) -> Choice:
+def _choice(platform: AnyPlatform, answer: Answer, options: Options, excluded: Mapping[str, str]) -> Choice:
     candidates = len(answer.candidates) + answer.invalid.total()
     if answer.error is not None:
         return Choice(answer.request, candidates, error=answer.error)
     try:
-        item, rejected = best_candidate(platform, answer, options)
+        item, rejected = best_candidate(platform, answer, options, excluded)
     except RuleError as error:
         return Choice(answer.request, candidates, error=str(error))
     return Choice(answer.request, candidates, item, rejected)

@@ -7,7 +7,7 @@ by item. Both say the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +16,25 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
 from clay_assets.catalogues.candidates import CandidateTable
-from clay_assets.catalogues.choice import OLDER, Choice
+from clay_assets.catalogues.choice import OLDER, Choice, excluded_reason
 from clay_assets.platforms.base import Options
 from clay_assets.platforms.column_rules import Candidates
 from clay_assets.platforms.processing import superseded
+from clay_assets.recipes.exclusions import NOTHING
 
 ELIGIBLE, UNTOLD = 0, -1  # codes of reasons
 
 
-def judged(table: CandidateTable, options: Options) -> Generator[Choice, None, NDArray[np.int64]]:
+def judged(
+    table: CandidateTable, options: Options, excluded: Mapping[str, str] = NOTHING
+) -> Generator[Choice, None, NDArray[np.int64]]:
     """What requests get of which columns tell everything; returns the numbers of the others, ascending."""
     asked = np.arange(table.asked.start, table.asked.stop, dtype=np.int64)
     if not table.tables:
         for number in asked.tolist():
             yield Choice(table.requests[number], 0)
         return asked[:0]
-    candidates, codes, reasons = _coded(table, options)
+    candidates, codes, reasons = _coded(table, options, excluded)
     numbers = candidates.numbers_of_requests
     left = np.unique(numbers[codes == UNTOLD])
     best = _best(table, candidates, codes)
@@ -49,7 +52,9 @@ def judged(table: CandidateTable, options: Options) -> Generator[Choice, None, N
     return left
 
 
-def _coded(table: CandidateTable, options: Options) -> tuple[Candidates, NDArray[np.int64], list[str]]:
+def _coded(
+    table: CandidateTable, options: Options, excluded: Mapping[str, str]
+) -> tuple[Candidates, NDArray[np.int64], list[str]]:
     """The candidates, the code of why each is refused, and the reasons by their codes."""
     platform = table.platform
     rules = platform.rules.by_columns
@@ -57,6 +62,12 @@ def _coded(table: CandidateTable, options: Options) -> tuple[Candidates, NDArray
     candidates, odd, lacking = table.columns()
     reasons = ["", OLDER]
     codes = np.full(len(candidates), ELIGIBLE, np.int64)
+    out = np.zeros(len(candidates), np.bool_)
+    if excluded:
+        out = np.isin(candidates.ids.astype(str), list(excluded))
+        found, back = np.unique(candidates.ids[out].astype(str), return_inverse=True)
+        codes[out] = len(reasons) + back
+        reasons += [excluded_reason(name, excluded[name]) for name in found.tolist()]
     try:
         refusals = rules.refuse(candidates, options)
     except ShapelyError:  # of one of them; item by item it is told which
@@ -74,7 +85,7 @@ def _coded(table: CandidateTable, options: Options) -> tuple[Candidates, NDArray
     codes[odd] = UNTOLD
     # A request is told as a whole, as an item that is not may be a processing of another.
     untold = np.isin(candidates.numbers_of_requests, np.unique(candidates.numbers_of_requests[codes == UNTOLD]))
-    older, unknown = _older(table, candidates, (lacking == 0) & ~untold)
+    older, unknown = _older(table, candidates, (lacking == 0) & ~untold & ~out)
     codes[older] = 1
     codes[unknown] = UNTOLD
     return candidates, codes, reasons

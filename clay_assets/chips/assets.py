@@ -69,13 +69,13 @@ def chip_index(
     """The chips of one platform and year: one row per whole 256 × 256 chip, one GeoParquet file per scene.
 
     A row has the chip's id, place in the scene's grid, polygon, true pixel size, and the shares (0 to 1) of cloud and
-    nodata among its pixels. Chips with more nodata than the recipe allows are left out and counted. Scenes that were
-    indexed before are kept. Files in `chips/chip_index/{platform}/{year}/{item_id}.parquet`, the ledger (one row per
+    nodata among its pixels. Chips with more nodata than the recipe allows are left out and counted, and so are scenes
+    and chips that it excludes by name. Scenes that were indexed before are kept. Files in `chips/chip_index/{platform}/{year}/{item_id}.parquet`, the ledger (one row per
     scene) in `chips/ledger/{platform}/{year}.parquet`.
     """
-    from clay_assets.chips.cells import FAILED
+    from clay_assets.chips.cells import EXCLUDED, FAILED
     from clay_assets.chips.contact_sheet import contact_sheet
-    from clay_assets.chips.indexing import index_scenes
+    from clay_assets.chips.indexing import exclusions_in, index_scenes
     from clay_assets.chips.pictures import cell_map
     from clay_assets.executors import open_executor
 
@@ -99,6 +99,9 @@ def chip_index(
             "chips": chips,
             "chips_in_grid": int(ledger["chips_in_grid"].sum()),
             "above_nodata_limit": int(ledger["chips_above_nodata_limit"].sum()),
+            "scenes_excluded": int((ledger["outcome"] == EXCLUDED).sum()),
+            "chips_excluded": int(ledger["chips_excluded"].sum()),
+            **({"exclusions": table(left_out)} if (left_out := exclusions_in(ledger)) else {}),
             "outcomes": table(outcomes(ledger)),
             "map": picture(cell_map(cell, f"{name}: {chips:,} chips of {len(cell.scenes):,} scenes")),
             "contact_sheet": picture(sheet),

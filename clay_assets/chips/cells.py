@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 INDEXED, FAILED = "indexed", "failed"  # outcomes
+EXCLUDED = "excluded"  # by the recipe, of a scene that was picked before it was
 MEASURED = "measured"  # of a scene's land cover; it may have failed, too
 
 

@@ -82,11 +82,13 @@ LANDCOVER_LEDGER = Columns(
 CHIP_LEDGER = Columns(
     (
         Column("item_id", "string", "the scene"),
-        Column("outcome", "string", "`indexed` or `failed`"),
+        Column("outcome", "string", "`indexed`, `failed`, or `excluded` by the recipe after it was picked"),
         Column("chips", "int32", "rows of its index"),
         Column("chips_in_grid", "int32", "whole chips of the scene"),
         Column("chips_above_nodata_limit", "int32", "chips left out for their nodata"),
         Column("fingerprint", "string", "of the item, the recipe's fields and the code that made the file"),
         Column("error", "string", "why it failed; null where it did not"),
+        Column("chips_excluded", "int32", "chips left out because the recipe excludes them by their ids"),
+        Column("exclusions", "string", "JSON object: id of what the recipe excludes of the scene → why; else null"),
     ),
 )

@@ -9,7 +9,7 @@ in EPSG:3857 it is far from the grid's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from clay_assets.grids import Grid
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.recipes.classes import WORLDCOVER_FIELDS
+from clay_assets.recipes.exclusions import chip_place
 from clay_assets.sources.rasters import open_raster
 from clay_assets.stac import Item, item_datetime
 from clay_assets.storage.geoparquet import geo_metadata, stamp_of, stamped
@@ -40,6 +41,7 @@ from clay_assets.transport.access import Access
 from clay_assets.transport.locations import is_file_url, local_path
 
 CHIP_SIZE = 256  # pixels, the chip of Clay v1
+EXCLUDED_COUNT = "chips_excluded"  # in a file's metadata: chips that a recipe left out by their names
 GRID = "grid"  # in a file's metadata: the grid of its files, where its item declares another
 GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
 # A polygon of one ring as little-endian WKB: byte order, type, number of rings, of points, and the points.
@@ -89,6 +91,7 @@ def index_scene(
     options: Options | None = None,
     chip_size: int = CHIP_SIZE,
     access: Sequence[Access] = (),
+    excluded: Collection[str] = (),
 ) -> pa.Table:
     """Index the chips of one scene.
 
@@ -100,10 +103,12 @@ def index_scene(
         options: the platform's recipe fields; those of clay_v1 if None.
         chip_size: pixels of a chip's side on the finest grid.
         access: ways to reach files besides the platform's own, such as a store's.
+        excluded: ids of chips that are left out whatever they hold.
 
     Returns:
         A table of `CHIP_SCHEMA`, ordered by row and column of the chip, with `geo` metadata and the counts
-        `clay:chips_in_grid` and `clay:chips_above_nodata_limit`.
+        `clay:chips_in_grid` and `clay:chips_above_nodata_limit`; `clay:chips_excluded` where any were. A chip that is
+        above the limit and excluded counts as above the limit.
 
     Raises:
         InputError: a missing asset, a wrong CRS or grid, a damaged file, or a scene smaller than one chip; names
@@ -120,7 +125,9 @@ def index_scene(
             f"{source.title} cannot be indexed without it."
         )
     grid, shares = read_shares(source, document, chip_size)
-    table = _table(item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit)
+    table = _table(
+        item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit, excluded
+    )
     said = declared_grid(source, document)
     if said is None or same_grid(said, grid):
         return table
@@ -261,8 +268,13 @@ def _table(
     cloud: NDArray[np.float32],
     nodata: NDArray[np.float32],
     limit: float,
+    excluded: Collection[str],
 ) -> pa.Table:
     kept = nodata.ravel() <= np.float32(limit)
+    below = int(kept.sum())
+    for x, y in _places(item_id, excluded):
+        if y < cloud.shape[0] and x < cloud.shape[1]:
+            kept[y * cloud.shape[1] + x] = False
     rows, columns = (axis.ravel()[kept] for axis in np.indices(cloud.shape))
     geometry, bounds, types = _geometry(chip_corners(grid, size)[kept])
     gsd = rounded_ground_sample_distance(grid, size)[kept]
@@ -287,7 +299,8 @@ def _table(
         schema=CHIP_SCHEMA,
     )
     extent = (*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)) if count else None
-    counts = {"chips_in_grid": str(kept.size), "chips_above_nodata_limit": str(kept.size - count)}
+    counts = {"chips_in_grid": str(kept.size), "chips_above_nodata_limit": str(kept.size - below)}
+    counts |= {EXCLUDED_COUNT: str(below - count)} if below > count else {}
     return table.replace_schema_metadata({b"geo": geo_metadata(types, extent), **stamped(counts)})
 
 
@@ -304,6 +317,12 @@ def rings_of(table: pa.Table) -> NDArray[np.float64] | None:
         return None
     rings: NDArray[np.float64] = records["xy"]
     return rings
+
+
+def _places(item_id: str, chipids: Collection[str]) -> list[tuple[int, int]]:
+    """Column and row of those chips of some that are of a scene."""
+    places = filter(None, map(chip_place, chipids))
+    return [(place.x, place.y) for place in places if place.item_id == item_id]
 
 
 def _geometry(rings: NDArray[np.float64]) -> tuple[pa.Array, NDArray[np.float64], list[str]]:

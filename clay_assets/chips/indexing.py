@@ -20,8 +20,8 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
-from clay_assets.chips.index import CHIP_SCHEMA, DICTIONARIES, counts_of, index_scene
+from clay_assets.chips.cells import EXCLUDED, FAILED, INDEXED, ChipCell
+from clay_assets.chips.index import CHIP_SCHEMA, DICTIONARIES, EXCLUDED_COUNT, counts_of, index_scene
 from clay_assets.chips.rules import check_chips, geometry_valid
 from clay_assets.chips.versions import INDEX_VERSION, LIKE_FORMER
 from clay_assets.errors import SourceError, StorageError
@@ -29,6 +29,7 @@ from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
+from clay_assets.recipes.exclusions import NOTHING
 from clay_assets.sources.rasters import side_cars
 from clay_assets.stac import Item, parse_item
 from clay_assets.storage import layout
@@ -49,12 +50,24 @@ LEDGER_TYPES = {
     "chips_above_nodata_limit": "int32",
     "fingerprint": "string",
     "error": "string",
+    "chips_excluded": "int32",
+    "exclusions": "string",
 }
 
 
 @dataclass(frozen=True)
 class SceneJob:
-    """What one worker needs to index one scene; small enough to be sent to another machine."""
+    """What one worker needs to index one scene; small enough to be sent to another machine.
+
+    Attributes:
+        item: the scene.
+        platform: platform key.
+        key: of its index.
+        store: where the index goes.
+        recipe: chip size and the platform's fields.
+        stamp: of the recipe.
+        excluded: chip id → reason of the chips that the recipe leaves out.
+    """
 
     item: Item
     platform: str
@@ -62,6 +75,7 @@ class SceneJob:
     store: Store
     recipe: Recipe
     stamp: Mapping[str, str]
+    excluded: Mapping[str, str] = NOTHING
 
 
 def index_scenes(
@@ -75,6 +89,9 @@ def index_scenes(
     progress: OnProgress = no_progress,
 ) -> ChipCell:
     """Index every scene of a cell that is not indexed yet.
+
+    Scenes that the recipe excludes are rows of the ledger alone. Chips that it excludes change the fingerprint of their
+    scene, so that this scene alone is indexed again.
 
     Args:
         platform: platform key.
@@ -94,16 +111,33 @@ def index_scenes(
         SourceError: a worker process was killed, which ends its pool.
     """
     stamp = recipe.stamp()  # made here, so that files say the same wherever they are written
-    jobs = (SceneJob(item, platform, layout.chips(platform, year, item["id"]), store, recipe, stamp) for item in items)
+    scenes, chips = recipe.excluded_scenes(platform), recipe.excluded_chips(platform)
+    wanted = [item for item in items if item["id"] not in scenes]
+    jobs = (
+        SceneJob(
+            item,
+            platform,
+            layout.chips(platform, year, item["id"]),
+            store,
+            recipe,
+            stamp,
+            chips.get(item["id"], NOTHING),
+        )
+        for item in wanted
+    )
     rows, kept = [], 0
+    for name in sorted({item["id"] for item in items} & set(scenes)):
+        rows.append(_row(name, EXCLUDED, excluded={name: scenes[name]}))
+        logger.info("%s %d: %s is left out: %s", platform, year, name, scenes[name])
     try:
-        for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1):
+        for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1 + len(rows)):
             try:
                 row, was_there = future.result()
             except (StorageError, BrokenExecutor):
                 raise
             except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
-                rows.append(_row(job.item["id"], FAILED, error=failure_text(error, job.item["id"], logger)))
+                text = failure_text(error, job.item["id"], logger)
+                rows.append(_row(job.item["id"], FAILED, error=text, excluded=job.excluded))
             else:
                 rows.append(row)
                 kept += was_there
@@ -129,13 +163,21 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
     options, access = job.recipe.options(job.platform), (job.store.access,)
     for attempt in retrying(WORK_ATTEMPTS):
         with attempt:
-            table = index_scene(item, job.platform, options=options, chip_size=job.recipe.chip_size, access=access)
+            table = index_scene(
+                item,
+                job.platform,
+                options=options,
+                chip_size=job.recipe.chip_size,
+                access=access,
+                excluded=job.excluded,
+            )
     check_chips(table, job.platform, item.id, item.id, CHECK_THE_ITEM)
     geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
     in_grid, above, count = counts_of(table)
     stamp = {**job.stamp, **stamp_of(table.schema), "fingerprint": fingerprint}
     job.store.write(job.key, encode_arrow(table, stamp, use_dictionary=REPEATED))
-    return _row(item.id, INDEXED, count, in_grid, above, fingerprint), False
+    left_out = int(stamp.get(EXCLUDED_COUNT, 0))
+    return _row(item.id, INDEXED, count, in_grid, above, fingerprint, left_out=left_out, excluded=job.excluded), False
 
 
 def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, version: str | None = None) -> str:
@@ -157,8 +199,9 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, vers
         "chip_size": recipe.chip_size,
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    beside = _beside(item, platform)
-    return _hash(json.dumps({**basis, **({"beside": beside} if beside else {})}, sort_keys=True, default=str))
+    told = {"beside": _beside(item, platform), "excluded": _excluded(item, platform, recipe)}
+    given = {name: value for name, value in told.items() if value}
+    return _hash(json.dumps({**basis, **given}, sort_keys=True, default=str))
 
 
 def former_fingerprint_of(
@@ -170,6 +213,8 @@ def former_fingerprint_of(
     """
     if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER or _beside(item, platform):
         return None
+    if _excluded(item, platform, recipe):
+        return None
     basis = {
         "version": "2",
         "item": {name: item[name] for name in ("id", "properties", "assets")},
@@ -177,6 +222,17 @@ def former_fingerprint_of(
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
     return _hash(json.dumps(basis, sort_keys=True, default=str).replace(f'"{store.uri()}/', '"'))
+
+
+def exclusions_in(ledger: pd.DataFrame) -> list[dict[str, str]]:
+    """What the recipe excluded of the scenes of a ledger: `excluded`, the id of a scene or a chip, and its `reason`."""
+    told = ledger["exclusions"].dropna().map(json.loads)
+    return [{"excluded": name, "reason": why} for entries in told for name, why in entries.items()]
+
+
+def _excluded(item: Item, platform: str, recipe: Recipe) -> list[str]:
+    """Ids of the chips of a scene that a recipe excludes, in order. Their reasons change no chip."""
+    return sorted(recipe.excluded_chips(platform).get(item["id"], ()))
 
 
 def _beside(item: Item, platform: str) -> dict[str, int]:
@@ -211,7 +267,9 @@ def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
     if found is None or (found != fingerprint and found not in _still_right(job, parquet)):
         return None
     in_grid, above = int(stamp["chips_in_grid"]), int(stamp["chips_above_nodata_limit"])
-    return _row(job.item["id"], INDEXED, parquet.metadata.num_rows, in_grid, above, found)
+    left_out = int(stamp.get(EXCLUDED_COUNT, 0))
+    rows = parquet.metadata.num_rows
+    return _row(job.item["id"], INDEXED, rows, in_grid, above, found, left_out=left_out, excluded=job.excluded)
 
 
 def _still_right(job: SceneJob, parquet: pq.ParquetFile) -> set[str | None]:
@@ -239,6 +297,9 @@ def _row(
     above: int = 0,
     fingerprint: str = "",
     error: str | None = None,
+    *,
+    left_out: int = 0,
+    excluded: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
     return {
         "item_id": item_id,
@@ -248,4 +309,6 @@ def _row(
         "chips_above_nodata_limit": above,
         "fingerprint": fingerprint,
         "error": error,
+        "chips_excluded": left_out,
+        "exclusions": json.dumps(dict(sorted(excluded.items())), ensure_ascii=False) if excluded else None,
     }

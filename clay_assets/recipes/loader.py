@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Options
 from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
+from clay_assets.recipes.exclusions import Exclusion, check_each_once, chips_of, scenes_of
 from clay_assets.version import software_version
 
 RULE_CLASSES = (DIVERSITY, *WORLDCOVER_CLASSES.values())
@@ -178,6 +180,7 @@ class Recipe(_Strict):
     splits: Splits = Splits()
     platforms: dict[str, SerializeAsAny[Options]] = Field(default_factory=dict)
     published: dict[str, Published] = Field(default_factory=dict)
+    exclude: tuple[Exclusion, ...] = ()
 
     @field_validator("platforms", mode="before")
     @classmethod
@@ -196,6 +199,19 @@ class Recipe(_Strict):
             except ValidationError as error:
                 raise ValueError("; ".join(_problems(error, (key,)))) from error
         return read
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _list_of_tables(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ValueError("is not a list of exclusions, each [[exclude]]")
+        return value
+
+    @field_validator("exclude")
+    @classmethod
+    def _each_excluded_once(cls, value: tuple[Exclusion, ...]) -> tuple[Exclusion, ...]:
+        check_each_once(value)
+        return tuple(sorted(value, key=lambda one: one.key))  # their order decides nothing
 
     @field_validator("published")
     @classmethod
@@ -231,10 +247,19 @@ class Recipe(_Strict):
         """The recipe fields of one platform, of the platform's own `Options` class."""
         return self.platforms[platform]
 
+    def excluded_scenes(self, platform: str) -> dict[str, str]:
+        """Item id → reason of the scenes of a platform that are never picked."""
+        return scenes_of(self.exclude, platform)
+
+    def excluded_chips(self, platform: str) -> dict[str, dict[str, str]]:
+        """Item id → chip id → reason of the chips of a platform that are never indexed."""
+        return chips_of(self.exclude, platform)
+
     @property
     def document(self) -> str:
-        """The whole recipe as canonical JSON, defaults included."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        """The whole recipe as canonical JSON, defaults included; exclusions where there are any."""
+        choices = self.model_dump(mode="json", by_alias=True, exclude=None if self.exclude else {"exclude"})
+        return json.dumps(choices, sort_keys=True, separators=(",", ":"))
 
     @property
     def hash(self) -> str:
@@ -273,8 +298,7 @@ def load_recipe(name_or_path: str | Path = "clay_v1") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        rules = content.get("tile_rules", [])
-        problems = _problems(error, (), rules)
+        problems = _problems(error, (), content)
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(f"recipe {source}: {len(problems)} mistake(s):\n{listed}") from error
 
@@ -297,7 +321,11 @@ def _text_of(name_or_path: str | Path) -> tuple[str, str]:
         ) from error
 
 
-def _problems(error: ValidationError, before: tuple[str, ...], rules: list[Any] | None = None) -> list[str]:
+# Table of the recipe that is a list → what an entry of it is called, and the fields that name it.
+_ENTRIES = {"tile_rules": ("tile rule", ("rule",)), "exclude": ("exclusion", ("scene", "chip"))}
+
+
+def _problems(error: ValidationError, before: tuple[str, ...], content: Mapping[str, Any] | None = None) -> list[str]:
     """Each mistake as `place: what`, with rules called by their names."""
     said = []
     found = error.errors()
@@ -306,12 +334,18 @@ def _problems(error: ValidationError, before: tuple[str, ...], rules: list[Any] 
         if problem["type"] == "too_short" and problem["loc"] in nested:
             continue  # pydantic leaves wrong entries out before it counts them
         place = [str(part) for part in (*before, *problem["loc"])]
-        if rules and place[:1] == ["tile_rules"] and len(place) > 1 and place[1].isdigit():
-            number = int(place[1])
-            rule = rules[number] if number < len(rules) else {}
-            place[:2] = [f"tile rule {number + 1} ({rule.get('rule', 'unnamed') if isinstance(rule, dict) else rule})"]
+        if content is not None and len(place) > 1 and place[0] in _ENTRIES and place[1].isdigit():
+            place[:2] = [_entry(content[place[0]], place[0], int(place[1]))]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "no such field; check the spelling"
         said.append(f"{', '.join(place) or 'recipe'}: {message}")
     return said
+
+
+def _entry(entries: Any, table: str, number: int) -> str:
+    """An entry of a list of the recipe by its number, from 1, and its name."""
+    called, fields = _ENTRIES[table]
+    entry = entries[number] if number < len(entries) else {}
+    named = [entry[field] for field in fields if field in entry] if isinstance(entry, dict) else [entry]
+    return f"{called} {number + 1} ({named[0] if named else 'unnamed'})"

@@ -6,12 +6,13 @@ known before anything is downloaded. Present ones are read from the ledgers and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from clay_assets.chips.cells import INDEXED, MEASURED
+from clay_assets.chips.cells import EXCLUDED, INDEXED, MEASURED, ChipCell, cells_with_chips, stored_cell
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import AnyPlatform
@@ -52,9 +53,10 @@ class Account:
     Attributes:
         platform: its key.
         counts: its quantities.
-        picked: scenes picked, whether they are indexed or not.
+        picked: scenes picked, whether they are indexed or not; without those that the recipe excludes since.
         unplanned: requests in the ledgers that are not among the planned ones.
         merged: chips in the merged index.
+        other_exclusions: partitions that were indexed with other exclusions than the recipe has now.
     """
 
     platform: str
@@ -62,6 +64,7 @@ class Account:
     picked: int
     unplanned: int
     merged: int
+    other_exclusions: tuple[str, ...] = ()
 
     def __getitem__(self, quantity: str) -> Count:
         return next(count for count in self.counts if count.quantity == quantity)
@@ -98,6 +101,11 @@ def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
             )
         if account.picked != (scenes.present or 0):
             said.append(f"{account.platform}: {scenes.present or 0:,} of {account.picked:,} picked scenes are indexed")
+        if account.other_exclusions:
+            said.append(
+                f"{account.platform}: indexed before the recipe's exclusions were what they are now: "
+                f"{', '.join(account.other_exclusions)}; materialise scene_picks and all that follows of these again"
+            )
         land_cover = account["land cover"].present or 0
         if land_cover < (chips.present or 0):
             said.append(
@@ -150,8 +158,12 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
         picked += int(ledger["item_id"].nunique())  # a scene that several requests share is one
     of_images = _tables(store, f"scenes/imagery_ledger/{platform.key}", "bytes")
     copied = sum(int(ledger["bytes"].sum()) for ledger in of_images)
-    of_chips = _tables(store, f"chips/ledger/{platform.key}", "outcome", "chips")
-    indexed = [ledger[ledger["outcome"] == INDEXED] for ledger in of_chips]
+    indexed, others = [], []
+    for cell in (stored_cell(store, *one) for one in cells_with_chips(store) if one[0] == platform.key):
+        indexed.append(cell.scenes)
+        picked -= int((cell.ledger["outcome"] == EXCLUDED).sum())
+        if _other_exclusions(cell, recipe):
+            others.append(f"{cell.platform}|{cell.year}")
     chips = sum(int(ledger["chips"].sum()) for ledger in indexed)
     of_land_cover = _tables(store, f"{layout.LANDCOVER_LEDGERS}/{platform.key}", "outcome", "chips")
     measured = [ledger[ledger["outcome"] == MEASURED] for ledger in of_land_cover]
@@ -165,7 +177,18 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
         Count("bytes to read", None, planned.get("bytes_to_read")),
         Count("bytes to copy", None, planned.get("bytes_to_copy"), copied),
     )
-    return Account(platform.key, counts, picked, unplanned, merged)
+    return Account(platform.key, counts, picked, unplanned, merged, tuple(others))
+
+
+def _other_exclusions(cell: ChipCell, recipe: Recipe) -> bool:
+    """Whether a cell's index leaves out by name what the recipe does not, or the other way round."""
+    scenes, chips = recipe.excluded_scenes(cell.platform), recipe.excluded_chips(cell.platform)
+    told = cell.ledger.get("exclusions", pd.Series(None, cell.ledger.index, dtype="string"))  # older ledgers lack it
+    for name, outcome, text in zip(cell.ledger["item_id"], cell.ledger["outcome"], told, strict=True):
+        wanted = {name} if name in scenes else set(chips.get(name, ()))
+        if outcome in (INDEXED, EXCLUDED) and (set() if pd.isna(text) else set(json.loads(text))) != wanted:
+            return True
+    return False
 
 
 def _table(store: Store, key: str, *columns: str) -> pd.DataFrame | None:

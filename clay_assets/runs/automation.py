@@ -4,6 +4,7 @@ All are stopped until they are turned on, in the UI under *Automation* or with `
 `dagster sensor start`. The condition under which `merged_index` is refreshed stands on the asset.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
@@ -141,7 +142,7 @@ def _asked(
     context: dg.ScheduleEvaluationContext, recipe: Recipe, wanted: list[tuple[int, str]], when: str
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """A run for each cell whose platform has requests by this recipe; others would run, and find the wrong scenes."""
-    ready = {key for key in PLATFORMS if _requests_made_by(context.instance, key) == recipe.hash}
+    ready = {key for key in PLATFORMS if _requests_are_of(context.instance, key, recipe)}
     unready = sorted({key for _, key in wanted} - ready)
     first_do = (
         f"Materialise scene_requests of {', '.join(unready)}: there are none by the recipe {recipe.name} as it is now."
@@ -156,14 +157,29 @@ def _asked(
         yield dg.SkipReason(first_do if unready else f"Nothing is missing of the recipe {recipe.name}.")
 
 
-def _requests_made_by(instance: dg.DagsterInstance, platform: str) -> object:
-    """Hash of the recipe by which the searches of a platform were made, None if they were not."""
+def _requests_are_of(instance: dg.DagsterInstance, platform: str, recipe: Recipe) -> bool:
+    """Whether the searches of a platform were made by a recipe, or by one that differs in exclusions alone that none of
+    them depends on.
+    """
     asked = dg.AssetRecordsFilter(dg.AssetKey("scene_requests"), asset_partitions=[platform])
     for record in instance.fetch_materializations(asked, limit=1).records:
         made = record.asset_materialization
         if made is not None and "recipe_hash" in made.metadata:
-            return made.metadata["recipe_hash"].value
-    return None
+            document = made.metadata.get("recipe_document")
+            return made.metadata["recipe_hash"].value == recipe.hash or (
+                document is not None and _asked_by(document.value, platform) == _asked_by(recipe.document, platform)
+            )
+    return False
+
+
+def _asked_by(document: object, platform: str) -> object:
+    """What the searches of a platform depend on in a recipe's document: all but exclusions of what is not searched for
+    before there are requests.
+    """
+    choices = dict(json.loads(document) if isinstance(document, str) else document)  # type: ignore[call-overload]
+    excluded = choices.pop("exclude", [])
+    searched = PLATFORMS[platform].rules.resolve is not None
+    return choices, [one["scene"] for one in excluded if searched and one["platform"] == platform and one["scene"]]
 
 
 def _was_retried(tags: Mapping[str, str]) -> bool:

@@ -120,7 +120,7 @@ def scene_picks(
     one row per request, says which scene it got or why none. STAC-GeoParquet in
     `scenes/scene_picks/{platform}/{year}.parquet`, the ledger in `scenes/ledger/{platform}/{year}.parquet`.
     """
-    from clay_assets.scenes.picks import FAILED, pick_scenes, rejections
+    from clay_assets.scenes.picks import FAILED, excluded_candidates, pick_scenes, rejections
     from clay_assets.scenes.pictures import picks_by_period
     from clay_assets.scenes.requests import requests_of
     from clay_assets.scenes.rules import items_of_ledger, picks_as_requested, requests_in_ledger_once
@@ -129,9 +129,9 @@ def scene_picks(
     key, year = cell_of(context)
     platform, recipe = platform_of(key), clay.recipe()
     requests = requests_of(scene_requests, year)
-    catalogue = clay.scenes_of(platform)
+    catalogue, excluded = clay.scenes_of(platform), recipe.excluded_scenes(key)
     with ProgressReporter(context.log, "requests") as progress:
-        picks = pick_scenes(platform, year, requests, catalogue, recipe.options(key), progress)
+        picks = pick_scenes(platform, year, requests, catalogue, recipe.options(key), progress, excluded)
     ledger = picks.ledger
     # What was found before, for the requests or the sample, is known to be the platform's.
     looked_up_before = platform.rules.resolve is not None or platform.scenes.sample_has_items
@@ -145,7 +145,7 @@ def scene_picks(
         f"scene_picks {key}|{year}",
         requests_in_ledger_once([request.id for request in requests], ledger),
         items_of_ledger(ledger, picks.items),
-        picks_as_requested(platform, year, requests, ledger, picks.items, recipe.options(key)),
+        picks_as_requested(platform, year, requests, ledger, picks.items, recipe.options(key), excluded),
     )
     clay.write_table(layout.request_ledger(key, year), ledger)
     return dg.MaterializeResult(
@@ -157,6 +157,7 @@ def scene_picks(
             "nothing_to_do": not requests,
             "ledger": dg.MetadataValue.path(clay.store().uri(layout.request_ledger(key, year))),
             "reasons": table(rejections(ledger)),
+            **({"candidates_excluded": excluded_candidates(ledger, excluded)} if excluded else {}),
             "picks_by_period": picture(picks_by_period(ledger, title)),
         },
         check_results=[

@@ -49,11 +49,12 @@ def scene_picks(
     columns = ["request_id", "outcome", "reason", "candidates", "rejected", "item_id", "cloud_cover"]
     ledger = stored_table(store, layout.request_ledger(key, year), "scene_picks", columns).to_pandas()
     items = items_of(stored_table(store, layout.table("scene_picks", key, year), "scene_picks"))
-    options = clay.recipe().options(key)
+    recipe = clay.recipe()
+    options, excluded = recipe.options(key), recipe.excluded_scenes(key)
     return {
         "requests_in_ledger_once": requests_in_ledger_once([request.id for request in requests], ledger),
         "items_of_ledger": items_of_ledger(ledger, items),
-        "picks_as_requested": picks_as_requested(platform, int(year), requests, ledger, items, options),
+        "picks_as_requested": picks_as_requested(platform, int(year), requests, ledger, items, options, excluded),
         "some_candidate_passes": some_candidate_passes(platform, int(year), ledger),
     }
 

@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 
 from clay_assets.catalogues.base import Catalogue
-from clay_assets.catalogues.choice import Choice
+from clay_assets.catalogues.choice import Choice, excluded_reason
 from clay_assets.catalogues.eligibility import choices, full_items
 from clay_assets.executors import rare_collections
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress
+from clay_assets.recipes.exclusions import NOTHING
 from clay_assets.stac import Item
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
@@ -48,6 +49,7 @@ def pick_scenes(
     catalogue: Catalogue,
     options: Options,
     progress: OnProgress = no_progress,
+    excluded: Mapping[str, str] = NOTHING,
 ) -> Picks:
     """Search for every request and take the best admissible item of each.
 
@@ -60,6 +62,7 @@ def pick_scenes(
         catalogue: where to look.
         options: the platform's recipe fields.
         progress: called with (requests answered, requests in all).
+        excluded: item id → why it is never taken; the next best is.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -69,7 +72,7 @@ def pick_scenes(
     rows: dict[str, dict[str, Any]] = {}
     chosen: dict[str, Item] = {}
     with rare_collections():
-        for done, choice in enumerate(choices(platform, catalogue, requests, options), start=1):
+        for done, choice in enumerate(choices(platform, catalogue, requests, options, excluded), start=1):
             rows[choice.request.id] = _row(choice)
             if choice.item is not None:
                 chosen[choice.item["id"]] = choice.item
@@ -98,6 +101,12 @@ def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
         for reason in {*refused, *without}
     ]
     return sorted(rows, key=lambda row: (-row["requests without a scene"], -row["candidates refused"], row["reason"]))
+
+
+def excluded_candidates(ledger: pd.DataFrame, excluded: Mapping[str, str]) -> int:
+    """How often a candidate was refused because the recipe excludes it by its name; the ledger tells which."""
+    reasons = {excluded_reason(name, why) for name, why in excluded.items()}
+    return sum(count for text in ledger["rejected"] for why, count in json.loads(text).items() if why in reasons)
 
 
 def _row(choice: Choice) -> dict[str, Any]:

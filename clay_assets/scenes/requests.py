@@ -8,6 +8,7 @@ searched once, here. What is found there becomes the location's requests, and is
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -92,8 +93,9 @@ def resolve_requests(
     wanted_at: dict[str, list[str]] = {}
     failures, candidates = [], 0
     rejected: Counter[str] = Counter()
+    excluded = recipe.excluded_scenes(platform.key)
     for done, answer in enumerate(catalogue.search(platform, requests_in(searches)), start=1):
-        found, error = _requests_found(platform, answer, recipe, rejected)
+        found, error = _requests_found(platform, answer, recipe, excluded, rejected)
         if error is not None:
             failures.append({"location": answer.request.location, "error": error})
         else:
@@ -111,7 +113,7 @@ def resolve_requests(
 
 
 def _requests_found(
-    platform: AnyPlatform, answer: Answer, recipe: Recipe, rejected: Counter[str]
+    platform: AnyPlatform, answer: Answer, recipe: Recipe, excluded: Mapping[str, str], rejected: Counter[str]
 ) -> tuple[list[tuple[Request, Item | None]], str | None]:
     """The requests that one answer becomes, each with its best item, or why it becomes none. What was refused is
     counted in `rejected`.
@@ -120,7 +122,7 @@ def _requests_found(
         return [], answer.error
     options = recipe.options(platform.key)
     try:
-        eligible, refused = eligible_items(platform, answer, options)
+        eligible, refused = eligible_items(platform, answer, options, excluded)
         rejected.update(refused)
         found = []
         for request in resolved_requests(platform, answer.request, eligible, options, recipe.seed):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from clay_assets.errors import InputError
 from clay_assets.findings import Finding, make_finding, names
 from clay_assets.footprints import footprint_of
 from clay_assets.platforms.base import AnyPlatform, Options, Request
+from clay_assets.recipes.exclusions import NOTHING
 from clay_assets.scenes.imagery import FAILED
 from clay_assets.scenes.picks import FAILED as UNANSWERED
 from clay_assets.scenes.picks import PICKED
@@ -125,6 +126,7 @@ def picks_as_requested(
     ledger: pd.DataFrame,
     items: Sequence[Item],
     options: Options,
+    excluded: Mapping[str, str] = NOTHING,
 ) -> Finding:
     """Every pick lies in the period of its request, in the year, at its place, and within the platform's limits.
 
@@ -138,6 +140,7 @@ def picks_as_requested(
             as `requests_in_ledger_once` and `items_of_ledger` tell them.
         items: the picked items.
         options: the platform's recipe fields.
+        excluded: item id → why it is never taken.
 
     Returns:
         `picks`, and how many of them are `refused` (outside the period or a limit), `of_another_year`, or
@@ -151,7 +154,7 @@ def picks_as_requested(
     ]
     refused, other_year = [], []
     for request, item in pairs:
-        reasons = _refusals(platform, request, item, options)
+        reasons = _refusals(platform, request, item, options, excluded)
         refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in reasons]
         if _year_of(item) != year:
             other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
@@ -213,10 +216,12 @@ def _some_pass(said: str, refused: Counter[str], *, candidates: int, picked: int
     return make_finding([f"{said}{reasons}"], rows, candidates=candidates, picked=picked)
 
 
-def _refusals(platform: AnyPlatform, request: Request, item: Item, options: Options) -> list[str]:
+def _refusals(
+    platform: AnyPlatform, request: Request, item: Item, options: Options, excluded: Mapping[str, str]
+) -> list[str]:
     """Why a platform refuses an item; what a rule raises is why it cannot be said to be within the limits."""
     try:
-        return list(eligible_items(platform, Answer(request, [item]), options)[1])
+        return list(eligible_items(platform, Answer(request, [item]), options, excluded)[1])
     except RuleError as error:
         return [str(error)]
 

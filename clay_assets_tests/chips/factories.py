@@ -153,7 +153,7 @@ def chip_table(
 def ledger_of(chips: dict[str, int], fingerprint: str = FINGERPRINT) -> pd.DataFrame:
     """A ledger of indexed scenes: item id → chips."""
     rows = [
-        dict(zip(LEDGER_TYPES, (name, INDEXED, count, count, 0, fingerprint, None), strict=True))
+        dict(zip(LEDGER_TYPES, (name, INDEXED, count, count, 0, fingerprint, None, 0, None), strict=True))
         for name, count in chips.items()
     ]
     return pd.DataFrame(rows, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
