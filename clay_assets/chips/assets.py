@@ -70,8 +70,9 @@ def chip_index(
 
     A row has the chip's id, place in the scene's grid, polygon, true pixel size, and the shares (0 to 1) of cloud and
     nodata among its pixels. Chips with more nodata than the recipe allows are left out and counted, and so are scenes
-    and chips that it excludes by name. Scenes that were indexed before are kept. Files in `chips/chip_index/{platform}/{year}/{item_id}.parquet`, the ledger (one row per
-    scene) in `chips/ledger/{platform}/{year}.parquet`.
+    and chips that it excludes by name. Scenes that were indexed before are kept. Files in
+    `chips/chip_index/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
+    `chips/ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.chips.cells import EXCLUDED, FAILED
     from clay_assets.chips.contact_sheet import contact_sheet

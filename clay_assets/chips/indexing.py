@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -75,7 +75,7 @@ class SceneJob:
     store: Store
     recipe: Recipe
     stamp: Mapping[str, str]
-    excluded: Mapping[str, str] = NOTHING
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 def index_scenes(
@@ -121,7 +121,7 @@ def index_scenes(
             store,
             recipe,
             stamp,
-            chips.get(item["id"], NOTHING),
+            chips.get(item["id"], {}),
         )
         for item in wanted
     )

@@ -17,6 +17,7 @@ from clay_assets.errors import ClayError
 # Subcommand → its module; the first line of the help is kept here so that `--help` imports none of them.
 SUBCOMMANDS = {
     "export": "Write chips of a place as GeoTIFF or npz files.",
+    "prune": "List files in the storage that no pick needs any more, and remove them with --yes.",
     "reconcile": "Print what was published, is planned, and is present, per platform.",
     "show": "Print why one chip is here and where it lies, and write its picture.",
 }

@@ -7,13 +7,14 @@ there is an older processing of an excluded one, it may be picked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clay_assets.platforms import PLATFORMS
 
-NOTHING: Mapping[str, str] = {}  # of no exclusions; sent to workers, so it is no proxy
+NOTHING: Mapping[str, str] = MappingProxyType({})  # excluded
 
 
 class ChipPlace(NamedTuple):

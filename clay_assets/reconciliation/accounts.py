@@ -206,8 +206,11 @@ def _tables(store: Store, folder: str, *columns: str) -> Iterator[pd.DataFrame]:
 def _shown(quantity: str, number: int | None) -> str:
     if number is None:
         return "—"
-    if not quantity.startswith("bytes"):
-        return f"{number:,}"
+    return shown_bytes(number) if quantity.startswith("bytes") else f"{number:,}"
+
+
+def shown_bytes(number: int) -> str:
+    """A number of bytes for people, such as `1.2 GB`."""
     size, unit = float(number), 0
     while size >= THOUSAND and unit < len(UNITS) - 1:
         size, unit = size / THOUSAND, unit + 1

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 
@@ -30,6 +30,13 @@ ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debri
 TEMPORARY = ".tmp"  # folder of what is being written; never listed
 SUFFIX = 16  # characters of a suffix that a temporary file keeps, for writers that go by it
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
+
+
+class Entry(NamedTuple):
+    """What a listing tells of a file: bytes, and when it was written, in seconds since 1970."""
+
+    size: int
+    modified: float
 
 
 class Store(ABC):
@@ -56,8 +63,12 @@ class Store(ABC):
         """Bytes under a key, None if it does not exist."""
 
     @abstractmethod
+    def entries(self, prefix: str, suffix: str = "") -> dict[str, Entry]:
+        """Keys below a folder, in order, with what is told of them. A folder that is not there is empty."""
+
     def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
         """Keys below a folder, in order, with their sizes in bytes. A folder that is not there is empty."""
+        return {key: entry.size for key, entry in self.entries(prefix, suffix).items()}
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
@@ -131,14 +142,15 @@ class LocalStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
+    def entries(self, prefix: str, suffix: str = "") -> dict[str, Entry]:
         found = {}
         for path in sorted((self.root / prefix).rglob(f"*{suffix}")):
             if TEMPORARY in path.relative_to(self.root).parts:
                 continue
             with suppress(FileNotFoundError):  # deleted meanwhile by another run
                 if path.is_file():
-                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+                    told = path.stat()
+                    found[path.relative_to(self.root).as_posix()] = Entry(told.st_size, told.st_mtime)
         return found
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -230,8 +242,8 @@ class S3Store(Store):
         except FileNotFoundError:
             return None
 
-    def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
-        found: dict[str, int] = {}
+    def entries(self, prefix: str, suffix: str = "") -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
         strip = len(self.prefix) + 1 if self.prefix else 0
         folder = self.object_key(prefix).rstrip("/")
         with self._explaining("list", prefix):
@@ -241,7 +253,8 @@ class S3Store(Store):
             for page in pages:
                 for entry in page.get("Contents", []):
                     if entry["Key"].endswith(suffix):
-                        found[entry["Key"][strip:]] = int(entry["Size"])
+                        modified = entry["LastModified"].timestamp()
+                        found[entry["Key"][strip:]] = Entry(int(entry["Size"]), modified)
         return dict(sorted(found.items()))
 
     def delete(self, keys: Iterable[str]) -> None:

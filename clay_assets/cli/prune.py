@@ -1,0 +1,89 @@
+"""`clay-assets prune`: files of our own that no pick needs any more."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+import click
+
+from clay_assets.cli import SUBCOMMANDS
+from clay_assets.cli.settings import configured_store
+from clay_assets.reconciliation.accounts import shown_bytes
+from clay_assets.reconciliation.leftovers import Leftover, find_leftovers, remove, totals
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Age(click.ParamType):
+    """A number of seconds, minutes, hours or days."""
+
+    name = "age"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value).strip())
+        if found is None or (not found[2] and float(found[1])):
+            self.fail(f"{value!r} is not an age. Write 30m, 12h or 2d.", param, ctx)
+        return float(found[1]) * UNITS[found[2] or "s"]
+
+
+@click.command("prune", help=SUBCOMMANDS["prune"])
+@click.option("--yes", is_flag=True, help="Remove them. Without it, nothing is changed.")
+@click.option(
+    "--older-than",
+    type=Age(),
+    default="1d",
+    show_default=True,
+    help="Leave younger files alone, since a run that is under way may need them: 30m, 12h, 2d.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Exact numbers and keys, for programs.")
+def command(yes: bool, older_than: float, as_json: bool) -> None:
+    """List what nothing needs, and remove it if told to."""
+    store = configured_store()
+    found = find_leftovers(store, older_than, time.time())
+    if yes:
+        remove(store, found)
+    if as_json:
+        document = {**asdict(found), "bytes": found.bytes, "totals": totals(found.files), "removed": yes}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(_scenes(found.files)))
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    if found.young:
+        click.echo(f"note: {found.young:,} files that nothing needs are younger than --older-than, and stay")
+    click.echo(f"{store.uri()}: {found.looked_at:,} files of imagery, chip indexes, land cover and headers")
+    if not found.files:
+        click.echo("Nothing is left over, so nothing is removed.")
+        return
+    rows = totals(found.files)
+    whole = {"platform": "all", "kind": "", "scenes": len({(one.platform, one.item_id) for one in found.files})}
+    whole |= {"files": len(found.files), "bytes": found.bytes}
+    click.echo("\n".join(["", *_columns([*rows, whole]), ""]))
+    click.echo("They are removed." if yes else "Nothing is removed. Run with --yes to remove them.")
+
+
+def _scenes(files: Sequence[Leftover]) -> Iterable[str]:
+    """A line for each scene and kind."""
+    grouped: dict[tuple[str, str, str], list[Leftover]] = {}
+    for file in files:
+        grouped.setdefault((file.platform, file.kind, file.item_id), []).append(file)
+    for (platform, kind, item_id), of_scene in sorted(grouped.items()):
+        size = shown_bytes(sum(file.bytes for file in of_scene))
+        where = of_scene[0].key if len(of_scene) == 1 else f"{len(of_scene)} files"
+        yield f"{platform}  {kind}  {item_id}  {size}  {where}"
+
+
+def _columns(rows: Sequence[dict[str, str | int]]) -> Iterable[str]:
+    table = [list(rows[0])]
+    for row in rows:
+        numbers = [f"{row['scenes']:,}", f"{row['files']:,}", shown_bytes(int(row["bytes"]))]
+        table.append([str(row["platform"]), str(row["kind"]), *numbers])
+    widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
+    for line in table:
+        names = (text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True))
+        numbers = (text.rjust(width) for text, width in zip(line[2:], widths[2:], strict=True))
+        yield "  ".join((*names, *numbers))
