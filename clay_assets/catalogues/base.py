@@ -59,6 +59,15 @@ class Catalogue(Protocol):
         """
         ...
 
+    def any_item(self, platform: AnyPlatform) -> Item | None:
+        """Some item of a platform's collection, as the catalogue has it; None where there is none.
+
+        Raises:
+            InputError: it is no catalogue of the kind that its address says.
+            SourceError: it did not answer.
+        """
+        ...
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates as whole items, in any order, as the catalogue has them."""
         ...

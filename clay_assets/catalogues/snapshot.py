@@ -116,6 +116,14 @@ class SnapshotCatalogue:
             if not any(name in file.names for file in self.files)
         ]
 
+    def any_item(self, platform: AnyPlatform) -> Item | None:
+        """The first item of the platform's collection."""
+        for file in self.files:
+            item = file.first(platform)
+            if item is not None:
+                return _as_found(item, file.place)
+        return None
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
         if not items:
@@ -124,11 +132,7 @@ class SnapshotCatalogue:
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                # Its self link goes before; of two with one id the first, as in `search`.
-                whole.setdefault(
-                    item["id"],
-                    item if has_absolute_hrefs(item) else with_absolute_hrefs(with_absolute_hrefs(item), file.place),
-                )
+                whole.setdefault(item["id"], _as_found(item, file.place))  # of two with one id the first
         return list(whole.values())
 
 
@@ -156,6 +160,11 @@ class _SnapshotFile:
         for batch in self._batches(condition, self._columns(platform, hrefs)):
             if batch.num_rows:
                 yield batch
+
+    def first(self, platform: AnyPlatform) -> Item | None:
+        """The first whole item, of which little else is read."""
+        found = next((batch for batch in self._batches(self._of(platform)) if batch.num_rows), None)
+        return whole_items(pa.Table.from_batches([found.slice(0, 1).cast(self.schema)]))[0] if found else None
 
     def items(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
         """Whole items by their ids."""
@@ -274,6 +283,11 @@ def _has_href(assets: pa.StructType, name: str) -> bool:
         return False
     asset = assets.field(at).type
     return bool(asset.get_field_index("href") >= 0 and pa.types.is_string(asset.field("href").type))
+
+
+def _as_found(item: Item, place: str) -> Item:
+    """An item with absolute hrefs: by its self link, or else by the place of its file."""
+    return item if has_absolute_hrefs(item) else with_absolute_hrefs(with_absolute_hrefs(item), place)
 
 
 class _Places:

@@ -154,6 +154,16 @@ class ApiCatalogue:
             return []
         return [f"{self.url}: no collection {wanted}. Check the address in the CLAY_STAC_… setting."]
 
+    def any_item(self, platform: AnyPlatform) -> Item | None:
+        """The first item of an unlimited search in the platform's collection."""
+        wanted = platform.scenes.collection
+        client = self._client()
+        try:
+            found = client.search(collections=[wanted] if wanted else None, limit=1, max_items=1).items_as_dicts()
+            return next(found, None)
+        except UNUSABLE as error:
+            raise SourceError(f"{self.url}: search in {wanted} failed ({_brief(error)}). Run again.") from error
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The candidates as they are: an API answers with whole items."""
         return list(items)

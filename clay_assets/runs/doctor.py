@@ -1,0 +1,527 @@
+"""What may keep a long run from ending well, looked at before it starts: settings, storage, sources, rights, versions.
+
+Checks run side by side, each in a thread of its own that does not keep the process alive, and one that does not answer
+in time has failed. Nothing is changed, but for a small object that is written below `CLAY_STORAGE` and deleted. What is
+said never holds a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+import re
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any, Literal
+
+from clay_assets.errors import ClayError, InputError
+from clay_assets.platforms import PLATFORMS
+from clay_assets.platforms.base import AnyPlatform, Options
+from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.settings import Settings, read_settings
+from clay_assets.storage import layout
+from clay_assets.storage.stores import LocalStore, S3Store, Store, open_store
+from clay_assets.transport.access import Access, without_signature
+from clay_assets.transport.locations import is_http, is_s3, local_path
+
+if TYPE_CHECKING:
+    from clay_assets.catalogues.base import Catalogue
+    from clay_assets.stac import Item
+
+Status = Literal["ok", "warning", "failed"]
+TIMEOUT = 60.0  # seconds that a check may take
+PACKAGE = "clay_assets"
+GB = 10**9
+LITTLE, TOO_LITTLE = 20 * GB, GB  # bytes free; the sort of the largest cell of Clay v1 spills several GB
+PROBE = "doctor-"  # before the name of the object that is written
+SAMPLE_CELL = "N45E006"  # of WorldCover, in the Alps
+LAND_COVER_SAMPLE = "mgrs_sample"
+# Variables whose values are never printed, by their names.
+SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|SAS", re.IGNORECASE)
+SHORTEST_SECRET = 6  # characters; shorter values would blacken words
+USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*@|(?<=://)[^/\s@'\":]+@")
+# Packages that have to be the same everywhere on a Dask cluster: jobs and results are pickled between them.
+EQUAL = ("python", "distributed", "dask", "cloudpickle", "msgpack", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one check found.
+
+    Attributes:
+        status: `ok`, `warning` or `failed`.
+        what: was looked at.
+        fact: what was found.
+        remedy: what to do about it, as a sentence; empty where nothing is to be done.
+    """
+
+    status: Status
+    what: str
+    fact: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status:<7}  {self.what}: {self.fact}.{f' {self.remedy}' if self.remedy else ''}"
+
+
+Check = Callable[[], Iterable[Line]]
+
+
+def examine(platforms: Sequence[str] = (), timeout: float = TIMEOUT) -> list[Line]:
+    """Look at everything that a run needs.
+
+    Args:
+        platforms: keys of those whose sources are looked at; none: all of the recipe.
+        timeout: seconds that each check may take.
+
+    Raises:
+        InputError: a platform is unknown.
+    """
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: no such platform. There are {', '.join(sorted(PLATFORMS))}.")
+    before, settings, recipe = _configuration()
+    checks: dict[str, Check] = {"versions": lambda: _versions(settings), "Dagster": _dagster, "temporary files": _sort}
+    if settings is not None:
+        checks |= _of_settings(settings)
+    if settings is not None and recipe is not None:
+        wanted = [PLATFORMS[key] for key in sorted(platforms or PLATFORMS)]
+        checks |= _of_sources(settings, recipe, wanted)
+    _import_first(settings)
+    return [_without_secrets(line) for line in (*before, *_side_by_side(checks, timeout))]
+
+
+def _configuration() -> tuple[list[Line], Settings | None, Recipe | None]:
+    lines: list[Line] = []
+    try:
+        settings = read_settings()
+    except InputError as error:
+        return [_failure("settings", InputError(line)) for line in str(error).splitlines()], None, None
+    given = sorted(name for name, value in os.environ.items() if name.upper().startswith("CLAY_") and value)
+    lines.append(Line("ok", "settings", f"{', '.join(given) or 'none'} set, the others as they are by default"))
+    try:
+        recipe = load_recipe(settings.recipe)
+    except InputError as error:
+        return [*lines, Line("failed", "recipe", " ".join(str(error).split()).rstrip("."))], settings, None
+    excluded = f", {len(recipe.exclude)} exclusions" if recipe.exclude else ""
+    return [*lines, Line("ok", "recipe", f"{recipe.name} ({recipe.hash}){excluded}")], settings, recipe
+
+
+def _of_settings(settings: Settings) -> dict[str, Check]:
+    checks: dict[str, Check] = {"storage": lambda: _storage(settings)}
+    if not is_s3(settings.storage):
+        checks["room in the storage"] = lambda: _room("room in the storage", local_path(settings.storage))
+    if settings.dask_scheduler:
+        address = settings.dask_scheduler
+        checks["Dask"] = lambda: _dask(address, settings.storage)
+    return checks
+
+
+def _of_sources(settings: Settings, recipe: Recipe, platforms: Sequence[AnyPlatform]) -> dict[str, Check]:
+    checks: dict[str, Check] = {}
+    for platform in platforms:
+        checks[f"scenes of {platform.key}"] = _Scenes(settings, platform, recipe.options(platform.key))
+    samples = {platform.scenes.sample for platform in platforms}
+    checks["WorldCover"] = lambda: _worldcover(settings.worldcover)
+    if "naip_sample" in samples:
+        checks["Natural Earth"] = lambda: _natural_earth(settings.natural_earth)
+    if LAND_COVER_SAMPLE in samples:
+        checks["tiling grid"] = lambda: _tiling_grid(settings)
+        if settings.mgrs_sample:
+            published = settings.mgrs_sample
+            checks["published sample"] = lambda: [_reached("published sample", published, "CLAY_MGRS_SAMPLE")]
+    return checks
+
+
+def _import_first(settings: Settings | None) -> None:
+    """Import what checks need before their time runs: it takes seconds, and threads would wait for one another."""
+    import boto3.session  # noqa: F401
+    import rasterio  # noqa: F401
+
+    import clay_assets.catalogues.opening
+    import clay_assets.sampling.natural_earth_files
+    import clay_assets.sources.static_stac  # noqa: F401
+
+    if os.environ.get("DAGSTER_HOME"):
+        import dagster  # noqa: F401
+    if settings is not None and settings.dask_scheduler:
+        with suppress(ImportError):
+            import distributed  # noqa: F401
+
+
+# --- running checks ----------------------------------------------------------------------------------------------
+
+
+def _side_by_side(checks: Mapping[str, Check], timeout: float) -> list[Line]:
+    """What each check found, in the order of the checks. Threads of one that hangs are left behind."""
+    answers: Queue[tuple[str, list[Line]]] = Queue()
+
+    def run(what: str, check: Check) -> None:
+        try:
+            lines = list(check())
+        except Exception as error:  # whatever a library raises, the other checks are not touched by it
+            lines = [_failure(what, error)]
+        answers.put((what, lines))
+
+    for what, check in checks.items():
+        threading.Thread(target=run, args=(what, check), name=f"clay-doctor {what}", daemon=True).start()
+    found: dict[str, list[Line]] = {}
+    deadline = time.monotonic() + timeout
+    with suppress(Empty):
+        while len(found) < len(checks):
+            what, lines = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            found[what] = lines
+    late = f"did not answer within {timeout:g} s"
+    remedy = "Check the address and the network, or allow it more time with --timeout."
+    return [line for what in checks for line in found.get(what, [Line("failed", what, late, remedy)])]
+
+
+def _failure(what: str, error: Exception, status: Status = "failed") -> Line:
+    """An error as a line: ours end with what to do."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if not isinstance(error, ClayError):
+        return Line(status, what, f"{type(error).__name__}: {text}")
+    fact, _, remedy = text.rpartition(". ")
+    return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text)
+
+
+def _without_secrets(line: Line) -> Line:
+    secrets = [
+        value
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and not value.isdecimal()
+    ]
+
+    def clean(text: str) -> str:
+        text = USER_IN_ADDRESS.sub("***@", without_signature(text))
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    return replace(line, what=clean(line.what), fact=clean(line.fact), remedy=clean(line.remedy))
+
+
+# --- this machine ------------------------------------------------------------------------------------------------
+
+
+def _versions(settings: Settings | None) -> Iterator[Line]:
+    """Python and the libraries against the bounds that the package declares."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        told = metadata.metadata(PACKAGE)
+        requirements = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
+    except metadata.PackageNotFoundError:
+        yield Line("warning", "versions", f"{PACKAGE} is not installed, so its bounds are not known", "Install it.")
+        return
+    python, bounds = machine.python_version(), str(told["Requires-Python"] or "")
+    if python not in SpecifierSet(bounds, prereleases=True):
+        yield Line("failed", "Python", f"{python}, not {bounds}", f"Install Python {bounds}.")
+    extras = ("", "dask") if settings is not None and settings.dask_scheduler else ("",)
+    looked_at = 0
+    for one in requirements:
+        if one.name == PACKAGE or (one.marker and not any(one.marker.evaluate({"extra": name}) for name in extras)):
+            continue
+        looked_at += 1
+        try:
+            version = metadata.version(one.name)
+        except metadata.PackageNotFoundError:
+            yield Line("failed", one.name, "is not installed", f"Run pip install '{_plain(one)}'.")
+            continue
+        if not one.specifier.contains(version, prereleases=True):
+            yield Line("failed", one.name, f"{version}, not {one.specifier}", f"Run pip install '{_plain(one)}'.")
+    yield Line("ok", "versions", f"{PACKAGE} {told['Version']}, Python {python}, {looked_at} libraries looked at")
+
+
+def _plain(requirement: Any) -> str:
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def _sort() -> Iterator[Line]:
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError as error:
+        yield Line("failed", "temporary files", f"no folder for them ({error})", "Set TMPDIR to one with room.")
+        return
+    yield from _room("temporary files", folder, "The sort of the merge spills there: set TMPDIR to a folder with room.")
+
+
+def _room(what: str, folder: Path, remedy: str = "Make room, or set CLAY_STORAGE to another place.") -> list[Line]:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    status: Status = "failed" if free < TOO_LITTLE else "warning" if free < LITTLE else "ok"
+    return [Line(status, what, f"{free / GB:,.1f} GB free in {folder}", "" if status == "ok" else remedy)]
+
+
+def _dagster() -> Iterator[Line]:
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        remedy = "Set DAGSTER_HOME to a folder, unless dg dev or a test keeps one for you."
+        yield Line("warning", "Dagster", "DAGSTER_HOME is not set, so no history of runs is kept", remedy)
+        return
+    folder = Path(home).expanduser()
+    if not folder.is_absolute() or not folder.is_dir():
+        yield Line("failed", "Dagster", f"DAGSTER_HOME={home} is not an absolute path of a folder", "Make the folder.")
+        return
+    from dagster import DagsterInstance
+
+    try:
+        with DagsterInstance.from_config(str(folder)) as instance:
+            runs = instance.get_runs_count()
+    except Exception as error:  # of its configuration, or of the database that it names
+        line = _failure("Dagster", error)
+        remedy = f"Check {folder / 'dagster.yaml'} and the database that it names."
+        yield replace(line, fact=f"the instance cannot be opened ({line.fact})", remedy=remedy)
+        return
+    yield Line("ok", "Dagster", f"{runs:,} runs known in {folder}")
+
+
+# --- the storage -------------------------------------------------------------------------------------------------
+
+
+def _storage(settings: Settings) -> Iterator[Line]:
+    try:
+        store = open_store(settings.storage)
+    except InputError as error:
+        raise InputError(f"CLAY_STORAGE: {error}") from error
+    if isinstance(store, S3Store) and store.connection.opened().anonymous:
+        remedy = "Set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role."
+        yield Line("failed", "storage", f"{store.uri()}: no AWS credentials were found", remedy)
+        return
+    with _leaving_no_folder(store):
+        key, content = f"{PROBE}{uuid.uuid4().hex}.txt", b"clay-assets doctor may be deleted\n"
+        store.write(key, content)
+        try:
+            if store.read(key) != content or key not in store.list(""):
+                yield Line("failed", "storage", f"{store.uri()}: does not give back what is written", "Check it.")
+                return
+        finally:
+            store.delete([key])
+        if store.exists(key):
+            yield Line("failed", "storage", f"{store.uri(key)}: is still there after it was deleted", "Delete it.")
+            return
+    yield Line("ok", "storage", f"{store.uri()}: written, read, listed and deleted")
+
+
+class _leaving_no_folder(ExitStack):  # noqa: N801  # reads as a statement
+    """Removes at the end the folders that a local store makes for its first file."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        if isinstance(store, LocalStore):
+            folders = [store.root / ".tmp", store.root, *store.root.parents]
+            for folder in reversed([folder for folder in folders if not folder.exists()]):
+                self.callback(_remove_if_empty, folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+# --- sources -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    """Looks whether the scenes of a platform are found, and whether the files of one of them can be read."""
+
+    settings: Settings
+    platform: AnyPlatform
+    options: Options
+    what: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "what", f"scenes of {self.platform.key}")
+
+    def __call__(self) -> Iterator[Line]:
+        yield from self._secrets()
+        if self.platform.scenes.sample_has_items:
+            where, item = self.settings.linz_catalog, _item_of_static_catalogue(self.settings.linz_catalog)
+        else:
+            where = str(getattr(self.settings, self.platform.scenes.catalogue))
+            item = _opened(where).any_item(self.platform)
+        collection = self.platform.scenes.collection
+        if item is None:
+            variable = f"CLAY_{self.platform.scenes.catalogue.upper()}"
+            remedy = f"Check {variable}, or leave {self.platform.key} out with --platform."
+            yield Line("failed", self.what, f"{where}: holds no item of collection {collection}", remedy)
+            return
+        yield Line("ok", self.what, f"{where}: has items{f' of {collection}' if collection else ''}")
+        yield self._file(item)
+
+    def _secrets(self) -> Iterator[Line]:
+        """Variables with keys and tokens that its files need."""
+        for way in self.platform.files.access:
+            try:
+                way.http_headers()
+                if way.keys is not None:
+                    way.s3()
+            except InputError as error:
+                yield _failure(f"credentials of {self.platform.key}", error)
+
+    def _file(self, document: Item) -> Line:
+        """Whether a file of an item can be reached as its platform says: signed, billed to the reader, with keys."""
+        from clay_assets.sources.downloads import size_of
+
+        what = f"files of {self.platform.key}"
+        try:
+            item = self.platform.read_item(document)
+            name = next((one for one in self.platform.asset_names if one in item["assets"]), None)
+            if name is None:
+                remedy = "Check that the catalogue is the platform's."
+                return Line("warning", what, f"{item['id']}: has none of the assets that are read", remedy)
+            href = self.platform.href(item["assets"][name], self.options)
+        except InputError as error:
+            return _failure(what, error, "warning")  # one odd item says nothing of the others
+        access = self.platform.access_to(href)
+        if access.requester_pays and access.s3().opened().anonymous:
+            remedy = "Its bucket bills the reader: set AWS credentials of an account that may be billed."
+            return Line("failed", what, f"{href}: no AWS credentials were found", remedy)
+        try:
+            size = size_of(href, access)
+        except ClayError as error:
+            return _failure(what, error)
+        billed = ", at your account's cost" if access.requester_pays else ""
+        return Line("ok", what, f"{href}: can be read{billed}, {size:,} bytes")
+
+
+def _opened(location: str) -> Catalogue:
+    """A catalogue that gives up soon."""
+    from clay_assets.catalogues.opening import open_catalogue
+    from clay_assets.catalogues.stac_api import ApiCatalogue
+
+    if is_http(location):
+        return ApiCatalogue(location, requests_in_flight=1, attempts=2)
+    return open_catalogue(location, 1)
+
+
+def _item_of_static_catalogue(location: str) -> Item | None:
+    """The first item that a static catalogue leads to, one collection deep."""
+    from clay_assets.sources.static_stac import links, read_document, root_of, with_absolute_hrefs
+
+    root = root_of(location)
+    for child in links(read_document(root), "child", root)[:1]:
+        for href in links(read_document(child), "item", child)[:1]:
+            return with_absolute_hrefs(read_document(href), href)
+    return None
+
+
+def _worldcover(location: str) -> list[Line]:
+    from clay_assets.landcover.worldcover_files import href_of, stored_cells_of
+    from clay_assets.sources.downloads import exists_on_web
+
+    access = Access(unsigned=True)
+    if not is_http(location):
+        cells = stored_cells_of(location, access) or set()
+        return [Line("ok", "WorldCover", f"{location}: holds {len(cells):,} files")]
+    href = href_of(location, SAMPLE_CELL)
+    if exists_on_web(href, access):
+        return [Line("ok", "WorldCover", f"{href}: is there")]
+    remedy = "Check CLAY_WORLDCOVER, unless it is a part of WorldCover without the Alps."
+    return [Line("warning", "WorldCover", f"{href}: file not found", remedy)]
+
+
+def _natural_earth(location: str) -> Iterator[Line]:
+    from clay_assets.sampling.natural_earth_files import FEATURE_LAYERS, Files
+
+    with ExitStack() as stack:
+        files = Files(location, None, stack)
+        if files.root is None:
+            yield _reached(
+                "Natural Earth", f"{location.rstrip('/')}/{files.find(FEATURE_LAYERS[0])}", "CLAY_NATURAL_EARTH"
+            )
+            return
+        missing = [layer.file for layer in FEATURE_LAYERS if files.find(layer) is None]
+    if missing:
+        remedy = "Put them there, or change CLAY_NATURAL_EARTH."
+        yield Line("failed", "Natural Earth", f"{location}: lacks {', '.join(missing)}", remedy)
+        return
+    yield Line("ok", "Natural Earth", f"{location}: has all {len(FEATURE_LAYERS)} layers")
+
+
+def _tiling_grid(settings: Settings) -> list[Line]:
+    store = open_store(settings.storage)
+    made = layout.table("mgrs_grid")
+    if store.exists(made):
+        return [Line("ok", "tiling grid", f"{store.uri(made)}: is made already")]
+    return [_reached("tiling grid", settings.mgrs_grid, "CLAY_MGRS_GRID")]
+
+
+def _reached(what: str, address: str, variable: str) -> Line:
+    """Whether one file of others is there."""
+    from clay_assets.sources.downloads import exists_on_web, size_of
+
+    if is_http(address):
+        there = exists_on_web(address)
+    else:
+        there = bool(size_of(address, Access(unsigned=True) if is_s3(address) else None))
+    if there:
+        return Line("ok", what, f"{address}: is there")
+    return Line("failed", what, f"{address}: file not found", f"Check {variable}.")
+
+
+# --- the cluster -------------------------------------------------------------------------------------------------
+
+
+def _dask(address: str, storage: str) -> Iterator[Line]:
+    try:
+        from distributed import Client
+    except ImportError:
+        remedy = "Run pip install 'clay_assets[dask]'."
+        yield Line("failed", "Dask", "CLAY_DASK_SCHEDULER is set, and distributed is not installed", remedy)
+        return
+    try:
+        client = Client(address, timeout=TIMEOUT / 3, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{address}: no scheduler answers ({error}). Check CLAY_DASK_SCHEDULER.") from error
+    with client:
+        told = client.get_versions()
+        workers = told["workers"]
+        if not workers:
+            yield Line("failed", "Dask", f"{address}: has no workers", "Start some: dask worker ADDRESS.")
+            return
+        yield from _different(told)
+        found = client.run(_on_worker, storage, on_error="return")
+    ours = metadata.version(PACKAGE)
+    for worker, answer in sorted(found.items()):
+        if isinstance(answer, Exception):
+            remedy = "Install clay_assets there, and give it the storage's credentials and network."
+            yield Line(
+                "failed", f"Dask worker {worker}", f"{type(answer).__name__}: {' '.join(str(answer).split())}", remedy
+            )
+        elif answer != ours:
+            remedy = "Install the same version everywhere."
+            yield Line("failed", f"Dask worker {worker}", f"{PACKAGE} {answer}, here {ours}", remedy)
+    yield Line("ok", "Dask", f"{address}: answers, with {len(workers)} workers")
+
+
+def _different(told: Mapping[str, Any]) -> Iterator[Line]:
+    """Packages that are not the same here, on the scheduler and on all workers."""
+    of = {"here": told["client"], "the scheduler": told["scheduler"], **told["workers"]}
+    for package in EQUAL:
+        versions: dict[str, list[str]] = {}
+        for where, known in of.items():
+            version = (known or {}).get("packages", {}).get(package)
+            versions.setdefault(
+                ".".join(map(str, version)) if isinstance(version, list | tuple) else str(version), []
+            ).append(where)
+        if len(versions) > 1:
+            listed = "; ".join(f"{version} ({', '.join(where)})" for version, where in sorted(versions.items()))
+            yield Line("failed", f"Dask, {package}", f"differs: {listed}", "Install the same version everywhere.")
+
+
+def _on_worker(storage: str) -> str:
+    """Version of this package on a worker that can list the storage."""
+    open_store(storage).list("scenes/scene_picks")
+    return metadata.version(PACKAGE)
