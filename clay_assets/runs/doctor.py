@@ -42,7 +42,7 @@ TIMEOUT = 60.0  # seconds that a check may take
 PACKAGE = "clay_assets"
 GB = 10**9
 LITTLE, TOO_LITTLE = 20 * GB, GB  # bytes free; the sort of the largest cell of Clay v1 spills several GB
-PROBE = "doctor-"  # before the name of the object that is written
+PROBE = "doctor-"  # at the beginning of the folder of the object that is written
 SAMPLE_CELL = "N45E006"  # of WorldCover, in the Alps
 LAND_COVER_SAMPLE = "mgrs_sample"
 # Variables whose values are never printed, by their names.
@@ -299,10 +299,11 @@ def _storage(settings: Settings) -> Iterator[Line]:
         yield Line("failed", "storage", f"{store.uri()}: no AWS credentials were found", remedy)
         return
     with _leaving_no_folder(store):
-        key, content = f"{PROBE}{uuid.uuid4().hex}.txt", b"clay-assets doctor may be deleted\n"
+        folder, content = f"{PROBE}{uuid.uuid4().hex}", b"written by clay-assets doctor; may be deleted\n"
+        key = f"{folder}/probe.txt"
         store.write(key, content)
         try:
-            if store.read(key) != content or key not in store.list(""):
+            if store.read(key) != content or key not in store.list(folder):
                 yield Line("failed", "storage", f"{store.uri()}: does not give back what is written", "Check it.")
                 return
         finally:
