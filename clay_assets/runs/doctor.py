@@ -189,9 +189,9 @@ def _failure(what: str, error: Exception, status: Status = "failed") -> Line:
     """An error as a line: ours end with what to do."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if not isinstance(error, ClayError):
-        return Line(status, what, f"{type(error).__name__}: {text}")
+        return Line(status, what, f"{type(error).__name__}: {text}", "Check the settings that it depends on.")
     fact, _, remedy = text.rpartition(". ")
-    return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text)
+    return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text, "See the README.")
 
 
 def _without_secrets(line: Line) -> Line:

@@ -29,11 +29,8 @@ Doctor = Callable[..., Lines]
 
 def at(item: dict[str, Any], address: str) -> dict[str, Any]:
     """The item with all its files at one address."""
-    assets = {
-        name: {**asset, "href": address, "alternate": {"s3": {"href": address}}}
-        for name, asset in item["assets"].items()
-    }
-    return {**item, "assets": assets}
+    there = {"href": address, "alternate": {"s3": {"href": address}}}
+    return {**item, "assets": dict.fromkeys(item["assets"], there)}
 
 
 @pytest.fixture
@@ -106,9 +103,7 @@ def test_lines_for_people(world: Path, command: Command) -> None:
     assert "no such platform" in command("doctor", "--platform", "sentinel-9").stderr
 
 
-def test_wrong_settings_are_told_one_by_one_and_the_rest_is_looked_at(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_settings_are_told_and_the_rest_is_looked_at(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAY_STORRAGE", "x")
     lines = doctor(workers="many")
     assert lines["settings"].status == "failed"
@@ -221,7 +216,7 @@ def test_what_never_answers_is_given_up(proxy: FaultProxy, world: Path) -> None:
 
 
 def test_secrets_are_never_printed(
-    proxy: FaultProxy, doctor: Doctor, command: Command, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, world: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = proxy.url.removeprefix("http://")
     monkeypatch.setenv("THEIR_TOKEN", SECRET)
