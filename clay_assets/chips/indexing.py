@@ -29,7 +29,7 @@ from clay_assets.executors import failure_text, run_bounded
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
-from clay_assets.recipes.exclusions import NOTHING
+from clay_assets.recipes.exclusions import NOTHING, chips_of_scene
 from clay_assets.sources.rasters import side_cars
 from clay_assets.stac import Item, parse_item
 from clay_assets.storage import layout
@@ -199,7 +199,9 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, vers
         "chip_size": recipe.chip_size,
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    told = {"beside": _beside(item, platform), "excluded": _excluded(item, platform, recipe)}
+    # Ids alone: their reasons change no chip.
+    excluded = chips_of_scene(recipe.exclude, platform, item["id"])
+    told = {"beside": _beside(item, platform), "excluded": excluded}
     given = {name: value for name, value in told.items() if value}
     return _hash(json.dumps({**basis, **given}, sort_keys=True, default=str))
 
@@ -213,7 +215,7 @@ def former_fingerprint_of(
     """
     if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER or _beside(item, platform):
         return None
-    if _excluded(item, platform, recipe):
+    if chips_of_scene(recipe.exclude, platform, item["id"]):
         return None
     basis = {
         "version": "2",
@@ -228,11 +230,6 @@ def exclusions_in(ledger: pd.DataFrame) -> list[dict[str, str]]:
     """What the recipe excluded of the scenes of a ledger: `excluded`, the id of a scene or a chip, and its `reason`."""
     told = ledger["exclusions"].dropna().map(json.loads)
     return [{"excluded": name, "reason": why} for entries in told for name, why in entries.items()]
-
-
-def _excluded(item: Item, platform: str, recipe: Recipe) -> list[str]:
-    """Ids of the chips of a scene that a recipe excludes, in order. Their reasons change no chip."""
-    return sorted(recipe.excluded_chips(platform).get(item["id"], ()))
 
 
 def _beside(item: Item, platform: str) -> dict[str, int]:

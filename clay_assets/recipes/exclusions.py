@@ -108,6 +108,12 @@ def scenes_of(exclusions: Iterable[Exclusion], platform: str) -> dict[str, str]:
     return {one.scene: one.reason for one in exclusions if one.platform == platform and one.scene is not None}
 
 
+def chips_of_scene(exclusions: Iterable[Exclusion], platform: str, item_id: str) -> list[str]:
+    """Ids of the excluded chips of one scene, in order; quicker than to ask for those of all scenes."""
+    near = (one.chip for one in exclusions if one.chip and one.chip.startswith(item_id) and one.platform == platform)
+    return sorted(chip for chip in near if (place := chip_place(chip)) and place.item_id == item_id)
+
+
 def chips_of(exclusions: Iterable[Exclusion], platform: str) -> dict[str, dict[str, str]]:
     """Item id → chip id → reason of the excluded chips of a platform."""
     found: dict[str, dict[str, str]] = {}
