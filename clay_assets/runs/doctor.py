@@ -16,8 +16,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from queue import Empty, Queue
@@ -29,7 +29,7 @@ from clay_assets.platforms.base import AnyPlatform, Options
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.settings import Settings, read_settings
 from clay_assets.storage import layout
-from clay_assets.storage.stores import LocalStore, S3Store, Store, open_store
+from clay_assets.storage.stores import TEMPORARY, LocalStore, S3Store, Store, open_store
 from clay_assets.transport.access import Access, without_signature
 from clay_assets.transport.locations import is_http, is_s3, local_path
 
@@ -129,7 +129,8 @@ def _of_settings(settings: Settings) -> dict[str, Check]:
 def _of_sources(settings: Settings, recipe: Recipe, platforms: Sequence[AnyPlatform]) -> dict[str, Check]:
     checks: dict[str, Check] = {}
     for platform in platforms:
-        checks[f"scenes of {platform.key}"] = _Scenes(settings, platform, recipe.options(platform.key))
+        scenes = _Scenes(settings, platform, recipe.options(platform.key))
+        checks[scenes.what] = scenes
     samples = {platform.scenes.sample for platform in platforms}
     checks["WorldCover"] = lambda: _worldcover(settings.worldcover)
     if "naip_sample" in samples:
@@ -314,20 +315,17 @@ def _storage(settings: Settings) -> Iterator[Line]:
     yield Line("ok", "storage", f"{store.uri()}: written, read, listed and deleted")
 
 
-class _leaving_no_folder(ExitStack):  # noqa: N801  # reads as a statement
+@contextmanager
+def _leaving_no_folder(store: Store) -> Iterator[None]:
     """Removes at the end the folders that a local store makes for its first file."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        if isinstance(store, LocalStore):
-            folders = [store.root / ".tmp", store.root, *store.root.parents]
-            for folder in reversed([folder for folder in folders if not folder.exists()]):
-                self.callback(_remove_if_empty, folder)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
+    folders = [store.root / TEMPORARY, store.root, *store.root.parents] if isinstance(store, LocalStore) else []
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 # --- sources -----------------------------------------------------------------------------------------------------
@@ -340,10 +338,11 @@ class _Scenes:
     settings: Settings
     platform: AnyPlatform
     options: Options
-    what: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "what", f"scenes of {self.platform.key}")
+    @property
+    def what(self) -> str:
+        """Name of the check."""
+        return f"scenes of {self.platform.key}"
 
     def __call__(self) -> Iterator[Line]:
         yield from self._secrets()
