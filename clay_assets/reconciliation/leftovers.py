@@ -198,7 +198,10 @@ class _Needed:
         known = self._hrefs[platform].get(item_id)
         if known is None or _is_one_of(key, known):
             return True
-        return _is_one_of(key, self._in_headers(platform, item_id))
+        try:
+            return _is_one_of(key, self._in_headers(platform, item_id))
+        except InputError:
+            return True  # one damaged file of headers says nothing of the other scenes
 
     def _cells(self, platform: str) -> list[tuple[str, str]]:
         if platform not in self._cells_of:

@@ -72,6 +72,12 @@ def put(store: Store, *keys: str) -> None:
         store.write(key, b"12345")
 
 
+def read_headers(store: Store, platform: str, year: int, item_id: str, *keys: str) -> None:
+    """Write the headers of a scene's files."""
+    table = pa.table({"item_id": [item_id] * len(keys), "href": [store.uri(key) for key in keys]})
+    store.write(layout.headers(platform, year, item_id), encode_arrow(table, {}))
+
+
 def of_cell(platform: str, year: int, name: str) -> list[str]:
     return [one(platform, year, name) for one in (layout.chips, layout.landcover, layout.headers)]
 
@@ -108,6 +114,8 @@ def test_what_no_pick_needs_is_removed_and_all_else_stays(store: Store) -> None:
         "training/other/linz/2020/dropped.parquet",
     ]
     put(store, *stays, *goes, *others)
+    for name, file in (("kept", new), (LONG, long)):
+        read_headers(store, LINZ, 2020, name, file)
     before = set(store.list(""))
     found = look(store)
     assert (keys(found), found.bytes, found.young, found.notes) == (set(goes), 5 * len(goes), 0, ())
@@ -173,9 +181,10 @@ def test_copies_go_once_scenes_are_referenced_and_no_header_tells_of_them(folder
     assert look(folder).files == ()
     items = [item("a", ["https://example.com/B04.tif"])]
     folder.write(layout.table("scene_imagery", S2, 2020), encode_items(items, {}))
-    headers = pa.table({"item_id": ["a"], "href": [folder.uri(copy)]})
-    folder.write(layout.headers(S2, 2020, "a"), encode_arrow(headers, {}))
+    read_headers(folder, S2, 2020, "a", copy)
     assert look(folder).files == ()  # chips are read by the headers
+    put(folder, layout.headers(S2, 2020, "a"))
+    assert look(folder).files == ()  # which are damaged, so it is not known
     folder.delete([layout.headers(S2, 2020, "a")])
     assert keys(look(folder)) == {copy}
 
