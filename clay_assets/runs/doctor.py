@@ -146,9 +146,10 @@ def _of_sources(settings: Settings, recipe: Recipe, platforms: Sequence[AnyPlatf
 def _import_first(settings: Settings | None) -> None:
     """Import what checks need before their time runs: it takes seconds, and threads would wait for one another."""
     import boto3.session  # noqa: F401
-    import rasterio  # noqa: F401
+    import packaging.requirements  # noqa: F401
 
     import clay_assets.catalogues.opening
+    import clay_assets.landcover.worldcover_files
     import clay_assets.sampling.natural_earth_files
     import clay_assets.sources.static_stac  # noqa: F401
 
