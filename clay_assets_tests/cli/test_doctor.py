@@ -49,6 +49,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"CLAY_{name}", str(value))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     return tmp_path
 
 
@@ -292,7 +293,6 @@ def test_libraries_out_of_bounds(doctor: Doctor, tmp_path: Path, monkeypatch: py
 
 
 def test_the_dagster_instance(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     assert doctor()["Dagster"].status == "warning"
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
