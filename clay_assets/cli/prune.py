@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import click
@@ -18,23 +18,19 @@ from clay_assets.reconciliation.leftovers import Leftover, find_leftovers, remov
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Age(click.ParamType):
-    """A number of seconds, minutes, hours or days."""
-
-    name = "age"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value).strip())
-        if found is None or (not found[2] and float(found[1])):
-            self.fail(f"{value!r} is not an age. Write 30m, 12h or 2d.", param, ctx)
-        return float(found[1]) * UNITS[found[2] or "s"]
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """A number of seconds, minutes, hours or days as seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
+    if found is None or (not found[2] and float(found[1])):
+        raise click.BadParameter(f"{value!r} is not an age. Write 30m, 12h or 2d.", ctx, param)
+    return float(found[1]) * UNITS[found[2] or "s"]
 
 
 @click.command("prune", help=SUBCOMMANDS["prune"])
 @click.option("--yes", is_flag=True, help="Remove them. Without it, nothing is changed.")
 @click.option(
     "--older-than",
-    type=Age(),
+    callback=_seconds,
     default="1d",
     show_default=True,
     help="Leave younger files alone, since a run that is under way may need them: 30m, 12h, 2d.",
@@ -60,8 +56,8 @@ def command(yes: bool, older_than: float, as_json: bool) -> None:
         click.echo("Nothing is left over, so nothing is removed.")
         return
     rows = totals(found.files)
-    whole = {"platform": "all", "kind": "", "scenes": len({(one.platform, one.item_id) for one in found.files})}
-    whole |= {"files": len(found.files), "bytes": found.bytes}
+    scenes = len({(one.platform, one.item_id) for one in found.files})
+    whole = {"platform": "all", "kind": "", "scenes": scenes, "files": len(found.files), "bytes": found.bytes}
     click.echo("\n".join(["", *_columns([*rows, whole]), ""]))
     click.echo("They are removed." if yes else "Nothing is removed. Run with --yes to remove them.")
 
@@ -77,11 +73,11 @@ def _scenes(files: Sequence[Leftover]) -> Iterable[str]:
         yield f"{platform}  {kind}  {item_id}  {size}  {where}"
 
 
-def _columns(rows: Sequence[dict[str, str | int]]) -> Iterable[str]:
+def _columns(rows: Sequence[Mapping[str, str | int]]) -> Iterable[str]:
     table = [list(rows[0])]
     for row in rows:
-        numbers = [f"{row['scenes']:,}", f"{row['files']:,}", shown_bytes(int(row["bytes"]))]
-        table.append([str(row["platform"]), str(row["kind"]), *numbers])
+        counts = [f"{row['scenes']:,}", f"{row['files']:,}", shown_bytes(int(row["bytes"]))]
+        table.append([str(row["platform"]), str(row["kind"]), *counts])
     widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
     for line in table:
         names = (text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True))

@@ -1,7 +1,7 @@
 """Files in our storage that no pick needs any more: imagery of our own, chip indexes, land cover and headers.
 
-A scene is needed as long as a cell's picks, imagery or any of its ledgers names it, or the merged index has chips of
-it. Of a scene that is needed, a file of imagery is needed as long as `scene_imagery` or `cog_headers` has its address.
+A scene is needed as long as a cell's picks, imagery or any of its ledgers names it, or the merged index or a release
+of it has its chips. Of a scene that is needed, a file of imagery is needed as long as `scene_imagery` or `cog_headers` has its address.
 What is not known for sure is needed: cells without picks, scenes whose imagery is not settled, files of others.
 
 Only these four kinds of files are looked at. Parts of the merged index, releases, tables and ledgers never are.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ OF_CELLS = {
     "land cover": layout.folder_of("chip_landcover"),
     "headers": layout.folder_of("cog_headers"),
 }
+RELEASES = "chips/releases"  # holds parts of former states of the merged index
 REQUEST_LEDGERS, IMAGERY_LEDGERS = "scenes/ledger", "scenes/imagery_ledger"
 PICKS, SETTLED = layout.folder_of("scene_picks"), layout.folder_of("scene_imagery")
 # Table of a cell that names scenes → its column.
@@ -206,7 +208,8 @@ class _Needed:
     def _cells(self, platform: str) -> list[tuple[str, str]]:
         if platform not in self._cells_of:
             cells = {cell for named in self._tables.values() for cell in named if cell[0] == platform}
-            self._cells_of[platform] = sorted(cells | set(_parts_in(self.store, platform)))
+            released = {cell for cell in self._released if cell[0] == platform}
+            self._cells_of[platform] = sorted(cells | released | set(_parts_in(self.store, platform)))
         return self._cells_of[platform]
 
     def _named(self, cell: tuple[str, str]) -> frozenset[str]:
@@ -219,8 +222,18 @@ class _Needed:
     def _in_merged_index(self, cell: tuple[str, str]) -> frozenset[str]:
         if cell not in self._merged:
             keys = self.store.list(f"{layout.MERGED}/{'/'.join(cell)}", SUFFIX)
-            self._merged[cell] = frozenset().union(*(_ids_of_part(self.store, key) for key in keys))
+            ids = [_ids_of_part(self.store, key)[1] for key in keys]
+            self._merged[cell] = self._released.get(cell, frozenset()).union(*ids)
         return self._merged[cell]
+
+    @cached_property
+    def _released(self) -> dict[tuple[str, str], frozenset[str]]:
+        """Cell → scenes of the parts that releases keep; each tells its cell itself."""
+        found: dict[tuple[str, str], frozenset[str]] = {}
+        for key in self.store.list(RELEASES, SUFFIX):
+            cell, ids = _ids_of_part(self.store, key)
+            found[cell] = found.get(cell, frozenset()) | ids
+        return found
 
     def _addresses(self, platform: str) -> dict[str, set[str]]:
         """Scene → keys of its files in our storage; of scenes whose imagery is settled wherever they are picked."""
@@ -290,15 +303,19 @@ def _read(store: Store, key: str, columns: list[str] | None = None) -> pa.Table:
     return table
 
 
-def _ids_of_part(store: Store, key: str) -> set[str]:
+def _ids_of_part(store: Store, key: str) -> tuple[tuple[str, str], set[str]]:
+    """Platform and year of a part of the merged index, and the scenes of its chips."""
     found: set[str] = set()
+    cell = ("", "")
     try:
         with pq.ParquetFile(key, filesystem=store.filesystem(), read_dictionary=["item_id"], pre_buffer=True) as file:
-            for batch in file.iter_batches(columns=["item_id"]):
-                found.update(batch[0].unique().to_pylist())
-    except (pa.ArrowException, OSError) as error:
+            for batch in file.iter_batches(columns=["platform", "year", "item_id"]):
+                if batch.num_rows:
+                    cell = str(batch["platform"][0].as_py()), str(batch["year"][0].as_py())
+                    found.update(batch["item_id"].unique().to_pylist())
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise _unknown(store, key, error) from error
-    return found
+    return cell, found
 
 
 def _unknown(store: Store, key: str, error: Exception) -> InputError:

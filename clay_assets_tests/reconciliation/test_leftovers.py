@@ -78,6 +78,12 @@ def read_headers(store: Store, platform: str, year: int, item_id: str, *keys: st
     store.write(layout.headers(platform, year, item_id), encode_arrow(table, {}))
 
 
+def part(platform: str, year: int, *ids: str) -> bytes:
+    """A part of the merged index, as far as it matters here."""
+    table = pa.table({"platform": [platform] * len(ids), "year": [year] * len(ids), "item_id": list(ids)})
+    return encode_arrow(table, {})
+
+
 def of_cell(platform: str, year: int, name: str) -> list[str]:
     return [one(platform, year, name) for one in (layout.chips, layout.landcover, layout.headers)]
 
@@ -105,7 +111,6 @@ def test_what_no_pick_needs_is_removed_and_all_else_stays(store: Store) -> None:
         old,  # of another recipe
     ]
     others = [
-        "chips/releases/paper/linz/2020/dropped.parquet",
         "chips/releases/paper.json",
         "imagery/linz/notes.txt",
         "imagery/readme",
@@ -157,9 +162,12 @@ def test_what_a_ledger_names_stays(folder: LocalStore, key: str) -> None:
 def test_what_the_merged_index_has_stays(store: Store) -> None:
     pick(store, S2, 2020, "new")
     put(store, *of_cell(S2, 2020, "old"), *of_cell(S2, 2020, "older"), layout.imagery(S2, "old", "B04.tif"))
-    part = encode_arrow(pa.table({"item_id": ["old", "new"]}), {})
-    store.write(f"{layout.MERGED}/{S2}/2020/part-0.parquet", part)
+    store.write(f"{layout.MERGED}/{S2}/2020/part-0.parquet", part(S2, 2020, "old", "new"))
     assert keys(look(store)) == set(of_cell(S2, 2020, "older"))
+    released = "chips/releases/parts/0123.parquet"
+    store.write(released, part(S2, 2020, "older"))
+    assert look(store).files == ()
+    assert store.exists(released)
 
 
 def test_imagery_of_a_scene_that_is_not_settled_stays(folder: LocalStore) -> None:
