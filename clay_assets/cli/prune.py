@@ -57,7 +57,13 @@ def command(yes: bool, older_than: float, as_json: bool) -> None:
         return
     rows = totals(found.files)
     scenes = len({(one.platform, one.item_id) for one in found.files})
-    whole = {"platform": "all", "kind": "", "scenes": scenes, "files": len(found.files), "bytes": found.bytes}
+    whole: dict[str, str | int] = {
+        "platform": "all",
+        "kind": "",
+        "scenes": scenes,
+        "files": len(found.files),
+        "bytes": found.bytes,
+    }
     click.echo("\n".join(["", *_columns([*rows, whole]), ""]))
     click.echo("They are removed." if yes else "Nothing is removed. Run with --yes to remove them.")
 

@@ -1,8 +1,9 @@
 """Files in our storage that no pick needs any more: imagery of our own, chip indexes, land cover and headers.
 
 A scene is needed as long as a cell's picks, imagery or any of its ledgers names it, or the merged index or a release
-of it has its chips. Of a scene that is needed, a file of imagery is needed as long as `scene_imagery` or `cog_headers` has its address.
-What is not known for sure is needed: cells without picks, scenes whose imagery is not settled, files of others.
+of it has its chips. Of a scene that is needed, a file of imagery is needed as long as `scene_imagery` or `cog_headers`
+has its address. What is not known for sure is needed: cells without picks, scenes whose imagery is not settled, files
+of others.
 
 Only these four kinds of files are looked at. Parts of the merged index, releases, tables and ledgers never are.
 """
