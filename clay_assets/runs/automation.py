@@ -6,6 +6,7 @@ All are stopped until they are turned on, in the UI under *Automation* or with `
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 from dagster import AssetPartitionStatus
@@ -172,11 +173,11 @@ def _requests_are_of(instance: dg.DagsterInstance, platform: str, recipe: Recipe
     return False
 
 
-def _asked_by(document: object, platform: str) -> object:
+def _asked_by(document: Any, platform: str) -> object:
     """What the searches of a platform depend on in a recipe's document: all but exclusions of what is not searched for
     before there are requests.
     """
-    choices = dict(json.loads(document) if isinstance(document, str) else document)  # type: ignore[call-overload]
+    choices: dict[str, Any] = dict(json.loads(document) if isinstance(document, str) else document)
     excluded = choices.pop("exclude", [])
     searched = PLATFORMS[platform].rules.resolve is not None
     return choices, [one["scene"] for one in excluded if searched and one["platform"] == platform and one["scene"]]

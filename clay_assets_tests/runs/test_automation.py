@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from clay_assets.definitions import build_definitions
+from clay_assets.orchestration.metadata import recipe_metadata
 from clay_assets.recipes import load_recipe
+from clay_assets.recipes.exclusions import Exclusion
 from clay_assets.runs import automation
 from clay_assets_tests.chain import QUIET
 
@@ -33,7 +36,7 @@ def cell(platform: str, year: int) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({"platform": platform, "year": str(year)})
 
 
-def made(instance: dg.DagsterInstance, asset: str, partition: str, **metadata: str) -> None:
+def made(instance: dg.DagsterInstance, asset: str, partition: str, **metadata: Any) -> None:
     instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition, metadata=metadata))
 
 
@@ -270,3 +273,21 @@ def test_a_partition_left_failed_is_told_with_its_error(defs: dg.Definitions, in
     assert "scene_requests/modis.parquet: file not found. Materialise scene_requests first" in rows
     assert "naip\\|2021" in rows
     assert "killed, or never started" in rows
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "ready"),
+    [("naip", "scene", False), ("naip", "chip", True), ("sentinel-2-l2a", "scene", True), ("linz", "scene", True)],
+)
+def test_requests_are_asked_for_again_only_where_an_exclusion_changes_them(
+    instance: dg.DagsterInstance, platform: str, kind: str, ready: bool
+) -> None:
+    made(instance, "scene_requests", platform, **recipe_metadata(RECIPE))
+    excluded = Exclusion(platform=platform, reason="a seam", **{kind: "a-1-2"})
+    changed = RECIPE.model_copy(update={"exclude": (excluded,)})
+    assert automation._requests_are_of(instance, platform, RECIPE)
+    assert automation._requests_are_of(instance, platform, changed) == ready
+    others = [key for key in automation.PLATFORMS if key != platform]
+    made(instance, "scene_requests", others[0], **recipe_metadata(RECIPE))
+    assert automation._requests_are_of(instance, others[0], changed)
+    assert not automation._requests_are_of(instance, platform, RECIPE.model_copy(update={"seed": 9}))
