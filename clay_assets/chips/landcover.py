@@ -24,7 +24,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from clay_assets.chips.index import LANDCOVER
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.landcover.worldcover import area_in_cells
@@ -150,37 +149,51 @@ def chip_land_cover(
 
 
 def whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
-    """Shares that sum to 1 as whole percent that sum to 100, by largest remainders; shape (n, classes).
+    """Shares that sum to 1 as whole percent that sum to 100, by largest remainders; shape (classes, n).
 
     The order of classes by their shares stays; of equal remainders the first class takes the percent.
     """
-    percent = 100 * shares / shares.sum(axis=1, keepdims=True)
+    percent = 100 * shares / np.ascontiguousarray(shares.T).sum(axis=1)
     floor = np.floor(percent)
-    missing = np.rint(100 - floor.sum(axis=1)).astype(np.intp)
-    rank = np.argsort(np.argsort(-(percent - floor), axis=1, kind="stable"), axis=1, kind="stable")
-    found: NDArray[np.uint8] = (floor + (rank < missing[:, None])).astype(np.uint8)
+    missing = np.rint(100 - floor.sum(axis=0)).astype(np.int16)
+    left = percent - floor
+    rank = np.zeros(shares.shape, np.int16)
+    for one in range(len(shares)):
+        for other in range(one):
+            before = left[other] >= left[one]
+            rank[one] += before
+            rank[other] += ~before
+    found: NDArray[np.uint8] = floor.astype(np.uint8) + (rank < missing)
     return found
 
 
-def land_cover_columns(shares: pa.Table | None, count: int, min_valid_share: float) -> tuple[pa.Array, pa.Array]:
-    """`landcover` and `landcover_class` of chips.
+def land_cover_of(
+    shares: NDArray[np.float32], covered: NDArray[np.float32], min_valid_share: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Land cover of chips as the merged index has it.
 
     Args:
-        shares: as `chip_landcover` has them; None of a scene whose land cover was set aside.
-        count: chips.
-        min_valid_share: share of a chip that WorldCover has to cover; below it both are null.
+        shares: of each class, NaN where there is none; (classes, n).
+        covered: share of each chip that WorldCover covers; (n,).
+        min_valid_share: that it has to cover.
+
+    Returns:
+        Percent of each class, (classes, n), and the code of the class with the largest share, of equal ones the first,
+        (n,); 0 where WorldCover covers less.
     """
-    if shares is None:
-        return pa.nulls(count, LANDCOVER), pa.nulls(count, pa.uint8())
-    values = np.stack([shares[field.name].to_numpy() for field in LANDCOVER], axis=1).astype(np.float64)
-    covered = shares["valid_share"].to_numpy()
-    known = (covered >= np.float32(min_valid_share)) & (covered > 0)
-    percent, largest = np.zeros(values.shape, np.uint8), np.zeros(count, np.uint8)
-    percent[known] = whole_percent(values[known])
-    largest[known] = CODES[values[known].argmax(axis=1)]
-    nothing = pa.array(~known)
-    columns = [pa.array(column) for column in percent.T]
-    return pa.StructArray.from_arrays(columns, fields=list(LANDCOVER), mask=nothing), pa.array(largest, mask=~known)
+    known = np.flatnonzero((covered >= np.float32(min_valid_share)) & (covered > 0))
+    whole = len(known) == len(covered)
+    own = shares if whole else shares[:, known]
+    percent, largest = whole_percent(own.astype(np.float64)), np.full(len(known), CODES[0])
+    share = own[0].copy()
+    for other, code in zip(own[1:], CODES[1:], strict=True):
+        larger = other > share
+        share[larger], largest[larger] = other[larger], code
+    if whole:
+        return percent, largest
+    found = np.zeros(shares.shape, np.uint8), np.zeros(len(covered), np.uint8)
+    found[0][:, known], found[1][known] = percent, largest
+    return found
 
 
 # ---- the grid of chips ----

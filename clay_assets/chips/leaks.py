@@ -12,7 +12,7 @@ Nothing here knows how splits are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ NO_GEOMETRY = "chips have no geometry. Materialise their chip_index again."
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Painted = Sequence[Numbers]  # of each split in `PAINTED`, boxes of cells
+_NOTHING = np.empty(0, np.int64)
 
 TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
 _EARTH = Geod(ellps="WGS84")
@@ -70,6 +72,30 @@ class _Window(NamedTuple):
     low: int  # row and column at which the surroundings start; columns may lie beyond ±180
     west: int
     painted: NDArray[np.uint8]
+
+
+def painted(boxes: Floats, splits: NDArray[np.uint8], polygons: Callable[[Mask], NDArray[Any]]) -> Painted:
+    """What `Leaks.paint` paints of chips: few numbers, and worked out wherever the chips are.
+
+    Args:
+        boxes: west, south, east and north of each, degrees; (n, 4).
+        splits: place in `KNOWN` of each; (n,).
+        polygons: gives the polygons, in two parts, of those chips whose box spans more than half of the world.
+    """
+    wide = boxes[:, 2] - boxes[:, 0] > HALF_TURN
+    if wide.any():
+        parts, chip = shapely.get_parts(polygons(wide), return_index=True)
+        boxes = np.concatenate([boxes[~wide], shapely.bounds(parts)])
+        splits = np.concatenate([splits[~wide], splits[wide][chip]])
+    return [_packed(boxes[splits == number]) for number in range(len(PAINTED))]
+
+
+def _packed(boxes: Floats) -> Numbers:
+    """First and last columns and rows of boxes, each box once, as one number."""
+    west, south, east, north = boxes.T
+    corners = _column_at(west), _column_at(east), _row_at(south), _row_at(north)
+    # Scenes of one place have the same chips year after year, and small chips share a cell.
+    return np.unique(np.ravel_multi_index(corners, (COLUMNS, COLUMNS, ROWS, ROWS)))
 
 
 class Leaks:
@@ -132,9 +158,7 @@ class Leaks:
             raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(KNOWN)}.")
         if not np.isfinite(boxes).all():
             raise InputError(NO_GEOMETRY)
-        for name in present:
-            if name != UNPAINTED:
-                self._paint(boxes[splits == name], np.uint8(1 << PAINTED.index(name)))
+        self.paint([_packed(boxes[splits == name]) if name in present else _NOTHING for name in PAINTED])
 
     def finding(self, *, fresh: bool = False) -> Finding:
         """The leaks among all chips that were added.
@@ -143,7 +167,7 @@ class Leaks:
             fresh: look only around chips that were added since the last look.
 
         Returns:
-            `painted_km2` and `leaking_km2`; a violation names a place and both splits.
+            `leaking_km2`, and unless it is a fresh look, `painted_km2`; a violation names a place and both splits.
         """
         said: list[str] = []
         leaking = 0
@@ -163,8 +187,15 @@ class Leaks:
                     f"{self.distance_km:g} km to a {PAINTED[second]} chip"
                 )
         self._fresh[:] = False
-        painted = sum(int(np.count_nonzero(self._painted[row])) for row in np.flatnonzero(self._in_use))
-        return make_finding(said, violation_count=leaking, painted_km2=painted, leaking_km2=leaking)
+        if fresh:
+            return make_finding(said, violation_count=leaking, leaking_km2=leaking)
+        bands = range(0, ROWS, WINDOW)
+        whole = sum(
+            np.count_nonzero(self._painted[row : row + WINDOW])
+            for row in bands
+            if self._in_use[row : row + WINDOW].any()
+        )
+        return make_finding(said, violation_count=leaking, painted_km2=int(whole), leaking_km2=leaking)
 
     @cached_property
     def _edges(self) -> Floats:
@@ -173,11 +204,13 @@ class Leaks:
         _, latitude = Transformer.from_crs(6933, 4326, always_xy=True).transform(np.zeros_like(y), y)
         return np.concatenate([[-POLE], latitude, [POLE]])
 
-    def _paint(self, bounds: Floats, bit: np.uint8) -> None:
-        west, south, east, north = bounds.T
-        corners = _column_at(west), _column_at(east), _row_at(south), _row_at(north)
-        # Scenes of one place have the same chips year after year, and small chips share a cell.
-        packed = np.unique(np.ravel_multi_index(corners, (COLUMNS, COLUMNS, ROWS, ROWS)))
+    def paint(self, boxes: Painted) -> None:
+        """Paint what `painted` made of chips."""
+        for number, packed in enumerate(boxes):
+            if len(packed):
+                self._paint(packed, np.uint8(1 << number))
+
+    def _paint(self, packed: Numbers, bit: np.uint8) -> None:
         left, right, low, high = np.unravel_index(packed, (COLUMNS, COLUMNS, ROWS, ROWS))
         wide, tall = right - left + 1, high - low + 1
         large = (wide * tall > SMALL) | (wide > SMALL)
@@ -211,12 +244,11 @@ class Leaks:
             near = np.sum([_spread((band[around] & 1 << n) > 0, aside) for n in range(len(PAINTED))], axis=0)
             suspect = (core > 0) & (near[aside : aside + COLUMNS] > 1)
             step = max(WINDOW, 4 * aside)
-            for west in range(0, COLUMNS, step):
+            for west in (np.unique(np.flatnonzero(suspect) // step) * step).tolist():
                 east = min(west + step, COLUMNS)
-                if suspect[west:east].any():
-                    columns = np.arange(west - aside, east + aside) % COLUMNS
-                    painted = self._painted[low:high, columns]
-                    yield _Window(slice(south, north), slice(west, east), low, west - aside, painted)
+                columns = np.arange(west - aside, east + aside) % COLUMNS
+                window = self._painted[low:high, columns]
+                yield _Window(slice(south, north), slice(west, east), low, west - aside, window)
 
     def _too_near(self, window: _Window, first: int, second: int) -> Mask:
         """Cells of the window's own part that one split has painted, and that are too near to another."""

@@ -1,9 +1,9 @@
 """All chip indexes as one dataset: a file per platform and year, in spatial order, and a manifest of its state.
 
 A part is made from a cell's chip indexes, the land cover of its chips and the plan of the splits. Rows are ordered
-along a Hilbert curve, so a query by bounding box reads few row groups. A cell's rows are streamed through DuckDB's
-sort, which spills to disk, so memory does not grow with the cell. A part is replaced whole, and only when its inputs
-changed; the manifest is written last.
+along a Hilbert curve, so a query by bounding box reads few row groups. They are read and checked many scenes at a time
+(`records`) and sorted with a limit of memory (`sorting`), so memory does not grow with the cell; a part is written
+while the next cell is read. A part is replaced whole, and only when its inputs changed; the manifest is written last.
 
 Before a part is published, its chips are held against those of all other parts: the merge ends if any two of different
 splits are nearer than the recipe allows (`clay_assets.chips.leaks`).
@@ -14,27 +14,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 
 from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
-from clay_assets.chips.index import LANDCOVER_FIELDS, SPLIT_FIELD, as_chips
-from clay_assets.chips.landcover import SHARE_SCHEMA, land_cover_columns
 from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
 from clay_assets.chips.manifest import MANIFEST_VERSION, Part, manifest_of, manifest_version, read_manifest
-from clay_assets.chips.rules import check_chips, shares_sum_to_one
-from clay_assets.chips.sorting import with_hilbert_keys, write_sorted
-from clay_assets.chips.splits import GroundSplits, SplitPlan
+from clay_assets.chips.records import Run, SceneJob, Source, in_order_of_ids, jobs_of, read_scenes
+from clay_assets.chips.sorting import Runs, write_sorted
+from clay_assets.chips.splits import SPLIT_NAMES, GroundSplits, SplitPlan
 from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError
 from clay_assets.executors import run_bounded
@@ -179,8 +174,8 @@ def merge(
         done += 1
         progress(done, len(ordered))
     gate.check("the parts that are kept")
-    for cell in to_write:
-        parts.append(_write_part(cell, store, recipe, partial(_batches, cell, plan.ground, executor, in_flight), gate))
+    for part in _written(to_write, plan.ground, store, recipe, _Pool(executor, in_flight), gate):
+        parts.append(part)
         done += 1
         progress(done, len(ordered))
     parts.sort(key=lambda part: (part.platform, part.year))
@@ -227,6 +222,13 @@ def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
             seen[cell.platform, item_id] = cell.year
 
 
+class _Pool(NamedTuple):
+    """Reads files in parallel, so many at once."""
+
+    executor: Executor
+    in_flight: int
+
+
 class _Gate:
     """Counts the splits of chips that pass by, and stops the merge where two of different splits are too near."""
 
@@ -255,11 +257,11 @@ class _Gate:
         counts.update({str(one["values"]): one["counts"] for one in counted})
         self.leaks.add_rows(rows)
 
-    def adding(self, platform: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches, counted and painted as they pass by."""
-        for batch in batches:
-            self.add(platform, batch)
-            yield batch
+    def add_run(self, platform: str, run: Run) -> None:
+        """Chips of a platform that were just read."""
+        counts = self.splits.setdefault(platform, Counter(dict.fromkeys(KNOWN, 0)))
+        counts.update(dict(zip(SPLIT_NAMES, run.splits.tolist(), strict=True)))
+        self.leaks.paint(run.painted)
 
     def check(self, where: str) -> None:
         """Stop if what was added since the last look is too near to chips of another split."""
@@ -302,87 +304,58 @@ def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | 
     return _part(cell, len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
-def _write_part(
-    cell: MergeCell, store: Store, recipe: Recipe, batches: Callable[[], Iterator[pa.RecordBatch]], gate: _Gate
-) -> Part:
-    chips = cell.chips
-    with store.writing(layout.merged_part(chips.platform, chips.year)) as path:
-        with tempfile.TemporaryDirectory(prefix="clay-sort-") as spill:
-            stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
-            write_sorted(gate.adding(chips.platform, batches()), path, Path(spill), stamp)
-        gate.check(cell.name)
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-        return _part(cell, path.stat().st_size, content)
+def _written(
+    cells: Sequence[MergeCell], ground: GroundSplits, store: Store, recipe: Recipe, pool: _Pool, gate: _Gate
+) -> Iterator[Part]:
+    """Write parts, and yield each as it is published; one is written while the chips of the next are read."""
+    with ThreadPoolExecutor(1, "clay-write") as writer:
+        before: list[Future[Part]] = []
+        for cell in cells:
+            scenes, runs = _scenes_of(cell), Runs()
+            with runs.emptied_on_error():
+                _read_cell(cell, scenes, runs, ground, pool, gate)
+            yield from (part.result() for part in before)
+            before = [writer.submit(_write_part, cell, scenes, runs, store, recipe)]
+        yield from (part.result() for part in before)
 
 
-@dataclass(frozen=True)
-class _SceneJob:
-    """One scene: its chip index and its land cover, by key and fingerprint; no land cover where it was set aside."""
+def _read_cell(
+    cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, ground: GroundSplits, pool: _Pool, gate: _Gate
+) -> None:
+    """Read, check and paint all chips of a cell."""
+    assert cell.land_cover is not None  # a cell without is not merged
+    chips, minimum = cell.chips, float(cell.parameters["min_valid_share"])
+    source = Source(chips.store, cell.land_cover.store, chips.platform, ground, minimum)
+    for job, future in run_bounded(pool.executor, partial(read_scenes, source), jobs_of(scenes), pool.in_flight):
+        run = future.result()
+        gate.add_run(chips.platform, run)
+        runs.add(job.first, run)
+    gate.check(cell.name)
 
-    item_id: str
-    rows: int
-    chips: tuple[str, str]
-    land_cover: tuple[str, str] | None
 
-
-def _batches(cell: MergeCell, ground: GroundSplits, executor: Executor, in_flight: int) -> Iterator[pa.RecordBatch]:
+def _scenes_of(cell: MergeCell) -> list[SceneJob]:
     chips, land_cover = cell.chips, cell.land_cover
-    assert land_cover is not None  # a cell without is not merged
+    assert land_cover is not None
     measured = land_cover.ledger[land_cover.ledger["outcome"] == MEASURED]
     found = dict(zip(measured["item_id"], zip(land_cover.keys, measured["fingerprint"], strict=True), strict=True))
     of_chips = zip(chips.keys, chips.scenes["fingerprint"], strict=True)
-    jobs = (
-        _SceneJob(item_id, int(rows), index, found.get(item_id))
-        for item_id, rows, index in zip(chips.scenes["item_id"], chips.scenes["chips"], of_chips, strict=True)
+    return in_order_of_ids(
+        [
+            SceneJob(item_id, int(rows), index, found.get(item_id))
+            for item_id, rows, index in zip(chips.scenes["item_id"], chips.scenes["chips"], of_chips, strict=True)
+        ]
     )
-    minimum = float(cell.parameters["min_valid_share"])
-    read = partial(_read_scene, chips.store, land_cover.store, ground, chips.platform, chips.year, minimum)
-    for _, future in run_bounded(executor, read, jobs, in_flight):
-        yield from future.result().to_batches()
 
 
-def _read_scene(
-    store: Store,
-    land_cover_store: Store,
-    ground: GroundSplits,
-    platform: str,
-    year: int,
-    min_valid_share: float,
-    job: _SceneJob,
-) -> pa.Table:
-    table = as_chips(_read(store, *job.chips, "chip_index"))
-    check_chips(table, platform, job.item_id, store.uri(job.chips[0]))
-    if table.num_rows != job.rows:
-        raise InputError(
-            f"{store.uri(job.chips[0])}: holds {table.num_rows} chips, its ledger says {job.rows}. "
-            "Materialise chip_index of this partition again."
-        )
-    shares = None
-    if job.land_cover is not None:
-        shares = _read(land_cover_store, *job.land_cover, "chip_landcover")
-        name = land_cover_store.uri(job.land_cover[0])
-        again = "Delete it and materialise chip_landcover again."
-        if not shares.schema.equals(SHARE_SCHEMA):
-            raise InputError(f"{name}: its columns are not those of land cover. {again}")
-        if not shares["chipid"].equals(table["chipid"]):
-            raise InputError(f"{name}: its chips are not those of the chip index. {again}")
-        shares_sum_to_one(shares).raise_if_violated(name, again)
-    for field, column in zip(LANDCOVER_FIELDS, land_cover_columns(shares, len(table), min_valid_share), strict=True):
-        table = table.append_column(field, column)
-    splits = ground.split_of(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
-    table = table.append_column(SPLIT_FIELD, pa.array(splits, pa.string()))
-    return with_hilbert_keys(table, year)
-
-
-def _read(store: Store, key: str, fingerprint: str, asset: str) -> pa.Table:
-    try:
-        table = pq.read_table(pa.BufferReader(store.read(key)))
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise {asset} again.") from error
-    if stamp_of(table.schema).get("fingerprint") != fingerprint:
-        raise InputError(f"{store.uri(key)}: changed after its ledger was written. Materialise {asset} again.")
-    return table
+def _write_part(cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, store: Store, recipe: Recipe) -> Part:
+    chips = cell.chips
+    item_ids = [scene.item_id for scene in scenes]
+    with runs, store.writing(layout.merged_part(chips.platform, chips.year)) as path:
+        stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
+        write_sorted(runs, chips.platform, chips.year, item_ids, path, stamp)
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+        return _part(cell, path.stat().st_size, content)
 
 
 def _part(cell: MergeCell, size: int, content: str) -> Part:

@@ -123,16 +123,8 @@ def shares_sum_to_one(table: pa.Table) -> Finding:
     Returns:
         `chips`, `chips_off`, `chips_without_land_cover`, and `highest_deviation` from 1.
     """
-    columns = [table[name] for name in WORLDCOVER_FIELDS.values()]
-    shares = np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
-    covered = table["valid_share"].cast(pa.float64()).to_numpy()
-    missing = np.isnan(shares)
-    nothing = missing.all(axis=1)
-    sums = shares.sum(axis=1)
+    sums, covered, nothing, off = _land_cover(table)
     deviation = np.where(nothing, 0, np.nan_to_num(np.abs(sums - 1), nan=np.inf))
-    within = nothing | np.all((shares >= 0) & (shares <= 1), axis=1)
-    covered_so = (covered >= 0) & (covered <= 1) & ((covered > 0) | nothing) & ((covered == 0) | ~nothing)
-    off = (deviation > SUM_TOLERANCE) | ~within | ~covered_so
     said = []
     if off.any():
         first = int(np.flatnonzero(off)[0])
@@ -148,6 +140,24 @@ def shares_sum_to_one(table: pa.Table) -> Finding:
         chips_without_land_cover=int(nothing.sum()),
         highest_deviation=float(deviation.max(initial=0)),
     )
+
+
+def land_cover_off(table: pa.Table) -> NDArray[np.bool_]:
+    """Which chips `shares_sum_to_one` finds."""
+    return _land_cover(table)[-1]
+
+
+def _land_cover(table: pa.Table) -> tuple[NDArray[Any], ...]:
+    """Of each chip: sum of its shares, share covered, whether it has no land cover, whether that is wrong."""
+    columns = [table[name] for name in WORLDCOVER_FIELDS.values()]
+    shares = np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
+    covered = table["valid_share"].cast(pa.float64()).to_numpy()
+    nothing = np.isnan(shares).all(axis=1)
+    sums = shares.sum(axis=1)
+    deviation = np.where(nothing, 0, np.nan_to_num(np.abs(sums - 1), nan=np.inf))
+    within = nothing | np.all((shares >= 0) & (shares <= 1), axis=1)
+    covered_so = (covered >= 0) & (covered <= 1) & ((covered > 0) | nothing) & ((covered == 0) | ~nothing)
+    return sums, covered, nothing, (deviation > SUM_TOLERANCE) | ~within | ~covered_so
 
 
 def geometry_valid(table: pa.Table) -> Finding:

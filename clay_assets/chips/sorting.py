@@ -1,141 +1,181 @@
-"""A stream of chips in the order of a Hilbert curve, as one GeoParquet file.
+"""Chips in the order of a Hilbert curve, as one GeoParquet file.
 
-The sort is DuckDB's, which spills to disk, so memory does not grow with the number of chips. Row groups are small
-enough that a query by bounding box reads few of them. Which chips belong in which file is for `merge` to say.
+Chips come in runs, each in order, that are cut at the same places of the curve; what lies between two places is put in
+order in memory and written. Runs beyond a limit of memory are spilled, so memory does not grow with the number of
+chips. Row groups are small enough that a query by bounding box reads few of them. Which chips belong in which file is
+for `merge` to say, and what is in a record for `records`.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import duckdb
-import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
 
-from clay_assets.chips.index import BBOX, DICTIONARIES, GEOMETRY_TYPES, MERGED_SCHEMA
+from clay_assets.chips.grid import CORNERS
+from clay_assets.chips.index import (
+    BBOX,
+    DICTIONARIES,
+    GEOMETRY_TYPES,
+    LANDCOVER,
+    MERGED_SCHEMA,
+    WKB_OF_RING,
+)
+from clay_assets.chips.records import RECORD, Records, Run
+from clay_assets.chips.splits import SPLIT_NAMES
 from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
 
 ROW_GROUP_ROWS = 16_384  # about 1 MB compressed: few bytes for a small query, few requests for a large one
-HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
-WORLD = (-180.0, -90.0, 180.0, 90.0)
-SORT_MEMORY = "1GB"
-SORT_THREADS = 2
-
-# What DuckDB carries through the sort; times travel as numbers, so that no time zone is involved.
-_CARRIED = {"datetime": pa.int64()}
-SORTED_SCHEMA = pa.schema(
-    [
-        *(pa.field(field.name, _CARRIED.get(field.name, field.type)) for field in MERGED_SCHEMA),
-        pa.field("hilbert", pa.uint32()),
-    ]
+SORT_MEMORY = 600 << 20  # bytes of the records of one file; more are spilled
+SORTED_ROWS = 8 * ROW_GROUP_ROWS  # that are put in order at a time
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+# As pyarrow writes them: text of few values is a dictionary already. The file is of `MERGED_SCHEMA`.
+WRITTEN_SCHEMA = pa.schema(
+    [field.with_type(_TEXT) if field.name in ("platform", "item_id", "split") else field for field in MERGED_SCHEMA]
 )
 
 
-def hilbert_keys(bbox: pa.StructArray) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Distance along a Hilbert curve over the world of each bounding box's centre, uint32."""
-    west, south, east, north = (pc.struct_field(bbox, side).to_numpy() for side in ("xmin", "ymin", "xmax", "ymax"))
-    # A chip split at the antimeridian spans the world; its place on the curve is the antimeridian.
-    x = np.where(east - west > WORLD[2], WORLD[2], (west + east) / 2)
-    points = gpd.GeoSeries(gpd.points_from_xy(x, (south + north) / 2))
-    keys = points.hilbert_distance(total_bounds=WORLD, level=HILBERT_LEVEL)
-    return cast("np.ndarray[Any, np.dtype[np.uint32]]", keys.to_numpy().astype(np.uint32))
+class Runs:
+    """The runs of one file. Those that do not fit `SORT_MEMORY` lie in a folder of their own until it is left."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="clay-sort-")
+        self.odd: list[bytes] = []
+        self._runs: dict[int, tuple[NDArray[np.uint32], Records | Path]] = {}
+        self._bytes = 0
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runs.clear()
+        self._folder.cleanup()
+
+    @contextmanager
+    def emptied_on_error(self) -> Iterator[None]:
+        """Leave nothing of the runs behind if the block fails."""
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def add(self, number: int, run: Run) -> None:
+        """Take a run.
+
+        Args:
+            number: of the run, in the order of its chips' ids.
+            run: its chips.
+
+        Raises:
+            StorageError: there is no room to spill it.
+        """
+        records = run.records
+        if run.odd:
+            records["odd"][records["odd"] > 0] += len(self.odd)
+            self.odd += run.odd
+        keys = records["hilbert"].copy()
+        if self._bytes + records.nbytes <= SORT_MEMORY:
+            self._bytes += records.nbytes
+            self._runs[number] = keys, records
+            return
+        path = Path(self._folder.name) / str(number)
+        try:
+            with path.open("wb") as file:
+                file.write(memoryview(records).cast("B") if len(records) else b"")
+        except OSError as error:
+            raise StorageError(
+                f"chips cannot be sorted in {path.parent}: {error}. Make room there, or name another folder in TMPDIR."
+            ) from error
+        self._runs[number] = keys, path
+
+    def in_order(self) -> Iterator[Records]:
+        """All records in the order of the curve and of ids, in pieces of one row group; the last may be shorter."""
+        left = np.empty(0, RECORD)
+        for number, cuts in enumerate(pieces := self._cuts()):
+            parts = [self._slice(run, *cut) for run, cut in cuts.items() if cut[0] < cut[1]]
+            found = np.concatenate([*parts, left[:0]])
+            # The place in the pieces stands for the id among chips of one place on the curve.
+            keys = found["hilbert"].astype(np.uint64) << np.uint64(32) | np.arange(len(found), dtype=np.uint64)
+            keys.sort()
+            found = np.concatenate([left, found[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]])
+            last = number == len(pieces) - 1
+            end = len(found) if last else len(found) - len(found) % ROW_GROUP_ROWS
+            for start in range(0, end, ROW_GROUP_ROWS):
+                yield found[start : min(start + ROW_GROUP_ROWS, end)]
+            left = found[end:].copy()
+
+    def _cuts(self) -> list[dict[int, tuple[int, int]]]:
+        """Pieces of about `SORTED_ROWS`: of each, the first and last rows of every run, in order."""
+        keys = np.sort(np.concatenate([np.empty(0, np.uint32), *(own for own, _ in self._runs.values())]))
+        places = np.unique(keys[SORTED_ROWS::SORTED_ROWS])
+        ends = {run: [0, *np.searchsorted(own, places).tolist(), len(own)] for run, (own, _) in self._runs.items()}
+        return [
+            {run: (own[piece], own[piece + 1]) for run, own in sorted(ends.items())} for piece in range(len(places) + 1)
+        ]
+
+    def _slice(self, run: int, first: int, last: int) -> Records:
+        _, held = self._runs[run]
+        if isinstance(held, Path):
+            return np.fromfile(held, RECORD, last - first, offset=first * RECORD.itemsize)
+        return held[first:last]
 
 
-def with_hilbert_keys(table: pa.Table, year: int) -> pa.Table:
-    """A scene's chips as `write_sorted` takes them: with the year of their partition and their places on the curve.
+def write_sorted(
+    runs: Runs, platform: str, year: int, item_ids: Sequence[str], path: Path, metadata: Mapping[bytes, bytes]
+) -> None:
+    """Write runs as one GeoParquet file in the order of the Hilbert curve.
 
     Args:
-        table: the chip index, and after its columns those that the merged index has besides.
-        year: of the partition.
-    """
-    table = table.replace_schema_metadata(None)
-    position = table.schema.get_field_index("datetime")
-    table = table.set_column(position, "datetime", table["datetime"].cast(pa.int64()))
-    table = table.add_column(position, "year", pa.repeat(pa.scalar(year, pa.int16()), table.num_rows))
-    keys = hilbert_keys(table["bbox"].combine_chunks())
-    return table.append_column("hilbert", pa.array(keys)).cast(SORTED_SCHEMA)
-
-
-def write_sorted(batches: Iterator[pa.RecordBatch], path: Path, spill: Path, metadata: Mapping[bytes, bytes]) -> int:
-    """Sort a stream of chips along the Hilbert curve and write it as one GeoParquet file.
-
-    Args:
-        batches: of `SORTED_SCHEMA`, in any order.
+        runs: of a platform and year.
+        platform: key.
+        year: partition.
+        item_ids: of the scenes, by the numbers in the records.
         path: file to write.
-        spill: folder for what does not fit the memory of the sort.
         metadata: key-value metadata of the file, beside `geo`.
 
-    Returns:
-        The number of rows.
-
     Raises:
-        StorageError: the sort failed, most likely for want of room in `spill`.
-        Exception: whatever the batches raised.
+        StorageError: the file cannot be written, most likely for want of room.
     """
-    extent = _Extent()
-    rows = 0
-    source = _Remembering(batches)
-    with source.own_errors(spill), duckdb.connect(config=_duckdb_config(spill)) as connection:
-        connection.register("chips", pa.RecordBatchReader.from_batches(SORTED_SCHEMA, source))
-        ordered = connection.sql("SELECT * EXCLUDE hilbert FROM chips ORDER BY hilbert, chipid")
-        options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
-        with pq.ParquetWriter(path, MERGED_SCHEMA, store_schema=False, **options) as writer:
-            for table in _row_groups(ordered.to_arrow_reader(ROW_GROUP_ROWS)):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-                extent.add(table)
-                rows += table.num_rows
+    extent = _Extent(runs.odd)
+    names = pa.array(item_ids, pa.string())
+    options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
+    try:
+        with pq.ParquetWriter(path, WRITTEN_SCHEMA, store_schema=False, **options) as writer:
+            for records in runs.in_order():
+                writer.write_table(_table(records, platform, year, names, runs.odd), row_group_size=ROW_GROUP_ROWS)
+                extent.add(records)
             entries = {b"geo": extent.metadata(), **metadata}
             # Where a file has an Arrow schema, Arrow readers take metadata from it alone; the extent is known only now.
             arrow = base64.b64encode(MERGED_SCHEMA.with_metadata(entries).serialize().to_pybytes())
             writer.add_key_value_metadata({**entries, b"ARROW:schema": arrow})
-    return rows
-
-
-class _Remembering:
-    """Batches whose error is remembered: on its way through DuckDB it would lose its class and gain a stack trace."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self.batches = batches
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self.batches
-        except BaseException as error:
-            self.error = error
-            raise
-
-    @contextmanager
-    def own_errors(self, spill: Path) -> Iterator[None]:
-        """Raise what the batches raised in place of what was made of it."""
-        try:
-            yield
-        except (duckdb.Error, pa.ArrowException) as error:
-            if self.error is not None:
-                raise self.error from None
-            raise StorageError(f"chips cannot be sorted in {spill}: {error}. Check that there is room.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
 
 
 class _Extent:
-    """Geometry types and bounds of tables that pass by."""
+    """Geometry types and bounds of records that pass by."""
 
-    def __init__(self) -> None:
-        self.types: set[int] = set()
+    def __init__(self, odd: Sequence[bytes]) -> None:
+        self.types = {int(kind) for kind in np.unique(shapely.get_type_id(shapely.from_wkb(odd)))} if odd else set()
         self.bounds: list[float] | None = None
 
-    def add(self, table: pa.Table) -> None:
-        # In WKB a geometry's type follows the byte-order mark; its low byte comes first, and 3 and 6 need no other.
-        self.types |= {kind[0] for kind in pc.binary_slice(table["geometry"], 1, 2).unique().to_pylist()}
-        west, south, east, north = (pc.struct_field(table["bbox"], side.name) for side in BBOX)
-        here = [pc.min(west).as_py(), pc.min(south).as_py(), pc.max(east).as_py(), pc.max(north).as_py()]
+    def add(self, records: Records) -> None:
+        if not records["odd"].all():
+            self.types.add(3)
+        sides = [records["bbox"][:, number] for number in range(BBOX.num_fields)]
+        here = [float(side.min()) for side in sides[:2]] + [float(side.max()) for side in sides[2:]]
         before = self.bounds or here
         self.bounds = [*map(min, before[:2], here[:2]), *map(max, before[2:], here[2:])]
 
@@ -143,33 +183,46 @@ class _Extent:
         return geo_metadata([GEOMETRY_TYPES[number] for number in self.types], self.bounds)
 
 
-def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The stream cut into tables of exactly one row group (the last may be shorter), in the contract's types."""
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in reader:
-        held.append(batch)
-        count += batch.num_rows
-        while count >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(held)
-            yield _contracted(table.slice(0, ROW_GROUP_ROWS))
-            held = table.slice(ROW_GROUP_ROWS).to_batches()
-            count -= ROW_GROUP_ROWS
-    if count:
-        yield _contracted(pa.Table.from_batches(held))
-
-
-def _contracted(table: pa.Table) -> pa.Table:
-    columns = [table[field.name].combine_chunks().cast(field.type) for field in MERGED_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=MERGED_SCHEMA)
-
-
-def _duckdb_config(spill: Path) -> dict[str, str]:
-    return {
-        "memory_limit": SORT_MEMORY,
-        "threads": str(SORT_THREADS),
-        "temp_directory": str(spill),
-        "preserve_insertion_order": "false",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
+def _table(records: Records, platform: str, year: int, names: pa.StringArray, odd: Sequence[bytes]) -> pa.Table:
+    """Records as a table of `WRITTEN_SCHEMA`."""
+    count = len(records)
+    scenes, scene = np.unique(records["scene"], return_inverse=True)
+    own = names.take(pa.array(scenes))
+    x, y = (pa.array(records[axis]) for axis in "xy")
+    text = [own.take(pa.array(scene)), x.cast(pa.string()), y.cast(pa.string())]
+    splits, split = np.unique(records["split"], return_inverse=True)
+    known = records["landcover_class"] > 0
+    cover = [pa.array(records["landcover"][:, number]) for number in range(LANDCOVER.num_fields)]
+    bounds = [pa.array(records["bbox"][:, number]) for number in range(BBOX.num_fields)]
+    columns: dict[str, Any] = {
+        "chipid": pc.binary_join_element_wise(*text, "-"),
+        "platform": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [platform]),
+        "item_id": pa.DictionaryArray.from_arrays(scene.astype(np.int32), own),
+        "year": pa.array(np.full(count, year, np.int16)),
+        "datetime": pa.array(records["datetime"]).cast(MERGED_SCHEMA.field("datetime").type),
+        "date": pa.array(records["date"]).cast(pa.date32()),
+        "chip_index_x": x,
+        "chip_index_y": y,
+        "cloud_cover_percentage": pa.array(records["cloud"]),
+        "nodata_percentage": pa.array(records["nodata"]),
+        "gsd": pa.array(records["gsd"]),
+        "geometry": _wkb(records, odd),
+        "bbox": pa.StructArray.from_arrays(bounds, fields=list(BBOX)),
+        "landcover": pa.StructArray.from_arrays(cover, fields=list(LANDCOVER), mask=pa.array(~known)),
+        "landcover_class": pa.array(records["landcover_class"], mask=~known),
+        "split": pa.DictionaryArray.from_arrays(split.astype(np.int32), [SPLIT_NAMES[number] for number in splits]),
     }
+    return pa.Table.from_arrays([columns[name] for name in WRITTEN_SCHEMA.names], schema=WRITTEN_SCHEMA)
+
+
+def _wkb(records: Records, odd: Sequence[bytes]) -> pa.BinaryArray:
+    rings = np.empty(len(records), WKB_OF_RING)
+    rings["order"], rings["type"], rings["rings"], rings["points"] = 1, 3, 1, CORNERS
+    rings["xy"] = records["xy"]
+    starts = np.arange(len(records) + 1, dtype=np.int32) * WKB_OF_RING.itemsize
+    simple = pa.Array.from_buffers(pa.binary(), len(records), [None, pa.py_buffer(starts), pa.py_buffer(rings)])
+    aside = records["odd"] > 0
+    if not aside.any():
+        return simple
+    kept = pa.array([odd[number - 1] for number in records["odd"][aside].tolist()], pa.binary())
+    return pc.replace_with_mask(simple, pa.array(aside), kept)

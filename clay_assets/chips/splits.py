@@ -52,6 +52,7 @@ from clay_assets.sampling.modis_grid import listed_tiles
 VERSION = "1"  # raise it when the same recipe and land cover would be split otherwise
 SPLITS = ("train", "validate", "test")
 BUFFER = "buffer"
+SPLIT_NAMES = (*SPLITS, BUFFER)
 
 Codes = NDArray[np.uint8]
 
@@ -100,7 +101,18 @@ class GroundSplits:
         Raises:
             InputError: a chip has no geometry.
         """
-        west, south, east, north = self._grown(*extents_of(geometry))
+        return np.array(SPLIT_NAMES)[self.codes_of(*extents_of(geometry))]
+
+    def codes_of(self, west: Floats, south: Floats, east: Floats, north: Floats) -> Codes:
+        """Place in `SPLIT_NAMES` of the split of each chip.
+
+        Args:
+            west: of chips, degrees; (n,).
+            south: likewise.
+            east: likewise; of a chip that crosses ±180 beyond 180.
+            north: likewise.
+        """
+        west, south, east, north = self._grown(west, south, east, north)
         found = np.full(len(west), len(SPLITS), np.uint8)
         first, last = self.grid.row_at(south), self.grid.row_at(north)
         whole = np.ones(len(west), bool)
@@ -110,7 +122,7 @@ class GroundSplits:
             whole[chips] = one & ((step == 0) | (code == found[chips]))
             found[chips] = code
         found[~whole] = len(SPLITS)
-        return np.asarray(np.array([*SPLITS, BUFFER])[found])
+        return found
 
     def _along_row(self, rows: NDArray[np.int64], west: Floats, east: Floats) -> tuple[Codes, NDArray[np.bool_]]:
         """The split at the west of each span of a row, and whether it is the same along all of the span."""

@@ -19,7 +19,7 @@ from clay_assets_tests.chips.factories import S2, land_cover_ledger, ledger_of, 
 
 YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
-SORT_MEMORY = "128MB"  # so that the rows of a test do not fit
+SORT_MEMORY = 64 << 20  # so that the rows of a test do not fit
 CHIPS_OF_A_LARGE_SCENE = (100, 100)
 PLACE = (10.0, 10.0)  # of all scenes, so that the area they cover is the same however many there are
 

@@ -25,7 +25,7 @@ from clay_assets.chips.landcover import (
     CODES,
     SHARE_SCHEMA,
     chip_land_cover,
-    land_cover_columns,
+    land_cover_of,
     open_worldcover,
     whole_percent,
 )
@@ -339,28 +339,29 @@ def test_chips_of_another_crs_are_refused(tmp_path: Path) -> None:
 
 def test_whole_percent_sum_to_100_and_keep_the_order_of_classes() -> None:
     shares = np.random.default_rng(1).dirichlet(np.full(11, 0.3), 20_000)
-    percent = whole_percent(shares)
+    percent = whole_percent(shares.T).T
     assert percent.dtype == np.uint8
     assert (percent.sum(axis=1, dtype=int) == 100).all()
     assert np.abs(percent - 100 * shares).max() < 1
     order = np.argsort(-shares, axis=1, kind="stable")
     assert (np.diff(np.take_along_axis(percent, order, 1).astype(int), axis=1) <= 0).all()
-    thirds = whole_percent(np.array([[1 / 3, 1 / 3, 1 / 3, *[0] * 8], [1, *[0] * 10], [0.005] * 10 + [0.95]]))
+    thirds = whole_percent(np.array([[1 / 3, 1 / 3, 1 / 3, *[0] * 8], [1, *[0] * 10], [0.005] * 10 + [0.95]]).T).T
     assert thirds[0].tolist()[:4] == [34, 33, 33, 0]
     assert thirds[1].tolist()[0] == 100
     assert thirds.sum(axis=1).tolist() == [100, 100, 100]
 
 
 def test_columns_of_the_merged_index_are_null_below_the_recipes_share() -> None:
-    shares = {name: [0.0] * 4 for name in FIELDS}
-    shares["cropland"], shares["built_up"] = [0.6, 0.6, None, 0.5], [0.4, 0.4, None, 0.5]
-    shares = {name: [None if n == 2 else value for n, value in enumerate(column)] for name, column in shares.items()}
-    table = pa.table({"chipid": list("abcd"), **shares, "valid_share": [0.5, 0.49, 0.0, 1.0]}, schema=SHARE_SCHEMA)
-    landcover, largest = land_cover_columns(table, 4, 0.5)
-    assert largest.to_pylist() == [40, None, None, 40]
-    assert [row and (row["cropland"], row["built_up"]) for row in landcover.to_pylist()] == [
-        (60, 40), None, None, (50, 50),
-    ]  # fmt: skip
-    assert land_cover_columns(table, 4, 0)[1].to_pylist() == [40, 40, None, 40]
-    assert land_cover_columns(None, 3, 0.5)[0].null_count == 3
+    shares = np.zeros((len(FIELDS), 4), np.float32)
+    shares[list(FIELDS).index("cropland")], shares[list(FIELDS).index("built_up")] = (
+        [0.6, 0.6, 0, 0.5],
+        [0.4, 0.4, 0, 0.5],
+    )
+    shares[:, 2] = np.nan
+    covered = np.array([0.5, 0.49, 0.0, 1.0], np.float32)
+    landcover, largest = land_cover_of(shares, covered, 0.5)
+    assert largest.tolist() == [40, 0, 0, 40]
+    assert landcover[list(FIELDS).index("cropland")].tolist() == [60, 0, 0, 50]
+    assert landcover.sum(axis=0).tolist() == [100, 0, 0, 100]
+    assert land_cover_of(shares, covered, 0)[1].tolist() == [40, 40, 0, 40]
     assert set(CODES.tolist()) == set(WORLDCOVER_CLASSES)

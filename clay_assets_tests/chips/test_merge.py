@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from clay_assets.chips.cells import ChipCell, LandCoverCell
-from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
+from clay_assets.chips.hilbert import HILBERT_LEVEL, WORLD, hilbert_distance, keys_of
+from clay_assets.chips.index import MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.merge import merge
-from clay_assets.chips.sorting import HILBERT_LEVEL, hilbert_keys
 from clay_assets.errors import InputError, StorageError
 from clay_assets.recipes import load_recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
@@ -155,7 +156,7 @@ def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
     cell = write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(30)], 20, 20)
     join([cell])
     table = pq.read_table(part(store, S2, 2020), partitioning=None)
-    keys = hilbert_keys(table["bbox"].combine_chunks())
+    keys = keys_of(np.stack(table["bbox"].combine_chunks().flatten(), axis=1))
     assert (np.diff(keys.astype(np.int64)) >= 0).all()
     ties = np.flatnonzero(np.diff(keys.astype(np.int64)) == 0)
     ids = table["chipid"].to_pylist()
@@ -168,19 +169,23 @@ def test_hilbert_keys_are_neighbours_on_the_curve():
     y, x = (axis.ravel() for axis in np.indices((side, side)))
     cell = np.array([360 / 2**HILBERT_LEVEL, 180 / 2**HILBERT_LEVEL])
     corners = np.column_stack([-180 + x * cell[0], -90 + y * cell[1]])
-    sides = [*corners.T, *(corners + cell).T]
-    bbox = pa.StructArray.from_arrays(
-        [pa.array(values) for values in sides], fields=list(CHIP_SCHEMA.field("bbox").type)
-    )
-    order = np.argsort(hilbert_keys(bbox))
+    order = np.argsort(keys_of(np.concatenate([corners, corners + cell], axis=1)))
     steps = np.abs(np.diff(x[order])) + np.abs(np.diff(y[order]))
     assert (steps == 1).all()
 
 
+def test_hilbert_distances_are_those_of_geopandas():
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(-180, 180, 50_000), rng.uniform(-90, 90, 50_000)
+    edges = np.array([-180.0, -90, -1e-300, 0.0, 1e-9, 90, 179.999999999, 180])
+    x, y = np.concatenate([x, np.repeat(edges, 8)]), np.concatenate([y, np.tile(edges / 2, 8)])
+    expected = gpd.GeoSeries(gpd.points_from_xy(x, y)).hilbert_distance(total_bounds=WORLD, level=HILBERT_LEVEL)
+    assert (hilbert_distance(x, y) == expected.to_numpy()).all()
+
+
 def test_chips_of_the_antimeridian_lie_at_it():
     def key(west, east):
-        rows = [{"xmin": west, "ymin": -17.0, "xmax": east, "ymax": -16.98}]
-        return int(hilbert_keys(pa.array(rows, CHIP_SCHEMA.field("bbox").type))[0])
+        return int(keys_of(np.array([[west, -17.0, east, -16.98]]))[0])
 
     assert abs(key(-180, 180) - key(179.98, 180)) < abs(key(0, 0.02) - key(179.98, 180)) / 1000
 

@@ -1,0 +1,59 @@
+"""Places on a Hilbert curve over the world, which chips are sorted by, so that neighbours lie near in the file."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
+WORLD = (-180.0, -90.0, 180.0, 90.0)
+
+
+Keys = NDArray[np.uint32]
+
+
+def keys_of(bounds: NDArray[np.float64]) -> Keys:
+    """Place on the curve of the centre of each bounding box.
+
+    Args:
+        bounds: west, south, east and north, degrees; (n, 4). A chip split at the antimeridian spans the world; its
+            place is the antimeridian.
+    """
+    west, south, east, north = bounds.T
+    return hilbert_distance(np.where(east - west > WORLD[2], WORLD[2], (west + east) / 2), (south + north) / 2)
+
+
+def hilbert_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> Keys:
+    """Distance along a Hilbert curve over the world of each place, as geopandas' `hilbert_distance` tells it.
+
+    The algorithm is Rawrunprotected's (http://threadlocalmutex.com/, public domain), which geopandas has, too.
+    """
+    side = (1 << HILBERT_LEVEL) - 1
+    along, across = (
+        np.clip((values - low) * (side / (high - low)), 0, side).astype(np.uint32)
+        for values, low, high in ((x, WORLD[0], WORLD[2]), (y, WORLD[1], WORLD[3]))
+    )
+    whole = np.uint32(side)
+    a, b = along ^ across, whole ^ along ^ across
+    c, d = whole ^ (along | across), along & (across ^ whole)
+    e, f = a | (b >> 1), (a >> 1) ^ a
+    g, h = ((c >> 1) ^ (b & (d >> 1))) ^ c, ((a & (c >> 1)) ^ (d >> 1)) ^ d
+    for shift in (2, 4):
+        a, b, c, d = e, f, g, h
+        e, f = (a & (a >> shift)) ^ (b & (b >> shift)), (a & (b >> shift)) ^ (b & ((a ^ b) >> shift))
+        g = g ^ ((a & (c >> shift)) ^ (b & (d >> shift)))
+        h = h ^ ((b & (c >> shift)) ^ ((a ^ b) & (d >> shift)))
+    a, b, c, d = e, f, g, h
+    g = g ^ ((a & (c >> 8)) ^ (b & (d >> 8)))
+    h = h ^ ((b & (c >> 8)) ^ ((a ^ b) & (d >> 8)))
+    a, b = g ^ (g >> 1), h ^ (h >> 1)
+    low = along ^ across
+    high = b | (whole ^ (low | a))
+    return np.asarray((_spread(high) << 1) | _spread(low))
+
+
+def _spread(bits: Keys) -> Keys:
+    """Sixteen bits, with a place between each two."""
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        bits = (bits | (bits << shift)) & np.uint32(mask)
+    return bits
