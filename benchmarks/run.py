@@ -28,6 +28,7 @@ STAGES = {
     "picks": "scene_picks",
     "index": "chip_index",
     "cell": "cell_from_s3",
+    "merge": "merge_72m",
     "chips": "read_chips",
 }
 

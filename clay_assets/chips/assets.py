@@ -199,11 +199,11 @@ def merged_index(
     from clay_assets.chips.merge import merge
     from clay_assets.chips.pictures import composition_picture, index_map, scene_places
     from clay_assets.chips.split_map import split_map
-    from clay_assets.chips.splits import SplitPlan
+    from clay_assets.chips.splits import stored_plan
     from clay_assets.storage import layout
 
     store, recipe = clay.store(), clay.recipe()
-    plan = SplitPlan.of(recipe, clay.table("worldcover_stats"))
+    plan = stored_plan(store, recipe, clay.table("worldcover_stats"))
     with clay.executor() as (executor, in_flight), ProgressReporter(context.log, "partitions") as progress:
         merged = merge(chip_index, chip_landcover, plan, store, recipe, executor, in_flight, progress)
     parts = [asdict(part) for part in merged.parts]

@@ -37,7 +37,6 @@ Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Painted = Sequence[Numbers]  # of each split in `PAINTED`, boxes of cells
-_NOTHING = np.empty(0, np.int64)
 
 TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
 _EARTH = Geod(ellps="WGS84")
@@ -90,6 +89,31 @@ def painted(boxes: Floats, splits: NDArray[np.uint8], polygons: Callable[[Mask],
     return [_packed(boxes[splits == number]) for number in range(len(PAINTED))]
 
 
+def painted_rows(rows: pa.Table | pa.RecordBatch) -> Painted:
+    """What `Leaks.paint` paints of rows of the merged index.
+
+    Args:
+        rows: with `bbox` and `split`, and `geometry` if there is a chip across ±180.
+
+    Raises:
+        InputError: a split has another name, or a chip no place.
+    """
+    boxes = _boxes(rows["bbox"])
+    splits = rows["split"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
+    codes = _codes(splits)
+    if not np.isfinite(boxes).all():
+        raise InputError(NO_GEOMETRY)
+    return painted(boxes, codes, lambda wide: shapely.from_wkb(rows["geometry"].filter(pa.array(wide)).to_pylist()))
+
+
+def _codes(splits: NDArray[Any]) -> NDArray[np.uint8]:
+    present, codes = np.unique(splits, return_inverse=True)
+    unknown = sorted({*present.tolist()} - {*KNOWN})
+    if unknown:
+        raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(KNOWN)}.")
+    return np.array([KNOWN.index(name) for name in present], np.uint8)[codes]
+
+
 def _packed(boxes: Floats) -> Numbers:
     """First and last columns and rows of boxes, each box once, as one number."""
     west, south, east, north = boxes.T
@@ -127,20 +151,8 @@ class Leaks:
         self.add_boxes(shapely.bounds(parts), np.asarray(splits, dtype=str)[chip])
 
     def add_rows(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Paint rows of the merged index.
-
-        Args:
-            rows: with `bbox` and `split`, and `geometry` if there is a chip across ±180.
-
-        Raises:
-            InputError: a split has another name, or a chip no place.
-        """
-        boxes = _boxes(rows["bbox"])
-        splits = rows["split"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
-        wide = boxes[:, 2] - boxes[:, 0] > HALF_TURN
-        self.add_boxes(boxes[~wide], splits[~wide])
-        if wide.any():
-            self.add(shapely.from_wkb(rows["geometry"].filter(pa.array(wide)).to_pylist()), splits[wide])
+        """Paint rows of the merged index; see `painted_rows`."""
+        self.paint(painted_rows(rows))
 
     def add_boxes(self, boxes: Floats, splits: NDArray[np.str_]) -> None:
         """Paint chips, or parts of chips, none of which crosses ±180.
@@ -152,13 +164,10 @@ class Leaks:
         Raises:
             InputError: a split has another name, or a box is not finite.
         """
-        present = np.unique(splits).tolist()
-        unknown = sorted({*present} - {*KNOWN})
-        if unknown:
-            raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(KNOWN)}.")
+        codes = _codes(splits)
         if not np.isfinite(boxes).all():
             raise InputError(NO_GEOMETRY)
-        self.paint([_packed(boxes[splits == name]) if name in present else _NOTHING for name in PAINTED])
+        self.paint(painted(boxes, codes, lambda wide: shapely.box(*boxes[wide].T)))
 
     def finding(self, *, fresh: bool = False) -> Finding:
         """The leaks among all chips that were added.

@@ -17,21 +17,23 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
-from clay_assets.chips.leaks import KNOWN, Leaks, rows_to_paint
+from clay_assets.chips.leaks import Leaks, Painted, painted_rows, rows_to_paint
 from clay_assets.chips.manifest import MANIFEST_VERSION, Part, manifest_of, manifest_version, read_manifest
-from clay_assets.chips.records import Run, SceneJob, Source, in_order_of_ids, jobs_of, read_scenes
+from clay_assets.chips.painted import PaintedPart, footer_of, joined, store_painted, stored_painted
+from clay_assets.chips.records import SceneJob, Source, in_order_of_ids, jobs_of, read_scenes
 from clay_assets.chips.sorting import Runs, write_sorted
 from clay_assets.chips.splits import SPLIT_NAMES, GroundSplits, SplitPlan
 from clay_assets.chips.versions import MERGE_VERSION
-from clay_assets.errors import InputError
+from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import run_bounded
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
@@ -156,6 +158,7 @@ def merge(
         StorageError: the store cannot be written.
     """
     _check_scenes_occur_once(cells)
+    turn = _Turn(store)
     known = {(part.platform, part.year): part for part in read_manifest(store)}
     ordered = merge_cells(cells, land_covers, recipe, plan.fingerprint)
     without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
@@ -174,7 +177,7 @@ def merge(
         done += 1
         progress(done, len(ordered))
     gate.check("the parts that are kept")
-    for part in _written(to_write, plan.ground, store, recipe, _Pool(executor, in_flight), gate):
+    for part in _written(to_write, plan.ground, turn, recipe, _Pool(executor, in_flight), gate):
         parts.append(part)
         done += 1
         progress(done, len(ordered))
@@ -184,12 +187,12 @@ def merge(
     if without:
         logger.warning("their chips have no current land cover, so these keep their old parts: %s", ", ".join(without))
     manifest = manifest_of(parts, recipe)
-    if not store.exists(layout.MANIFEST) or store.read(layout.MANIFEST) != manifest:
-        store.write(layout.MANIFEST, manifest)
+    turn.end(manifest)
     # Last, so that a killed run leaves files too many, never too few: parts of cells that are gone, and whatever a
     # version before 0.2 wrote, whose folders and manifest had other names.
-    stale = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
-    store.delete(sorted(stale))
+    kept = {f"{layout.MERGED}/{part.path}" for part in parts}
+    kept |= {layout.painted(part.platform, part.year) for part in parts}
+    store.delete(sorted(turn.found - kept))
     return Merged(parts, written, without, gate.splits)
 
 
@@ -229,6 +232,38 @@ class _Pool(NamedTuple):
     in_flight: int
 
 
+class _Turn:
+    """The turn of a merge: it lasts as long as no other writes the manifest.
+
+    Attributes:
+        store: where the merged index lies.
+        found: what lay there when it began; what another merge adds is not this one's to remove.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.found = {*store.list(layout.MERGED), *store.list(layout.PAINTED)}
+        self._version = store.version(layout.MANIFEST)
+
+    def check(self, part: Part) -> None:
+        """Stop before a part is published if another merge has ended, unless it published the same."""
+        if self.store.version(layout.MANIFEST) != self._version and part not in read_manifest(self.store):
+            raise self._over()
+
+    def end(self, manifest: bytes) -> None:
+        """Publish the manifest, where it is not the one that is there."""
+        if self.store.version(layout.MANIFEST) is not None and self.store.read(layout.MANIFEST) == manifest:
+            return
+        if not self.store.write_over(layout.MANIFEST, manifest, self._version):
+            raise self._over()
+
+    def _over(self) -> StorageError:
+        return StorageError(
+            f"{self.store.uri(layout.MANIFEST)}: another merge wrote it meanwhile. Materialise merged_index again, "
+            "one at a time."
+        )
+
+
 class _Gate:
     """Counts the splits of chips that pass by, and stops the merge where two of different splits are too near."""
 
@@ -239,29 +274,34 @@ class _Gate:
         self.splits: dict[str, Counter[str]] = {}
 
     def add_part(self, part: Part) -> None:
-        """A part as it is stored."""
+        """A part as it is stored; it is read only if nothing is kept of what was painted of it."""
+        painted = stored_painted(self.store, part)
+        if painted is None or painted.footer != footer_of(self.store, f"{layout.MERGED}/{part.path}"):
+            painted = self._read(part)
+            store_painted(self.store, part, painted)
+        self.add(part.platform, painted)
+
+    def _read(self, part: Part) -> PaintedPart:
         key = f"{layout.MERGED}/{part.path}"
+        counts: Counter[str] = Counter()
+        found: list[Painted] = []
         try:
             with pq.ParquetFile(key, filesystem=self.store.filesystem(), pre_buffer=True) as file:
                 for rows in rows_to_paint(file):
-                    self.add(part.platform, rows)
+                    counts.update(
+                        {str(one["values"]): one["counts"] for one in rows["split"].value_counts().to_pylist()}
+                    )
+                    found.append(painted_rows(rows))
         except (pa.ArrowInvalid, KeyError, FileNotFoundError, InputError) as error:
             raise InputError(
                 f"{self.store.uri(key)}: cannot be used ({error}). Delete it and materialise merged_index."
             ) from error
+        return PaintedPart(joined(found), counts, footer_of(self.store, key))
 
-    def add(self, platform: str, rows: pa.Table | pa.RecordBatch) -> None:
-        """Rows of a platform."""
-        counted = rows["split"].value_counts().to_pylist()
-        counts = self.splits.setdefault(platform, Counter(dict.fromkeys(KNOWN, 0)))
-        counts.update({str(one["values"]): one["counts"] for one in counted})
-        self.leaks.add_rows(rows)
-
-    def add_run(self, platform: str, run: Run) -> None:
-        """Chips of a platform that were just read."""
-        counts = self.splits.setdefault(platform, Counter(dict.fromkeys(KNOWN, 0)))
-        counts.update(dict(zip(SPLIT_NAMES, run.splits.tolist(), strict=True)))
-        self.leaks.paint(run.painted)
+    def add(self, platform: str, painted: PaintedPart) -> None:
+        """All chips of a platform and year."""
+        self.splits.setdefault(platform, Counter(dict.fromkeys(SPLIT_NAMES, 0))).update(painted.splits)
+        self.leaks.paint(painted.boxes)
 
     def check(self, where: str) -> None:
         """Stop if what was added since the last look is too near to chips of another split."""
@@ -293,7 +333,11 @@ def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | 
     if size is None:
         return None
     if known is not None and (known.inputs, known.bytes) == (inputs, size):
-        return known
+        painted = stored_painted(store, known)
+        if painted is None or painted.footer == footer_of(store, key):
+            return known
+        logger.warning("%s: is not the file that was merged; it is written again", store.uri(key))
+        return None
     try:  # a run that was killed before the manifest may have made it
         stamp = stamp_of(pq.read_schema(key, filesystem=store.filesystem()))
     except (pa.ArrowInvalid, OSError):
@@ -305,7 +349,7 @@ def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | 
 
 
 def _written(
-    cells: Sequence[MergeCell], ground: GroundSplits, store: Store, recipe: Recipe, pool: _Pool, gate: _Gate
+    cells: Sequence[MergeCell], ground: GroundSplits, turn: _Turn, recipe: Recipe, pool: _Pool, gate: _Gate
 ) -> Iterator[Part]:
     """Write parts, and yield each as it is published; one is written while the chips of the next are read."""
     with ThreadPoolExecutor(1, "clay-write") as writer:
@@ -313,24 +357,30 @@ def _written(
         for cell in cells:
             scenes, runs = _scenes_of(cell), Runs()
             with runs.emptied_on_error():
-                _read_cell(cell, scenes, runs, ground, pool, gate)
-            yield from (part.result() for part in before)
-            before = [writer.submit(_write_part, cell, scenes, runs, store, recipe)]
+                painted = _read_cell(cell, scenes, runs, ground, pool, gate)
+                yield from (part.result() for part in before)
+            before = [writer.submit(_write_part, cell, scenes, runs, painted, turn, recipe)]
         yield from (part.result() for part in before)
 
 
 def _read_cell(
     cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, ground: GroundSplits, pool: _Pool, gate: _Gate
-) -> None:
-    """Read, check and paint all chips of a cell."""
+) -> PaintedPart:
+    """Read, check and paint all chips of a cell, and return what was painted."""
     assert cell.land_cover is not None  # a cell without is not merged
     chips, minimum = cell.chips, float(cell.parameters["min_valid_share"])
     source = Source(chips.store, cell.land_cover.store, chips.platform, ground, minimum)
+    found: list[Painted] = []
+    counts = np.zeros(len(SPLIT_NAMES), np.int64)
     for job, future in run_bounded(pool.executor, partial(read_scenes, source), jobs_of(scenes), pool.in_flight):
         run = future.result()
-        gate.add_run(chips.platform, run)
+        found.append(run.painted)
+        counts += run.splits
         runs.add(job.first, run)
+    painted = PaintedPart(joined(found), dict(zip(SPLIT_NAMES, counts.tolist(), strict=True)), "")
+    gate.add(chips.platform, painted)
     gate.check(cell.name)
+    return painted
 
 
 def _scenes_of(cell: MergeCell) -> list[SceneJob]:
@@ -347,15 +397,21 @@ def _scenes_of(cell: MergeCell) -> list[SceneJob]:
     )
 
 
-def _write_part(cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, store: Store, recipe: Recipe) -> Part:
-    chips = cell.chips
+def _write_part(
+    cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, painted: PaintedPart, turn: _Turn, recipe: Recipe
+) -> Part:
+    chips, store = cell.chips, turn.store
+    key = layout.merged_part(chips.platform, chips.year)
     item_ids = [scene.item_id for scene in scenes]
-    with runs, store.writing(layout.merged_part(chips.platform, chips.year)) as path:
+    with runs, store.writing(key) as path:
         stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
         write_sorted(runs, chips.platform, chips.year, item_ids, path, stamp)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-        return _part(cell, path.stat().st_size, content)
+        part = _part(cell, path.stat().st_size, content)
+        turn.check(part)
+    store_painted(store, part, replace(painted, footer=footer_of(store, key)))
+    return part
 
 
 def _part(cell: MergeCell, size: int, content: str) -> Part:

@@ -17,6 +17,7 @@ in a scene's CRS bulge, so that it is never too small. `clay_assets.chips.leaks`
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
@@ -48,6 +51,9 @@ from clay_assets.grids import HALF_TURN
 from clay_assets.recipes import Recipe
 from clay_assets.recipes.loader import Splits
 from clay_assets.sampling.modis_grid import listed_tiles
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode_arrow, stamp_of
+from clay_assets.storage.stores import Store
 
 VERSION = "1"  # raise it when the same recipe and land cover would be split otherwise
 SPLITS = ("train", "validate", "test")
@@ -208,6 +214,32 @@ class SplitPlan:
         fingerprint = split_fingerprint(recipe, worldcover_stats)
         ground = GroundSplits(splits.distance_km, grid, codes[blocks.of_cell])
         return cls(ground, blocks.of_cell, records, fingerprint)
+
+
+def stored_plan(store: Store, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> SplitPlan:
+    """The splits of a recipe as they were drawn before; drawn and stored where they are not of the same fingerprint.
+
+    They lie in `chips/splits.parquet`: block and split of each cell, in the order of `BlockGrid`.
+    """
+    fingerprint = split_fingerprint(recipe, worldcover_stats)
+    grid = BlockGrid.of(recipe.splits)
+    try:
+        with pq.ParquetFile(io.BytesIO(store.read(layout.SPLITS))) as file:
+            stamp = stamp_of(file.schema_arrow)
+            if stamp["fingerprint"] == fingerprint:
+                table = file.read(["block", "split"])
+                codes = np.array([SPLITS.index(name) for name in table["split"].to_pylist()], np.uint8)
+                ground = GroundSplits(recipe.splits.distance_km, grid, codes)
+                if len(codes) == grid.columns.sum():
+                    return SplitPlan(ground, table["block"].to_numpy(), tuple(json.loads(stamp["blocks"])), fingerprint)
+    except (FileNotFoundError, pa.ArrowException, OSError, KeyError, ValueError):
+        pass  # none yet, or not what was stored: it is drawn, which takes half a minute
+    plan = SplitPlan.of(recipe, worldcover_stats)
+    columns = {"block": plan.block, "split": np.array(SPLITS)[plan.ground.codes]}
+    sides = dict(zip(("west", "south", "east", "north"), grid.bounds().T, strict=True))
+    stamp = {**recipe.stamp(), "fingerprint": fingerprint, "blocks": json.dumps(plan.blocks)}
+    store.write(layout.SPLITS, encode_arrow(pa.table({**sides, **columns}), stamp))
+    return plan
 
 
 def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str:

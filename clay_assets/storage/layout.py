@@ -31,6 +31,8 @@ LANDCOVER_LEDGERS = "chips/landcover_ledger"
 HEADER_LEDGERS = "training/headers_ledger"
 MERGED = "chips/merged_index"  # nothing but Parquet lies in it
 MANIFEST = "chips/manifest.json"
+PAINTED = "chips/painted"
+SPLITS = "chips/splits.parquet"  # the split of each place on the ground
 
 
 def file_name(name: str) -> str:
@@ -139,6 +141,11 @@ def headers_folder(platform: str, year: int | str) -> str:
 def headers(platform: str, year: int | str, item_id: str) -> str:
     """Key of the headers of one scene's files."""
     return f"{headers_folder(platform, year)}/{file_name(item_id)}.parquet"
+
+
+def painted(platform: str, year: int) -> str:
+    """Key of what the gate against leaks keeps of a part of the merged index."""
+    return f"{PAINTED}/{platform}/{year}.parquet"
 
 
 def merged_part(platform: str, year: int | str) -> str:

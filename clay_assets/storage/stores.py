@@ -7,6 +7,7 @@ the bytes mean belongs in the formats beside this module.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -14,6 +15,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, flock
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +55,17 @@ class Store(ABC):
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
         """Put bytes under a key, replacing what is there, at once."""
+
+    @abstractmethod
+    def version(self, key: str) -> str | None:
+        """What tells the content of a key from any other that it had; None if there is none."""
+
+    @abstractmethod
+    def write_over(self, key: str, content: bytes, version: str | None) -> bool:
+        """Put bytes under a key unless it has another version than that; returns whether it was done.
+
+        An S3 server that cannot write on a condition is asked for the version just before.
+        """
 
     @abstractmethod
     def writing(self, key: str) -> Any:
@@ -112,6 +125,20 @@ class LocalStore(Store):
         with self.writing(key) as path, self._explaining(self.root / key):
             path.write_bytes(content)
 
+    def version(self, key: str) -> str | None:
+        try:
+            return hashlib.blake2b(self.read(key), digest_size=16).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def write_over(self, key: str, content: bytes, version: str | None) -> bool:
+        with self._explaining(self.root / key), (self._temporary_folder / "lock").open("wb") as lock:
+            flock(lock, LOCK_EX)  # until it is closed, or this process ends
+            if self.version(key) != version:
+                return False
+            self.write(key, content)
+            return True
+
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         target = self.root / key
@@ -169,7 +196,7 @@ class LocalStore(Store):
     @cached_property
     def _temporary_folder(self) -> Path:
         folder = self.root / TEMPORARY
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
@@ -226,6 +253,32 @@ class S3Store(Store):
     def write(self, key: str, content: bytes) -> None:
         with self._explaining("write", key):
             self.client.put_object(Bucket=self.bucket, Key=self.object_key(key), Body=content)
+
+    def version(self, key: str) -> str | None:
+        try:
+            with self._explaining("read", key):
+                return str(self.client.head_object(Bucket=self.bucket, Key=self.object_key(key))["ETag"])
+        except FileNotFoundError:
+            return None
+
+    def write_over(self, key: str, content: bytes, version: str | None) -> bool:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        target = {"Bucket": self.bucket, "Key": self.object_key(key), "Body": content}
+        with self._explaining("write", key):
+            try:
+                self.client.put_object(**target, **condition)
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"):
+                    return False
+                if code not in ("NotImplemented", "501"):
+                    raise
+                if self.version(key) != version:
+                    return False
+                self.client.put_object(**target)
+        return True
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Merge synthetic cells in a process of its own, for tests that kill or measure it.
 
 python -m … kill STORE          merge what `make_cells` wrote there
+python -m … "full spill" STORE  the same where no file may be large, sorted on disk; or "full part", in memory
 python -m … measure STORE ROWS  write a cell of so many rows, merge it with little memory to sort in, and print
                                 rows and peak memory
 """
@@ -21,6 +22,7 @@ YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
 SORT_MEMORY = 64 << 20  # so that the rows of a test do not fit
 CHIPS_OF_A_LARGE_SCENE = (100, 100)
+LARGEST_FILE = 100_000  # bytes; a file system that is full fails as one does that takes no larger files
 PLACE = (10.0, 10.0)  # of all scenes, so that the area they cover is the same however many there are
 
 
@@ -58,6 +60,11 @@ def run(cells: list[ChipCell], store: Store) -> int:
 def main(what: str, folder: str, rows: str = "0") -> None:
     """See above."""
     store = LocalStore(Path(folder))
+    if what.startswith("full"):
+        sorting.SORT_MEMORY = 0 if what.endswith("spill") else sorting.SORT_MEMORY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
+        run(standing_cells(store), store)
+        return
     if what == "kill":
         run(standing_cells(store), store)
         return

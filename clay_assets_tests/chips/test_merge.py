@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from clay_assets.chips import records, sorting
 from clay_assets.chips.cells import ChipCell, LandCoverCell
 from clay_assets.chips.hilbert import HILBERT_LEVEL, WORLD, hilbert_distance, keys_of
 from clay_assets.chips.index import MERGED_SCHEMA, open_index
@@ -29,7 +31,7 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
 from clay_assets.recipes.loader import ChipLandcover
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
-from clay_assets.storage.stores import LocalStore
+from clay_assets.storage.stores import LocalStore, open_store
 from clay_assets_tests.chips.factories import (
     FINGERPRINT,
     L1,
@@ -291,6 +293,122 @@ def test_a_part_that_was_lost_or_cut_is_written_again(cells, store, join):
     for one in first.parts:
         content = store.read(f"{layout.MERGED}/{one.path}")
         assert hashlib.blake2b(content, digest_size=16).hexdigest() == one.content
+
+
+@pytest.mark.parametrize("other", ["another index", "its own rows in another order", "nothing but zeros"])
+def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(cells, store, join, other):
+    first = join(cells)
+    path = part(store, S2, 2019)
+    content = path.read_bytes()
+    if other == "nothing but zeros":
+        path.write_bytes(bytes(len(content)))
+    else:
+        table = pq.ParquetFile(path).read()
+        order = np.arange(len(table))[::-1] if other.startswith("its own") else np.zeros(len(table), int)
+        pq.write_table(table.take(order), path, compression="zstd")
+        assert path.stat().st_size < len(content)
+        with path.open("rb+") as file:  # of the same size: bytes between the data and the footer
+            written = file.read()
+            footer = int.from_bytes(written[-8:-4], "little") + 8
+            file.seek(len(written) - footer)
+            file.write(bytes(len(content) - len(written)) + written[-footer:])
+        assert pq.read_metadata(path).num_rows == len(table)
+    assert path.stat().st_size == len(content)
+    again = join(cells)
+    assert (again.written, again.parts) == (1, first.parts)
+    assert path.read_bytes() == content
+
+
+def test_a_cell_of_one_chip(store, recipe, join):
+    cell = write_cell(store, recipe, S2, 2020, ["S2A_ONE"], 1, 1)
+    assert join([cell]).rows == 1
+    file = pq.ParquetFile(part(store, S2, 2020))
+    assert (file.metadata.num_rows, file.num_row_groups) == (1, 1)
+    assert file.read()["chipid"].to_pylist() == ["S2A_ONE-0-0"]
+
+
+def test_ids_of_scenes_that_begin_alike_are_in_order(store, recipe, join):
+    """A chip of scene `A-1` may lie between two of scene `A`, as ids are text."""
+    names = ["A", "A-1", "A-1-2", "A.", "A0", "B"]
+    cell = write_cell(store, recipe, S2, 2020, names, 12, 12, (10.0, 10.0))
+    join([cell])
+    table = pq.ParquetFile(part(store, S2, 2020)).read()
+    keys = keys_of(np.stack(table["bbox"].combine_chunks().flatten(), axis=1))
+    found = list(zip(keys.tolist(), table["chipid"].to_pylist(), strict=True))
+    assert found == sorted(found)
+    assert len({*found}) == len(names) * 144
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 40])
+def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(store, recipe, join, tmp_path, monkeypatch, memory):
+    names = [f"S2A_{n:02d}" for n in range(30)]
+    cell = write_cell(store, recipe, S2, 2020, names, 9, 9, (10.0, 10.0))
+    join([cell], store=LocalStore(tmp_path / "whole"))
+    monkeypatch.setattr(sorting, "SORT_MEMORY", memory)
+    monkeypatch.setattr(sorting, "SORTED_ROWS", 100)
+    monkeypatch.setattr(records, "ROWS_OF_JOB", 200)
+    join([cell])
+    assert part(store, S2, 2020).read_bytes() == part(LocalStore(tmp_path / "whole"), S2, 2020).read_bytes()
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("changed", [None, 2018, 2020])
+def test_two_merges_at_once(request, store, recipe, threads, tmp_path, kind, changed):
+    """Another merge begins and ends while one is at work: of the same cells it does no harm, else the first stops."""
+    target = (
+        LocalStore(tmp_path / "merged") if kind == "folder" else open_store(request.getfixturevalue("s3_bucket").url)
+    )
+    later = LocalStore(tmp_path / "later")
+
+    def cells_in(place):
+        return [write_cell(place, recipe, S2, year, [f"S2A_{year}"]) for year in (2018, 2019, 2020)]
+
+    ours = cells_in(store)
+    theirs = [made_anew(later, cell) if cell.year == changed else cell for cell in cells_in(later)]
+    covers = {id(cells): [write_land_cover(cell) for cell in cells] for cells in (ours, theirs)}
+
+    def run(cells, progress=lambda done, of: None):
+        return merge(cells, covers[id(cells)], PLAN, target, recipe, threads, 4, progress)
+
+    def meanwhile(done, of):
+        if done == 1:
+            run(theirs)
+
+    if changed is None:
+        run(ours, meanwhile)
+    else:
+        with pytest.raises(StorageError, match=r"manifest\.json: another merge wrote it meanwhile.*one at a time"):
+            run(ours, meanwhile)
+    parts = read_manifest(target)
+    assert len(parts) == 3
+    for one in parts:
+        content = target.read(f"{layout.MERGED}/{one.path}")
+        assert hashlib.blake2b(content, digest_size=16).hexdigest() == one.content
+    again = run(theirs)
+    assert (again.written, again.parts) == (0, parts)
+
+
+# --- no room ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "said"), [("spill", "chips cannot be sorted in"), ("part", "cannot write")])
+def test_a_full_disk_is_told_and_leaves_nothing(store, tmp_path, join, what, said):
+    cells = make_cells(store)
+    join(cells[1:])
+    before = state(store)
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", f"full {what}", str(store.root)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert f"StorageError: {said}" in done.stderr
+    assert "oom" in done.stderr.splitlines()[-1]  # make room, or: check that there is room
+    assert state(store) == before
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not [path for path in (store.root / ".tmp").iterdir() if path.name != "lock"]
+    assert join(cells).written == 1
 
 
 def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(cells, store, join):

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from clay_assets.chips.blocks import NO_LAND_COVER, BlockGrid, Blocks
 from clay_assets.chips.leaks import Leaks
 from clay_assets.chips.split_audit import SplitCounts, shares_of_splits
-from clay_assets.chips.splits import BUFFER, SPLITS, GroundSplits, SplitPlan, split_fingerprint
+from clay_assets.chips.splits import BUFFER, SPLITS, GroundSplits, SplitPlan, split_fingerprint, stored_plan
 from clay_assets.errors import InputError
 from clay_assets.findings import Finding
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.loader import Splits
+from clay_assets.storage import layout
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.made_world import CLASSES, land_cover, made_chips, nearest_km
 
 ONLY_TRAIN = {"train": 100, "validate": 0, "test": 0}
@@ -150,6 +152,26 @@ def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: g
     sent = pickle.dumps(plan.ground)  # to workers, with every scene
     assert len(sent) < 30_000
     assert (pickle.loads(sent).split_of(polygons) == splits).all()
+
+
+@pytest.mark.slow
+def test_a_plan_is_drawn_once(stats: gpd.GeoDataFrame, plan: SplitPlan, store: LocalStore) -> None:
+    first = stored_plan(store, load_recipe(), stats)
+    content = store.read(layout.SPLITS)
+    again = stored_plan(store, load_recipe(), stats.sample(frac=1, random_state=4))
+    for found in (first, again):
+        assert (found.ground.codes == plan.ground.codes).all()
+        assert (found.block == plan.block).all()
+        assert (found.blocks, found.fingerprint) == (plan.blocks, plan.fingerprint)
+        assert found.ground.distance_km == plan.ground.distance_km
+        assert (found.ground.grid.columns == plan.ground.grid.columns).all()
+    for damaged in (b"", content[:-50]):
+        store.write(layout.SPLITS, damaged)
+        assert (stored_plan(store, load_recipe(), stats).ground.codes == plan.ground.codes).all()
+        assert store.read(layout.SPLITS) == content
+    other = load_recipe().model_copy(update={"seed": 43})
+    assert stored_plan(store, other, stats).fingerprint == split_fingerprint(other, stats) != plan.fingerprint
+    assert store.read(layout.SPLITS) != content
 
 
 @pytest.mark.slow

@@ -229,3 +229,18 @@ def test_deletes_that_are_refused_are_told(s3_bucket):
 def test_a_location_that_cannot_be_written_to(location, said):
     with pytest.raises(InputError, match=said):
         open_store(location)
+
+
+def test_writing_over_a_version(any_store):
+    """Of two that read the same, one writes."""
+    assert any_store.version("a/b") is None
+    assert any_store.write_over("a/b", b"one", None)
+    first = any_store.version("a/b")
+    assert not any_store.write_over("a/b", b"two", None)
+    assert any_store.write_over("a/b", b"three", first)
+    assert not any_store.write_over("a/b", b"four", first)
+    assert any_store.read("a/b") == b"three"
+    assert any_store.version("a/b") not in (None, first)
+    any_store.delete(["a/b"])
+    assert not any_store.write_over("a/b", b"five", first)
+    assert any_store.version("a/b") is None

@@ -1,0 +1,85 @@
+"""What the gate paints of each part of the merged index, kept beside it, so that a merge reads no part that it keeps.
+
+It holds only of the part that it was made with: the content that the manifest tells, and the footer that the file has
+now, which also tells a part that was replaced by another of the same size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clay_assets.chips.leaks import PAINTED, Numbers, Painted
+from clay_assets.chips.manifest import Part
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import COMPRESSION, stamp_of, stamped
+from clay_assets.storage.stores import Store
+
+TAIL = 8  # bytes at the end of a Parquet file: the size of its footer, and `PAR1`
+
+
+@dataclass(frozen=True)
+class PaintedPart:
+    """What the gate paints of a part.
+
+    Attributes:
+        boxes: see `leaks.painted`.
+        splits: split → chips.
+        footer: hash of the part's Parquet footer; empty if it has none.
+    """
+
+    boxes: Painted
+    splits: Mapping[str, int]
+    footer: str
+
+
+def store_painted(store: Store, part: Part, found: PaintedPart) -> None:
+    """Write what the gate paints of a part that is published."""
+    boxes = np.concatenate(found.boxes)
+    split = np.repeat(np.arange(len(found.boxes), dtype=np.uint8), [len(one) for one in found.boxes])
+    stamp = {"content": part.content, "footer": found.footer, "splits": json.dumps(dict(found.splits), sort_keys=True)}
+    table = pa.table({"split": split, "box": boxes}).replace_schema_metadata(stamped(stamp))
+    sink = io.BytesIO()
+    sorted_numbers = {"use_dictionary": ["split"], "column_encoding": {"box": "DELTA_BINARY_PACKED"}}
+    pq.write_table(table, sink, compression=COMPRESSION, **sorted_numbers)
+    store.write(layout.painted(part.platform, part.year), sink.getvalue())
+
+
+def stored_painted(store: Store, part: Part) -> PaintedPart | None:
+    """What is kept of a part; None if it is of another, or cannot be read."""
+    try:
+        table = pq.read_table(io.BytesIO(store.read(layout.painted(part.platform, part.year))))
+        stamp = stamp_of(table.schema)
+        if stamp["content"] != part.content:
+            return None
+        split, boxes = table["split"].to_numpy(), table["box"].to_numpy()
+        own = [boxes[split == number] for number in range(len(PAINTED))]
+        return PaintedPart(own, json.loads(stamp["splits"]), stamp["footer"])
+    except (FileNotFoundError, pa.ArrowException, OSError, KeyError, ValueError):
+        return None
+
+
+def joined(some: Sequence[Painted]) -> list[Numbers]:
+    """What was painted of several runs, each box once."""
+    return [np.unique(np.concatenate(own)) for own in zip(*some, strict=True)]
+
+
+def footer_of(store: Store, key: str) -> str:
+    """Hash of a Parquet file's footer; empty if there is none."""
+    try:
+        with store.filesystem().open_input_file(key) as file:
+            size = file.size()
+            tail = file.read_at(TAIL, size - TAIL) if size > TAIL else b""
+            length = int.from_bytes(tail[:4], "little")
+            if tail[4:] != b"PAR1" or length > size - TAIL:
+                return ""
+            return hashlib.blake2b(file.read_at(length, size - TAIL - length), digest_size=16).hexdigest()
+    except OSError:
+        return ""
