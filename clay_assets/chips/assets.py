@@ -172,7 +172,7 @@ def chip_landcover(
 @asset(
     version=MERGE_VERSION,
     job="merge",
-    kinds={"duckdb"},
+    kinds={"parquet"},
     columns=MERGED_INDEX,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=A_MONTH_OR_SO),
     deps=["worldcover_stats"],

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLES = 16  # land-cover pixels across a chip, at least
 DEGREE = 111_195  # m of latitude, on the sphere
+CACHED = 8192  # chips whose shares are worked on while a processor has them at hand
 MARGIN = 1 / 16  # of a chip: its projected edges leave the straight ones of its polygon by less, even at 83° latitude
 STRIP = 1 << 20  # pixels carried into the scene's CRS at a time
 CORNERS = 5  # of a chip's ring, the first again at the end
@@ -153,16 +154,25 @@ def whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
 
     The order of classes by their shares stays; of equal remainders the first class takes the percent.
     """
+    found = np.empty(shares.shape, np.uint8)
+    for start in range(0, shares.shape[1], CACHED):
+        here = slice(start, start + CACHED)
+        found[:, here] = _whole_percent(shares[:, here])
+    return found
+
+
+def _whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
     percent = 100 * shares / np.ascontiguousarray(shares.T).sum(axis=1)
     floor = np.floor(percent)
-    missing = np.rint(100 - floor.sum(axis=0)).astype(np.int16)
+    missing = np.rint(100 - floor.sum(axis=0)).astype(np.uint8)
     left = percent - floor
-    rank = np.zeros(shares.shape, np.int16)
+    # Place of each class by what is left of it: it comes after all later classes, until one has no more.
+    rank = np.broadcast_to(np.arange(len(shares), dtype=np.uint8)[::-1, None], shares.shape).copy()
     for one in range(len(shares)):
         for other in range(one):
-            before = left[other] >= left[one]
+            before = (left[other] >= left[one]).view(np.uint8)
             rank[one] += before
-            rank[other] += ~before
+            rank[other] -= before
     found: NDArray[np.uint8] = floor.astype(np.uint8) + (rank < missing)
     return found
 

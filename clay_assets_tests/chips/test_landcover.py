@@ -345,6 +345,11 @@ def test_whole_percent_sum_to_100_and_keep_the_order_of_classes() -> None:
     assert np.abs(percent - 100 * shares).max() < 1
     order = np.argsort(-shares, axis=1, kind="stable")
     assert (np.diff(np.take_along_axis(percent, order, 1).astype(int), axis=1) <= 0).all()
+    hundredths = 100 * shares / shares.sum(axis=1, keepdims=True)
+    left = hundredths - np.floor(hundredths)
+    place = np.argsort(np.argsort(-left, axis=1, kind="stable"), axis=1, kind="stable")
+    missing = 100 - np.floor(hundredths).sum(axis=1, keepdims=True)
+    assert (percent == np.floor(hundredths) + (place < missing)).all()
     thirds = whole_percent(np.array([[1 / 3, 1 / 3, 1 / 3, *[0] * 8], [1, *[0] * 10], [0.005] * 10 + [0.95]]).T).T
     assert thirds[0].tolist()[:4] == [34, 33, 33, 0]
     assert thirds[1].tolist()[0] == 100
