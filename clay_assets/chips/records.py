@@ -201,7 +201,7 @@ def read_scenes(source: Source, job: ScenesJob) -> Run:
             ids.append(chipids)
         _read_land_cover(source, scene, chipids, land_cover, here)
 
-    def stop(bad: NDArray[np.bool_], fact: str, asset: str = "chips") -> None:
+    def stop(bad: NDArray[np.bool_], fact: str) -> None:
         if bad.any():
             scene = job.scenes[int(np.searchsorted(ends, int(np.flatnonzero(bad)[0]), side="right"))]
             check_exactly(source, scene)
@@ -304,10 +304,10 @@ def _same(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _only(array: pa.Array, value: str) -> bool:
-    """Whether a column, read as a dictionary, holds one value alone."""
-    if isinstance(array, pa.DictionaryArray):
-        array = array.dictionary
-    return len(array) == 0 or (len(array) == 1 and array[0].as_py() == value) or pc.unique(array).to_pylist() == [value]
+    """Whether a column holds one value alone."""
+    if isinstance(array, pa.DictionaryArray) and len(array.dictionary) == 1:
+        return bool(array.dictionary[0].as_py() == value)
+    return len(array) == 0 or pc.unique(_decoded(array)).to_pylist() == [value]
 
 
 def _read_chips(
