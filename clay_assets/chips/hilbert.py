@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
 WORLD = (-180.0, -90.0, 180.0, 90.0)
-
 
 Keys = NDArray[np.uint32]
 
@@ -29,10 +30,11 @@ def hilbert_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> Keys:
     The algorithm is Rawrunprotected's (http://threadlocalmutex.com/, public domain), which geopandas has, too.
     """
     side = (1 << HILBERT_LEVEL) - 1
-    along, across = (
+    places: list[Any] = [
         np.clip((values - low) * (side / (high - low)), 0, side).astype(np.uint32)
         for values, low, high in ((x, WORLD[0], WORLD[2]), (y, WORLD[1], WORLD[3]))
-    )
+    ]
+    along, across = places
     whole = np.uint32(side)
     a, b = along ^ across, whole ^ along ^ across
     c, d = whole ^ (along | across), along & (across ^ whole)
@@ -54,6 +56,7 @@ def hilbert_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> Keys:
 
 def _spread(bits: Keys) -> Keys:
     """Sixteen bits, with a place between each two."""
+    found: Any = bits
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
-        bits = (bits | (bits << shift)) & np.uint32(mask)
-    return bits
+        found = (found | (found << shift)) & np.uint32(mask)
+    return np.asarray(found)

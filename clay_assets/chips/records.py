@@ -56,11 +56,13 @@ RECORD = np.dtype(
 )
 # Text that is the same in all rows, or different in all, is read quickest as dictionaries.
 AS_DICTIONARIES = ("chipid", "platform", "item_id", "geometry")
-READ_TYPES = {
-    name: pa.dictionary(pa.int32(), CHIP_SCHEMA.field(name).type) if name in AS_DICTIONARIES else kind
-    for name, kind in zip(CHIP_SCHEMA.names, CHIP_SCHEMA.types, strict=True)
-}
-SHARE_TYPES = dict(zip(SHARE_SCHEMA.names, SHARE_SCHEMA.types, strict=True)) | {"chipid": READ_TYPES["chipid"]}
+READ_SCHEMA, READ_SHARES = (
+    pa.schema(
+        field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in AS_DICTIONARIES else field
+        for field in schema
+    )
+    for schema in (CHIP_SCHEMA, SHARE_SCHEMA)
+)
 _RING = np.array([(1, 3, 1, CORNERS, 0)], WKB_OF_RING)
 RING_HEAD = np.frombuffer(_RING.tobytes(), np.uint8)[: WKB_OF_RING.itemsize - _RING["xy"].nbytes]
 FINGERPRINT = f"{METADATA_PREFIX}fingerprint".encode()
@@ -236,7 +238,7 @@ def check_exactly(source: Source, scene: SceneJob) -> None:
         InputError: see `read_scenes`.
     """
     name = source.chips.uri(scene.chips[0])
-    table = as_chips(_file(source.chips, *scene.chips, "chip_index").read(use_threads=False))
+    table = as_chips(_file(source.chips, *scene.chips, "chip_index")[0].read(use_threads=False))
     check_chips(table, source.platform, scene.item_id, name)
     if table.num_rows != scene.rows:
         raise InputError(
@@ -246,7 +248,7 @@ def check_exactly(source: Source, scene: SceneJob) -> None:
     if scene.land_cover is None:
         return
     name = source.land_cover.uri(scene.land_cover[0])
-    shares = _file(source.land_cover, *scene.land_cover, "chip_landcover").read(use_threads=False)
+    shares = _file(source.land_cover, *scene.land_cover, "chip_landcover")[0].read(use_threads=False)
     if not shares.schema.equals(SHARE_SCHEMA):
         raise InputError(f"{name}: its columns are not those of land cover. {LAND_COVER_AGAIN}")
     if not shares["chipid"].equals(table["chipid"]):
@@ -254,7 +256,10 @@ def check_exactly(source: Source, scene: SceneJob) -> None:
     shares_sum_to_one(shares).raise_if_violated(name, LAND_COVER_AGAIN)
 
 
-def _file(store: Store, key: str, fingerprint: str, asset: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+def _file(
+    store: Store, key: str, fingerprint: str, asset: str, dictionaries: Sequence[str] = ()
+) -> tuple[pq.ParquetFile, pa.Schema]:
+    """A file that is the one of its ledger, and its schema, which is put together whenever it is asked for."""
     try:
         content = pa.BufferReader(store.read(key))
         try:
@@ -263,9 +268,10 @@ def _file(store: Store, key: str, fingerprint: str, asset: str, dictionaries: Se
             file = pq.ParquetFile(content)
     except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
         raise _unreadable(store, key, asset, error) from error
-    if (file.schema_arrow.metadata or {}).get(FINGERPRINT) != fingerprint.encode():
+    schema = file.schema_arrow
+    if (schema.metadata or {}).get(FINGERPRINT) != fingerprint.encode():
         raise InputError(f"{store.uri(key)}: changed after its ledger was written. Materialise {asset} again.")
-    return file
+    return file, schema
 
 
 def _columns(store: Store, key: str, file: pq.ParquetFile, asset: str) -> dict[str, pa.Array]:
@@ -293,8 +299,8 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return array if len(array.dictionary) == 1 else array.dictionary_decode()
 
 
-def _has_types(schema: pa.Schema, types: dict[str, pa.DataType]) -> bool:
-    return schema.names == [*types] and all(map(_same, schema.types, types.values()))
+def _has_types(schema: pa.Schema, wanted: pa.Schema) -> bool:
+    return schema.equals(wanted) or (schema.names == wanted.names and all(map(_same, schema.types, wanted.types)))
 
 
 def _same(kind: pa.DataType, wanted: pa.DataType) -> bool:
@@ -315,8 +321,8 @@ def _read_chips(
 ) -> tuple[pa.Array, _Places]:
     """Fill a scene's records from its chip index, in the order of the file; its chip ids, and their places."""
     key = scene.chips[0]
-    file = _file(source.chips, *scene.chips, "chip_index", AS_DICTIONARIES)
-    sound = _has_types(file.schema_arrow, READ_TYPES) and file.metadata.num_rows == scene.rows
+    file, schema = _file(source.chips, *scene.chips, "chip_index", AS_DICTIONARIES)
+    sound = _has_types(schema, READ_SCHEMA) and file.metadata.num_rows == scene.rows
     columns = _columns(source.chips, key, file, "chip_index") if sound else {}
     sound = sound and not any(column.null_count for column in columns.values())
     sound = sound and _only(columns["platform"], source.platform) and _only(columns["item_id"], scene.item_id)
@@ -391,8 +397,8 @@ def _read_land_cover(source: Source, scene: SceneJob, chipids: pa.Array, land_co
     if scene.land_cover is None:
         return
     key = scene.land_cover[0]
-    file = _file(source.land_cover, *scene.land_cover, "chip_landcover", ["chipid"])
-    sound = _has_types(file.schema_arrow, SHARE_TYPES)
+    file, schema = _file(source.land_cover, *scene.land_cover, "chip_landcover", ["chipid"])
+    sound = _has_types(schema, READ_SHARES)
     columns = _columns(source.land_cover, key, file, "chip_landcover") if sound else {}
     if not sound or not _decoded(columns["chipid"]).equals(chipids):
         check_exactly(source, scene)
