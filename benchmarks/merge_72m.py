@@ -101,8 +101,8 @@ def prepare_duckdb(plan: dict[str, Any]) -> Callable[[], int]:
 
 def prepare_query(plan: dict[str, Any]) -> Callable[[], tuple[int, dict[str, Any]]]:
     """One query of the box; counts rows, and the bytes that were read."""
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
+    import fsspec  # type: ignore[import-untyped]
+    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
     class Counting(LocalFileSystem):  # type: ignore[misc]
         """Counts the bytes that are read of any file."""
@@ -185,7 +185,9 @@ def _open_chips(
         def filesystem(self) -> fs.FileSystem:
             return fs.SubTreeFileSystem(str(storage), fs.PyFileSystem(fs.FSSpecHandler(files)))
 
-    return lambda: int(open_chips(Store(storage), platform, years=year, bbox=tuple(bbox)).table().num_rows)
+    return lambda: int(
+        open_chips(Store(storage), platform, years=year, bbox=(bbox[0], bbox[1], bbox[2], bbox[3])).table().num_rows
+    )
 
 
 def prepare_opening(plan: dict[str, Any]) -> Callable[[], int]:
@@ -217,7 +219,13 @@ def queries(storage: Path) -> Iterator[str]:
     bbox = [box["xmin"], box["ymin"], box["xmin"] + side, box["ymin"] + side]
     for known in (True, False):
         for reader in QUERIES:
-            plan = {"storage": str(storage), "reader": reader, "bbox": bbox, "platform": None, "year": None}
+            plan: dict[str, Any] = {
+                "storage": str(storage),
+                "reader": reader,
+                "bbox": bbox,
+                "platform": None,
+                "year": None,
+            }
             plan |= {"platform": platform, "year": year} if known else {}
             found = alternate({reader: child(prepare_query, plan)}, 1)[reader]
             read = found.more["bytes"]
@@ -226,8 +234,8 @@ def queries(storage: Path) -> Iterator[str]:
                 f"{found.seconds:6.2f} s, CPU {found.cpu:5.2f} s, {found.peak_mib:5.0f} MiB, {read:>12,} bytes "
                 f"({100 * read / size:.4f} % of the index)"
             )
-    plan = {"storage": str(storage), "platform": platform, "year": year}
-    found = alternate({"open": child(prepare_opening, plan)}, 1)["open"]
+    opening = {"storage": str(storage), "platform": platform, "year": year}
+    found = alternate({"open": child(prepare_opening, opening)}, 1)["open"]
     yield f"open_chips and its first chip: {found.seconds:.2f} s, CPU {found.cpu:.2f} s, with imports"
 
 

@@ -422,7 +422,7 @@ def _shares_off(found: _LandCover) -> NDArray[np.bool_]:
             schema=SHARE_SCHEMA,
         )
         sound[rest] = nothing | ~land_cover_off(table)
-    return ~sound
+    return np.asarray(~sound)
 
 
 def _polygons(records: Records, odd: Sequence[bytes]) -> NDArray[Any]:
