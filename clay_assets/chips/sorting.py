@@ -93,7 +93,7 @@ class Runs:
         path = Path(self._folder.name) / str(number)
         try:
             with path.open("wb") as file:
-                file.write(records.view(np.uint8))
+                file.write(records.view(np.uint8).data)
         except OSError as error:
             raise StorageError(
                 f"chips cannot be sorted in {path.parent}: {error}. Make room there, or name another folder in TMPDIR."
