@@ -268,7 +268,7 @@ def _table(
     cloud: NDArray[np.float32],
     nodata: NDArray[np.float32],
     limit: float,
-    excluded: Collection[str],
+    excluded: Collection[str] = (),
 ) -> pa.Table:
     kept = nodata.ravel() <= np.float32(limit)
     below = int(kept.sum())
