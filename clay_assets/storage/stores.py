@@ -30,6 +30,8 @@ from clay_assets.transport.s3 import S3Connection
 
 ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
 TEMPORARY = ".tmp"  # folder of what is being written; never listed
+# What S3 servers answer where a condition of a write does not hold.
+REFUSED_CONDITIONS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"}
 SUFFIX = 16  # characters of a suffix that a temporary file keeps, for writers that go by it
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
@@ -264,21 +266,27 @@ class S3Store(Store):
     def write_over(self, key: str, content: bytes, version: str | None) -> bool:
         from botocore.exceptions import ClientError
 
-        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         target = {"Bucket": self.bucket, "Key": self.object_key(key), "Body": content}
+        # As HTTP writes ETags; then as Ceph compares them, without quotes, where it refused the version that is there.
+        conditions = (
+            [{"IfNoneMatch": "*"}] if version is None else [{"IfMatch": tag} for tag in (version, version.strip('"'))]
+        )
         with self._explaining("write", key):
-            try:
-                self.client.put_object(**target, **condition)
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"):
-                    return False
-                if code not in ("NotImplemented", "501"):
-                    raise
+            for condition in conditions:
+                try:
+                    self.client.put_object(**target, **condition)
+                    return True
+                except ClientError as error:
+                    code = error.response["Error"]["Code"]
+                    conditional = code not in ("NotImplemented", "501")
+                    if conditional and code not in REFUSED_CONDITIONS:
+                        raise
                 if self.version(key) != version:
                     return False
-                self.client.put_object(**target)
-        return True
+                if not conditional:
+                    self.client.put_object(**target)
+                    return True
+        return False
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
