@@ -242,6 +242,8 @@ class Chips:
     def _counted(self, fragment: ds.ParquetFileFragment) -> _Group:
         if self.bbox is not None:
             return _Group(fragment, self._selected(fragment, ["chip_index_x"]).num_rows)
+        if self._filter is None:  # `count_rows` without a filter tells the rows of the whole file
+            return _Group(fragment, fragment.row_groups[0].num_rows)
         return _Group(fragment, fragment.count_rows(filter=self._filter))
 
     @cached_property

@@ -126,6 +126,14 @@ def _single(folder: Path, west: float) -> LocalStore:
     return store
 
 
+def test_a_file_of_several_row_groups(tmp_path: Path) -> None:
+    chips = open_chips(_single(tmp_path, 10))
+    assert (len(chips), chips.group_count) == (6, 6)
+    whole = chips.table(["chipid"])
+    assert chips.rows(np.arange(6)[::-1], ["chipid"]).equals(whole.take(pa.array(np.arange(6)[::-1])))
+    assert len(open_chips(chips.store, where=pc.field("chip_index_x") > 0)) == 4
+
+
 def test_a_box_across_180_and_chips_across_it(tmp_path: Path) -> None:
     store = _single(tmp_path, 178.5)  # columns from 178.5, 179.5 and 180.5 = -179.5
 
