@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from clay_assets.recipes import load_recipe
+from clay_assets.reconciliation.accounts import reconcile
 from clay_assets.reconciliation.effort import Machine, Rates, efforts
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.reconciliation.stores import MODIS, S1, S2, Made, tiles
 
+PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 CORE, DISK, CATALOGUE = "computing", "reading", "searching"
 FREE = Rates(scene=0, file=0, gigabyte=0, resampled_gigabyte=0, written_gigabyte=0, thousand_chips=0)
 ENDLESS = 1e30
@@ -70,3 +76,18 @@ def test_published_counts_stand_in_for_requests(made: Made) -> None:
     assert set(found) == {S2, "naip"}  # of the others nothing is known
     assert (found[S2].searches, found[S2].chips) == (40, 900)
     assert (found["naip"].scenes, found["naip"].chips) == (3, 4000)  # a scene has 48 × 37 chips
+
+
+def test_the_page_on_scale_says_what_is_estimated(tmp_path: Path) -> None:
+    recipe, page = load_recipe("clay_v1"), PAGE.read_text(encoding="utf-8")
+    for one in efforts(reconcile(LocalStore(tmp_path), recipe), recipe):
+        counts = f"{one.searches:,} | {one.scenes:,} | {one.chips:,}"
+        bytes_ = f"{one.gigabytes_to_read:,.0f} | {one.gigabytes_to_store:,.0f}"
+        time = f"{one.core_hours:,.1f} | {one.hours:,.1f}"
+        money = f"{one.dollars:,.2f} | {one.dollars_a_month:,.2f}"
+        assert f"| {one.platform} | {counts} | {bytes_} | {time} | {money} |" in page
+    for rate in vars(Rates()).values():
+        assert f"| {rate:g} |" in page
+    machine = Machine()
+    assert f"`{machine.name}`" in page
+    assert f"${machine.dollars_per_hour}" in page
