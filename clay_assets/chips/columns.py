@@ -79,6 +79,22 @@ LANDCOVER_LEDGER = Columns(
         Column("error", "string", "why it failed; null where it did not"),
     ),
 )
+PAINTED = Columns(
+    (
+        Column("split", "uint8", "0 `train`, 1 `validate`, 2 `test`; chips in a buffer are not painted"),
+        Column("box", "int64", "columns and rows of the gate's grid that a chip touches, packed in one number"),
+    )
+)
+SPLITS = Columns(
+    (
+        Column("west", "float64", "western edge of the cell, degrees"),
+        Column("south", "float64", "southern edge"),
+        Column("east", "float64", "eastern edge"),
+        Column("north", "float64", "northern edge"),
+        Column("block", "int64", "number of the block that the cell belongs to"),
+        Column("split", "string", "`train`, `validate` or `test`, which the block was drawn for"),
+    )
+)
 CHIP_LEDGER = Columns(
     (
         Column("item_id", "string", "the scene"),

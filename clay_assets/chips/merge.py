@@ -163,7 +163,7 @@ def merge(
     ordered = merge_cells(cells, land_covers, recipe, plan.fingerprint)
     without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
     _check_land_cover(store, without, ordered)
-    gate = _Gate(store, plan.ground.distance_km, without)
+    gate = _Gate(store, recipe, plan.ground.distance_km, without)
     # Parts that are kept come first, so that nothing is published that is too near to their chips.
     parts, to_write, done = [], [], 0
     for cell in ordered:
@@ -267,8 +267,8 @@ class _Turn:
 class _Gate:
     """Counts the splits of chips that pass by, and stops the merge where two of different splits are too near."""
 
-    def __init__(self, store: Store, distance_km: float, without_land_cover: Sequence[str]) -> None:
-        self.store = store
+    def __init__(self, store: Store, recipe: Recipe, distance_km: float, without_land_cover: Sequence[str]) -> None:
+        self.store, self.recipe = store, recipe
         self.leaks = Leaks(distance_km)
         self.without_land_cover = without_land_cover
         self.splits: dict[str, Counter[str]] = {}
@@ -278,7 +278,7 @@ class _Gate:
         painted = stored_painted(self.store, part)
         if painted is None or painted.footer != footer_of(self.store, f"{layout.MERGED}/{part.path}"):
             painted = self._read(part)
-            store_painted(self.store, part, painted)
+            store_painted(self.store, part, painted, self.recipe)
         self.add(part.platform, painted)
 
     def _read(self, part: Part) -> PaintedPart:
@@ -410,7 +410,7 @@ def _write_part(
             content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
         part = _part(cell, path.stat().st_size, content)
         turn.check(part)
-    store_painted(store, part, replace(painted, footer=footer_of(store, key)))
+    store_painted(store, part, replace(painted, footer=footer_of(store, key)), recipe)
     return part
 
 

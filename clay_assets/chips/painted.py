@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from clay_assets.chips.leaks import PAINTED, Numbers, Painted
 from clay_assets.chips.manifest import Part
+from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import COMPRESSION, stamp_of, stamped
 from clay_assets.storage.stores import Store
@@ -40,11 +41,12 @@ class PaintedPart:
     footer: str
 
 
-def store_painted(store: Store, part: Part, found: PaintedPart) -> None:
+def store_painted(store: Store, part: Part, found: PaintedPart, recipe: Recipe) -> None:
     """Write what the gate paints of a part that is published."""
     boxes = np.concatenate(found.boxes)
     split = np.repeat(np.arange(len(found.boxes), dtype=np.uint8), [len(one) for one in found.boxes])
-    stamp = {"content": part.content, "footer": found.footer, "splits": json.dumps(dict(found.splits), sort_keys=True)}
+    counts = json.dumps(dict(found.splits), sort_keys=True)
+    stamp = {**recipe.stamp(), "content": part.content, "footer": found.footer, "splits": counts}
     table = pa.table({"split": split, "box": boxes}).replace_schema_metadata(stamped(stamp))
     sink = io.BytesIO()
     sorted_numbers = {"use_dictionary": ["split"], "column_encoding": {"box": "DELTA_BINARY_PACKED"}}

@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.columns import CHIP_INDEX, CHIP_LANDCOVER, CHIP_LEDGER, LANDCOVER_LEDGER, MERGED_INDEX
+from clay_assets.chips.columns import (
+    CHIP_INDEX,
+    CHIP_LANDCOVER,
+    CHIP_LEDGER,
+    LANDCOVER_LEDGER,
+    MERGED_INDEX,
+    PAINTED,
+    SPLITS,
+)
 from clay_assets.definitions import defs
 from clay_assets.landcover.columns import MGRS_GRID, WORLDCOVER_STATS
 from clay_assets.orchestration.metadata import COLUMN_SCHEMA, OUR_COLUMN_SCHEMA
@@ -57,6 +65,8 @@ BESIDE = {
     "scenes/search_results": ITEMS,
     "chips/ledger": CHIP_LEDGER,
     "chips/landcover_ledger": LANDCOVER_LEDGER,
+    "chips/painted": PAINTED,
+    "chips/splits": SPLITS,
     "training/headers_ledger": HEADERS_LEDGER,
 }
 PARTITIONS = {
