@@ -161,6 +161,8 @@ def _ledgers(scenes: list[tuple[str, int]]) -> tuple[pd.DataFrame, pd.DataFrame]
             "chips_above_nodata_limit": 0,
             "fingerprint": prints,
             "error": None,
+            "chips_excluded": 0,
+            "exclusions": None,
         }
     ).astype(LEDGER_TYPES)
     nothing = dict.fromkeys(LANDCOVER_LEDGER_TYPES, 0)

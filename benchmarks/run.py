@@ -53,8 +53,13 @@ def main() -> None:
         parser.error(f"unknown stages {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
     if not any(PEERS.glob("stacchip-*/complete")):
         print("stacchip is not compared with: run `make bench-setup` first", file=sys.stderr)
-    with TemporaryDirectory() as folder:
-        found = list(rows(stages, Path(folder)))
+    found: list[Row] = []
+    try:
+        with TemporaryDirectory() as folder:
+            found.extend(rows(stages, Path(folder)))
+    except Exception:
+        print(table(found))  # of the stages before the one that failed
+        raise
     print(f"\n{os.cpu_count()} cores, Python {platform.python_version()}; load {os.getloadavg()[0]:.1f}\n")
     print(table(found))
     if options.json:
