@@ -32,7 +32,7 @@ class Rates:
 
     scene: float = 0.1
     file: float = 0.01
-    gigabyte: float = 1.3
+    gigabyte: float = 4
     resampled_gigabyte: float = 24
     written_gigabyte: float = 53
     thousand_chips: float = 0.16
