@@ -78,11 +78,9 @@ def chip_index(
     from clay_assets.chips.contact_sheet import contact_sheet
     from clay_assets.chips.indexing import exclusions_in, index_scenes
     from clay_assets.chips.pictures import cell_map
-    from clay_assets.executors import open_executor
 
     key, year = cell_of(context)
-    recipe, settings = clay.recipe(), clay.settings
-    pool = open_executor(settings.workers, settings.dask_scheduler, short_jobs=len(scene_imagery))
+    recipe, pool = clay.recipe(), clay.executor(short_jobs=len(scene_imagery))
     with pool as (executor, in_flight), ProgressReporter(context.log, "scenes") as progress:
         cell = index_scenes(key, year, scene_imagery, clay.store(), recipe, executor, in_flight, progress)
     ledger = cell.ledger

@@ -137,12 +137,14 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return sorted(pq.read_table(io.BytesIO(content), columns=["year"])["year"].unique().to_pylist())
 
     @contextmanager
-    def executor(self) -> Iterator[tuple["Executor", int]]:
-        """The pool of workers, and how many jobs to have in flight."""
+    def executor(self, short_jobs: int = 0) -> Iterator[tuple["Executor", int]]:
+        """The pool of workers, and how many jobs to have in flight; see `open_executor`."""
         from clay_assets.executors import open_executor
+        from clay_assets.storage.stores import StoreMark
 
-        settings = self.settings
-        with open_executor(settings.workers, settings.dask_scheduler) as (executor, in_flight):
+        settings, mark = self.settings, StoreMark(self.store())
+        pool = open_executor(settings.workers, settings.dask_scheduler, short_jobs=short_jobs, mark=mark)
+        with pool as (executor, in_flight):
             yield executor, in_flight
 
     def _s3_connection(self) -> "S3Connection":

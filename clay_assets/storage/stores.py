@@ -103,6 +103,45 @@ class Store(ABC):
         return self.size(key) is not None
 
 
+class StoreMark:
+    """A small file of random content in a store, by which another machine tells that it reaches the same store.
+
+    Args:
+        store: which is marked. Marks can be pickled, as stores can.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.content = store, uuid.uuid4().hex
+        self.key = f"{TEMPORARY}/mark-{self.content[:8]}"
+
+    def put(self) -> None:
+        """Mark the store."""
+        self.store.write(self.key, self.content.encode())
+
+    def check(self) -> None:
+        """Check that the mark is there and that something can be written beside it.
+
+        Raises:
+            StorageError: names the store.
+        """
+        try:
+            found = self.store.read(self.key)
+        except FileNotFoundError:
+            found = b""
+        if found != self.content.encode():
+            raise StorageError(
+                f"{self.store.uri()}: is not the storage of the run here. Give every worker access to CLAY_STORAGE "
+                "under the same name, such as a file system that all mount, or S3."
+            )
+        own = f"{self.key}-{uuid.uuid4().hex}"
+        self.store.write(own, found)
+        self.store.delete([own])
+
+    def remove(self) -> None:
+        """Take the mark away."""
+        self.store.delete([self.key])
+
+
 class LocalStore(Store):
     """A folder."""
 
@@ -188,7 +227,7 @@ class LocalStore(Store):
             path.unlink(missing_ok=True)
             with suppress(OSError):  # folders that are empty now go too, as they do on S3
                 for folder in path.parents:
-                    if folder == self.root:
+                    if folder in (self.root, self.root / TEMPORARY):
                         break
                     folder.rmdir()
 

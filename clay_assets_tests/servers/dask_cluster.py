@@ -1,0 +1,83 @@
+"""A Dask scheduler and its workers as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port, outside_environment
+
+REPOSITORY = Path(__file__).parents[2]
+SECONDS = 120
+
+
+class DaskCluster:
+    """A scheduler with workers of one thread each; `stop` ends all.
+
+    Args:
+        workers: how many to start.
+        allowed_failures: workers that may end while they work on a job, until it is given up.
+    """
+
+    def __init__(self, workers: int, allowed_failures: int = 3) -> None:
+        """Start them, and wait until they are there."""
+        self._of_scheduler = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
+        self.folder, self.daemons = WorkFolder("clay-dask-"), list[Daemon]()
+        self.port, self.workers = free_port(), list[Daemon]()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        try:
+            self.start_scheduler()
+            for _ in range(workers):
+                self.add_worker()
+            self.wait_for(workers)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_scheduler(self) -> None:
+        """A scheduler at the cluster's address."""
+        self.scheduler = self._start("scheduler", ["--host", "127.0.0.1", "--port", str(self.port)], self._of_scheduler)
+
+    def add_worker(self, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> Daemon:
+        """One more worker.
+
+        Args:
+            environment: variables that only it has.
+            command: begins its command line, such as `unshare`.
+        """
+        arguments = [self.address, "--nthreads", "1", "--no-nanny", "--local-directory", str(self.folder.path)]
+        self.workers.append(self._start("worker", arguments, environment or {}, command))
+        return self.workers[-1]
+
+    def wait_for(self, workers: int) -> None:
+        """Wait until so many workers are there."""
+        from distributed import Client
+
+        def there() -> bool:
+            with Client(self.address, timeout=5, set_as_default=False) as client:
+                return len(client.nthreads()) == workers
+
+        self.daemons[-1].wait_until(there, SECONDS)
+
+    def kill(self, daemon: Daemon) -> None:
+        """End one at once, as a machine that is gone."""
+        os.kill(daemon.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End everything."""
+        for daemon in reversed(self.daemons):
+            daemon.stop()
+        self.folder.remove()
+
+    def _start(
+        self, name: str, arguments: list[str], environment: Mapping[str, str], before: tuple[str, ...] = ()
+    ) -> Daemon:
+        command = [*before, sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments, "--no-dashboard"]
+        path = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(REPOSITORY)]))
+        env = {**outside_environment(), **environment, "PYTHONPATH": path}
+        log = self.folder.path / f"{name}-{len(self.daemons)}.log"
+        self.daemons.append(Daemon(f"dask {name}", command, log, env=env))
+        return self.daemons[-1]

@@ -1,0 +1,374 @@
+"""A Dask cluster: it does what a local pool does, whoever of it ends; and one that is not fit for work is told so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from shapely.geometry import box
+
+import clay_assets
+from clay_assets import executors
+from clay_assets.chips.indexing import index_scenes
+from clay_assets.chips.landcover import open_worldcover
+from clay_assets.chips.measuring import measure_land_cover
+from clay_assets.chips.merge import merge
+from clay_assets.errors import ClayError, InputError, SourceError, StorageError
+from clay_assets.executors import open_executor, run_bounded
+from clay_assets.landcover.worldcover import class_shares
+from clay_assets.recipes import load_recipe
+from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import encode
+from clay_assets.storage.stores import LocalStore, Store, StoreMark
+from clay_assets.training.reading_headers import read_headers
+from clay_assets_tests.chips.factories import S2, made_plan
+from clay_assets_tests.conftest import REPOSITORY, Bucket
+from clay_assets_tests.landcover.rasters import write_cell
+from clay_assets_tests.servers.dask_cluster import DaskCluster
+from clay_assets_tests.training.scenes_with_overviews import Item, make_scene
+
+pytest.importorskip("distributed")
+
+SCENES, YEAR, RECIPE = 16, 2020, load_recipe("clay_v1")
+WORLDCOVER_CELL = "N00E009"
+LastWord = Callable[[str, int], None]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Item]]:
+    """A folder of WorldCover, and scenes on it; they share their files."""
+    folder = tmp_path_factory.mktemp("world")
+    codes = np.random.default_rng(0).choice(list(WORLDCOVER_CLASSES), (60, 60)).astype(np.uint8)
+    write_cell(folder, WORLDCOVER_CELL, codes)
+    made = [make_scene(folder, number) for number in range(2)]
+    return folder, [{**made[n % 2], "id": f"{made[n % 2]['id']}_{n:02d}"} for n in range(SCENES)]
+
+
+@pytest.fixture(scope="module")
+def reference(world: tuple[Path, list[Item]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the chain writes with a local pool."""
+    store = LocalStore(tmp_path_factory.mktemp("reference"))
+    run_chain(world, store, None)
+    return contents(store)
+
+
+@contextmanager
+def cluster_of(*how: int) -> Iterator[DaskCluster]:
+    cluster = DaskCluster(*how)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[DaskCluster]:
+    """A scheduler with a worker; whoever adds another takes it away again."""
+    with cluster_of(1) as started:
+        yield started
+
+
+@pytest.fixture
+def another(cluster: DaskCluster) -> Iterator[Callable[..., None]]:
+    """Adds a worker for one test."""
+    added = []
+
+    def add(*arguments: Any, **named: Any) -> None:
+        added.append(cluster.add_worker(*arguments, **named))
+        cluster.wait_for(2)
+
+    yield add
+    for worker in added:
+        worker.stop()
+    cluster.wait_for(1)
+
+
+def run_chain(
+    world: tuple[Path, list[Item]], store: Store, scheduler: str | None, said: LastWord = lambda stage, done: None
+) -> None:
+    """Land cover of tiles, and indexing, land cover, headers and merge of a cell, each in an executor of its own."""
+    folder, items = world
+
+    @contextmanager
+    def stage(name: str) -> Iterator[tuple[Any, ...]]:
+        with open_executor(2, scheduler, mark=StoreMark(store)) as (executor, in_flight):
+            yield executor, in_flight, lambda done, total: said(name, done)
+
+    tiles = gpd.GeoDataFrame({"name": ["A", "B"]}, geometry=[box(9, 0, 10, 1), box(9.5, 0.5, 11, 2)], crs="EPSG:4326")
+    with stage("worldcover_stats") as (executor, in_flight, progress):
+        shares = class_shares(tiles, folder, executor=executor, in_flight=in_flight, progress=progress)
+        store.write(layout.table("worldcover_stats"), encode(shares, RECIPE.stamp()))
+    with stage("chip_index") as how:
+        cell = index_scenes(S2, YEAR, items, store, RECIPE, *how)
+        store.write(layout.chip_ledger(S2, YEAR), encode(cell.ledger, RECIPE.stamp()))
+    with stage("chip_landcover") as how:
+        covered = measure_land_cover(cell, items, open_worldcover(str(folder)), store, RECIPE, *how)
+        store.write(layout.landcover_ledger(S2, YEAR), encode(covered.ledger, RECIPE.stamp()))
+    with stage("cog_headers") as how:
+        headers = read_headers(S2, YEAR, items, store, RECIPE, *how)
+        store.write(layout.headers_ledger(S2, YEAR), encode(headers.ledger, RECIPE.stamp()))
+    for ledger in (cell.ledger, covered.ledger, headers.ledger):
+        assert ledger["error"].isna().all(), ledger["error"].dropna().iloc[0]
+    with stage("merged_index") as (executor, in_flight, progress):
+        merged = merge([cell], [covered], made_plan(), store, RECIPE, executor, in_flight, progress)
+    assert merged.rows == cell.ledger["chips"].sum() > 0
+
+
+def contents(store: LocalStore) -> dict[str, bytes]:
+    return {key: store.read(key) for key in store.list("")}
+
+
+def told(scheduler: str, store: Store | None = None) -> ClayError:
+    """The error with which a cluster is refused."""
+    mark = None if store is None else StoreMark(store)
+    with pytest.raises(ClayError) as caught, open_executor(1, scheduler, mark=mark):
+        pass
+    assert f"CLAY_DASK_SCHEDULER='{scheduler}'" in str(caught.value)
+    return caught.value
+
+
+# --- what is done ----------------------------------------------------------------------------------------------------
+
+
+def test_workers_that_are_killed_change_no_byte(
+    world: tuple[Path, list[Item]], reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    with cluster_of(3) as cluster:
+
+        def kill_one(stage: str, done: int) -> None:
+            if stage in ("chip_index", "cog_headers") and done == 2:
+                cluster.kill(cluster.workers.pop())
+
+        run_chain(world, store, cluster.address, kill_one)
+        assert len(cluster.workers) == 1
+    assert contents(store) == reference
+
+
+def test_where_the_scheduler_is_lost_a_second_run_goes_on(
+    world: tuple[Path, list[Item]], reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    with cluster_of(2) as cluster:
+
+        def kill(stage: str, done: int) -> None:
+            if (stage, done) == ("chip_index", 3):
+                cluster.kill(cluster.scheduler)
+
+        with pytest.raises(SourceError, match=rf"CLAY_DASK_SCHEDULER='{cluster.address}'.*lost.*run again"):
+            run_chain(world, store, cluster.address, kill)
+    assert 3 <= len(store.list(layout.folder_of("chip_index"))) < SCENES
+    assert not store.list(layout.CHIP_LEDGERS)  # nothing is taken for a fault of its scene
+    run_chain(world, store, None)
+    assert contents(store) == reference
+
+
+def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "DASK_TIMEOUT", 4)
+    try:
+        with pytest.raises(SourceError, match="the scheduler was lost"), open_executor(1, cluster.address) as pool:
+            for _ in run_bounded(pool[0], time.sleep, [0.5] * 1000, 2):
+                os.kill(cluster.scheduler.pid, signal.SIGSTOP)
+    finally:
+        os.kill(cluster.scheduler.pid, signal.SIGCONT)
+
+
+def test_where_another_scheduler_answers_the_run_ends() -> None:
+    with cluster_of(1) as cluster:
+        with pytest.raises(SourceError, match="the scheduler was lost"), open_executor(1, cluster.address) as pool:
+            for number, _ in enumerate(run_bounded(pool[0], time.sleep, [0.5] * 1000, 2)):
+                if not number:
+                    cluster.kill(cluster.scheduler)
+                    cluster.start_scheduler()
+
+
+def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "WORKERS_TIMEOUT", 4)
+    with cluster_of(1) as cluster:
+        with pytest.raises(SourceError, match=r"has had no workers for 4 s\. Start some"):
+            with open_executor(1, cluster.address) as (executor, in_flight):
+                for _ in run_bounded(executor, time.sleep, [0.5] * 1000, in_flight):
+                    cluster.kill(cluster.workers[0])
+        assert "has no workers. Start some" in str(told(cluster.address))
+
+
+def end_the_worker(number: int) -> int:
+    return number if number else os._exit(1)  # as where it has no memory left
+
+
+def test_a_job_that_ends_each_of_its_workers_fails_alone() -> None:
+    with cluster_of(3, 1) as cluster, open_executor(1, cluster.address) as (executor, in_flight):
+        ended = dict(run_bounded(executor, end_the_worker, range(4), in_flight))
+        assert [future.exception() or future.result() for _, future in sorted(ended.items())][1:] == [1, 2, 3]
+        assert isinstance(ended[0].exception(), SourceError)
+        assert "2 workers of the cluster ended while they worked on it" in str(ended[0].exception())
+
+
+class OfALibraryError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+        self.lock = threading.Lock()
+
+
+def fail_with(kind: type[Exception]) -> None:
+    raise kind("said", "so") if kind is OfALibraryError else kind("said so")
+
+
+def test_an_error_of_a_job_is_that_of_the_job_alone(cluster: DaskCluster) -> None:
+    kinds = (InputError, KeyError, OfALibraryError, MemoryError, StorageError)
+    with open_executor(1, cluster.address) as (executor, in_flight):
+        found = {job: future.exception() for job, future in run_bounded(executor, fail_with, kinds, in_flight)}
+    assert {kind: type(error) for kind, error in found.items()} == {
+        **dict.fromkeys(kinds), **{kind: kind for kind in kinds}, OfALibraryError: SourceError
+    }  # fmt: skip
+    assert str(found[InputError]) == "said so"
+    assert str(found[OfALibraryError]) == "OfALibraryError: said so"
+    assert "fail_with" in "".join(found[KeyError].__notes__)  # where it was raised
+    assert str(found[StorageError]).startswith("worker tcp://127.0.0.1:")
+
+
+# --- what is noticed before ------------------------------------------------------------------------------------------
+
+
+def other_code(folder: Path) -> dict[str, str]:
+    """Environment of a worker with another checkout, of the same version."""
+    shutil.copytree(Path(clay_assets.__file__).parent, folder / "clay_assets", ignore=lambda _, names: {"__pycache__"})
+    (folder / "clay_assets" / "errors.py").open("a").write("# changed\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def other_version(folder: Path, name: str) -> dict[str, str]:
+    """Environment of a worker in which a distribution says that it has another version."""
+    told = folder / f"{name}-0.0.7.dist-info"
+    told.mkdir(parents=True)
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("name", ["clay_assets", "distributed", "pyarrow"])
+def test_a_worker_with_another_version_is_named(
+    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    another(other_version(tmp_path, name))
+    error = told(cluster.address)
+    assert isinstance(error, InputError)
+    assert f"has {name} 0.0.7 (here: " in str(error)
+    assert "Install the same versions there" in str(error)
+    assert str(error).count("worker tcp://") == 1
+
+
+def test_a_worker_with_other_code_of_the_same_version_is_named(
+    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+) -> None:
+    another(other_code(tmp_path))
+    error = told(cluster.address)
+    assert isinstance(error, InputError)
+    assert "on host" in str(error)
+    assert "has other code of clay_assets" in str(error)
+
+
+def elsewhere(tmp_path: Path, mounted: Path) -> tuple[str, ...]:
+    """Begins the command of a worker that sees an empty folder in the place of one."""
+    unshare = shutil.which("unshare")
+    if unshare is None or os.geteuid():
+        pytest.skip("NOT RUN: a worker with other mounts: needs root and unshare")
+    (tmp_path / "empty").mkdir()
+    mount = 'mount --bind "$0" "$1" && shift && exec "$@"'
+    return unshare, "--mount", "sh", "-c", mount, str(tmp_path / "empty"), str(mounted)
+
+
+def test_a_worker_without_the_folder_is_named(
+    cluster: DaskCluster, another: Callable[..., None], world: tuple[Path, list[Item]], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "storage")
+    store.root.mkdir()
+    another(command=elsewhere(tmp_path, store.root))
+    error = told(cluster.address, store)
+    assert isinstance(error, StorageError)
+    assert re_worker(str(error))
+    assert f"{store.root}: is not the storage of the run here. Give every worker access to CLAY_STORAGE" in str(error)
+    assert not list((tmp_path / "empty").iterdir())
+    assert not store.list("")
+
+
+def test_a_worker_that_cannot_write_is_named(
+    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "storage")
+    store.root.mkdir()
+    command = elsewhere(tmp_path, store.root)
+    read_only = (*command[:4], 'mount --bind -o ro "$1" "$1" && shift && exec "$@"', *command[5:])
+    another(command=read_only)
+    error = told(cluster.address, store)
+    assert isinstance(error, StorageError)
+    assert re_worker(str(error))
+    assert f"cannot write {store.root}" in str(error)
+
+
+def test_a_worker_without_credentials_is_named(s3_bucket: Bucket) -> None:
+    from clay_assets.storage.stores import open_store
+
+    keys = {name: value for name, value in s3_bucket.server.env.items() if "KEY" not in name}
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
+    store = open_store(f"{s3_bucket.url}/clay")
+    with cluster_of(0) as cluster:
+        cluster.add_worker({**s3_bucket.server.env, **nowhere})
+        cluster.wait_for(1)
+        with open_executor(1, cluster.address, mark=StoreMark(store)) as (executor, _):
+            assert executor.submit(abs, -1).result() == 1
+        cluster.add_worker({**keys, **nowhere, "AWS_SHARED_CREDENTIALS_FILE": os.devnull})
+        cluster.wait_for(2)
+        error = told(cluster.address, store)
+    assert isinstance(error, StorageError)
+    assert re_worker(str(error))
+    assert f"cannot read {s3_bucket.url}/clay/" in str(error)
+    assert "credentials" in str(error)
+    assert s3_bucket.keys() == []
+
+
+def test_a_worker_that_comes_later_is_looked_at_before_its_first_job(
+    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+) -> None:
+    error: list[ClayError] = []
+    with open_executor(1, cluster.address) as (executor, _):
+        another(other_code(tmp_path))
+        with pytest.raises(ClayError, match="has other code of clay_assets") as caught:
+            for _ in run_bounded(executor, time.sleep, [0.2] * 40, 4):
+                pass
+        error.append(caught.value)
+    assert isinstance(error[0], InputError)
+
+
+def re_worker(text: str) -> bool:
+    """Whether a text names a worker and its host."""
+    return f" on host {os.uname().nodename}: " in text and "worker tcp://127.0.0.1:" in text
+
+
+def test_functions_of_a_script_are_sent(cluster: DaskCluster, tmp_path: Path) -> None:
+    import subprocess
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from clay_assets.executors import open_executor\n"
+        "def twice(number): return 2 * number\n"
+        "with open_executor(1, sys.argv[1]) as (executor, _): print(executor.submit(twice, 21).result())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(script), cluster.address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "42\n", done.stderr
