@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -175,32 +176,44 @@ def test_where_the_scheduler_is_lost_a_second_run_goes_on(
     assert contents(store) == reference
 
 
+def lost(scheduler: str, in_the_middle: Callable[[], object]) -> str:
+    """The error that ends a run without end, in which something happens."""
+    with pytest.raises(SourceError, match=f"CLAY_DASK_SCHEDULER='{scheduler}'") as caught:
+        run_without_end(scheduler, in_the_middle)
+    return str(caught.value)
+
+
+def run_without_end(scheduler: str, in_the_middle: Callable[[], object]) -> None:
+    with open_executor(1, scheduler) as (executor, in_flight):
+        for number, _ in enumerate(run_bounded(executor, time.sleep, repeat(0.3), in_flight)):
+            if number == 0:
+                in_the_middle()
+
+
 def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "DASK_TIMEOUT", 4)
     try:
-        with pytest.raises(SourceError, match="the scheduler was lost"), open_executor(1, cluster.address) as pool:
-            for _ in run_bounded(pool[0], time.sleep, [0.5] * 1000, 2):
-                os.kill(cluster.scheduler.pid, signal.SIGSTOP)
+        said = lost(cluster.address, lambda: os.kill(cluster.scheduler.pid, signal.SIGSTOP))
+        assert "the scheduler was lost" in said
     finally:
         os.kill(cluster.scheduler.pid, signal.SIGCONT)
 
 
 def test_where_another_scheduler_answers_the_run_ends() -> None:
     with cluster_of(1) as cluster:
-        with pytest.raises(SourceError, match="the scheduler was lost"), open_executor(1, cluster.address) as pool:
-            for number, _ in enumerate(run_bounded(pool[0], time.sleep, [0.5] * 1000, 2)):
-                if not number:
-                    cluster.kill(cluster.scheduler)
-                    cluster.start_scheduler()
+
+        def replace() -> None:
+            cluster.kill(cluster.scheduler)
+            cluster.start_scheduler()
+
+        assert "the scheduler was lost" in lost(cluster.address, replace)
 
 
 def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "WORKERS_TIMEOUT", 4)
     with cluster_of(1) as cluster:
-        with pytest.raises(SourceError, match=r"has had no workers for 4 s\. Start some"):
-            with open_executor(1, cluster.address) as (executor, in_flight):
-                for _ in run_bounded(executor, time.sleep, [0.5] * 1000, in_flight):
-                    cluster.kill(cluster.workers[0])
+        said = lost(cluster.address, lambda: cluster.kill(cluster.workers[0]))
+        assert "has had no workers for 4 s. Start some" in said
         assert "has no workers. Start some" in str(told(cluster.address))
 
 

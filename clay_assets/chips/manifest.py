@@ -1,10 +1,15 @@
-"""The manifest of the merged index: which parts it has, and what each was made from. Reading it needs no raster."""
+"""The manifest of the merged index: which parts it has, what each was made from, and which states it had before.
+
+Reading it needs no raster.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from clay_assets.errors import InputError
 from clay_assets.recipes import Recipe
@@ -39,6 +44,31 @@ class Part:
     content: str
 
 
+@dataclass(frozen=True)
+class State:
+    """A state that the merged index had after a merge.
+
+    Attributes:
+        hash: of it, see `state_hash`.
+        rows: chips.
+        changed: path → content of the parts that are not those of the state before; None: it is gone.
+        recipe_hash: of the recipe that was merged with.
+        software_version: that merged.
+    """
+
+    hash: str
+    rows: int
+    changed: Mapping[str, str | None]
+    recipe_hash: str
+    software_version: str
+
+
+def state_hash(parts: Sequence[Part]) -> str:
+    """Hash of the contents of parts and their places (BLAKE2b, 16 bytes): the same hash means the same rows."""
+    told = "".join(f"{part.path} {part.content}\n" for part in sorted(parts, key=lambda part: part.path))
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
 def read_manifest(store: Store) -> list[Part]:
     """The parts that the manifest lists; none if there is no merged index yet.
 
@@ -51,9 +81,46 @@ def read_manifest(store: Store) -> list[Part]:
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{store.uri(layout.MANIFEST)}: cannot be understood ({error!r}). Delete it and materialise merged_index."
-        ) from error
+        raise not_understood(store, error) from error
+
+
+def read_history(store: Store) -> list[State]:
+    """The states that the merged index had, the newest last; none if there is no merged index yet.
+
+    Raises:
+        InputError: the manifest cannot be understood.
+    """
+    parts = read_manifest(store)
+    document = read_document(store)
+    try:
+        history = [State(**entry) for entry in document.get("history", [])]
+    except (ValueError, TypeError) as error:
+        raise not_understood(store, error) from error
+    return history or ([_next_state([], parts, document)] if document else [])  # of a version that kept none
+
+
+def read_document(store: Store) -> dict[str, Any]:
+    """The whole manifest; empty if there is no merged index yet.
+
+    Raises:
+        InputError: it cannot be understood.
+    """
+    try:
+        document = json.loads(store.read(layout.MANIFEST))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise not_understood(store, error) from error
+    if not isinstance(document, dict):
+        raise not_understood(store, TypeError(type(document).__name__))
+    return document
+
+
+def not_understood(store: Store, error: Exception) -> InputError:
+    """The error of a manifest that others have changed."""
+    return InputError(
+        f"{store.uri(layout.MANIFEST)}: cannot be understood ({error!r}). Delete it and materialise merged_index."
+    )
 
 
 def manifest_version(store: Store) -> int:
@@ -64,12 +131,32 @@ def manifest_version(store: Store) -> int:
         return 0
 
 
-def manifest_of(parts: Sequence[Part], recipe: Recipe) -> bytes:
-    """A manifest as it is stored."""
+def manifest_of(parts: Sequence[Part], recipe: Recipe, before: Sequence[State] = ()) -> bytes:
+    """A manifest as it is stored.
+
+    Args:
+        parts: of the merged index.
+        recipe: that was merged with.
+        before: the states that it had; the present one is added, if it is another than the newest.
+    """
+    stamp, history = recipe.stamp(), list(before)
+    if not history or history[-1].hash != state_hash(parts):
+        history.append(_next_state(history, parts, stamp))
     document = {
         "version": MANIFEST_VERSION,
         "rows": sum(part.rows for part in parts),
         "partitions": [asdict(part) for part in parts],
-        **recipe.stamp(),
+        "history": [asdict(state) for state in history],
+        **stamp,
     }
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _next_state(history: Sequence[State], parts: Sequence[Part], stamp: Mapping[str, Any]) -> State:
+    stood: dict[str, str | None] = {}
+    for state in history:
+        stood.update(state.changed)
+    now: dict[str, str | None] = {part.path: part.content for part in parts}
+    changed = {path: now.get(path) for path in sorted({*stood, *now}) if stood.get(path) != now.get(path)}
+    rows, version = sum(part.rows for part in parts), str(stamp.get("software_version", ""))
+    return State(state_hash(parts), rows, changed, str(stamp.get("recipe_hash", "")), version)

@@ -27,7 +27,14 @@ import pyarrow.parquet as pq
 
 from clay_assets.chips.cells import MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.leaks import Leaks, Painted, painted_rows, rows_to_paint
-from clay_assets.chips.manifest import MANIFEST_VERSION, Part, manifest_of, manifest_version, read_manifest
+from clay_assets.chips.manifest import (
+    MANIFEST_VERSION,
+    Part,
+    manifest_of,
+    manifest_version,
+    read_history,
+    read_manifest,
+)
 from clay_assets.chips.painted import PaintedPart, footer_of, joined, store_painted, stored_painted
 from clay_assets.chips.records import SceneJob, Source, in_order_of_ids, jobs_of, read_scenes
 from clay_assets.chips.sorting import Runs, write_sorted
@@ -186,7 +193,7 @@ def merge(
     logger.info("%d of %d parts were up to date and are kept", len(parts) - written, len(parts))
     if without:
         logger.warning("their chips have no current land cover, so these keep their old parts: %s", ", ".join(without))
-    manifest = manifest_of(parts, recipe)
+    manifest = manifest_of(parts, recipe, read_history(store))
     turn.end(manifest)
     # Last, so that a killed run leaves files too many, never too few: parts of cells that are gone, and whatever a
     # version before 0.2 wrote, whose folders and manifest had other names.

@@ -20,9 +20,10 @@ SUBCOMMANDS = {
     "export": "Write chips of a place as GeoTIFF or npz files.",
     "prune": "List files in the storage that no pick needs any more, and remove them with --yes.",
     "reconcile": "Print what was published, is planned, and is present, per platform.",
+    "release": "Keep the state of the merged index under a name; without one, list the releases.",
     "show": "Print why one chip is here and where it lies, and write its picture.",
 }
-WITHOUT_PANDAS = {"show"}  # pyarrow imports it wherever it makes an array, in case the values are of pandas
+WITHOUT_PANDAS = {"release", "show"}  # pyarrow imports it wherever it makes an array, in case the values are of pandas
 
 
 class _Lazy(click.Group):

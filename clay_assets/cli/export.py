@@ -24,6 +24,7 @@ from clay_assets.training.selection import SPLITS, open_chips
 )
 @click.option("--year", "years", type=int, multiple=True, help="Year of acquisition; may be given several times.")
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="May be given several times.")
+@click.option("--release", help="Name of a release.  [default: the merged index as it is now]")
 @click.option("--band", "bands", multiple=True, help="Name of a band, in the order wanted.  [default: all]")
 @click.option("--format", "kind", type=click.Choice(sorted(EXPORTS)), default="geotiff", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Write no more than these.")
@@ -35,6 +36,7 @@ def command(
     platforms: Sequence[str],
     years: Sequence[int],
     splits: Sequence[str],
+    release: str | None,
     bands: Sequence[str],
     kind: str,
     limit: int | None,
@@ -42,9 +44,8 @@ def command(
     stored: bool,
 ) -> None:
     """Write chips into a folder for each platform."""
-    chips = open_chips(
-        configured_store(), platforms or None, bbox=_box(bbox), years=years or None, split=splits or None
-    )
+    where = {"bbox": _box(bbox), "years": years or None, "split": splits or None}
+    chips = open_chips(configured_store(), platforms or None, release=release, **where)
     radiometry: Radiometry = "stored" if stored else "harmonised"
     chipper = Chipper(chips, bands=bands or None, radiometry=radiometry, threads=threads)
     if not len(chipper):

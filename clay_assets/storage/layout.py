@@ -33,6 +33,7 @@ MERGED = "chips/merged_index"  # nothing but Parquet lies in it
 MANIFEST = "chips/manifest.json"
 PAINTED = "chips/painted"
 SPLITS = "chips/splits.parquet"  # the split of each place on the ground
+RELEASES = "chips/releases"
 
 
 def file_name(name: str) -> str:
@@ -146,6 +147,16 @@ def headers(platform: str, year: int | str, item_id: str) -> str:
 def painted(platform: str, year: int) -> str:
     """Key of what the gate against leaks keeps of a part of the merged index."""
     return f"{PAINTED}/{platform}/{year}.parquet"
+
+
+def release(name: str) -> str:
+    """Key of a release of the merged index."""
+    return f"{RELEASES}/{name}.json"
+
+
+def released_part(content: str) -> str:
+    """Key of a part that releases keep, by the hash of its content."""
+    return f"{RELEASES}/parts/{content}.parquet"
 
 
 def merged_part(platform: str, year: int | str) -> str:

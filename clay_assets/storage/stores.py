@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -33,6 +34,7 @@ TEMPORARY = ".tmp"  # folder of what is being written; never listed
 # What S3 servers answer where a condition of a write does not hold.
 REFUSED_CONDITIONS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"}
 SUFFIX = 16  # characters of a suffix that a temporary file keeps, for writers that go by it
+CHUNK = 1 << 20  # bytes that are hashed at a time
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
 
@@ -72,6 +74,24 @@ class Store(ABC):
     @abstractmethod
     def writing(self, key: str) -> Any:
         """Context manager giving a local path to fill; it appears under the key if the block ends well."""
+
+    @abstractmethod
+    def create(self, key: str, content: bytes) -> bool:
+        """Put bytes under a key if there is nothing yet; False if there is, which then stays."""
+
+    @abstractmethod
+    def keep(self, key: str, target: str, digest: str) -> bool:
+        """Have what lies under a key under another one too, as it is now; what is written to the key later is not.
+
+        Args:
+            key: whose bytes are kept. Raises FileNotFoundError if there is none.
+            target: a second key; what is under it is replaced.
+            digest: of the bytes (BLAKE2b, 16 bytes, hexadecimal). Other bytes are not kept, and False is returned.
+        """
+
+    @abstractmethod
+    def digest(self, key: str) -> str:
+        """Hash of the bytes of a key (BLAKE2b, 16 bytes, hexadecimal). Raises FileNotFoundError if there is none."""
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -194,6 +214,49 @@ class LocalStore(Store):
                 os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def create(self, key: str, content: bytes) -> bool:
+        target = self.root / key
+        with self._explaining(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._temporary_folder / uuid.uuid4().hex
+            try:
+                temporary.write_bytes(content)
+                try:
+                    os.link(temporary, target)  # which, other than a rename, replaces nothing
+                except FileExistsError:
+                    return False
+                except OSError:  # of a file system without hard links
+                    if target.exists():
+                        return False
+                    os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def keep(self, key: str, target: str, digest: str) -> bool:
+        source, kept = self.root / key, self.root / target
+        if not source.is_file():
+            raise FileNotFoundError(str(source))
+        with self._explaining(kept):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._temporary_folder / f"{uuid.uuid4().hex}{kept.suffix[:SUFFIX]}"
+            try:
+                try:
+                    os.link(source, temporary)  # no second copy: a file is replaced whole, never written in place
+                except FileNotFoundError:
+                    raise
+                except OSError:  # of a file system without hard links
+                    shutil.copyfile(source, temporary)
+                if _digest_of(temporary) != digest:
+                    return False
+                os.replace(temporary, kept)
+            finally:
+                temporary.unlink(missing_ok=True)  # it stays where both are one file already
+        return True
+
+    def digest(self, key: str) -> str:
+        return _digest_of(self.root / key)
 
     @contextmanager
     def _explaining(self, target: Path) -> Iterator[None]:
@@ -335,6 +398,52 @@ class S3Store(Store):
             with self._explaining("write", key):
                 self.client.upload_file(str(path), self.bucket, self.object_key(key))
 
+    def create(self, key: str, content: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        with self._explaining("write", key):
+            try:
+                self.client.put_object(Bucket=self.bucket, Key=self.object_key(key), Body=content, IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("412", "PreconditionFailed"):
+                    return False
+                raise
+        return True
+
+    def keep(self, key: str, target: str, digest: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        found, etag = self._digest_of_object(key)
+        if found != digest:
+            return False
+        source = {"Bucket": self.bucket, "Key": self.object_key(key)}
+        with self._explaining("write", target):
+            try:
+                self.client.copy(source, self.bucket, self.object_key(target), ExtraArgs={"CopySourceIfMatch": etag})
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("412", "PreconditionFailed"):  # it was replaced meanwhile
+                    return False
+                raise
+        return True
+
+    def digest(self, key: str) -> str:
+        return self._digest_of_object(key)[0]
+
+    def _digest_of_object(self, key: str) -> tuple[str, str]:
+        """The hash of an object's bytes, and its ETag."""
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+        def read() -> tuple[str, str]:
+            answer, digest = self.client.get_object(Bucket=self.bucket, Key=self.object_key(key)), _new_digest()
+            for chunk in answer["Body"].iter_chunks(CHUNK):
+                digest.update(chunk)
+            return digest.hexdigest(), str(answer["ETag"])
+
+        broken_off = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+        with self._explaining("read", key):
+            found: tuple[str, str] = retrying(WORK_ATTEMPTS, on=broken_off)(read)
+        return found
+
     def size(self, key: str) -> int | None:
         try:
             with self._explaining("read", key):
@@ -391,6 +500,15 @@ class S3Store(Store):
                 f"cannot {verb} {self.uri(key)}: {error}. Check the endpoint (AWS_ENDPOINT_URL, or that of the S3 "
                 "resource), credentials and the network."
             ) from error
+
+
+def _new_digest() -> "hashlib.blake2b":
+    return hashlib.blake2b(digest_size=16)
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _new_digest).hexdigest()
 
 
 def open_store(location: str | Path, connection: S3Connection | None = None) -> Store:

@@ -27,6 +27,7 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from clay_assets.chips.manifest import Part, read_manifest
+from clay_assets.chips.releases import check_kept, read_release
 from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
@@ -82,12 +83,14 @@ class Chips:
         parts: files that may hold selected chips, as the manifest lists them.
         where: which of their rows; None: all.
         bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
+        folder: where the files lie; that of a release is another one.
     """
 
     store: Store
     parts: tuple[Part, ...]
     where: pc.Expression | None = None
     bbox: Box | None = None
+    folder: str = layout.MERGED
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}  # nothing that was read
@@ -218,7 +221,7 @@ class Chips:
     @cached_property
     def _dataset(self) -> ds.FileSystemDataset:
         files = self.store.filesystem()
-        paths = [f"{layout.MERGED}/{part.path}" for part in self.parts]
+        paths = [f"{self.folder}/{part.path}" for part in self.parts]
         return ds.dataset(paths, filesystem=files, format="parquet") if paths else ds.dataset([])
 
     @cached_property
@@ -307,6 +310,7 @@ def open_chips(
     years: int | Iterable[int] | None = None,
     split: str | Iterable[str] | None = None,
     where: pc.Expression | None = None,
+    release: str | None = None,
 ) -> Chips:
     """Select chips of the merged index under a storage root; nothing but its manifest is read yet.
 
@@ -318,9 +322,11 @@ def open_chips(
         split: of `train`, `validate`, `test`, `buffer`; None: all.
         where: a pyarrow expression over the columns of the merged index, such as
             `pc.field("cloud_cover_percentage") < 0.1`.
+        release: name of a release, whose chips are selected; None: the merged index as it is now.
 
     Raises:
-        InputError: there is no merged index, or no such platform or split, or the box is not one.
+        InputError: there is no merged index, or no such platform, split or release, or the box is not one; or a part
+            of the release that is needed is gone.
 
     Example:
         >>> chips = open_chips("demo/storage", split="train", years=2021)  # doctest: +SKIP
@@ -328,7 +334,8 @@ def open_chips(
         True
     """
     store = storage if isinstance(storage, Store) else open_store(str(storage))
-    parts = read_manifest(store)
+    released = None if release is None else read_release(store, release)
+    parts = read_manifest(store) if released is None else released.parts
     if not parts:
         raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
     if platform is not None:
@@ -345,7 +352,10 @@ def open_chips(
             raise InputError(f"split {', '.join(unknown)}: no such split. There are {', '.join(SPLITS)}.")
         conditions.insert(0, pc.field("split").isin(names))
     box = None if bbox is None else _checked(bbox)
-    return Chips(store, tuple(parts), reduce(and_, conditions) if conditions else None, box)
+    if released is not None:
+        check_kept(store, released, parts)
+    folder = layout.MERGED if released is None else layout.RELEASES
+    return Chips(store, tuple(parts), reduce(and_, conditions) if conditions else None, box, folder)
 
 
 def _several(value: Any) -> list[Any]:

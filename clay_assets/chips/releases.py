@@ -1,0 +1,234 @@
+"""Releases: states of the merged index that are kept under a name, so that a paper can cite one.
+
+A release is a document that lists its parts, with the recipe and the software that made them. The merge replaces parts,
+so a release keeps them under the hashes of their contents: on a local file system as second names of the same files,
+on S3 as copies that the server makes. Releases share parts that did not change. The document is written last, and a
+name never gets another state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import PurePosixPath
+from typing import Any
+
+from clay_assets.chips.manifest import Part, read_document, read_manifest, state_hash
+from clay_assets.errors import InputError
+from clay_assets.storage import layout
+from clay_assets.storage.stores import Store
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHOWN = 10  # parts that a message lists
+RELEASE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Release:
+    """A state of the merged index under a name.
+
+    Attributes:
+        name: of the release.
+        released: day on which it was made, UTC.
+        hash: of the state, as the history of the manifest tells it.
+        rows: chips.
+        partitions: its parts; their paths are those that they had in the merged index.
+        recipe_name: of the recipe that the state was merged with.
+        recipe_hash: of it.
+        recipe: its full text.
+        software_version: that merged the state.
+    """
+
+    name: str
+    released: str
+    hash: str
+    rows: int
+    partitions: tuple[Part, ...]
+    recipe_name: str
+    recipe_hash: str
+    recipe: str
+    software_version: str
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its parts as they are kept: their paths are those below the folder of releases."""
+        return [replace(part, path=_kept(part)) for part in self.partitions]
+
+    @property
+    def citation(self) -> str:
+        """What a paper may say."""
+        parts = "1 part" if len(self.partitions) == 1 else f"{len(self.partitions)} parts"
+        return (
+            f"Chip index {self.recipe_name}, release {self.name} of {self.released}: {self.rows:,} chips in {parts}, "
+            f"BLAKE2b-128 {self.hash}. Made with clay_assets {self.software_version}, recipe {self.recipe_hash}."
+        )
+
+
+def release_index(store: Store, name: str, today: date) -> Release:
+    """Keep the state of the merged index under a name, and all bytes of its parts.
+
+    The same state under the same name again changes nothing, apart from parts that are gone or damaged, which are kept
+    again.
+
+    Args:
+        store: of the merged index.
+        name: letters, digits, `.`, `_` and `-`.
+        today: what the release is dated.
+
+    Raises:
+        InputError: the name is not one, or has another state; there is no merged index; or a part is not what the
+            manifest says, which names it. No release is made.
+        StorageError: the store cannot be written.
+    """
+    check_name(name)
+    parts = read_manifest(store)
+    if not parts:
+        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
+    document = read_document(store)
+    stamp = {field: str(document.get(field, "")) for field in STAMPED}
+    rows = sum(part.rows for part in parts)
+    made = Release(name, today.isoformat(), state_hash(parts), rows, tuple(parts), **stamp)
+    if store.exists(layout.release(name)):
+        _check_same(store, made)  # before anything is read
+    wrong = [said for part in parts if (said := _keep(store, part)) is not None]
+    if wrong:
+        raise InputError(
+            f"{store.uri(layout.MERGED)}: is not what chips/manifest.json says, so {name} is not released. "
+            f"{_some(wrong)}. If a merge is running, wait for its end; otherwise delete these and materialise "
+            "merged_index."
+        )
+    if not store.create(layout.release(name), _encoded(made)):
+        return _check_same(store, made)
+    return made
+
+
+def read_release(store: Store, name: str) -> Release:
+    """A release by its name; its parts are not looked at.
+
+    Raises:
+        InputError: there is none of this name, or its document cannot be understood.
+    """
+    check_name(name)
+    key = layout.release(name)
+    try:
+        document = json.loads(store.read(key))
+        partitions = tuple(Part(**entry) for entry in document.pop("partitions"))
+        if document.pop("version") != RELEASE_VERSION:
+            raise ValueError("of another version of clay_assets")
+        found = Release(partitions=partitions, **document)
+    except FileNotFoundError as error:
+        known = ", ".join(names_of_releases(store)) or "none yet"
+        raise InputError(f"{store.uri(key)}: there is no release {name}. There are: {known}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{store.uri(key)}: cannot be understood ({error!r}). Restore it from a copy, or delete it and release "
+            "under another name."
+        ) from error
+    if found.hash != state_hash(found.partitions) or found.name != name:
+        raise InputError(
+            f"{store.uri(key)}: was changed by hand, its hash is not that of its parts. Restore it from a copy."
+        )
+    return found
+
+
+def names_of_releases(store: Store) -> list[str]:
+    """The names of all releases, in alphabetical order."""
+    documents = [PurePosixPath(key) for key in store.list(layout.RELEASES, ".json")]
+    return sorted(path.stem for path in documents if str(path.parent) == layout.RELEASES)
+
+
+def check_kept(store: Store, release: Release, parts: Sequence[Part]) -> None:
+    """Check that parts of a release are there, by their sizes.
+
+    Args:
+        store: of the release.
+        release: whose parts they are.
+        parts: of `release.parts`, those that are needed.
+
+    Raises:
+        InputError: names each that is gone, and says whether something of it is left.
+    """
+    sizes = store.list(f"{layout.RELEASES}/parts")
+    gone = [part for part in parts if sizes.get(f"{layout.RELEASES}/{part.path}") != part.bytes]
+    if not gone:
+        return
+    standing = {part.content for part in read_manifest(store) if store.size(_merged(part)) == part.bytes}
+    left = [part for part in gone if part.content in standing]
+    told = [
+        f"{part.platform} {part.year} ({part.rows:,} chips, {layout.RELEASES}/{part.path}, "
+        + ("truncated)" if sizes.get(f"{layout.RELEASES}/{part.path}") else "gone)")
+        for part in gone
+    ]
+    if not left:
+        remedy = "Nothing of them is left in the merged index. Restore these files from a copy, or open another release"
+    else:
+        some = "all of them" if len(left) == len(gone) else ", ".join(f"{part.platform} {part.year}" for part in left)
+        remedy = f"The merged index still has {some}: run `clay-assets release` with a new name, which keeps that again"
+        remedy += "" if len(left) == len(gone) else ", and restore the other files from a copy"
+    raise InputError(
+        f"{store.uri(layout.release(release.name))}: {len(gone)} of its {len(release.partitions)} parts cannot be "
+        f"read. {_some(told)}. {remedy}."
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not one of a release.
+
+    Raises:
+        InputError: says what a name is.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r}: is not a name of a release. Use letters, digits, '.', '_' and '-', up to 100 of them, "
+            "and begin with a letter or digit."
+        )
+
+
+STAMPED = ("recipe_name", "recipe_hash", "recipe", "software_version")
+
+
+def _check_same(store: Store, made: Release) -> Release:
+    known = read_release(store, made.name)
+    if known.hash != made.hash:
+        raise InputError(
+            f"{store.uri(layout.release(made.name))}: release {made.name} of {known.released} is another state "
+            f"({known.rows:,} chips, {known.hash}; now {made.rows:,} chips, {made.hash}), and stays. Choose another "
+            "name."
+        )
+    return known
+
+
+def _keep(store: Store, part: Part) -> str | None:
+    """Keep a part; what is wrong with it if that cannot be."""
+    key, kept = _merged(part), f"{layout.RELEASES}/{_kept(part)}"
+    size = store.size(key)
+    if size != part.bytes:
+        return f"{part.path} is gone" if size is None else f"{part.path} has {size:,} bytes, not {part.bytes:,}"
+    try:
+        if store.size(kept) == part.bytes and store.digest(kept) == part.content:  # of another release
+            right = store.digest(key) == part.content
+        else:
+            right = store.keep(key, kept, part.content)
+    except FileNotFoundError:
+        return f"{part.path} is gone"
+    return None if right else f"{part.path} has other content (its hash is not {part.content})"
+
+
+def _merged(part: Part) -> str:
+    return f"{layout.MERGED}/{part.path}"
+
+
+def _kept(part: Part) -> str:
+    return layout.released_part(part.content).removeprefix(f"{layout.RELEASES}/")
+
+
+def _encoded(release: Release) -> bytes:
+    document: dict[str, Any] = {"version": RELEASE_VERSION, **asdict(release)}
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _some(told: Sequence[str]) -> str:
+    return "; ".join(told[:SHOWN]) + (f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else "")

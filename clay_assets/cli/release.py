@@ -1,0 +1,73 @@
+"""`clay-assets release`: states of the merged index under names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from clay_assets.chips.manifest import read_manifest, state_hash
+from clay_assets.chips.releases import Release, names_of_releases, read_release, release_index
+from clay_assets.cli import SUBCOMMANDS
+from clay_assets.cli.settings import configured_store
+from clay_assets.errors import InputError
+from clay_assets.storage.stores import Store
+
+
+@click.command("release", help=SUBCOMMANDS["release"])
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(name: str | None, as_json: bool) -> None:
+    """Keep the state of the merged index under a name; without one, list the releases."""
+    store = configured_store()
+    if name is None:
+        _list(store, as_json)
+        return
+    release = release_index(store, name, datetime.now(UTC).date())
+    if as_json:
+        click.echo(json.dumps(asdict(release), indent=2))
+        return
+    width = max(len(f"{part.platform} {part.year}") for part in release.partitions)
+    for part in release.partitions:
+        click.echo(f"{f'{part.platform} {part.year}':<{width}}  {part.rows:>12,} chips  {part.content}")
+    click.echo(f"\n{release.citation}\n")
+    click.echo(f'Open it with open_chips("{store.uri()}", release="{release.name}").')
+
+
+def _list(store: Store, as_json: bool) -> None:
+    found: list[Release] = []
+    for name in names_of_releases(store):
+        try:
+            found.append(read_release(store, name))
+        except InputError as error:  # the others can still be listed
+            click.echo(str(error), err=True)
+    if as_json:
+        click.echo(json.dumps([asdict(release) for release in found], indent=2))
+        return
+    if not found:
+        click.echo("There are no releases. `clay-assets release NAME` makes one of the merged index as it is now.")
+        return
+    click.echo("\n".join(_table(found, state_hash(read_manifest(store)))))
+
+
+def _table(releases: list[Release], now: str) -> Iterable[str]:
+    head = ("release", "of", "chips", "parts", "hash", "recipe", "software", "")
+    rows = [
+        (
+            release.name,
+            release.released,
+            f"{release.rows:,}",
+            str(len(release.partitions)),
+            release.hash,
+            f"{release.recipe_name} {release.recipe_hash}",
+            release.software_version,
+            "as it is now" if release.hash == now else "",
+        )
+        for release in sorted(releases, key=lambda release: (release.released, release.name))
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
