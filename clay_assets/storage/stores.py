@@ -502,7 +502,7 @@ class S3Store(Store):
             ) from error
 
 
-def _new_digest() -> "hashlib.blake2b":
+def _new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
