@@ -224,7 +224,12 @@ def _open_cluster(address: str, mark: Mark | None) -> Iterator[_ClusterExecutor]
         ) from error
     executor = _ClusterExecutor(client, name, mark)
     try:
-        executor.begin()
+        try:
+            executor.begin()
+        except ClayError:
+            raise
+        except Exception as error:  # the client has many ways to say that nobody answers
+            raise executor.gone(error) from error
         yield executor
         executor.shutdown()
     finally:
@@ -263,15 +268,15 @@ class _ClusterExecutor(Executor):
         self._terms = _Terms(token, versions, _code_here(), mark)
         self._compare_versions()
         found = self._client.run(_look, self._terms, on_error="return")
-        faults = {worker: fault for worker, fault in sorted(found.items()) if fault is not None}
-        if faults:
-            known = [fault for fault in faults.values() if isinstance(fault, ClayError)]
-            kind = type(known[0]) if known else InputError
-            told = [
-                str(fault) if isinstance(fault, ClayError) else f"worker {worker}: cannot be used ({fault!r})."
-                for worker, fault in faults.items()
-            ]
-            raise kind(f"{self._name}: {_some(told)}")
+        kinds, told = list[type[ClayError]](), list[str]()
+        for worker, fault in sorted(found.items()):
+            if isinstance(fault, ClayError):
+                kinds.append(type(fault))
+                told.append(str(fault))
+            elif fault is not None and not isinstance(fault, OSError):  # which is of one that just ended
+                told.append(f"worker {worker} cannot be used ({fault!r}).")
+        if told:
+            raise (kinds or [InputError])[0](f"{self._name}: {_some(told)}")
         self.threads = sum(self._ask("ncores").values())
         self._watcher.start()
 
@@ -289,7 +294,7 @@ class _ClusterExecutor(Executor):
         try:
             remote = self._pool.submit(_work_on, job, self._terms)
         except Exception as error:  # the client has many ways to say that it is closed
-            self._lose(self._gone(error))
+            self._lose(self.gone(error))
             return future
         future.add_done_callback(partial(self._cancel, remote))
         remote.add_done_callback(partial(self._take, future))
@@ -342,7 +347,7 @@ class _ClusterExecutor(Executor):
         if remote.cancelled():
             if not future.cancelled():
                 broken = self._client.status != "running"
-                self._lose(self._gone("the connection broke off" if broken else "its jobs were cancelled"))
+                self._lose(self.gone("the connection broke off" if broken else "its jobs were cancelled"))
             self._settle(future, None, None)
             return
         error = remote.exception()
@@ -379,9 +384,10 @@ class _ClusterExecutor(Executor):
         for future in waiting:
             self._settle(future, None, _ClusterError(self._lost[0]))
 
-    def _gone(self, why: object) -> SourceError:
+    def gone(self, why: object) -> SourceError:
+        """The error of a scheduler that is lost."""
         return SourceError(
-            f"{self._name}: the scheduler was lost while jobs ran ({why}). Start it and its workers, or unset "
+            f"{self._name}: the scheduler was lost ({why}). Start it and its workers, or unset "
             "the variable to work here; then run again, which goes on from what is done."
         )
 
@@ -399,12 +405,12 @@ class _ClusterExecutor(Executor):
                 scheduler, threads = self._ask("identity")["id"], self._ask("ncores")
             except Exception as error:  # the client has many ways to say that nobody answers
                 if not self._ended.is_set():
-                    self._lose(self._gone(str(error) or type(error).__name__))
+                    self._lose(self.gone(str(error) or type(error).__name__))
                 return
             now = time.monotonic()
             with_workers = now if threads else with_workers
             if scheduler != self._scheduler:
-                self._lose(self._gone("another one answers at its address"))
+                self._lose(self.gone("another one answers at its address"))
             elif now - with_workers > WORKERS_TIMEOUT:
                 self._lose(
                     SourceError(
