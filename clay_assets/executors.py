@@ -442,7 +442,7 @@ def _work_on(job: bytes, terms: _Terms) -> tuple[bool | None, Any]:
         return True, function(*arguments, **named)
     except StorageError as error:
         return False, StorageError(f"{_worker()}: {error}")
-    except Exception as error:
+    except BaseException as error:  # also one that would end the worker
         error.add_note(format_exc())  # as it is pickled without its traceback
         try:
             pickle.loads(pickle.dumps(error))
