@@ -40,7 +40,8 @@ Result = TypeVar("Result")
 
 JOBS_PER_WORKER = 2  # jobs per worker: one that runs, one that waits
 PROCESSES_FROM = 100  # short jobs, which take as long as processes take to start and to import what they need
-DASK_TIMEOUT = 20  # seconds to wait for an answer of the scheduler that was named
+DASK_TIMEOUT = 20  # seconds to wait for a scheduler that was named
+DASK_SILENCE = 60  # seconds without an answer after which a scheduler is lost; one that is killed is noticed at once
 DASK_LOOK = 2  # seconds from one look at the scheduler to the next
 QUICK = 0.0005  # seconds that a thread computes before another is let in
 WORKERS_TIMEOUT = 300  # seconds to wait for a first worker, as where a cluster grows on demand
@@ -325,7 +326,7 @@ class _ClusterExecutor(Executor):
             quiet.setLevel(level)
 
     def _ask(self, what: str) -> Any:
-        return self._client.sync(getattr(self._client.scheduler, what), callback_timeout=DASK_TIMEOUT)
+        return self._client.sync(getattr(self._client.scheduler, what), callback_timeout=DASK_SILENCE)
 
     def _compare_versions(self) -> None:
         """Before anything of ours runs there, so that code that is missing there is called by its name."""

@@ -191,7 +191,7 @@ def run_without_end(scheduler: str, in_the_middle: Callable[[], object]) -> None
 
 
 def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "DASK_TIMEOUT", 4)
+    monkeypatch.setattr(executors, "DASK_SILENCE", 4)
     try:
         said = lost(cluster.address, lambda: os.kill(cluster.scheduler.pid, signal.SIGSTOP))
         assert "the scheduler was lost" in said
