@@ -75,13 +75,8 @@ def read_manifest(store: Store) -> list[Part]:
     Raises:
         InputError: the manifest cannot be understood.
     """
-    try:
-        document = json.loads(store.read(layout.MANIFEST))
-        return [Part(**entry) for entry in document["partitions"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise not_understood(store, error) from error
+    document = read_document(store)
+    return [] if document is None else parts_of(document, store)
 
 
 def read_history(store: Store) -> list[State]:
@@ -90,17 +85,18 @@ def read_history(store: Store) -> list[State]:
     Raises:
         InputError: the manifest cannot be understood.
     """
-    parts = read_manifest(store)
     document = read_document(store)
+    if document is None:
+        return []
     try:
         history = [State(**entry) for entry in document.get("history", [])]
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
         raise not_understood(store, error) from error
-    return history or ([_next_state([], parts, document)] if document else [])  # of a version that kept none
+    return history or [_next_state([], parts_of(document, store), document)]  # of a version that kept none
 
 
-def read_document(store: Store) -> dict[str, Any]:
-    """The whole manifest; empty if there is no merged index yet.
+def read_document(store: Store) -> dict[str, Any] | None:
+    """The whole manifest; None if there is no merged index yet.
 
     Raises:
         InputError: it cannot be understood.
@@ -108,12 +104,24 @@ def read_document(store: Store) -> dict[str, Any]:
     try:
         document = json.loads(store.read(layout.MANIFEST))
     except FileNotFoundError:
-        return {}
+        return None
     except ValueError as error:
         raise not_understood(store, error) from error
     if not isinstance(document, dict):
-        raise not_understood(store, TypeError(type(document).__name__))
+        raise not_understood(store, TypeError(f"a {type(document).__name__}, not an object"))
     return document
+
+
+def parts_of(document: Mapping[str, Any], store: Store) -> list[Part]:
+    """The parts of a manifest that was read from a store.
+
+    Raises:
+        InputError: it cannot be understood.
+    """
+    try:
+        return [Part(**entry) for entry in document["partitions"]]
+    except (KeyError, TypeError) as error:
+        raise not_understood(store, error) from error
 
 
 def not_understood(store: Store, error: Exception) -> InputError:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any
 
-from clay_assets.chips.manifest import Part, read_document, read_manifest, state_hash
+from clay_assets.chips.manifest import Part, parts_of, read_document, read_manifest, state_hash
 from clay_assets.errors import InputError
 from clay_assets.storage import layout
 from clay_assets.storage.stores import Store
@@ -84,10 +85,10 @@ def release_index(store: Store, name: str, today: date) -> Release:
         StorageError: the store cannot be written.
     """
     check_name(name)
-    parts = read_manifest(store)
-    if not parts:
-        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
     document = read_document(store)
+    parts = [] if document is None else parts_of(document, store)
+    if document is None or not parts:
+        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
     stamp = {field: str(document.get(field, "")) for field in STAMPED}
     rows = sum(part.rows for part in parts)
     made = Release(name, today.isoformat(), state_hash(parts), rows, tuple(parts), **stamp)
@@ -155,7 +156,9 @@ def check_kept(store: Store, release: Release, parts: Sequence[Part]) -> None:
     gone = [part for part in parts if sizes.get(f"{layout.RELEASES}/{part.path}") != part.bytes]
     if not gone:
         return
-    standing = {part.content for part in read_manifest(store) if store.size(_merged(part)) == part.bytes}
+    standing = set[str]()
+    with suppress(InputError):  # a manifest that cannot be understood tells of no part
+        standing = {part.content for part in read_manifest(store) if store.size(_merged(part)) == part.bytes}
     left = [part for part in gone if part.content in standing]
     told = [
         f"{part.platform} {part.year} ({part.rows:,} chips, {layout.RELEASES}/{part.path}, "

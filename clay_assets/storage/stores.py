@@ -244,8 +244,6 @@ class LocalStore(Store):
             try:
                 try:
                     os.link(source, temporary)  # no second copy: a file is replaced whole, never written in place
-                except FileNotFoundError:
-                    raise
                 except OSError:  # of a file system without hard links
                     shutil.copyfile(source, temporary)
                 if _digest_of(temporary) != digest:
@@ -256,7 +254,13 @@ class LocalStore(Store):
         return True
 
     def digest(self, key: str) -> str:
-        return _digest_of(self.root / key)
+        path = self.root / key
+        try:
+            return _digest_of(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error}. Check CLAY_STORAGE and its rights.") from error
 
     @contextmanager
     def _explaining(self, target: Path) -> Iterator[None]:
