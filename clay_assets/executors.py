@@ -331,7 +331,7 @@ class _ClusterExecutor(Executor):
     def _compare_versions(self) -> None:
         """Before anything of ours runs there, so that code that is missing there is called by its name."""
         found = self._client.get_versions(packages=[name for name in SAME_ON_WORKERS if name != "python"])
-        others = [("the scheduler", found["scheduler"], SAME_ON_SCHEDULER)]
+        others: list[tuple[str, Any, tuple[str, ...]]] = [("the scheduler", found["scheduler"], SAME_ON_SCHEDULER)]
         others += [(f"worker {name}", other, SAME_ON_WORKERS) for name, other in sorted(found["workers"].items())]
         ours, told = self._terms.versions, []
         for who, other, names in others:
@@ -429,20 +429,24 @@ _fit = set[str]()  # runs that this process, a worker, is fit for
 _looking = threading.Lock()
 
 
-async def _look(terms: _Terms) -> ClayError | None:
-    return await asyncio.to_thread(_fault, terms)  # a storage may take long to answer; the worker stays alive meanwhile
+async def _look(terms: _Terms, dask_worker: Any) -> ClayError | None:
+    # In a thread, as a storage may take long to answer; the worker stays alive meanwhile.
+    return await asyncio.to_thread(_fault, terms, dask_worker.address)
 
 
 def _work_on(job: bytes, terms: _Terms) -> tuple[bool | None, Any]:
     """What a worker does: whether the job was done, and its result or error; None: the worker is not fit for jobs."""
-    fault = _fault(terms)
+    from distributed import get_worker
+
+    address = get_worker().address
+    fault = _fault(terms, address)
     if fault is not None:
         return None, fault
     try:
         function, arguments, named = pickle.loads(job)
         return True, function(*arguments, **named)
     except StorageError as error:
-        return False, StorageError(f"{_worker()}: {error}")
+        return False, StorageError(f"{_worker(address)}: {error}")
     except BaseException as error:  # also one that would end the worker
         error.add_note(format_exc())  # as it is pickled without its traceback
         try:
@@ -452,16 +456,17 @@ def _work_on(job: bytes, terms: _Terms) -> tuple[bool | None, Any]:
         return False, error
 
 
-def _fault(terms: _Terms) -> ClayError | None:
+def _fault(terms: _Terms, address: str) -> ClayError | None:
     """Why this worker cannot do the jobs of a run."""
+    this = _worker(address)
     with _looking:
         if terms.token in _fit:
             return None
         if differ := _differing(terms.versions, _versions_here()):
-            return InputError(f"{_worker()} has {differ}. Install the same versions there, and start it again.")
+            return InputError(f"{this} has {differ}. Install the same versions there, and start it again.")
         if terms.code != _code_here():
             return InputError(
-                f"{_worker()} has other code of clay_assets, of the same version. Install the same there, and start "
+                f"{this} has other code of clay_assets, of the same version. Install the same there, and start "
                 "it again."
             )
         mark: Mark | None = pickle.loads(terms.mark)
@@ -469,15 +474,13 @@ def _fault(terms: _Terms) -> ClayError | None:
             if mark is not None:
                 mark.check()
         except StorageError as error:
-            return StorageError(f"{_worker()}: {error}")
+            return StorageError(f"{this}: {error}")
         _fit.add(terms.token)
         return None
 
 
-def _worker() -> str:
-    from distributed import get_worker
-
-    return f"worker {get_worker().address} on host {socket.gethostname()}"
+def _worker(address: str) -> str:
+    return f"worker {address} on host {socket.gethostname()}"
 
 
 @cache

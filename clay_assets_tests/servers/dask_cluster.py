@@ -60,7 +60,7 @@ class DaskCluster:
             with Client(self.address, timeout=5, set_as_default=False) as client:
                 return len(client.nthreads()) == workers
 
-        self.daemons[-1].wait_until(there, SECONDS)
+        self.scheduler.wait_until(there, SECONDS)
 
     def kill(self, daemon: Daemon) -> None:
         """End one at once, as a machine that is gone."""
