@@ -25,7 +25,7 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode, stamp_of
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_items, write_land_cover
-from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port
+from clay_assets_tests.servers.dask_cluster import DaskCluster
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 60
@@ -257,28 +257,9 @@ def test_two_runs_of_one_cell_at_once(items, store, tmp_path, recipe, threads):
 def dask_cluster():
     """Address of a scheduler with two workers."""
     pytest.importorskip("distributed")
-    folder, daemons = WorkFolder("clay-dask-"), []
-    try:
-        port = free_port()
-        address = f"tcp://127.0.0.1:{port}"
-        for name, arguments in (
-            ("scheduler", ["--host", "127.0.0.1", "--port", str(port)]),
-            ("worker", [address, "--nworkers", "2", "--nthreads", "1", "--local-directory", str(folder.path)]),
-        ):
-            command = [sys.executable, "-m", "distributed.cli.dask_" + name, *arguments, "--no-dashboard"]
-            daemons.append(Daemon(f"dask {name}", command, folder.path / f"{name}.log"))
-        from distributed import Client
-
-        def answers() -> bool:
-            with Client(address, timeout=5, set_as_default=False) as client:
-                return len(client.scheduler_info(n_workers=-1)["workers"]) == 2
-
-        daemons[-1].wait_until(answers, SECONDS)
-        yield address
-    finally:
-        for daemon in reversed(daemons):
-            daemon.stop()
-        folder.remove()
+    cluster = DaskCluster(2)
+    yield cluster.address
+    cluster.stop()
 
 
 @pytest.fixture(scope="module", params=["threads", "processes", "dask"])
