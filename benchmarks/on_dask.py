@@ -35,7 +35,7 @@ from clay_assets.storage.stores import LocalStore
 
 PLATFORMS = ("sentinel-2-l2a",)
 STARTED = 120  # seconds within which the cluster has to be there
-YEARS = (("years = [2021, 2023]", "years = [2021]"), ("years = [2018, 2023]", "years = [2021]"))  # of the demo's recipe
+YEARS = ("years = [2021, 2023]", "years = [2021, 2021]")  # of the demo's recipe, for a shorter run
 
 
 class Cluster:
@@ -142,9 +142,7 @@ def main() -> None:
         home.mkdir()
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
         text = RECIPE.read_text(encoding="utf-8")
-        for old, new in YEARS:
-            text = text.replace(old, new)
-        (folder / "recipe.toml").write_text(text, encoding="utf-8")
+        (folder / "recipe.toml").write_text(text.replace(*YEARS), encoding="utf-8")
         settings = {name.removeprefix("CLAY_").lower(): value for name, value in planet.environment().items()}
         settings |= {"recipe": str(folder / "recipe.toml"), "storage": str(storage), "workers": "2"}
         store = LocalStore(storage)
