@@ -35,7 +35,7 @@ from clay_assets.storage.stores import LocalStore
 
 PLATFORMS = ("sentinel-2-l2a",)
 STARTED = 120  # seconds within which the cluster has to be there
-YEARS = ("years = [2021, 2023]", "years = [2021, 2021]")  # of the demo's recipe, for a shorter run
+YEARS = ("years = [2021, 2023]", "years = [2020, 2021]")  # of the demo's recipe, for a shorter run
 
 
 class Cluster:
