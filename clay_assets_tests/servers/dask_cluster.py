@@ -56,11 +56,8 @@ class DaskCluster:
         """Wait until so many workers are there."""
         from distributed import Client
 
-        def there() -> bool:
-            with Client(self.address, timeout=5, set_as_default=False) as client:
-                return len(client.nthreads()) == workers
-
-        self.scheduler.wait_until(there, SECONDS)
+        with Client(self.address, timeout=SECONDS, set_as_default=False) as client:  # one, as making it takes long
+            self.scheduler.wait_until(lambda: len(client.nthreads()) == workers, SECONDS)
 
     def kill(self, daemon: Daemon) -> None:
         """End one at once, as a machine that is gone."""
