@@ -43,6 +43,7 @@ PACKAGE = "clay_assets"
 GB = 10**9
 LITTLE, TOO_LITTLE = 20 * GB, GB  # bytes free; the sort of the largest cell of Clay v1 spills several GB
 PROBE = "doctor-"  # at the beginning of the folder of the object that is written
+CONTENT = b"written by clay-assets doctor; may be deleted\n"
 SAMPLE_CELL = "N45E006"  # of WorldCover, in the Alps
 LAND_COVER_SAMPLE = "mgrs_sample"
 # Variables whose values are never printed, by their names.
@@ -300,29 +301,28 @@ def _storage(settings: Settings) -> Iterator[Line]:
         remedy = "Set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role."
         yield Line("failed", "storage", f"{store.uri()}: no AWS credentials were found", remedy)
         return
-    with _leaving_no_folder(store):
-        folder, content = f"{PROBE}{uuid.uuid4().hex}", b"written by clay-assets doctor; may be deleted\n"
-        key = f"{folder}/probe.txt"
-        store.write(key, content)
-        try:
-            if store.read(key) != content or key not in store.list(folder):
-                yield Line("failed", "storage", f"{store.uri()}: does not give back what is written", "Check it.")
-                return
-        finally:
-            store.delete([key])
-        if store.exists(key):
-            yield Line("failed", "storage", f"{store.uri(key)}: is still there after it was deleted", "Delete it.")
+    with _probe(store) as key:
+        if store.read(key) != CONTENT or key not in store.list(key.partition("/")[0]):
+            yield Line("failed", "storage", f"{store.uri()}: does not give back what is written", "Check it.")
             return
+    if store.exists(key):
+        yield Line("failed", "storage", f"{store.uri(key)}: is still there after it was deleted", "Delete it.")
+        return
     yield Line("ok", "storage", f"{store.uri()}: written, read, listed and deleted")
 
 
 @contextmanager
-def _leaving_no_folder(store: Store) -> Iterator[None]:
-    """Removes at the end the folders that a local store makes for its first file."""
+def _probe(store: Store) -> Iterator[str]:
+    """Key of a small object that is there for a while. Folders that a local store makes for it are removed, too."""
+    key = f"{PROBE}{uuid.uuid4().hex}/probe.txt"
     folders = [store.root / TEMPORARY, store.root, *store.root.parents] if isinstance(store, LocalStore) else []
     made = [folder for folder in folders if not folder.exists()]
     try:
-        yield
+        store.write(key, CONTENT)
+        try:
+            yield key
+        finally:
+            store.delete([key])
     finally:
         for folder in made:
             with suppress(OSError):
@@ -493,11 +493,12 @@ def _dask(address: str, storage: str) -> Iterator[Line]:
             yield Line("failed", "Dask", f"{address}: has no workers", "Start some: dask worker ADDRESS.")
             return
         yield from _different(told)
-        found = client.run(_on_worker, storage, on_error="return")
+        with _probe(open_store(storage)) as key:
+            found = client.run(_on_worker, storage, key, on_error="return")
     ours = metadata.version(PACKAGE)
     for worker, answer in sorted(found.items()):
         if isinstance(answer, Exception):
-            remedy = "Install clay_assets there, and give it the storage's credentials and network."
+            remedy = "Install clay_assets there, and let it reach CLAY_STORAGE under the same name."
             yield Line(
                 "failed", f"Dask worker {worker}", f"{type(answer).__name__}: {' '.join(str(answer).split())}", remedy
             )
@@ -522,7 +523,7 @@ def _different(told: Mapping[str, Any]) -> Iterator[Line]:
             yield Line("failed", f"Dask, {package}", f"differs: {listed}", "Install the same version everywhere.")
 
 
-def _on_worker(storage: str) -> str:
-    """Version of this package on a worker that can list the storage."""
-    open_store(storage).list("scenes/scene_picks")
+def _on_worker(storage: str, key: str) -> str:
+    """Version of this package on a worker that reads in the storage what was written here."""
+    open_store(storage).read(key)
     return metadata.version(PACKAGE)

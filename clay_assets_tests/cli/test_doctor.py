@@ -323,7 +323,9 @@ def dask_daemons() -> Iterator[Callable[..., Daemon]]:
 
 
 @pytest.mark.slow
-def test_a_dask_cluster(dask_daemons: Callable[..., Daemon], doctor: Doctor, tmp_path: Path) -> None:
+def test_a_dask_cluster(
+    dask_daemons: Callable[..., Daemon], doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from distributed import Client
 
     port = free_port()
@@ -342,6 +344,12 @@ def test_a_dask_cluster(dask_daemons: Callable[..., Daemon], doctor: Doctor, tmp
     worker.wait_until(lambda: workers() == 1, 120)
     line = doctor(dask_scheduler=address)["Dask"]
     assert (line.status, line.fact) == ("ok", f"{address}: answers, with 1 workers")
+    # A relative path is another place for a worker that runs elsewhere.
+    monkeypatch.chdir(tmp_path)
+    lines = doctor(dask_scheduler=address, storage="not-shared")
+    (failed,) = [line for what, line in lines.items() if what.startswith("Dask worker ")]
+    assert "not-shared" in failed.fact
+    assert failed.remedy.endswith("reach CLAY_STORAGE under the same name.")
 
 
 def test_versions_that_differ_on_a_cluster() -> None:
