@@ -13,6 +13,10 @@ class InputError(ClayError, ValueError):
     """Something handed to us is wrong and stays wrong: a file, an item, a recipe, a setting."""
 
 
+class IndexChangedError(InputError):
+    """The merged index is not the one that chips were selected from; select them again."""
+
+
 class StorageError(ClayError, OSError):
     """`CLAY_STORAGE` cannot be read or written."""
 

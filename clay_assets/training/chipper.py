@@ -30,6 +30,7 @@ from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.training.chip import Chip, ChipBatch, Mask, sines
 from clay_assets.training.places import places_of
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
+from clay_assets.training.selection import COLUMNS
 
 if TYPE_CHECKING:
     import pystac
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 CHIP_SIZE = 256  # pixels of a side
 BATCH = 64  # chips that iteration reads at a time
 SCENES_KEPT = 1024  # whose headers are kept, the latest used
-COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
 NEAR = 1e-3  # of a pixel, that grids of one scene may differ by
 
 Radiometry = Literal["harmonised", "stored"]

@@ -2,8 +2,8 @@
 
 Nothing is read but the manifest until it is asked for; then the footers of the files that may hold selected chips, and
 row groups as far as their statistics do not rule them out. A selection has an order, that of the files and their rows,
-so chip 0 is the same in every process. Memory holds one number per row group, however many chips there are, and the
-rows that were looked up last, up to a limit.
+so chip 0 is the same in every process. Memory holds a few numbers per row group, however many chips there are, and the
+rows that were looked up last, up to a limit. A file that changed since the selection was made is noticed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from operator import and_, or_
@@ -28,9 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from clay_assets.chips.manifest import Part, read_manifest
 from clay_assets.chips.releases import check_kept, read_release
-from clay_assets.errors import InputError
+from clay_assets.errors import IndexChangedError, InputError
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
+from clay_assets.storage.geoparquet import stamp_of
 from clay_assets.storage.stores import Store, open_store
 from clay_assets.training.places import places_of
 
@@ -39,16 +41,40 @@ SPLITS = ("train", "validate", "test", "buffer")
 HALF_TURN = 180.0  # degrees; a chip whose bounding box is wider lies across ±180
 THREADS = 8  # that look at row groups; most of the time they wait for the storage
 KEPT_BYTES = 64 << 20  # of row groups whose rows were looked up last
+ORDERS_KEPT = 512  # row groups whose order by scenes is kept, the latest used
+# What is read of a chip to find its pixels.
+COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
 
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """One row group that may hold selected chips, and how many it does."""
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """The row groups that hold selected chips, in order.
 
-    fragment: ds.ParquetFileFragment
-    chips: int
+    Attributes:
+        part: place of the file in `Chips.parts`; int32, (groups,).
+        number: of the row group in its file; int32, (groups,).
+        chips: that are selected of it, at least 1; int32, (groups,).
+    """
+
+    part: NDArray[np.int32]
+    number: NDArray[np.int32]
+    chips: NDArray[np.int32]
+
+    def of_parts(self, parts: Sequence[int]) -> RowGroups:
+        """Those of some files, which are then all there are."""
+        kept = np.isin(self.part, parts)
+        place = np.searchsorted(np.asarray(parts), self.part[kept]).astype(np.int32)
+        return RowGroups(place, self.number[kept], self.chips[kept])
+
+
+@dataclass
+class _Opened:
+    """Files that were opened, by their place in `Chips.parts`, and what they were then: bytes and time of change."""
+
+    files: dict[int, tuple[ds.ParquetFileFragment, tuple[int, int | None]]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -120,7 +146,7 @@ class Chips:
         """
         self.check_columns(columns)
         with ThreadPoolExecutor(THREADS) as pool:
-            tables = pool.map(lambda group: self._selected(group.fragment, columns), self._groups)
+            tables = pool.map(lambda group: self._selected(group, columns), range(self.group_count))
             return pa.concat_tables([self._schema(columns).empty_table(), *tables])
 
     def holding(self, points: NDArray[Any], columns: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
@@ -136,14 +162,14 @@ class Chips:
         self.check_columns(columns)
         names = [*dict.fromkeys([*columns, "geometry"])]
         lon, lat = shapely.get_x(points), shapely.get_y(points)
-        for group, end in zip(self._groups, self.ends.tolist(), strict=True):
-            if not _in_bounds(group.fragment, lon, lat).any():
+        for group, end in enumerate(self.ends.tolist()):
+            if not _in_bounds(self._fragment(group), lon, lat).any():
                 continue
-            rows = self._selected(group.fragment, names)
+            rows = self._selected(group, names)
             polygons = shapely.from_wkb(rows["geometry"].to_numpy())
             point, row = shapely.STRtree(polygons).query(points, predicate="intersects")
             if len(point):
-                yield np.stack([point, end - group.chips + row]), rows.select(list(columns)).take(pa.array(row))
+                yield np.stack([point, end - rows.num_rows + row]), rows.select(list(columns)).take(pa.array(row))
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
         """Chips by their places in the selection, in the order asked; each row group is read once.
@@ -163,8 +189,7 @@ class Chips:
         touched = np.flatnonzero(ends > begins).tolist()
 
         def some(number: int) -> pa.Table:
-            before = int(self.ends[number]) - self._groups[number].chips
-            inside = wanted[order[begins[number] : ends[number]]] - before
+            inside = wanted[order[begins[number] : ends[number]]] - self._before[number]
             return self._of_group(number, columns).take(pa.array(inside))
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -174,15 +199,51 @@ class Chips:
         back[order] = np.arange(len(wanted))
         return joined.take(pa.array(back))
 
+    def in_scenes(self, positions: ArrayLike) -> NDArray[np.int64]:
+        """Places of chips by their positions in another order: within each row group scene by scene.
+
+        A scene's chips of a row group come block by block: along the bits of their columns and rows in turn (Morton),
+        so that those next to each other lie in few blocks, whatever size these have.
+
+        Args:
+            positions: in that order, from 0; (n,).
+        """
+        wanted = places_of(positions, len(self))
+        group = np.searchsorted(self.ends, wanted, side="right")
+        touched = np.unique(group).tolist()
+        with ThreadPoolExecutor(THREADS) as pool:
+            orders = dict(zip(touched, pool.map(self._order_in, touched), strict=True))
+        found = np.empty(len(wanted), np.int64)
+        for number, order in orders.items():
+            here = group == number
+            found[here] = self._before[number] + order[wanted[here] - self._before[number]]
+        return found
+
+    def _order_in(self, number: int) -> NDArray[np.int64]:
+        """Rows of a row group scene by scene, and there block by block."""
+        kept = self._orders.get(number)
+        if kept is None:
+            rows = self._of_group(number, COLUMNS)
+            x, y = (rows[name].to_numpy().astype(np.uint32) for name in ("chip_index_x", "chip_index_y"))
+            scene = rows["item_id"].combine_chunks().indices.to_numpy()
+            kept = self._orders[number] = np.lexsort((_spread(x) | _spread(y) << 1, scene)).astype(np.uint32)
+            while len(self._orders) > ORDERS_KEPT:
+                with suppress(KeyError, StopIteration):  # another thread took it
+                    del self._orders[next(iter(self._orders))]
+        return kept.astype(np.int64)
+
+    @cached_property
+    def _orders(self) -> dict[int, NDArray[np.uint32]]:
+        return {}
+
     def _of_group(self, number: int, columns: Sequence[str] | None) -> pa.Table:
         """The selected rows of a row group; few columns are kept for the next time, text as dictionaries."""
-        fragment = self._groups[number].fragment
         if columns is None or {*columns} & LARGE:
-            return self._selected(fragment, columns)
+            return self._selected(number, columns)
         key = number, tuple(columns)
         table = self._kept.get(key)
         if table is None:
-            table = self._selected(fragment, columns)
+            table = self._selected(number, columns)
             for place, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
                 if pa.types.is_string(kind):
                     table = table.set_column(place, name, table[name].combine_chunks().dictionary_encode())
@@ -200,7 +261,11 @@ class Chips:
             InputError: there is no such platform.
         """
         key = platform_of(platform).key
-        return replace(self, parts=tuple(part for part in self.parts if part.platform == key))
+        places = [place for place, part in enumerate(self.parts) if part.platform == key]
+        chips = replace(self, parts=tuple(self.parts[place] for place in places))
+        if "groups" in self.__dict__:
+            chips.know(self.groups.of_parts(places))
+        return chips
 
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a scene's chip in column `x` and row `y`: none, one, or one for each platform that has it."""
@@ -212,11 +277,11 @@ class Chips:
     @property
     def group_count(self) -> int:
         """Row groups that hold selected chips."""
-        return len(self._groups)
+        return len(self.groups.chips)
 
     def group_column(self, group: int, name: str) -> pa.ChunkedArray:
         """A column of the selected chips of one row group, in order."""
-        return self._selected(self._groups[group].fragment, [name])[name]
+        return self._selected(group, [name])[name]
 
     @cached_property
     def _dataset(self) -> ds.FileSystemDataset:
@@ -231,28 +296,79 @@ class Chips:
         return reduce(and_, both) if both else None
 
     @cached_property
-    def _groups(self) -> list[_Group]:
-        if not self.parts:
-            return []
-        fragments = [
-            group
-            for fragment in self._dataset.get_fragments(filter=self._filter)
-            for group in fragment.split_by_row_group(filter=self._filter)
-        ]
+    def groups(self) -> RowGroups:
+        """The row groups that hold selected chips; counted now unless they are known."""
         with ThreadPoolExecutor(THREADS) as pool:
-            return [group for group in pool.map(self._counted, fragments) if group.chips]
+            files = list(pool.map(self._file, range(len(self.parts))))
+            found = [
+                (place, group) for place, file in enumerate(files) for group in file.split_by_row_group(self._filter)
+            ]
+            chips = pool.map(self._counted, [group for _, group in found])
+            table = [
+                (place, group.row_groups[0].id, count)
+                for (place, group), count in zip(found, chips, strict=True)
+                if count
+            ]
+        return RowGroups(*np.array(table, np.int32).reshape(-1, 3).T)
 
-    def _counted(self, fragment: ds.ParquetFileFragment) -> _Group:
+    def know(self, groups: RowGroups) -> None:
+        """Take the row groups as they were counted before, for the same hash, instead of counting."""
+        self.__dict__["groups"] = groups
+
+    def _counted(self, fragment: ds.ParquetFileFragment) -> int:
         if self.bbox is not None:
-            return _Group(fragment, self._selected(fragment, ["chip_index_x"]).num_rows)
+            return self._filtered(fragment, ["chip_index_x"]).num_rows
         if self._filter is None:  # `count_rows` without a filter tells the rows of the whole file
-            return _Group(fragment, fragment.row_groups[0].num_rows)
-        return _Group(fragment, fragment.count_rows(filter=self._filter))
+            return int(fragment.row_groups[0].num_rows)
+        return int(fragment.count_rows(filter=self._filter))
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
         """Selected chips up to the end of each row group that has any; (groups,)."""
-        return np.cumsum([group.chips for group in self._groups], dtype=np.int64)
+        return np.cumsum(self.groups.chips, dtype=np.int64)
+
+    @cached_property
+    def _before(self) -> NDArray[np.int64]:
+        return self.ends - self.groups.chips
+
+    def _fragment(self, group: int) -> ds.ParquetFileFragment:
+        """One of the row groups; its file is opened when it is first asked for.
+
+        Raises:
+            IndexChangedError: the file is not the one that the selection was made from.
+        """
+        return self._file(int(self.groups.part[group])).subset(row_group_ids=[int(self.groups.number[group])])
+
+    def _file(self, place: int) -> ds.ParquetFileFragment:
+        part, files = self.parts[place], self.store.filesystem()
+        key = f"{self.folder}/{part.path}"
+        info = files.get_file_info(key)
+        now = info.size, info.mtime_ns
+        with self._opened.lock:
+            known = self._opened.files.get(place)
+        if known is None and now[0] == part.bytes:
+            fragment = ds.ParquetFileFormat().make_fragment(key, files)
+            try:
+                fragment.ensure_complete_metadata()
+                stamp = stamp_of(pa.schema([], fragment.metadata.metadata))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise InputError(
+                    f"{self.store.uri(key)}: cannot be read ({error}). Materialise merged_index."
+                ) from error
+            if fragment.metadata.num_rows == part.rows and stamp.get("inputs", part.inputs) == part.inputs:
+                known = fragment, now
+                with self._opened.lock:
+                    self._opened.files[place] = known
+        if known is None or known[1] != now:
+            raise IndexChangedError(
+                f"{self.store.uri(key)}: changed since the chips were selected. Call open_chips again; a state of "
+                "before is of other chips."
+            )
+        return known[0]
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        return _Opened()
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         schema = self._dataset.schema.remove_metadata()
@@ -271,13 +387,23 @@ class Chips:
             known = ", ".join(self._dataset.schema.names)
             raise InputError(f"{', '.join(unknown)}: no such column of the merged index. There are {known}.")
 
-    def _selected(self, fragment: ds.ParquetFileFragment, columns: Sequence[str] | None) -> pa.Table:
+    def _selected(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         """The selected rows of a row group, in order."""
+        return self._filtered(self._fragment(group), columns)
+
+    def _filtered(self, fragment: ds.ParquetFileFragment, columns: Sequence[str] | None) -> pa.Table:
         names = list(self._dataset.schema.names if columns is None else columns)
         if self.bbox is None:
             return fragment.to_table(columns=names, filter=self._filter).replace_schema_metadata(None)
         table = fragment.to_table(columns=[*{*names, "bbox", "geometry"}], filter=self._filter)
         return table.filter(pa.array(_touches(table, self.bbox))).select(names).replace_schema_metadata(None)
+
+
+def _spread(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The low 16 bits of numbers, a zero before each of them."""
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        numbers = (numbers | numbers << np.uint32(shift)) & np.uint32(mask)
+    return numbers
 
 
 def _as_text(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
