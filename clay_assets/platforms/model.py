@@ -33,15 +33,17 @@ class ModelInput:
     Attributes:
         gsd: nominal pixel size of its chips, metres; NaN where it is not known.
         bands: in the model's order.
+        decibels: whether files hold linear power, of which the model takes 10 · log10.
     """
 
     gsd: float
     bands: tuple[Band, ...]
+    decibels: bool = False
 
 
-def one_file_each(gsd: float, wavelengths: dict[str, float]) -> ModelInput:
+def one_file_each(gsd: float, wavelengths: dict[str, float], *, decibels: bool = False) -> ModelInput:
     """Bands that lie in a file each, by the name of their asset; wavelengths in µm."""
-    return ModelInput(gsd, tuple(Band(name, wavelength, name) for name, wavelength in wavelengths.items()))
+    return ModelInput(gsd, tuple(Band(name, wavelength, name) for name, wavelength in wavelengths.items()), decibels)
 
 
 def in_one_file(gsd: float, asset: str, wavelengths: dict[str, float]) -> ModelInput:

@@ -188,6 +188,6 @@ PLATFORM = Platform(
     assets=Assets(bands=("vv", "vh"), grid="vv", shown=(("vv", 1),)),
     quality=Quality(assets=("vv", "vh"), judge=judge),
     files=Files(access=(signed("sentinel1euwestrtc"),)),
-    model=one_file_each(10, {"vv": 3.5, "vh": 4.0}),
+    model=one_file_each(10, {"vv": 3.5, "vh": 4.0}, decibels=True),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
 )

@@ -159,6 +159,11 @@ def released_part(content: str) -> str:
     return f"{RELEASES}/parts/{content}.parquet"
 
 
+def selection(selected: str) -> str:
+    """Key of how many chips each row group of a selection holds, by the hash of the selection."""
+    return f"training/selections/{selected}.parquet"
+
+
 def merged_part(platform: str, year: int | str) -> str:
     """Key of one partition of the merged index."""
     return f"{MERGED}/{platform}/{year}/part-0.parquet"

@@ -1,6 +1,7 @@
 """What those who train import: chips of the merged index and their pixels, without Dagster.
 
-Nothing is imported before it is used: `import clay_assets.training` is quick.
+Nothing is imported before it is used: `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`, `ChipSampler`
+and `ChipLoader` need PyTorch (`pip install 'clay_assets[torch]'`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from clay_assets.training.balance import Balanced, balanced
     from clay_assets.training.chip import Chip, ChipBatch
     from clay_assets.training.chipper import Chipper
+    from clay_assets.training.dataset import ChipDataset, ChipLoader, ChipSampler, ChipStream
     from clay_assets.training.export import export_chips
     from clay_assets.training.labelled import ChipsAt
     from clay_assets.training.selection import Chips, open_chips
@@ -21,6 +23,10 @@ _NAMES = {
     "Balanced": "balance",
     "Chip": "chip",
     "ChipBatch": "chip",
+    "ChipDataset": "dataset",
+    "ChipLoader": "dataset",
+    "ChipSampler": "dataset",
+    "ChipStream": "dataset",
     "Chipper": "chipper",
     "Chips": "selection",
     "ChipsAt": "labelled",
@@ -33,6 +39,10 @@ __all__ = [
     "Balanced",
     "Chip",
     "ChipBatch",
+    "ChipDataset",
+    "ChipLoader",
+    "ChipSampler",
+    "ChipStream",
     "Chipper",
     "Chips",
     "ChipsAt",

@@ -1,0 +1,439 @@
+"""Chips for PyTorch: a map-style and an iterable dataset, seeded, exact and resumable. Needs PyTorch.
+
+Batches are computed from their numbers (`order`) where they are made, so what is sent to workers is the address of the
+index and a few numbers per row group, never the index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clay_assets.errors import IndexChangedError, InputError, SourceError
+from clay_assets.training.balance import Balanced
+from clay_assets.training.chip import ChipBatch
+from clay_assets.training.chipper import Chipper, Radiometry
+from clay_assets.training.counts import counted
+from clay_assets.training.metadata import Radar
+from clay_assets.training.order import Batch, Mixing, Order, Position, Shuffle, hash_of
+from clay_assets.training.places import places_of
+from clay_assets.training.resuming import LOADER, MADE_BY, NOBODY, WORKERS, Resumable
+from clay_assets.training.selection import COLUMNS, Chips
+from clay_assets.training.tensors import Samples, Tensors, Values, collate
+
+# After `tensors`, which says how to install it.
+import torch  # isort: skip
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info  # isort: skip
+
+CACHE_BYTES = 256 << 20  # of decoded blocks, over all platforms
+TRIES = 3  # of a batch whose chips could each be read, but not together
+
+OnError = Literal["raise", "skip"]
+Selection = Chips | Balanced
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Platform:
+    """The chips of one platform.
+
+    Attributes:
+        key: of the platform.
+        chips: to read them from.
+        first: place of its first chip in the dataset.
+        count: chips.
+    """
+
+    key: str
+    chips: Selection
+    first: int
+    count: int
+
+
+class ChipDataset(Dataset[dict[str, Any]]):
+    """Chips as tensors, by their places in the selection (map-style).
+
+    `dataset[i]` is one chip; a DataLoader reads whole batches at once. Shuffle with a `ChipSampler`, which keeps to one
+    platform in a batch and can be resumed, or, for one platform, with any sampler of PyTorch.
+
+    Args:
+        chips: a selection, a balanced one, or several; a balanced one must be of one platform, several of different.
+        bands: as for `Chipper`.
+        pixels: "normalised" or "raw"; see `Tensors`.
+        radar: "db", "clay" or "linear"; see `Tensors`.
+        metadata: a `metadata.yaml`; None: Clay's; see `Tensors`.
+        masks: add `valid` and `cloud`.
+        radiometry: as for `Chipper`.
+        on_error: what to do about a chip that cannot be read: "raise" its error, or "skip" it. The batch is smaller
+            then, and tells how many were left out.
+        threads: that decode blocks, in each worker.
+        in_flight: as for `Chipper`.
+        cache_bytes: of decoded blocks that are kept in each worker.
+        checksums: as for `Chipper`.
+
+    Raises:
+        InputError: no chip is selected, or pixels cannot be made as asked.
+
+    Example:
+        >>> dataset = ChipDataset(open_chips("demo/storage", split="train"))  # doctest: +SKIP
+        >>> sampler = ChipSampler(dataset, batch_size=128, seed=1)  # doctest: +SKIP
+        >>> loader = ChipLoader(dataset, batch_sampler=sampler, num_workers=4)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        chips: Selection | Sequence[Selection],
+        *,
+        bands: Sequence[str] | None = None,
+        pixels: Values = "normalised",
+        radar: Radar = "db",
+        metadata: str | None = None,
+        masks: bool = True,
+        radiometry: Radiometry = "harmonised",
+        on_error: OnError = "raise",
+        threads: int = 1,
+        in_flight: int = 16,
+        cache_bytes: int = CACHE_BYTES,
+        checksums: bool = True,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise InputError(f'on_error {on_error!r}: not known. Say "raise" or "skip".')
+        self.tensors = Tensors(pixels, radar, metadata, masks)
+        self.on_error: OnError = on_error
+        selections = [chips] if isinstance(chips, Selection) else list(chips)
+        self.platforms: dict[str, _Platform] = {}
+        for selection in selections:
+            for key, part in _by_platform(selection):
+                self._add(key, part)
+        self._count = sum(platform.count for platform in self.platforms.values())
+        if not self._count:
+            raise InputError("no chip is selected. Select another platform, year, split or place.")
+        for key in self.platforms:
+            self.tensors.check(key, bands)
+        self.hash = hash_of([selection.hash for selection in selections])
+        options: dict[str, Any] = {"bands": bands, "radiometry": radiometry, "threads": threads, "in_flight": in_flight}
+        options |= {"cache_bytes": cache_bytes // len(self.platforms), "checksums": checksums}
+        self._chippers = {key: Chipper(platform.chips, **options) for key, platform in self.platforms.items()}
+
+    def _add(self, key: str, chips: Selection) -> None:
+        if key in self.platforms:
+            raise InputError(f"{key}: is in two selections. Select its chips once.")
+        first = sum(platform.count for platform in self.platforms.values())
+        self.platforms[key] = _Platform(key, chips, first, len(chips))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Platform key → chips."""
+        return {key: platform.count for key, platform in self.platforms.items()}
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """What was read so far in this process, of each platform; see `Chipper.counters`."""
+        return {key: chipper.counters for key, chipper in self._chippers.items()}
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One chip: what `Tensors.of` says, without the first dimension, and its `index` in the dataset.
+
+        Raises:
+            IndexError: there is no such chip.
+            InputError, SourceError: as for `Chipper.batch`, whatever `on_error` says.
+        """
+        return self._samples([int(index)], "raise")[0]  # type: ignore[no-any-return]
+
+    def __getitems__(self, indices: Sequence[int] | Batch) -> Samples:
+        """Some chips of one platform, or a batch of a `ChipSampler`, read together."""
+        return self._of(indices) if isinstance(indices, Batch) else self._samples(indices, self.on_error)
+
+    def order(
+        self,
+        batch_size: int = 128,
+        seed: int = 0,
+        platforms: Mixing = "proportional",
+        shuffle: Shuffle = "scenes",
+        scenes: int = 16,
+        drop_last: bool = False,
+    ) -> Order:
+        """The order of its chips; see `Order`."""
+        return Order(self.hash, self.counts, seed, batch_size, platforms, shuffle, scenes, drop_last)
+
+    def read(self, order: Order, batch: Batch) -> dict[str, Any]:
+        """The tensors of a batch of an order, with its `state` and how many chips were `skipped`."""
+        platform = self.platforms[order.platform_of(batch)]
+        places = order.places(batch)
+        if order.shuffle == "scenes" and isinstance(platform.chips, Chips):
+            places = platform.chips.in_scenes(places)
+        found = self._batch(platform, places, self.on_error)
+        found["state"] = order.state(Position(batch.epoch, batch.after))
+        return found
+
+    def _of(self, drawn: Batch) -> Samples:
+        assert isinstance(drawn, _Drawn)
+        return Samples(self.read(drawn.order, drawn))
+
+    def _samples(self, indices: ArrayLike | Sequence[int], on_error: OnError) -> Samples:
+        places = places_of(indices, len(self))
+        platforms = list(self.platforms.values())
+        ends = np.cumsum([platform.count for platform in platforms])
+        of_platform = np.unique(np.searchsorted(ends, places, side="right")).tolist()
+        if len(of_platform) != 1:
+            keys = ", ".join(platforms[number].key for number in of_platform)
+            raise InputError(
+                f"a batch of {keys or 'no chip'}: chips of one platform belong in a batch. Use a ChipSampler as "
+                "batch_sampler, or select one platform."
+            )
+        platform = platforms[of_platform[0]]
+        return Samples(self._batch(platform, places - platform.first, on_error))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _batch(self, platform: _Platform, places: NDArray[np.int64], on_error: OnError) -> dict[str, Any]:
+        chips, kept = self._read(self._chippers[platform.key], places, on_error)
+        found = _nothing(self.tensors.masks, platform.key) if chips is None else self.tensors.of(chips)
+        found["index"] = torch.from_numpy(platform.first + places[kept])
+        found["skipped"] = len(places) - len(kept)
+        return found
+
+    def _read(
+        self, chipper: Chipper, places: NDArray[np.int64], on_error: OnError
+    ) -> tuple[ChipBatch | None, NDArray[np.int64]]:
+        """Chips that can be read, and which of the places they are of."""
+        kept = np.arange(len(places))
+        for left in reversed(range(TRIES)):
+            try:
+                return (chipper.batch(places[kept], masks=self.tensors.masks) if len(kept) else None), kept
+            except IndexChangedError:
+                raise
+            except (InputError, SourceError):
+                if on_error == "raise" or not left:
+                    raise
+            kept = kept[self._readable(chipper, places[kept])]
+        raise AssertionError
+
+    def _readable(self, chipper: Chipper, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which chips can be read: tried scene by scene, and in scenes that fail chip by chip."""
+        rows = chipper.chips.rows(places, COLUMNS)
+        scenes = np.array(rows["item_id"].to_pylist(), object)
+        readable = np.ones(len(places), np.bool_)
+        for scene in dict.fromkeys(scenes):
+            here = np.flatnonzero(scenes == scene)
+            if self._fails(chipper, places[here]) is None:
+                continue
+            errors = {number: self._fails(chipper, places[[number]]) for number in here.tolist()}
+            failed = [number for number, error in errors.items() if error is not None]
+            readable[failed] = False
+            if failed:
+                logger.warning("%s: %d of %d chips are left out: %s", scene, len(failed), len(here), errors[failed[0]])
+        return readable
+
+    def _fails(self, chipper: Chipper, places: NDArray[np.int64]) -> Exception | None:
+        try:
+            chipper.batch(places, masks=self.tensors.masks)
+        except IndexChangedError:
+            raise
+        except (InputError, SourceError) as error:
+            return error
+        return None
+
+    def __repr__(self) -> str:
+        chips = ", ".join(f"{count:,} of {key}" for key, count in self.counts.items())
+        return f"ChipDataset({chips})"
+
+
+def _by_platform(chips: Any) -> Iterator[tuple[str, Selection]]:
+    """A selection as one of each of its platforms."""
+    if not isinstance(chips, Selection):
+        raise InputError(f"{chips!r}: not a selection. Pass what `open_chips` or `balanced` gave.")
+    keys = list(dict.fromkeys(part.platform for part in chips.parts))
+    if isinstance(chips, Chips):
+        counted(chips)
+        for key in keys:
+            yield key, chips.of_platform(key)
+    elif len(keys) != 1:
+        raise InputError(
+            f"a balanced selection of {', '.join(keys) or 'no platform'}: its batches would mix them. Pass a balanced "
+            "selection of each platform, as a list."
+        )
+    else:
+        yield keys[0], chips
+
+
+def _nothing(masks: bool, platform: str) -> dict[str, Any]:
+    """A batch without chips."""
+    found: dict[str, Any] = {"pixels": torch.empty(0, 0, 256, 256), "platform": []}
+    found |= {"time": torch.empty(0, 4), "latlon": torch.empty(0, 4)}
+    found |= {"waves": torch.empty(0), "gsd": torch.tensor(0.0)}
+    if masks:
+        found |= {name: torch.empty(0, 256, 256, dtype=torch.bool) for name in ("valid", "cloud")}
+    return found
+
+
+@dataclass(frozen=True)
+class _Drawn(Batch):
+    """A batch on its way to a worker, with the order that it is of."""
+
+    order: Order
+
+
+class ChipSampler(Resumable):
+    """The batches of a `ChipDataset`, to be passed to a `ChipLoader` as `batch_sampler`.
+
+    Args:
+        dataset: that is read.
+        batch_size, seed, platforms, shuffle, scenes, drop_last: see `Order`.
+        rank, ranks: see `Resumable`.
+
+    Example:
+        >>> sampler = ChipSampler(dataset, batch_size=128, platforms="equal")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dataset: ChipDataset,
+        batch_size: int = 128,
+        seed: int = 0,
+        *,
+        platforms: Mixing = "proportional",
+        shuffle: Shuffle = "scenes",
+        scenes: int = 16,
+        drop_last: bool = False,
+        rank: int | None = None,
+        ranks: int | None = None,
+    ) -> None:
+        super().__init__(dataset.order(batch_size, seed, platforms, shuffle, scenes, drop_last), rank, ranks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches as a `ChipDataset` reads them."""
+        self.begin()
+        if int(self._shared[MADE_BY]) == NOBODY:
+            self._shared[MADE_BY] = WORKERS
+        for batch in self.batches():
+            yield _Drawn(**vars(batch), order=self.order)
+
+
+class ChipStream(Resumable, IterableDataset[dict[str, Any]]):
+    """Chips as batches of tensors, epoch after epoch (iterable), each chip once in an epoch.
+
+    Iterate over it, or over a `ChipLoader` of it with workers. One iteration is what is left of the epoch.
+
+    Args:
+        chips: as for `ChipDataset`.
+        batch_size, seed, platforms, shuffle, scenes, drop_last: see `Order`.
+        rank, ranks: see `Resumable`.
+        options: as for `ChipDataset`.
+
+    Example:
+        >>> stream = ChipStream(open_chips("demo/storage", split="train"), 128, seed=1)  # doctest: +SKIP
+        >>> for batch in ChipLoader(stream, num_workers=4):  # doctest: +SKIP
+        ...     loss = model(batch)
+        ...     state = batch["state"]  # for `stream.load_state_dict`
+    """
+
+    def __init__(
+        self,
+        chips: Selection | Sequence[Selection],
+        batch_size: int = 128,
+        seed: int = 0,
+        *,
+        platforms: Mixing = "proportional",
+        shuffle: Shuffle = "scenes",
+        scenes: int = 16,
+        drop_last: bool = False,
+        rank: int | None = None,
+        ranks: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.dataset = ChipDataset(chips, **options)
+        super().__init__(self.dataset.order(batch_size, seed, platforms, shuffle, scenes, drop_last), rank, ranks)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Batches: what `Tensors.of` says, `index`, `skipped`, and the `state` once the batch was received.
+
+        In a process of its own, a batch of which no chip could be read is passed over; workers hand it over empty, as
+        a DataLoader asks them in turn, and `ChipLoader` passes over it.
+        """
+        if get_worker_info() is None:
+            self.begin()
+            for batch in self.batches():
+                found = self.dataset.read(self.order, batch)
+                self.handed(found)
+                if len(found["platform"]):
+                    yield found
+            self.ended()
+            return
+        if int(self._shared[MADE_BY]) == NOBODY:
+            self._shared[MADE_BY] = WORKERS
+        for batch in self.batches():
+            found = self.dataset.read(self.order, batch)
+            self._received = self.order.position(found["state"])
+            yield found
+
+
+class ChipLoader(DataLoader[Any]):
+    """A DataLoader that knows which batches it has handed over, and can be resumed.
+
+    Args:
+        dataset: a `ChipStream`, or a `ChipDataset` with a `ChipSampler` as `batch_sampler`.
+        options: of `torch.utils.data.DataLoader`, without `batch_size`, `shuffle` and `sampler`.
+
+    Raises:
+        InputError: a dataset without a sampler, or options that the stream or sampler has.
+    """
+
+    def __init__(
+        self, dataset: ChipDataset | ChipStream, *, batch_sampler: ChipSampler | None = None, **options: Any
+    ) -> None:
+        foreign = sorted({"batch_size", "shuffle", "sampler", "drop_last"} & set(options))
+        if foreign:
+            raise InputError(f"ChipLoader: {', '.join(foreign)} is for the stream or the sampler. Pass it there.")
+        resumable = dataset if isinstance(dataset, ChipStream) else batch_sampler
+        if not isinstance(resumable, Resumable) or (batch_sampler is not None and isinstance(dataset, ChipStream)):
+            raise InputError(
+                "ChipLoader: takes a ChipStream, or a ChipDataset with a ChipSampler as batch_sampler. Pass these."
+            )
+        self.resumable: Resumable = resumable
+        stream = isinstance(dataset, ChipStream)
+        given: dict[str, Any] = {"batch_size": None} if stream else {"batch_sampler": batch_sampler}
+        collating: Callable[[Any], Any] = _as_it_is if stream else collate
+        super().__init__(dataset, **given, **{"collate_fn": collating, **options})
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The batches of what is left of the epoch."""
+        by_stream = self.num_workers == 0 and isinstance(self.dataset, ChipStream)
+        self.resumable.begin()
+        self.resumable._shared[MADE_BY] = LOADER
+        for batch in super().__iter__():
+            if not by_stream:  # which counts itself
+                self.resumable.handed(batch)
+            if len(batch["platform"]):
+                yield batch
+        self.resumable.ended()
+
+    @property
+    def skipped(self) -> int:
+        """Chips that could not be read, of batches that were handed over."""
+        return self.resumable.skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Resumable.state_dict`; batches that were only made ahead do not count."""
+        return self.resumable.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Resumable.load_state_dict`; takes effect with the next iteration."""
+        self.resumable.load_state_dict(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `Resumable.set_epoch`; takes effect with the next iteration."""
+        self.resumable.set_epoch(epoch)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,164 @@
+"""Chips as Clay's model takes them: tensors of one batch. Needs PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from clay_assets.errors import InputError
+from clay_assets.platforms import platform_of
+from clay_assets.training.chip import ChipBatch
+from clay_assets.training.metadata import (
+    PUBLISHED,
+    Radar,
+    Sensor,
+    check_radar,
+    decibels,
+    normalised,
+    read_metadata,
+    sensor_of,
+)
+
+try:
+    import torch
+except ImportError as missing:
+    raise ImportError("clay_assets.training: PyTorch is not installed. Run `pip install 'clay_assets[torch]'`.") from (
+        missing
+    )
+
+Values = Literal["normalised", "raw"]
+SHARED = ("waves", "gsd", "platform")  # of a batch, where others are of its chips
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """How chips become tensors.
+
+    Attributes:
+        pixels: "normalised": (number - mean) / std of each band, by `metadata`. "raw": the numbers.
+        radar: what becomes of linear power (Sentinel-1). "db": decibels; where there is no power, the mean of the band,
+            which is 0 once normalised: leave these pixels out of the loss by `valid`. "clay": as Clay's own loader
+            does, which reads -100 dB there. "linear": the numbers of the files.
+        metadata: a `metadata.yaml` laid out as Clay's; None: the values that Clay v1 was trained with.
+        masks: add `valid` and `cloud`, for which a quality file more may have to be read.
+    """
+
+    pixels: Values = "normalised"
+    radar: Radar = "db"
+    metadata: str | Path | None = None
+    masks: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pixels not in get_args(Values):
+            raise InputError(f"pixels {self.pixels!r}: not known. Say {' or '.join(map(repr, get_args(Values)))}.")
+        check_radar(self.radar)
+        _ = self.sensors
+
+    @property
+    def where(self) -> str:
+        """Name of the metadata in messages."""
+        return str(self.metadata or "Clay's metadata.yaml")
+
+    @cached_property
+    def sensors(self) -> Mapping[str, Sensor]:
+        """Platform key → what the model is told of it."""
+        return read_metadata(PUBLISHED if self.metadata is None else Path(self.metadata))
+
+    def check(self, platform: str, bands: Sequence[str] | None) -> None:
+        """Refuse a platform whose pixels cannot be made so.
+
+        Raises:
+            InputError: says why.
+        """
+        model = platform_of(platform).model_input
+        names = [band.name for band in model.bands] if bands is None else bands
+        if self.pixels == "normalised":
+            sensor_of(self.sensors, platform, names, self.where)
+            if model.decibels and self.radar == "linear" and self.metadata is None:
+                raise InputError(
+                    f'radar "linear": Clay\'s mean and std of {platform} are in dB. Ask for pixels="raw", or pass a '
+                    "metadata of linear power."
+                )
+
+    def of(self, batch: ChipBatch) -> dict[str, Any]:
+        """The tensors of a batch, as Clay's model takes them.
+
+        Returns:
+            pixels: float32, (chips, bands, 256, 256).
+            platform: its key, for each chip.
+            time: sine and cosine of the week of 52 and of the hour of 24; float32, (chips, 4).
+            latlon: sine and cosine of the latitude and of the longitude of the centre; float32, (chips, 4).
+            waves: µm, float32, (bands,).
+            gsd: nominal pixel size in metres, of no dimension.
+            valid, cloud: bool, (chips, 256, 256), if asked for.
+        """
+        model = platform_of(batch.platform).model_input
+        sensor = self.sensors.get(batch.platform)
+        told = sensor is not None and all(band in sensor.waves for band in batch.bands)
+        mean = [sensor.mean.get(band, 0.0) for band in batch.bands] if sensor else [0.0] * len(batch.bands)
+        numbers = batch.pixels
+        pixels = decibels(numbers, self.radar, mean) if model.decibels else numbers.astype(np.float32)
+        if self.pixels == "normalised":
+            sensor = sensor_of(self.sensors, batch.platform, batch.bands, self.where)
+            pixels = normalised(pixels, mean, [sensor.std[band] for band in batch.bands])
+        waves = [sensor.waves[band] for band in batch.bands] if sensor and told else batch.waves.tolist()
+        found: dict[str, Any] = {
+            "pixels": torch.from_numpy(pixels),
+            "platform": [batch.platform] * len(batch),
+            "time": torch.from_numpy(batch.time),
+            "latlon": torch.from_numpy(batch.latlon),
+            "waves": torch.tensor(waves, dtype=torch.float32),
+            "gsd": torch.tensor(sensor.gsd if sensor else batch.gsd),
+        }
+        if self.masks:
+            found |= {"valid": torch.from_numpy(batch.valid), "cloud": torch.from_numpy(batch.cloud)}
+        return found
+
+
+@dataclass(frozen=True)
+class Samples(Sequence[dict[str, Any]]):
+    """The chips of a batch one by one, and the batch itself, so that putting them together copies nothing."""
+
+    batch: dict[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.batch["platform"])
+
+    def __getitem__(self, number: Any) -> Any:
+        """One chip: tensors are views of the batch's."""
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"sample {number}: there are {len(self)}.")
+        chip = {name: value for name, value in self.batch.items() if name in SHARED or torch.is_tensor(value)}
+        return {name: value if name in ("waves", "gsd") else value[number] for name, value in chip.items()}
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Chips of one platform as a batch, as Clay's `batch_collate` does, with `waves` and `gsd` once.
+
+    Raises:
+        InputError: the chips are of several platforms.
+    """
+    if isinstance(samples, Samples):
+        return samples.batch
+    keys = sorted({sample["platform"] for sample in samples})
+    if len(keys) != 1:
+        raise InputError(
+            f"a batch of {', '.join(keys)}: chips of one platform belong in a batch. Use a ChipSampler as "
+            "batch_sampler, or select one platform."
+        )
+    batch = {
+        name: torch.stack([sample[name] for sample in samples])
+        for name, value in samples[0].items()
+        if name not in SHARED and torch.is_tensor(value)
+    }
+    return {**batch, "platform": [sample["platform"] for sample in samples]} | {
+        name: samples[0][name] for name in ("waves", "gsd")
+    }
