@@ -58,6 +58,7 @@ MARKERS = {
 GARBAGE_FROM = 50_000  # objects made before Python looks for garbage, 700 by default: a tenth of the suite's time
 BUILDING = 1200  # seconds that a test of the whole chain may take on a busy machine, the chain included
 NOT_RUN = "NOT RUN: "
+TORCH, WITH_TORCH = "PyTorch", "training/with_torch/"  # what is missing then, and the tests that need it
 SCREENSHOT = "screenshot"  # property of a test: the path of one
 RECORD = "--record-values"  # store the planet's values instead of comparing with those stored
 
@@ -115,6 +116,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for path in sorted(taken):
             terminalreporter.write_line(path)
     reports = terminalreporter.stats.get("skipped", [])
+    without = sum(f"{NOT_RUN}{TORCH}" in str(report.longrepr) for report in reports)
+    need = [report for report in [*ended, *reports] if WITH_TORCH in report.nodeid]
+    if need:
+        terminalreporter.section("tests that need PyTorch")
+        terminalreporter.write_line(f"{len({one.nodeid for one in need})} tests, {without} skipped for want of it")
     reasons = [str(r.longrepr[2]) for r in reports if isinstance(r.longrepr, tuple)]
     found = [m.group(0) for reason in reasons if (m := re.search(rf"{NOT_RUN}.*", reason, re.DOTALL))]
     if found:

@@ -1,7 +1,7 @@
 """What those who train import: chips of the merged index and their pixels, without Dagster.
 
-Nothing is imported before it is used: `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`, `ChipSampler`
-and `ChipLoader` need PyTorch (`pip install 'clay_assets[torch]'`).
+Nothing is imported before it is used: `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`,
+`ChipSampler` and `ChipLoader` need PyTorch (`pip install 'clay_assets[torch]'`).
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ index and a few numbers per row group, never the index.
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -119,6 +121,18 @@ class ChipDataset(Dataset[dict[str, Any]]):
         options: dict[str, Any] = {"bands": bands, "radiometry": radiometry, "threads": threads, "in_flight": in_flight}
         options |= {"cache_bytes": cache_bytes // len(self.platforms), "checksums": checksums}
         self._chippers = {key: Chipper(platform.chips, **options) for key, platform in self.platforms.items()}
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        groups = {key: _chips_of(platform).groups for key, platform in self.platforms.items()}
+        return {**self.__dict__, "_groups": groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        groups = state.pop("_groups")
+        self.__dict__.update(state)
+        for key, platform in self.platforms.items():
+            _chips_of(platform).know(groups[key])
+        self._process = os.getpid()
 
     def _add(self, key: str, chips: Selection) -> None:
         if key in self.platforms:
@@ -167,7 +181,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
 
     def read(self, order: Order, batch: Batch) -> dict[str, Any]:
         """The tensors of a batch of an order, with its `state` and how many chips were `skipped`."""
-        platform = self.platforms[order.platform_of(batch)]
+        platform = self._here().platforms[order.platform_of(batch)]
         places = order.places(batch)
         if order.shuffle == "scenes" and isinstance(platform.chips, Chips):
             places = platform.chips.in_scenes(places)
@@ -181,7 +195,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
 
     def _samples(self, indices: ArrayLike | Sequence[int], on_error: OnError) -> Samples:
         places = places_of(indices, len(self))
-        platforms = list(self.platforms.values())
+        platforms = list(self._here().platforms.values())
         ends = np.cumsum([platform.count for platform in platforms])
         of_platform = np.unique(np.searchsorted(ends, places, side="right")).tolist()
         if len(of_platform) != 1:
@@ -194,6 +208,12 @@ class ChipDataset(Dataset[dict[str, Any]]):
         return Samples(self._batch(platform, places - platform.first, on_error))
 
     # --- reading ----------------------------------------------------------------------------------
+
+    def _here(self) -> ChipDataset:
+        """The dataset in this process: connections and threads do not survive a fork."""
+        if self._process != os.getpid():
+            self.__setstate__(pickle.loads(pickle.dumps(self)).__getstate__())
+        return self
 
     def _batch(self, platform: _Platform, places: NDArray[np.int64], on_error: OnError) -> dict[str, Any]:
         chips, kept = self._read(self._chippers[platform.key], places, on_error)
@@ -246,6 +266,11 @@ class ChipDataset(Dataset[dict[str, Any]]):
     def __repr__(self) -> str:
         chips = ", ".join(f"{count:,} of {key}" for key, count in self.counts.items())
         return f"ChipDataset({chips})"
+
+
+def _chips_of(platform: _Platform) -> Chips:
+    """The selection of the merged index that chips come from."""
+    return platform.chips.chips if isinstance(platform.chips, Balanced) else platform.chips
 
 
 def _by_platform(chips: Any) -> Iterator[tuple[str, Selection]]:

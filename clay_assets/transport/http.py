@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -64,6 +65,9 @@ def session() -> Session:
     made.mount("https://", adapter)
     made.mount("http://", adapter)
     return made
+
+
+os.register_at_fork(after_in_child=session.cache_clear)  # its connections are the other process's
 
 
 @contextmanager

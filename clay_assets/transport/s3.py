@@ -299,3 +299,6 @@ def translating_errors(href: str, remedy: str = "Check AWS credentials and reque
         raise SourceError(f"{href}: could not be read ({error}). Run again.") from error
     except (BotoCoreError, Boto3Error, HTTPClientError) as error:
         raise SourceError(f"{href}: could not be read ({error}). Run again.") from error
+
+
+os.register_at_fork(after_in_child=_open.cache_clear)  # the connections of a client are the other process's

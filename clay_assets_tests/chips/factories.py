@@ -38,12 +38,13 @@ FINGERPRINT = "f" * 32  # of made scenes, whose making is of no interest
 
 
 def write_tiff(path: Path, pixels: NDArray[Any], transform: Affine, crs: str | None, **layout: Any) -> Path:
-    """One band as a GeoTIFF, uncompressed unless told."""
-    height, width = pixels.shape
+    """One band or several as a GeoTIFF, uncompressed unless told."""
+    bands = pixels if pixels.ndim > 2 else pixels[None]
+    count, height, width = bands.shape
     path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": pixels.dtype, **layout}
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": pixels.dtype, **layout}
     with rasterio.open(path, "w", **profile, crs=crs, transform=transform) as sink:
-        sink.write(pixels, 1)
+        sink.write(bands)
     return path
 
 

@@ -1,14 +1,17 @@
-"""Libraries in environments of their own: stacchip, and readers of Parquet."""
+"""Libraries in environments of their own: stacchip, readers of Parquet, and PyTorch with Clay's own loader."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +22,7 @@ HERE = Path(__file__).parent
 HOME = HERE.parents[1] / ".oracle"
 BUILD_SECONDS = 300
 RUN_SECONDS = 300
+TESTS_SECONDS = 1200  # of a module of tests
 # numpy 1 has no wheels for Python 3.13 and later.
 TOO_NEW = (3, 13)
 
@@ -69,18 +73,8 @@ class Environment:
         if uv is None:
             raise OracleUnavailableError("uv is not installed (make setup installs it)")
         python = sys.executable if sys.version_info < TOO_NEW else ">=3.11,<3.13"
-        for command in (
-            [uv, "venv", "--python", python, str(folder)],
-            [uv, "pip", "install", "--no-deps", "--python", str(self._python), "-r", str(self._requirements)],
-        ):
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
-            except subprocess.TimeoutExpired as error:
-                raise OracleUnavailableError(f"{' '.join(command)} took over {BUILD_SECONDS} s") from error
-            if done.returncode != 0:
-                raise OracleUnavailableError(
-                    f"its environment cannot be built: {done.stderr.strip().splitlines()[-1:]}"
-                )
+        _do([uv, "venv", "--python", python, str(folder)])
+        _do([uv, "pip", "install", "--no-deps", "--python", str(self._python), "-r", str(self._requirements)])
 
     def run(self, script: str, *arguments: str) -> None:
         """Run a script beside this module in the environment.
@@ -97,6 +91,78 @@ class Environment:
         )
         if done.returncode != 0:
             raise RuntimeError(f"{script} failed on {' '.join(arguments)}:\n{done.stderr[-3000:]}")
+
+
+def _do(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OracleUnavailableError(f"{' '.join(command)} took over {BUILD_SECONDS} s") from error
+    if done.returncode != 0:
+        raise OracleUnavailableError(f"its environment cannot be built: {done.stderr.strip().splitlines()[-1:]}")
+
+
+class Torch(Environment):
+    """PyTorch and Clay's own loader and model, with this project and all that it needs at hand.
+
+    A CPU build: the other one is 3 GB of CUDA libraries. The files of claymodel are those of PyPI, unchanged; they lie
+    in a folder named `src`, as which they import one another.
+    """
+
+    VERSION = "2.13.0"
+    CLAY = "claymodel==1.5.0"
+
+    def __init__(self) -> None:
+        super().__init__("torch")
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self._python
+
+    @property
+    def clay(self) -> Path:
+        """Folder that has claymodel as `src`."""
+        return self._python.parents[1] / "claymodel"
+
+    def _build(self, folder: Path) -> None:
+        # Of the same interpreter, as it takes the packages of this environment too.
+        _do([sys.executable, "-m", "venv", str(folder)])
+        install = [str(self._python), "-m", "pip", "install", "--quiet", "--no-deps"]
+        try:
+            _do([*install, f"torch=={self.VERSION}+cpu"])  # where pip is told of a folder or an index that has it
+        except OracleUnavailableError as first:
+            uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+            if uv is None:
+                raise
+            try:
+                wanted = ["--torch-backend=cpu", "--no-deps", f"torch=={self.VERSION}"]
+                _do([uv, "pip", "install", "--python", str(self._python), *wanted])
+            except OracleUnavailableError as second:
+                raise OracleUnavailableError(f"no CPU build of PyTorch {self.VERSION}: {first}; {second}") from second
+        _do([*install, "-r", str(self._requirements)])
+        with tempfile.TemporaryDirectory(prefix="clay-wheel-") as wheels:
+            _do([str(self._python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, self.CLAY])
+            (wheel,) = Path(wheels).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(self.clay / "src")
+        ours = sysconfig.get_paths()["purelib"]
+        theirs = next(folder.glob("lib/python*/site-packages"))
+        (theirs / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
+
+    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run tests of ours there, with this repository's code."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment |= {"PYTHONPATH": str(HERE.parents[1]), "CLAY_MODEL": str(self.clay)}
+        return subprocess.run(
+            [str(self._python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=TESTS_SECONDS,
+            check=False,
+            cwd=HERE.parents[1],
+            env=environment,
+        )
 
 
 class Readers(Environment):

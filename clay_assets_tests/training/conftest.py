@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clay_assets_tests.training.made_scenes import Made, landsat, made_storage, sentinel_2
+from clay_assets_tests.training.made_scenes import KINDS, Made, landsat, made_storage, of_platform, sentinel_2
 
 PLAIN, RAISED, BESIDE = "S2A_32NMF_20200302_0_L2A", "S2A_32NMF_20210302_0_L2A", "S2B_32NMF_20210302_0_L2A"
 LANDSAT = "LC08_L2SP_188060_20200702_20200710_02_T1_SR"
@@ -23,6 +23,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             "landsat": landsat(LANDSAT, 2020),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A scene of each platform in week 53 of 2020, and one more of Sentinel-2; six chips each. Not to be changed."""
+    scenes = {key: of_platform(key, f"{key}_one", "2020-12-30T17:20:30.405Z") for key in KINDS}
+    scenes["two"] = of_platform("sentinel-2-l2a", "sentinel-2-l2a_two", "2021-03-02T10:20:30Z")
+    return made_storage(tmp_path_factory.mktemp("seven"), scenes)
 
 
 @pytest.fixture

@@ -161,6 +161,51 @@ def landsat(item_id: str, year: int) -> Callable[[Path], Scene]:
     return make
 
 
+# Platform key → dtype of its bands and size of its pixels, metres.
+KINDS = {
+    "sentinel-2-l2a": ("uint16", 10),
+    "landsat-c2l1": ("uint16", 30),
+    "landsat-c2l2-sr": ("uint16", 30),
+    "sentinel-1-rtc": ("float32", 10),
+    "naip": ("uint8", 0.6),
+    "linz": ("uint8", 0.3),
+    "modis": ("int16", 500),
+}
+QUALITY = {
+    "scl": "uint8",
+    "qa_pixel": "uint16",
+    "sur_refl_qc_500m": "uint32",
+    "sur_refl_state_500m": "uint16",
+}
+
+
+def of_platform(key: str, item_id: str, moment: str) -> Callable[[Path], Scene]:
+    """A scene of any platform, all its bands at the same size; one pixel in ten of radar is nodata or has no power."""
+
+    def make(folder: Path) -> Scene:
+        draw = np.random.default_rng([ord(letter) for letter in item_id])
+        platform, (dtype, gsd) = platform_of(key), KINDS[key]
+        bands = platform.model_input.bands
+        pixels: dict[str, NDArray[Any]] = {}
+        for asset in dict.fromkeys(band.asset for band in bands):
+            shape = sum(band.asset == asset for band in bands), HEIGHT, WIDTH
+            if dtype == "float32":
+                found = draw.lognormal(-2, 1.5, shape).astype(np.float32)
+                found[draw.random(shape) < 0.05] = -32768
+                found[draw.random(shape) < 0.05] = 0
+            else:
+                found = draw.integers(1, min(20_000, np.iinfo(dtype).max), shape).astype(dtype)
+            pixels[asset] = found if len(found) > 1 else found[0]
+        for asset in platform.asset_names:
+            if asset not in pixels:
+                pixels[asset] = draw.integers(0, 12, (HEIGHT, WIDTH)).astype(QUALITY[asset])
+        properties = {"proj:epsg": EPSG, "datetime": moment}
+        nodata = {"float32": -32768, "int16": -28672}.get(dtype, 0)
+        return _written(folder, key, int(moment[:4]), item_id, pixels, properties, LEFT, gsd, 0, nodata)
+
+    return make
+
+
 def _written(
     folder: Path,
     platform: str,
@@ -171,16 +216,17 @@ def _written(
     left: float,
     gsd: float,
     offset: int,
+    nodata: float = 0,
 ) -> Scene:
     assets = {}
     for name, band in pixels.items():
-        size = gsd * WIDTH / band.shape[1]
-        path = write_tiff(
-            folder / f"{name}.tif", band, from_origin(left, TOP, size, size), f"EPSG:{EPSG}", nodata=0, **TILED
-        )
+        size = gsd * WIDTH / band.shape[-1]
+        predictor = 3 if band.dtype.kind == "f" else 2
+        options = {**TILED, "predictor": predictor, "nodata": nodata if band.dtype.kind != "u" else 0}
+        path = write_tiff(folder / f"{name}.tif", band, from_origin(left, TOP, size, size), f"EPSG:{EPSG}", **options)
         assets[name] = {
             "href": str(path),
-            "proj:shape": list(band.shape),
+            "proj:shape": list(band.shape[-2:]),
             "proj:transform": [size, 0, left, 0, -size, TOP],
         }
     item = {
