@@ -435,12 +435,17 @@ class ChipLoader(DataLoader[Any]):
         by_stream = self.num_workers == 0 and isinstance(self.dataset, ChipStream)
         self.resumable.begin()
         self.resumable._shared[MADE_BY] = LOADER
-        for batch in super().__iter__():
+        made = super().__iter__()
+        for batch in made:
             if not by_stream:  # which counts itself
                 self.resumable.handed(batch)
             if len(batch["platform"]):
                 yield batch
         self.resumable.ended()
+
+    def __len__(self) -> int:
+        """Batches that are left of the epoch, of this rank."""
+        return len(self.resumable)
 
     @property
     def skipped(self) -> int:
