@@ -43,7 +43,7 @@ check: .venv/.dev lint  ## lint, types and the quick tests that need no server, 
 	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
-	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip; Stacchip()"
+	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip, Torch; Stacchip(), Torch()"
 
 bench: .venv/.dev  ## time every stage beside its peer and its floor; run it on an idle machine
 	$(BIN)/python benchmarks/run.py --json artifacts/bench.json
@@ -60,8 +60,9 @@ format: .venv/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# `dev` has every extra but torch, whose CUDA libraries nobody needs to develop this.
 lock: .venv/.dev  ## renew constraints.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --no-annotate -o constraints.txt pyproject.toml
 
 clean:  ## remove the demo and what tools have left

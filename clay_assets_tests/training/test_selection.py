@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,17 @@ import shapely
 
 from clay_assets.chips.index import MERGED_SCHEMA
 from clay_assets.chips.manifest import MANIFEST_VERSION, manifest_of, read_manifest
-from clay_assets.errors import InputError
+from clay_assets.errors import IndexChangedError, InputError
 from clay_assets.recipes import load_recipe
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
+from clay_assets.training.counts import counted
 from clay_assets.training.selection import Chips, open_chips
 from clay_assets_tests.chips.factories import L2, S2, chip_table
 from clay_assets_tests.training.conftest import LANDSAT, PLAIN
 from clay_assets_tests.training.made_scenes import Made
 
+REPOSITORY = Path(__file__).parents[2]
 LIMIT = 0.497  # of cloud, which about half of the chips exceed
 BOXES = {
     "a chip": (9.01, 0.85, 9.02, 0.86),
@@ -182,3 +186,77 @@ def test_what_trains_imports_neither_dagster_nor_boto3_nor_torch() -> None:
     at_once, with_selections = (set(line.split()) for line in result.stdout.splitlines())
     assert not at_once & {"dagster", "boto3", "torch", "numpy", "pyarrow", "rasterio", "pandas"}
     assert not with_selections & {"dagster", "boto3", "torch", "rasterio"}
+    import clay_assets.training as training
+
+    assert {"ChipDataset", "ChipStream", "ChipSampler", "ChipLoader"} <= set(training.__all__) == set(training._NAMES)
+
+
+@pytest.mark.slow
+def test_without_pytorch_its_datasets_say_how_to_install_it() -> None:
+    code = "import sys; sys.modules['torch'] = None; from clay_assets.training import ChipStream"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "PyTorch is not installed. Run `pip install 'clay_assets[torch]'`" in result.stderr
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["torch"] == ["torch>=2.4,<3"]
+    assert not any("torch" in line for line in project["optional-dependencies"]["dev"])
+    assert "torch" not in (REPOSITORY / "constraints.txt").read_text()
+
+
+def test_the_order_by_scenes(made: Made) -> None:
+    chips = open_chips(made.storage, S2)
+    places = chips.in_scenes(np.arange(18))
+    assert sorted(places.tolist()) == list(range(18))
+    rows = chips.rows(places, ["item_id", "chip_index_x", "chip_index_y"]).to_pylist()
+    scenes = [row["item_id"] for row in rows]
+    assert len(set(scenes)) == 3
+    assert sum(one != other for one, other in zip(scenes, scenes[1:], strict=False)) == 2
+    # 2 × 2 chips first, as they may lie in one block, then those to the right.
+    assert [(row["chip_index_x"], row["chip_index_y"]) for row in rows[:6]] == [
+        *((0, 0), (1, 0), (0, 1), (1, 1)),
+        *((2, 0), (2, 1)),
+    ]
+    np.testing.assert_array_equal(chips.in_scenes([17, 0]), places[[17, 0]])
+
+
+def test_an_index_that_changes_is_noticed(tmp_path: Path) -> None:
+    store = _single(tmp_path, 10)
+    chips, fresh = open_chips(store), open_chips(store)
+    assert chips.rows([5], ["chipid"]).num_rows == len(fresh) == 6
+    path = tmp_path / layout.merged_part(S2, 2020)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(IndexChangedError, match=r"part-0.parquet: changed since the chips were selected"):
+        chips.rows([1], ["item_id"])
+    path.write_bytes(content[:-4] + b"\0" * 4)
+    for selection in (chips, open_chips(store)):
+        with pytest.raises(InputError, match=r"part-0.parquet: (changed since|cannot be read)"):
+            selection.table(["chipid"])
+    path.write_bytes(content)
+    assert open_chips(store).table(["chipid"]).num_rows == 6
+
+
+def test_row_groups_are_counted_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _single(tmp_path / "storage", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    where = pc.field("chip_index_x") == 1
+    kept = tmp_path / "storage" / layout.selection(open_chips(store, where=where).hash)
+    assert len(counted(open_chips(store, where=where))) == 2
+    table = pq.read_table(kept)
+    assert table.to_pydict() == {"part": [0, 0], "row_group": [1, 4], "chips": [1, 1]}
+    # What was kept is taken; what does not fit is counted again.
+    pq.write_table(table.slice(1), kept)
+    assert len(counted(open_chips(store, where=where))) == 1
+    for content in (b"", b"PAR1", kept.read_bytes()[:-1]):
+        kept.write_bytes(content)
+        assert len(counted(open_chips(store, where=where))) == 2
+    for changed in ({"part": [1]}, {"chips": [7]}, {"chips": [0]}):
+        columns = {"part": [0], "row_group": [1], "chips": [1], **changed}
+        pq.write_table(pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()}), kept)
+        assert len(counted(open_chips(store, where=where))) == 2
+    # A storage that is read alone.
+    kept.unlink()
+    shutil.rmtree(kept.parent)
+    kept.parent.write_bytes(b"")
+    assert len(counted(open_chips(store, where=where))) == 2
+    assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 1
+    assert len(counted(open_chips(store, where=where))) == 2

@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ class Normalize:
 
 def stub(name: str, **names: Any) -> ModuleType:
     module = ModuleType(name)
-    module.__dict__.update(names)
+    module.__dict__.update(names, __spec__=ModuleSpec(name, None))
     sys.modules[name] = module
     return module
 
@@ -149,7 +150,7 @@ def test_radar_without_power_is_left_out(seven: Made) -> None:
     power = linear["pixels"] > 0
     assert 0.05 < (~power).float().mean() < 0.15
     assert torch.equal(db["valid"], power.all(dim=1))
-    assert torch.equal(linear["pixels"].numpy().dtype.type(0) + db["pixels"][power], clay["pixels"][power])
+    assert torch.equal(db["pixels"][power], clay["pixels"][power])
     assert (clay["pixels"][~power] == -100).all()
     assert (normal["pixels"][~power] == 0).all()
     mean = list(read_metadata()[RADAR].mean.values())

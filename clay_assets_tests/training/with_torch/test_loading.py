@@ -97,7 +97,7 @@ def test_every_chip_comes_once_with_any_workers(made: Made, kind: str) -> None:
     forked = loader_of(made, kind, num_workers=2, multiprocessing_context="fork")
     assert received(iter(forked)) == whole
     # Broken off and taken up with other workers.
-    spawned = {"multiprocessing_context": "spawn", "num_workers": 3}
+    spawned = {"multiprocessing_context": "spawn" if kind == "stream" else "fork", "num_workers": 1}
     came, state = [], None
     for count, options in ((2, {"num_workers": 2}), (1, {}), (None, spawned)):
         loader = loader_of(made, kind, **options)
@@ -237,7 +237,8 @@ def test_the_index_is_merged_again_in_the_middle(tmp_path: Path) -> None:
         received(batches)
     with pytest.raises(IndexChangedError, match="changed since the chips were selected"):
         ChipStream(open_chips(made.storage, split=["train", "validate", "test", "buffer"]), 2)
-    other = ChipStream(open_chips(two_scenes(tmp_path / "new").storage), 2)
+    merged_again = made_storage(tmp_path / "new", {"plain": sentinel_2(PLAIN, 2020)})
+    other = ChipStream(open_chips(merged_again.storage), 2)
     with pytest.raises(InputError, match=r"its selection is .*the index was merged again"):
         other.load_state_dict(state)
 
