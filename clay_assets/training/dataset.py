@@ -57,7 +57,7 @@ class _Platform:
     count: int
 
 
-class ChipDataset(Dataset[dict[str, Any]]):
+class ChipDataset(Dataset[dict[str, Any]]):  # type: ignore[misc]
     """Chips as tensors, by their places in the selection (map-style).
 
     `dataset[i]` is one chip; a DataLoader reads whole batches at once. Shuffle with a `ChipSampler`, which keeps to one
@@ -344,7 +344,7 @@ class ChipSampler(Resumable):
             yield _Drawn(**vars(batch), order=self.order)
 
 
-class ChipStream(Resumable, IterableDataset[dict[str, Any]]):
+class ChipStream(Resumable, IterableDataset[dict[str, Any]]):  # type: ignore[misc]
     """Chips as batches of tensors, epoch after epoch (iterable), each chip once in an epoch.
 
     Iterate over it, or over a `ChipLoader` of it with workers. One iteration is what is left of the epoch.
@@ -402,7 +402,7 @@ class ChipStream(Resumable, IterableDataset[dict[str, Any]]):
             yield found
 
 
-class ChipLoader(DataLoader[Any]):
+class ChipLoader(DataLoader[Any]):  # type: ignore[misc]
     """A DataLoader that knows which batches it has handed over, and can be resumed.
 
     Args:
@@ -430,7 +430,7 @@ class ChipLoader(DataLoader[Any]):
         collating: Callable[[Any], Any] = _as_it_is if stream else collate
         super().__init__(dataset, **given, **{"collate_fn": collating, **options})
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:
         """The batches of what is left of the epoch."""
         by_stream = self.num_workers == 0 and isinstance(self.dataset, ChipStream)
         self.resumable.begin()
@@ -460,9 +460,9 @@ class ChipLoader(DataLoader[Any]):
         """See `Resumable.load_state_dict`; takes effect with the next iteration."""
         self.resumable.load_state_dict(state)
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, *, anew: bool = False) -> None:
         """See `Resumable.set_epoch`; takes effect with the next iteration."""
-        self.resumable.set_epoch(epoch)
+        self.resumable.set_epoch(epoch, anew=anew)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -90,6 +90,8 @@ class Order:
 
     def __post_init__(self) -> None:
         _check(self)
+        for name in ("seed", "batch_size", "scenes"):  # numbers of NumPy, which JSON does not know
+            object.__setattr__(self, name, int(getattr(self, name)))
         object.__setattr__(self, "keys", tuple(key for key, count in self.counts.items() if count))
 
     # --- how much there is -----------------------------------------------------------------------

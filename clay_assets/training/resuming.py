@@ -34,7 +34,7 @@ class Resumable:
     """An iteration over the batches of one rank, epoch after epoch, that can be taken up at any sample.
 
     An iteration begins after what was received: a new one where the last was broken off, and in the next epoch where
-    an epoch was received whole. `set_epoch` begins an epoch anew.
+    an epoch was received whole.
 
     Args:
         order: of the batches.
@@ -80,10 +80,12 @@ class Resumable:
         else:
             self._own = self._received  # a worker that is told by its own loader
 
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch anew."""
+    def set_epoch(self, epoch: int, *, anew: bool = False) -> None:
+        """Say which epoch comes next, as loops do before each; one that was begun goes on, or begins anew if told."""
         if epoch < 0:
             raise InputError(f"epoch {epoch}: cannot be. Count from 0.")
+        if epoch == self.epoch and not anew:
+            return
         self._received = Position(int(epoch))
         self._tell(self._received)
 

@@ -52,7 +52,7 @@ def test_what_it_does_not_tell() -> None:
         sensor_of(metadata, "sentinel-3", [], "here")
     with pytest.raises(InputError, match="here, naip: tells nothing of swir16, thermal"):
         sensor_of(metadata, "naip", ["red", "swir16", "thermal"], "here")
-    with pytest.raises(InputError, match="radar 'power': not known. Say 'db' or 'clay' or 'linear'"):
+    with pytest.raises(InputError, match=r"radar 'power': not known\. Say 'db' or 'clay' or 'linear'"):
         check_radar("power")
     assert PUBLISHED.is_file()
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,7 @@ def test_the_order_by_scenes(made: Made) -> None:
     rows = chips.rows(places, ["item_id", "chip_index_x", "chip_index_y"]).to_pylist()
     scenes = [row["item_id"] for row in rows]
     assert len(set(scenes)) == 3
-    assert sum(one != other for one, other in zip(scenes, scenes[1:], strict=False)) == 2
+    assert sum(one != other for one, other in pairwise(scenes)) == 2
     # 2 × 2 chips first, as they may lie in one block, then those to the right.
     assert [(row["chip_index_x"], row["chip_index_y"]) for row in rows[:6]] == [
         *((0, 0), (1, 0), (0, 1), (1, 1)),

@@ -116,6 +116,10 @@ def test_every_chip_comes_once_with_any_workers(made: Made, kind: str) -> None:
     assert sorted(again) == list(range(24))
     assert again != whole
     later.set_epoch(0)
+    assert received(iter(later), 2) == whole[:6]
+    later.set_epoch(0)  # as loops do before each epoch: the one that was taken up goes on
+    assert received(iter(later), 1) == whole[6:9]
+    later.set_epoch(0, anew=True)
     assert received(iter(later)) == whole
 
 
