@@ -153,7 +153,7 @@ class Torch(Environment):
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run tests of ours there, with this repository's code."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        environment |= {"PYTHONPATH": str(HERE.parents[1]), "CLAY_MODEL": str(self.clay)}
+        environment |= {"PYTHONPATH": str(HERE.parents[1]), "ORACLE_CLAYMODEL": str(self.clay)}
         return subprocess.run(
             [str(self._python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *arguments],
             capture_output=True,

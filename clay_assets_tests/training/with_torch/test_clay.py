@@ -77,7 +77,7 @@ def clay() -> SimpleNamespace:
     stub("timm")
     stub("sklearn")
     stub("sklearn.model_selection", train_test_split=None)
-    sys.path.insert(0, os.environ["CLAY_MODEL"])
+    sys.path.insert(0, os.environ["ORACLE_CLAYMODEL"])
     return SimpleNamespace(data=importlib.import_module("src.datamodule"), model=importlib.import_module("src.model"))
 
 
