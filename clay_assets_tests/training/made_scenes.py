@@ -198,7 +198,10 @@ def of_platform(key: str, item_id: str, moment: str) -> Callable[[Path], Scene]:
             pixels[asset] = found if len(found) > 1 else found[0]
         for asset in platform.asset_names:
             if asset not in pixels:
-                pixels[asset] = draw.integers(0, 12, (HEIGHT, WIDTH)).astype(QUALITY[asset])
+                codes = (
+                    (1 << 3, 1 << 6) if asset == "qa_pixel" else range(12)
+                )  # of Landsat, not one pixel may be nodata
+                pixels[asset] = draw.choice(np.array(codes, QUALITY[asset]), (HEIGHT, WIDTH))
         properties = {"proj:epsg": EPSG, "datetime": moment}
         nodata = {"float32": -32768, "int16": -28672}.get(dtype, 0)
         return _written(folder, key, int(moment[:4]), item_id, pixels, properties, LEFT, gsd, 0, nodata)
