@@ -24,13 +24,10 @@ from clay_assets.training.counts import counted
 from clay_assets.training.metadata import Radar
 from clay_assets.training.order import Batch, Mixing, Order, Position, Shuffle, hash_of
 from clay_assets.training.places import places_of
+from clay_assets.training.pytorch import torch
 from clay_assets.training.resuming import LOADER, MADE_BY, NOBODY, WORKERS, Resumable
 from clay_assets.training.selection import COLUMNS, Chips
 from clay_assets.training.tensors import Samples, Tensors, Values, collate
-
-# After `tensors`, which says how to install it.
-import torch  # isort: skip
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info  # isort: skip
 
 CACHE_BYTES = 256 << 20  # of decoded blocks, over all platforms
 TRIES = 3  # of a batch whose chips could each be read, but not together
@@ -57,7 +54,7 @@ class _Platform:
     count: int
 
 
-class ChipDataset(Dataset[dict[str, Any]]):  # type: ignore[misc]
+class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[misc]
     """Chips as tensors, by their places in the selection (map-style).
 
     `dataset[i]` is one chip; a DataLoader reads whole batches at once. Shuffle with a `ChipSampler`, which keeps to one
@@ -344,7 +341,7 @@ class ChipSampler(Resumable):
             yield _Drawn(**vars(batch), order=self.order)
 
 
-class ChipStream(Resumable, IterableDataset[dict[str, Any]]):  # type: ignore[misc]
+class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  # type: ignore[misc]
     """Chips as batches of tensors, epoch after epoch (iterable), each chip once in an epoch.
 
     Iterate over it, or over a `ChipLoader` of it with workers. One iteration is what is left of the epoch.
@@ -385,7 +382,7 @@ class ChipStream(Resumable, IterableDataset[dict[str, Any]]):  # type: ignore[mi
         In a process of its own, a batch of which no chip could be read is passed over; workers hand it over empty, as
         a DataLoader asks them in turn, and `ChipLoader` passes over it.
         """
-        if get_worker_info() is None:
+        if torch.utils.data.get_worker_info() is None:
             self.begin()
             for batch in self.batches():
                 found = self.dataset.read(self.order, batch)
@@ -402,7 +399,7 @@ class ChipStream(Resumable, IterableDataset[dict[str, Any]]):  # type: ignore[mi
             yield found
 
 
-class ChipLoader(DataLoader[Any]):  # type: ignore[misc]
+class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
     """A DataLoader that knows which batches it has handed over, and can be resumed.
 
     Args:

@@ -10,12 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.distributed
-from torch.utils.data import get_worker_info
-
 from clay_assets.errors import InputError
 from clay_assets.training.order import Batch, Order, Position
+from clay_assets.training.pytorch import torch
 
 # Places in what is shared with workers.
 EPOCH, SAMPLES, RANK, RANKS, MADE_BY = range(5)
@@ -61,7 +58,7 @@ class Resumable:
         Raises:
             InputError: batches were made by workers of a loader that does not tell what it handed over.
         """
-        if get_worker_info() is None and int(self._shared[MADE_BY]) == WORKERS:
+        if torch.utils.data.get_worker_info() is None and int(self._shared[MADE_BY]) == WORKERS:
             raise InputError(
                 "state_dict: workers made the batches, and only their receiver knows how many it has. Use ChipLoader "
                 "in place of DataLoader, or keep the `state` of the last batch."
@@ -75,7 +72,7 @@ class Resumable:
             InputError: it is of other chips, of another seed, order or version, or not a state.
         """
         self._received = self.order.position(state)
-        if get_worker_info() is None:
+        if torch.utils.data.get_worker_info() is None:
             self._tell(self._received)
         else:
             self._own = self._received  # a worker that is told by its own loader
@@ -147,7 +144,7 @@ class Resumable:
 
     def batches(self) -> Iterator[Batch]:
         """Those of this process, in this rank and worker, of the iteration that has begun."""
-        share, worker = self._share(), get_worker_info()
+        share, worker = self._share(), torch.utils.data.get_worker_info()
         place, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         told = self._shared.tolist()
         begin = getattr(self, "_own", None) or Position(told[EPOCH], told[SAMPLES])

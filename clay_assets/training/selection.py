@@ -284,10 +284,8 @@ class Chips:
         return self._selected(group, [name])[name]
 
     @cached_property
-    def _dataset(self) -> ds.FileSystemDataset:
-        files = self.store.filesystem()
-        paths = [f"{self.folder}/{part.path}" for part in self.parts]
-        return ds.dataset(paths, filesystem=files, format="parquet") if paths else ds.dataset([])
+    def _columns(self) -> pa.Schema:
+        return self._file(0).physical_schema.remove_metadata() if self.parts else pa.schema([])
 
     @cached_property
     def _filter(self) -> pc.Expression | None:
@@ -371,7 +369,7 @@ class Chips:
         return _Opened()
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
-        schema = self._dataset.schema.remove_metadata()
+        schema = self._columns
         return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
     def check_columns(self, columns: Sequence[str] | None) -> None:
@@ -382,9 +380,9 @@ class Chips:
         """
         if not self.parts:
             raise InputError(f"{self.store.uri()}: no chip is selected. Select another platform, year or place.")
-        unknown = sorted(set(columns or ()) - set(self._dataset.schema.names))
+        unknown = sorted(set(columns or ()) - set(self._columns.names))
         if unknown:
-            known = ", ".join(self._dataset.schema.names)
+            known = ", ".join(self._columns.names)
             raise InputError(f"{', '.join(unknown)}: no such column of the merged index. There are {known}.")
 
     def _selected(self, group: int, columns: Sequence[str] | None) -> pa.Table:
@@ -392,7 +390,7 @@ class Chips:
         return self._filtered(self._fragment(group), columns)
 
     def _filtered(self, fragment: ds.ParquetFileFragment, columns: Sequence[str] | None) -> pa.Table:
-        names = list(self._dataset.schema.names if columns is None else columns)
+        names = list(self._columns.names if columns is None else columns)
         if self.bbox is None:
             return fragment.to_table(columns=names, filter=self._filter).replace_schema_metadata(None)
         table = fragment.to_table(columns=[*{*names, "bbox", "geometry"}], filter=self._filter)

@@ -23,13 +23,7 @@ from clay_assets.training.metadata import (
     read_metadata,
     sensor_of,
 )
-
-try:
-    import torch
-except ImportError as missing:
-    raise ImportError("clay_assets.training: PyTorch is not installed. Run `pip install 'clay_assets[torch]'`.") from (
-        missing
-    )
+from clay_assets.training.pytorch import torch
 
 Values = Literal["normalised", "raw"]
 SHARED = ("waves", "gsd", "platform")  # of a batch, where others are of its chips
