@@ -56,7 +56,7 @@ def test_epochs_seeds_and_selections_differ_and_none_is_as_the_index() -> None:
 def test_an_order_is_the_same_on_every_machine() -> None:
     order = made(batch_size=48)
     chips = json.dumps([order.places(batch).tolist() for batch in order.shared(Position(2))])
-    assert hashlib.sha256(chips.encode()).hexdigest()[:16] == "GOLDEN"
+    assert hashlib.sha256(chips.encode()).hexdigest()[:16] == "485a6a80c3bf3751"
 
 
 @pytest.mark.parametrize("platforms", ["proportional", "equal"])
@@ -71,7 +71,7 @@ def test_platforms_are_spread_evenly(platforms: str) -> None:
 
 
 def test_batches_of_128_mix_16_scenes_and_more() -> None:
-    scenes, chips = 600, 150
+    scenes, chips = 300, 120
     order = made(counts={"sentinel-2-l2a": scenes * chips}, batch_size=128)
     mixed = []
     for batch in order.shared(Position()):
@@ -136,10 +136,11 @@ def test_the_whole_index_comes_once_however_often_it_is_broken_off(shuffle: str)
         assert came.all()
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 16])
 @pytest.mark.parametrize("platforms", ["proportional", "equal"])
 def test_small_epochs_come_once_however_often_they_are_broken_off(batch_size: int, platforms: str) -> None:
-    for seed in range(2):
+    for seed in range(1):
         assert broken_off(made(batch_size=batch_size, platforms=platforms), 6, seed).all()
 
 
