@@ -58,6 +58,7 @@ class TorchModule(pytest.File):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 test = TorchTest.from_parent(self, name=node.name)
                 test.add_marker(pytest.mark.timeout(TESTS_SECONDS))
+                test.add_marker(pytest.mark.server)  # a library in an environment of its own
                 yield test
 
 
