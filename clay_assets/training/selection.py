@@ -315,7 +315,7 @@ class Chips:
 
     def _counted(self, fragment: ds.ParquetFileFragment) -> int:
         if self.bbox is not None:
-            return self._filtered(fragment, ["chip_index_x"]).num_rows
+            return int(self._filtered(fragment, ["chip_index_x"]).num_rows)
         if self._filter is None:  # `count_rows` without a filter tells the rows of the whole file
             return int(fragment.row_groups[0].num_rows)
         return int(fragment.count_rows(filter=self._filter))
