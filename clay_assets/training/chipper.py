@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pystac
 
     from clay_assets.storage.stores import Store
+    from clay_assets.training.balance import Balanced
     from clay_assets.training.labelled import ChipsAt
     from clay_assets.training.selection import Chips
 
@@ -103,7 +104,7 @@ class Chipper:
     It can be shared between threads and sent to other processes; each has its own cache.
 
     Args:
-        chips: a selection of the merged index.
+        chips: a selection of the merged index, or a balanced one.
         bands: names of the model's bands, in the order wanted; None: all of the platform's.
         radiometry: "harmonised": without the offset of 1000 that Sentinel-2 scenes since baseline 04.00 may hold, still
             uint16, nodata 0 and the least valid number 1. "stored": the numbers of the files.
@@ -125,7 +126,7 @@ class Chipper:
 
     def __init__(
         self,
-        chips: Chips,
+        chips: Chips | Balanced,
         *,
         bands: Sequence[str] | None = None,
         radiometry: Radiometry = "harmonised",
