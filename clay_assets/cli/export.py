@@ -44,8 +44,14 @@ def command(
     stored: bool,
 ) -> None:
     """Write chips into a folder for each platform."""
-    where = {"bbox": _box(bbox), "years": years or None, "split": splits or None}
-    chips = open_chips(configured_store(), platforms or None, release=release, **where)
+    chips = open_chips(
+        configured_store(),
+        platforms or None,
+        release=release,
+        bbox=_box(bbox),
+        years=years or None,
+        split=splits or None,
+    )
     radiometry: Radiometry = "stored" if stored else "harmonised"
     chipper = Chipper(chips, bands=bands or None, radiometry=radiometry, threads=threads)
     if not len(chipper):

@@ -33,7 +33,6 @@ OF_CELLS = {
     "land cover": layout.folder_of("chip_landcover"),
     "headers": layout.folder_of("cog_headers"),
 }
-RELEASES = "chips/releases"  # holds parts of former states of the merged index
 REQUEST_LEDGERS, IMAGERY_LEDGERS = "scenes/ledger", "scenes/imagery_ledger"
 PICKS, SETTLED = layout.folder_of("scene_picks"), layout.folder_of("scene_imagery")
 # Table of a cell that names scenes → its column.
@@ -231,7 +230,7 @@ class _Needed:
     def _released(self) -> dict[tuple[str, str], frozenset[str]]:
         """Cell → scenes of the parts that releases keep; each tells its cell itself."""
         found: dict[tuple[str, str], frozenset[str]] = {}
-        for key in self.store.list(RELEASES, SUFFIX):
+        for key in self.store.list(layout.RELEASES, SUFFIX):
             cell, ids = _ids_of_part(self.store, key)
             found[cell] = found.get(cell, frozenset()) | ids
         return found

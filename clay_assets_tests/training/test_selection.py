@@ -131,14 +131,6 @@ def _single(folder: Path, west: float) -> LocalStore:
     return store
 
 
-def test_a_file_of_several_row_groups(tmp_path: Path) -> None:
-    chips = open_chips(_single(tmp_path, 10))
-    assert (len(chips), chips.group_count) == (6, 6)
-    whole = chips.table(["chipid"])
-    assert chips.rows(np.arange(6)[::-1], ["chipid"]).equals(whole.take(pa.array(np.arange(6)[::-1])))
-    assert len(open_chips(chips.store, where=pc.field("chip_index_x") > 0)) == 4
-
-
 def test_a_box_across_180_and_chips_across_it(tmp_path: Path) -> None:
     store = _single(tmp_path, 178.5)  # columns from 178.5, 179.5 and 180.5 = -179.5
 
@@ -225,6 +217,7 @@ def test_a_file_of_several_row_groups(tmp_path: Path) -> None:
     whole = chips.table(["chipid"])
     assert chips.rows(np.arange(6)[::-1], ["chipid"]).equals(whole.take(pa.array(np.arange(6)[::-1])))
     assert sorted(chips.in_scenes(np.arange(6)).tolist()) == list(range(6))
+    assert len(open_chips(chips.store, where=pc.field("chip_index_x") > 0)) == 4
 
 
 def test_an_index_that_changes_is_noticed(tmp_path: Path) -> None:
