@@ -1,4 +1,4 @@
-"""The land-cover classes that a recipe's rules may name."""
+"""The land-cover classes that a recipe's rules can name."""
 
 import re
 
@@ -16,6 +16,6 @@ WORLDCOVER_CLASSES = {
     95: "Mangroves",
     100: "Moss and lichen",
 }
-# Code → name of its column or field where names are in snake case, as in the chip index.
+# Code → name in snake case, for columns and fields such as those of the chip index.
 WORLDCOVER_FIELDS = {code: "_".join(re.findall("[a-z]+", name.lower())) for code, name in WORLDCOVER_CLASSES.items()}
 DIVERSITY = "Diversity"  # not a class: tiles are ranked by the number of classes present

@@ -1,7 +1,7 @@
-"""What a recipe leaves out by name: scenes that are never picked, and chips that are never indexed, each with a reason.
+"""A recipe's exclusions by id: scenes that are never picked and chips that are never indexed, each with a reason.
 
-An exclusion names one item or one chip of a platform. Of a scene, the catalogue's other items stay as they are: where
-there is an older processing of an excluded one, it may be picked.
+An exclusion names one item or one chip of a platform. It does not affect other items of the same acquisition: an older
+processing of an excluded item can still be picked.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from clay_assets.platforms import PLATFORMS
 
-NOTHING: Mapping[str, str] = MappingProxyType({})  # excluded
+NOTHING: Mapping[str, str] = MappingProxyType({})  # no exclusions
 
 
 class ChipPlace(NamedTuple):
-    """What the id of a chip tells: its scene, and its column and row there."""
+    """The parts of a chip id: its scene, and its column and row in that scene."""
 
     item_id: str
     x: int
@@ -26,48 +26,48 @@ class ChipPlace(NamedTuple):
 
 
 def chip_place(chipid: str) -> ChipPlace | None:
-    """The parts of a chip id `{item_id}-{x}-{y}`; None where it is none."""
+    """Parse a chip id `{item_id}-{x}-{y}`; None if it is not a valid one."""
     item_id, *place = chipid.rsplit("-", 2)
     numbers = [int(text) for text in place if text.isascii() and text.isdigit() and text == str(int(text))]
     return ChipPlace(item_id, *numbers) if item_id and len(numbers) == len(ChipPlace._fields) - 1 else None
 
 
 class Exclusion(BaseModel):
-    """One scene or one chip that is left out."""
+    """One excluded scene or chip."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     platform: str = Field(description="platform key")
     scene: str | None = Field(default=None, description="id of the STAC item, as the ledgers have it")
     chip: str | None = Field(default=None, description="`{item_id}-{x}-{y}`, as the chip index has it")
-    reason: str = Field(description="why, in words; the ledgers repeat it")
+    reason: str = Field(description="why it is excluded; repeated in the ledgers")
 
     @field_validator("platform")
     @classmethod
     def _platform_exists(cls, value: str) -> str:
         if value not in PLATFORMS:
-            raise ValueError(f"{value!r}: no such platform; there are {', '.join(sorted(PLATFORMS))}")
+            raise ValueError(f"{value!r}: unknown platform; known: {', '.join(sorted(PLATFORMS))}")
         return value
 
     @field_validator("reason")
     @classmethod
     def _says_something(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("is empty; say why it is left out")
+            raise ValueError("is empty; say why it is excluded")
         return " ".join(value.split())
 
     @field_validator("scene", "chip")
     @classmethod
     def _an_id(cls, value: str | None) -> str | None:
         if value is not None and (not value or value != value.strip()):
-            raise ValueError(f"{value!r} is empty, or begins or ends with a blank, as no id does")
+            raise ValueError(f"{value!r} is empty, or starts or ends with whitespace; copy the id exactly")
         return value
 
     @field_validator("chip")
     @classmethod
     def _a_chip(cls, value: str | None) -> str | None:
         if value is not None and chip_place(value) is None:
-            raise ValueError(f"{value!r} is not a chip id, {{item_id}}-{{x}}-{{y}}; to leave out a scene, say scene")
+            raise ValueError(f"{value!r} is not a chip id {{item_id}}-{{x}}-{{y}}; use scene to exclude a whole scene")
         return value
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class Exclusion(BaseModel):
         if self.scene is not None and self.chip is not None:
             raise ValueError("names a scene and a chip; write an entry for each")
         if self.scene is None and self.chip is None:
-            raise ValueError("names neither a scene nor a chip; say which is left out")
+            raise ValueError("names neither a scene nor a chip; add one of them")
         return self
 
     @property
@@ -85,15 +85,15 @@ class Exclusion(BaseModel):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What it is, by which two are the same."""
+        """Identity of the excluded object: platform, `scene` or `chip`, id."""
         return self.platform, "scene" if self.chip is None else "chip", self.name
 
 
 def check_each_once(exclusions: Iterable[Exclusion]) -> None:
-    """Check that nothing is excluded twice, as it would have two reasons.
+    """Check that nothing is excluded twice, which would leave its reason ambiguous.
 
     Raises:
-        ValueError: names each that is.
+        ValueError: names each duplicate.
     """
     keys = [exclusion.key for exclusion in exclusions]
     seen: set[tuple[str, str, str]] = set()
@@ -109,7 +109,7 @@ def scenes_of(exclusions: Iterable[Exclusion], platform: str) -> dict[str, str]:
 
 
 def chips_of_scene(exclusions: Iterable[Exclusion], platform: str, item_id: str) -> list[str]:
-    """Ids of the excluded chips of one scene, in order; quicker than to ask for those of all scenes."""
+    """Sorted ids of the excluded chips of one scene; faster than `chips_of` when only one scene is needed."""
     near = (one.chip for one in exclusions if one.chip and one.chip.startswith(item_id) and one.platform == platform)
     return sorted(chip for chip in near if (place := chip_place(chip)) and place.item_id == item_id)
 

@@ -1,1 +1,1 @@
-"""How far a training set is, and how it compares with the published one. Stands above the stages that it compares."""
+"""Progress of a training set, and how it compares with the published one. No stage imports this package."""

@@ -1,7 +1,7 @@
-"""The accounts of a training set: per platform, the counts that were published, are planned, and are present.
+"""The accounts of a training set: published, planned and present counts per platform.
 
-Published counts are those of the recipe. Planned ones come from the request tables alone, so the cost of a full run is
-known before anything is downloaded. Present ones are read from the ledgers and the manifest.
+Published counts come from the recipe. Planned counts only need the request tables, so the cost of a full run is known
+before anything is downloaded. Present counts are read from the ledgers and the manifest.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ class Count:
 
     Attributes:
         quantity: `locations`, `requests`, `scenes`, `chips`, `land cover`, `bytes to read` or `bytes to copy`.
-        published: of the recipe.
-        planned: from the requests; of scenes, chips and bytes at most.
-        present: planned requests answered, scenes and chips indexed, chips whose land cover was looked up, bytes
-            copied.
+        published: count given in the recipe.
+        planned: count from the requests; an upper bound for scenes, chips and bytes.
+        present: planned requests answered, scenes and chips indexed, chips with land cover computed, bytes copied.
     """
 
     quantity: str
@@ -48,15 +47,15 @@ class Count:
 
 @dataclass(frozen=True)
 class Account:
-    """One platform.
+    """The counts of one platform.
 
     Attributes:
-        platform: its key.
-        counts: its quantities.
-        picked: scenes picked, whether they are indexed or not; without those that the recipe excludes since.
-        unplanned: requests in the ledgers that are not among the planned ones.
+        platform: platform key.
+        counts: counts by quantity.
+        picked: scenes picked, indexed or not, except those that the recipe now excludes.
+        unplanned: requests in the ledgers that are no longer planned.
         merged: chips in the merged index.
-        other_exclusions: partitions that were indexed with other exclusions than the recipe has now.
+        other_exclusions: partitions indexed with exclusions that differ from the recipe's current ones.
     """
 
     platform: str
@@ -71,14 +70,14 @@ class Account:
 
 
 def reconcile(store: Store, recipe: Recipe) -> list[Account]:
-    """An account of every platform.
+    """Compile the account of every platform.
 
     Args:
-        store: where the pipeline writes.
-        recipe: published counts, chip size, and whether images are copied.
+        store: the pipeline's storage.
+        recipe: the recipe; its published counts, chip size and imagery options are used.
 
     Raises:
-        InputError: a table cannot be read; names it.
+        InputError: a table cannot be read; names the table.
         StorageError: the store cannot be read.
     """
     merged: dict[str, int] = {}
@@ -88,7 +87,7 @@ def reconcile(store: Store, recipe: Recipe) -> list[Account]:
 
 
 def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
-    """What is not done, and what differs from the published counts by more than a share, in words."""
+    """Messages about unfinished work, and about counts that deviate too much from the published ones."""
     said = []
     for account in accounts:
         requests, scenes, chips = account["requests"], account["scenes"], account["chips"]
@@ -96,21 +95,19 @@ def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
             said.append(f"{account.platform}: {requests.present or 0:,} of {requests.planned:,} requests were answered")
         if account.unplanned:
             said.append(
-                f"{account.platform}: {account.unplanned:,} requests in the ledgers are not among those planned; "
-                "materialise scene_picks of their years again"
+                f"{account.platform}: {account.unplanned:,} requests in the ledgers are no longer planned; "
+                "re-materialise scene_picks of their years"
             )
         if account.picked != (scenes.present or 0):
             said.append(f"{account.platform}: {scenes.present or 0:,} of {account.picked:,} picked scenes are indexed")
         if account.other_exclusions:
             said.append(
-                f"{account.platform}: indexed before the recipe's exclusions were what they are now: "
-                f"{', '.join(account.other_exclusions)}; materialise scene_picks and all that follows of these again"
+                f"{account.platform}: indexed with exclusions that differ from the recipe's: "
+                f"{', '.join(account.other_exclusions)}; re-materialise scene_picks and everything downstream"
             )
         land_cover = account["land cover"].present or 0
         if land_cover < (chips.present or 0):
-            said.append(
-                f"{account.platform}: land cover of {land_cover:,} of {chips.present or 0:,} chips was looked up"
-            )
+            said.append(f"{account.platform}: land cover computed for {land_cover:,} of {chips.present or 0:,} chips")
         if account.merged != (chips.present or 0):
             said.append(
                 f"{account.platform}: {account.merged:,} of {chips.present or 0:,} chips are in the merged index"
@@ -123,13 +120,13 @@ def disagreements(accounts: list[Account], tolerance: float) -> list[str]:
             published = account[quantity].published
             if ours is not None and published and abs(ours - published) > tolerance * published:
                 said.append(
-                    f"{account.platform}: {ours:,} {quantity}, {ours / published - 1:+.1%} to the published set"
+                    f"{account.platform}: {ours:,} {quantity}, {ours / published - 1:+.1%} against the published set"
                 )
     return said
 
 
 def records(accounts: list[Account]) -> list[dict[str, str]]:
-    """The accounts as a table of text, for people."""
+    """The accounts as a table of formatted text."""
     return [
         {
             "platform": account.platform,
@@ -155,7 +152,7 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
         known = ledger["request_id"].isin(ledger["request_id"] if requests is None else requests["request_id"])
         answered += int((known & (ledger["outcome"] != FAILED)).sum())
         unplanned += int((~known).sum())
-        picked += int(ledger["item_id"].nunique())  # a scene that several requests share is one
+        picked += int(ledger["item_id"].nunique())  # a scene shared by several requests counts once
     of_images = _tables(store, f"scenes/imagery_ledger/{platform.key}", "bytes")
     copied = sum(int(ledger["bytes"].sum()) for ledger in of_images)
     indexed, others = [], []
@@ -181,7 +178,7 @@ def _account(store: Store, recipe: Recipe, platform: AnyPlatform, merged: int) -
 
 
 def _other_exclusions(cell: ChipCell, recipe: Recipe) -> bool:
-    """Whether a cell's index leaves out by name what the recipe does not, or the other way round."""
+    """Whether a cell was indexed with exclusions that differ from the recipe's."""
     scenes, chips = recipe.excluded_scenes(cell.platform), recipe.excluded_chips(cell.platform)
     told = cell.ledger.get("exclusions", pd.Series(None, cell.ledger.index, dtype="string"))  # older ledgers lack it
     for name, outcome, text in zip(cell.ledger["item_id"], cell.ledger["outcome"], told, strict=True):
@@ -210,7 +207,7 @@ def _shown(quantity: str, number: int | None) -> str:
 
 
 def shown_bytes(number: int) -> str:
-    """A number of bytes for people, such as `1.2 GB`."""
+    """A human-readable number of bytes, such as `1.2 GB`."""
     size, unit = float(number), 0
     while size >= THOUSAND and unit < len(UNITS) - 1:
         size, unit = size / THOUSAND, unit + 1

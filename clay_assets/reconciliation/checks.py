@@ -1,4 +1,4 @@
-"""The check `reconciled`: the accounts of all platforms, on the merged index."""
+"""The check `reconciled` of the merged index: the accounts of all platforms."""
 
 import dagster as dg
 
@@ -10,13 +10,13 @@ from clay_assets.orchestration.resources import ClayResource
 @dg.asset_check(
     asset="merged_index",
     description=(
-        "Everything planned was answered, indexed and merged, and the counts lie near those of the published set. "
-        "The table has the published, planned and present counts of each platform; `clay-assets reconcile` prints it."
+        "Every planned request was answered, its scene indexed and merged, and counts are close to the published ones. "
+        "The table lists published, planned and present counts per platform; `clay-assets reconcile` prints it."
     ),
     metadata={DAILY_TAG: True},
 )
 def reconciled(clay: ClayResource) -> dg.AssetCheckResult:
-    """Compare what is stored with what was planned and what was published."""
+    """Compare stored counts with planned and published ones."""
     from clay_assets.reconciliation.accounts import disagreements, reconcile, records
 
     recipe = clay.recipe()
@@ -28,7 +28,7 @@ def reconciled(clay: ClayResource) -> dg.AssetCheckResult:
         metadata={
             "accounts": table(records(accounts)),
             "differing": table([{"what": what} for what in differing]),
-            "planned": "upper bounds: one scene of typical size per request, nothing compressed",
+            "planned": "upper bounds: one scene of typical size per request, uncompressed",
         },
     )
 

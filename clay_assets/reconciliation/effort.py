@@ -1,7 +1,7 @@
-"""What a run takes, at most: searches, bytes, core-hours, hours on one machine and money, per platform.
+"""Upper bounds of the cost of a run per platform: searches, bytes, core-hours, hours on one machine and dollars.
 
-Counts are those of the requests or, where none are made yet, the published ones of the recipe. What a count takes was
-measured (docs/scale.md says how), and what a machine costs is the provider's list price.
+Counts come from the requests or, before those exist, from the recipe's published counts. The cost per unit was measured
+(docs/scale.md says how); machine prices are the provider's list prices.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ HOUR, GIGABYTE, THOUSAND = 3600, 1e9, 1000
 
 @dataclass(frozen=True)
 class Rates:
-    """Core-seconds that were measured, for each of what there is.
+    """Measured core-seconds per unit of work.
 
     Attributes:
-        scene: to pick it, and to write its index, land cover and headers.
-        file: to read its header.
-        gigabyte: of quality layers to decode and count, before compression.
-        resampled_gigabyte: of images that are resampled, before compression: to read them, and to resample them.
-        written_gigabyte: of images that are made of them, before compression: to write them as COGs.
-        thousand_chips: to look up their land cover, and to merge them.
+        scene: core-seconds to pick a scene and write its index, land cover and headers.
+        file: core-seconds to read the header of a file.
+        gigabyte: core-seconds to decode and count a gigabyte of quality layers, before compression.
+        resampled_gigabyte: core-seconds to read and resample a gigabyte of images, before compression.
+        written_gigabyte: core-seconds to write a gigabyte of resampled images as COGs, before compression.
+        thousand_chips: core-seconds to compute land cover for a thousand chips and merge them.
     """
 
     scene: float = 0.1
@@ -40,15 +40,15 @@ class Rates:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine beside most of the sources: an m7i.2xlarge of AWS in us-west-2, on demand, in November 2026.
+    """A machine close to most sources: an AWS m7i.2xlarge in us-west-2, on demand, in November 2026.
 
     Attributes:
-        name: the provider's.
-        cores: virtual ones, as those that `Rates` were measured on.
-        bytes_per_second: that it may read from S3 without pause.
-        searches_per_second: that a STAC API bears.
-        dollars_per_hour: list price.
-        dollars_per_terabyte_month: of S3 storage.
+        name: the provider's instance type.
+        cores: virtual cores, like those that `Rates` were measured on.
+        bytes_per_second: sustained read rate from S3.
+        searches_per_second: search rate that a STAC API sustains.
+        dollars_per_hour: list price of the machine.
+        dollars_per_terabyte_month: list price of S3 storage.
     """
 
     name: str = "m7i.2xlarge"
@@ -61,19 +61,19 @@ class Machine:
 
 @dataclass(frozen=True)
 class Effort:
-    """Of one platform, at most.
+    """Upper bounds of the cost of one platform.
 
     Attributes:
-        platform: its key.
-        searches: of its catalogue.
-        scenes: to index.
-        chips: in them.
-        gigabytes_to_read: of quality layers and of images that are resampled, before compression.
-        gigabytes_to_store: of images in our storage, before compression.
-        core_hours: computing.
-        hours: on one machine, by what takes longest: computing, reading or searching.
-        dollars: for these hours.
-        dollars_a_month: for what is stored.
+        platform: platform key.
+        searches: searches of its catalogue.
+        scenes: scenes to index.
+        chips: chips in those scenes.
+        gigabytes_to_read: quality layers, and images to resample, before compression.
+        gigabytes_to_store: images written to our storage, before compression.
+        core_hours: computing time.
+        hours: time on one machine, set by the slowest of computing, reading and searching.
+        dollars: price of these hours.
+        dollars_a_month: monthly price of the storage.
     """
 
     platform: str
@@ -91,13 +91,13 @@ class Effort:
 def efforts(
     accounts: Iterable[Account], recipe: Recipe, rates: Rates | None = None, machine: Machine | None = None
 ) -> list[Effort]:
-    """What each platform takes, of those that have requests or published counts.
+    """Estimate the cost of each platform that has requests or published counts.
 
     Args:
-        accounts: of the platforms.
-        recipe: chip size, and whether images are copied.
-        rates: what a scene, a file and a chip take; None: as measured.
-        machine: that runs it; None: the usual one.
+        accounts: the platforms' accounts.
+        recipe: the recipe; its chip size and imagery options are used.
+        rates: cost per unit of work; None: as measured.
+        machine: the machine that runs it; None: the default one.
     """
     rates, machine = rates or Rates(), machine or Machine()
     found = []
@@ -111,7 +111,7 @@ def efforts(
         if count is None:
             continue
         cost = estimate_cost(platform, count, recipe)
-        # What is published of the chips is nearer to the truth than scenes without any margin.
+        # A published chip count is closer to the truth than the bound, which assumes scenes without nodata.
         total = cost.chips if requests.planned is not None or chips.published is None else chips.published
         typical, is_derived = platform.typical, recipe.options(platform.key).imagery == "derived"
         resampled = count * typical.height * typical.width * typical.image_bytes if is_derived else 0

@@ -1,11 +1,11 @@
-"""Files in our storage that no pick needs any more: imagery of our own, chip indexes, land cover and headers.
+"""Files in our storage that no pick needs any more: imagery, chip indexes, land cover and headers.
 
-A scene is needed as long as a cell's picks, imagery or any of its ledgers names it, or the merged index or a release
-of it has its chips. Of a scene that is needed, a file of imagery is needed as long as `scene_imagery` or `cog_headers`
-has its address. What is not known for sure is needed: cells without picks, scenes whose imagery is not settled, files
-of others.
+A scene is needed as long as a cell's picks, imagery or any of its ledgers names it, or the merged index or one of its
+releases contains its chips. An imagery file of a needed scene is needed as long as `scene_imagery` or `cog_headers`
+lists its address. In case of doubt files are kept: in cells without picks, for scenes whose imagery is not settled, and
+files that the pipeline did not write.
 
-Only these four kinds of files are looked at. Parts of the merged index, releases, tables and ledgers never are.
+Only these four kinds of files are considered; parts of the merged index, releases, tables and ledgers never are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OF_CELLS = {
 }
 REQUEST_LEDGERS, IMAGERY_LEDGERS = "scenes/ledger", "scenes/imagery_ledger"
 PICKS, SETTLED = layout.folder_of("scene_picks"), layout.folder_of("scene_imagery")
-# Table of a cell that names scenes → its column.
+# Table of a cell that lists scenes → its column of scene ids.
 NAMING = {
     PICKS: "id",
     SETTLED: "id",
@@ -49,14 +49,14 @@ NAMING = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """One file that nothing needs.
+    """One file that is no longer needed.
 
     Attributes:
         kind: `imagery`, `chip index`, `land cover` or `headers`.
         platform: platform key.
-        item_id: of the scene.
-        key: of the file.
-        bytes: of the file.
+        item_id: id of the scene.
+        key: key of the file in the storage.
+        bytes: size of the file.
     """
 
     kind: str
@@ -68,13 +68,13 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a look at a storage found.
+    """The files of a storage that are no longer needed.
 
     Attributes:
-        files: that nothing needs, in the order of their keys.
-        looked_at: how many files there are of these kinds.
-        young: files that nothing needs, but that are too young to be sure of it.
-        notes: what was left alone, and why.
+        files: files that are no longer needed, sorted by key.
+        looked_at: number of files of these kinds.
+        young: number of unneeded files that are too recent to be removed.
+        notes: what was skipped, and why.
     """
 
     files: tuple[Leftover, ...] = ()
@@ -84,29 +84,29 @@ class Leftovers:
 
     @property
     def bytes(self) -> int:
-        """Of all files that nothing needs."""
+        """Total size of these files."""
         return sum(file.bytes for file in self.files)
 
 
 def find_leftovers(store: Store, older_than: float, now: float) -> Leftovers:
-    """Look for files that nothing needs. Nothing is changed.
+    """Find files that are no longer needed, without changing anything.
 
-    Files are listed before it is read what is needed, so that what is picked meanwhile is not found.
+    Files are listed before the tables are read, so that files of scenes picked in the meantime are not reported.
 
     Args:
-        store: where the pipeline writes.
-        older_than: seconds; younger files are left alone, as a run that is under way may need them.
-        now: seconds since 1970.
+        store: the pipeline's storage.
+        older_than: minimum age in seconds; younger files are skipped, as a run in progress may need them.
+        now: current time in seconds since 1970.
 
     Raises:
-        InputError: a table, a ledger or a part of the merged index cannot be read, so that it is not known what is
-            needed; names it.
+        InputError: a table, a ledger or a part of the merged index cannot be read, so needed files are unknown; names
+            it.
         StorageError: the store cannot be read.
     """
     found = list(_files(store))
     needed = _Needed(store)
     if not needed.picked:
-        note = f"{store.uri(PICKS)}: no scene was picked here yet, so nothing is known to be left over"
+        note = f"{store.uri(PICKS)}: no scenes picked yet, so unneeded files cannot be identified"
         return Leftovers(looked_at=len(found), notes=(note,))
     notes: dict[str, int] = {}
     left, young = [], 0
@@ -120,21 +120,21 @@ def find_leftovers(store: Store, older_than: float, now: float) -> Leftovers:
             young += 1
         else:
             left.append(Leftover(kind, platform, item_id, key, entry.size))
-    told = (f"{cell}: has no scene_picks, so its files are left alone ({count:,})" for cell, count in notes.items())
+    told = (f"{cell}: scene_picks is missing, so its {count:,} files are kept" for cell, count in notes.items())
     return Leftovers(tuple(left), len(found), young, tuple(told))
 
 
 def remove(store: Store, leftovers: Leftovers) -> None:
-    """Remove the files that were found.
+    """Remove the given files.
 
     Raises:
-        StorageError: one cannot be removed; those before it are gone.
+        StorageError: a file cannot be removed; those before it have been removed.
     """
     store.delete([file.key for file in leftovers.files])
 
 
 def totals(files: Iterable[Leftover]) -> list[dict[str, str | int]]:
-    """Per platform and kind: `platform`, `kind`, `scenes`, `files` and `bytes`, in order."""
+    """Sorted totals per platform and kind: `platform`, `kind`, `scenes`, `files` and `bytes`."""
     grouped: dict[tuple[str, str], list[Leftover]] = {}
     for file in files:
         grouped.setdefault((file.platform, file.kind), []).append(file)
@@ -151,7 +151,7 @@ def totals(files: Iterable[Leftover]) -> list[dict[str, str | int]]:
 
 
 def _files(store: Store) -> Iterator[tuple[str, str, str | None, str, str, Entry]]:
-    """Kind, platform, year, item id, key and entry of every file of these kinds; files of others are left out."""
+    """Kind, platform, year, item id, key and entry of every file of these kinds; foreign files are skipped."""
     for kind, folder in OF_CELLS.items():
         for key, entry in store.entries(folder, SUFFIX).items():
             platform, year, *name = key.removeprefix(f"{folder}/").split("/")
@@ -160,7 +160,7 @@ def _files(store: Store) -> Iterator[tuple[str, str, str | None, str, str, Entry
                 yield kind, platform, year, item_id, key, entry
     for key, entry in store.entries(IMAGERY).items():
         _, platform, *parts = key.split("/")
-        # A long id is cut into folders, each but the last with a mark at its end.
+        # A long id is split into nested folders, all but the last ending in a marker.
         end = next((n for n, part in enumerate(parts, start=1) if not part.endswith(layout.MORE)), len(parts))
         if parts[end:]:
             yield IMAGERY, platform, None, layout.name_of_file("/".join(parts[:end])), key, entry
@@ -168,7 +168,7 @@ def _files(store: Store) -> Iterator[tuple[str, str, str | None, str, str, Entry
 
 @dataclass
 class _Needed:
-    """What the tables of a storage name; those of a cell, and the merged index, are read when they are asked for."""
+    """The scenes and files that a storage's tables list; tables of cells and the merged index are read on first use."""
 
     store: Store
     picked: frozenset[tuple[str, str]] = field(init=False)
@@ -183,18 +183,18 @@ class _Needed:
         self.picked = self._tables[PICKS] | self._tables[REQUEST_LEDGERS]
 
     def knows(self, platform: str, year: str | None) -> bool:
-        """Whether the scenes of a cell, or of any of a platform, were picked."""
+        """Whether scenes were picked in a cell or, without a year, in any cell of the platform."""
         return any(platform == one and year in (None, other) for one, other in self.picked)
 
     def has(self, platform: str, year: str | None, item_id: str) -> bool:
-        """Whether a scene is needed in a cell, or in any of a platform."""
+        """Whether a scene is needed in a cell or, without a year, in any cell of the platform."""
         cells = self._cells(platform) if year is None else [(platform, year)]
         return any(item_id in self._named(cell) for cell in cells) or any(
             item_id in self._in_merged_index(cell) for cell in cells
         )
 
     def has_file(self, platform: str, item_id: str, key: str) -> bool:
-        """Whether a file of imagery is needed by a scene that is."""
+        """Whether an imagery file is needed by a needed scene."""
         if platform not in self._hrefs:
             self._hrefs[platform] = self._addresses(platform)
         known = self._hrefs[platform].get(item_id)
@@ -203,7 +203,7 @@ class _Needed:
         try:
             return _is_one_of(key, self._in_headers(platform, item_id))
         except InputError:
-            return True  # one damaged file of headers says nothing of the other scenes
+            return True  # a damaged header file does not affect other scenes
 
     def _cells(self, platform: str) -> list[tuple[str, str]]:
         if platform not in self._cells_of:
@@ -228,7 +228,7 @@ class _Needed:
 
     @cached_property
     def _released(self) -> dict[tuple[str, str], frozenset[str]]:
-        """Cell → scenes of the parts that releases keep; each tells its cell itself."""
+        """Cell → scenes of the parts that releases keep; each part stores its cell."""
         found: dict[tuple[str, str], frozenset[str]] = {}
         for key in self.store.list(layout.RELEASES, SUFFIX):
             cell, ids = _ids_of_part(self.store, key)
@@ -236,7 +236,7 @@ class _Needed:
         return found
 
     def _addresses(self, platform: str) -> dict[str, set[str]]:
-        """Scene → keys of its files in our storage; of scenes whose imagery is settled wherever they are picked."""
+        """Scene → keys of its files in our storage, if its imagery is settled in every cell that picked it."""
         settled: dict[str, set[str]] = {}
         unsettled: set[str] = set()
         for one, year in self.picked:
@@ -267,13 +267,13 @@ class _Needed:
 
 
 def _keys_in(hrefs: Iterable[str], platform: str) -> set[str]:
-    """Keys of the addresses that lie in a storage, this one or where it lay before it was moved."""
+    """Keys of the addresses that point into this storage, also at a former location."""
     below = f"/{IMAGERY}/{platform}/"
     return {f"{below[1:]}{href.rpartition(below)[2]}" for href in hrefs if href.rpartition(below)[2] and below in href}
 
 
 def _is_one_of(key: str, needed: Iterable[str]) -> bool:
-    """Whether a file is needed, or lies beside one that is and belongs to it, such as a mask or a world file."""
+    """Whether a file is needed, or is a sidecar of one that is, such as a mask or a world file."""
     return any(key == one or key.startswith(f"{PurePosixPath(one).with_suffix('')}.") for one in needed)
 
 
@@ -320,6 +320,6 @@ def _ids_of_part(store: Store, key: str) -> tuple[tuple[str, str], set[str]]:
 
 def _unknown(store: Store, key: str, error: Exception) -> InputError:
     return InputError(
-        f"{store.uri(key)}: cannot be read ({error}), so it is not known what is needed. Nothing was removed; "
+        f"{store.uri(key)}: cannot be read ({error}), so needed files are unknown. Nothing was removed; "
         "materialise it again first."
     )

@@ -1,6 +1,6 @@
-"""Why a chip is in the training set: the place that was sampled, the search, the scene, its files and its split.
+"""Why a chip is in the training set: its sampled location, search, scene, files and split.
 
-A chip is found by the name of its scene's own index file, not by a search through the merged index.
+A chip is found by the name of its scene's index file, without scanning the merged index.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import Store
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
 
-CHIP_SIZE = 256  # pixels of a side
-THREADS = 16  # that ask for files; most of the time they wait for the storage
+CHIP_SIZE = 256  # pixels, side length
+THREADS = 16  # for reading files; they mostly wait for the storage
 NOT_SHOWN = ("geometry", "bbox", "links", "assets", "stac_extensions", "type", "stac_version")
 
 
 @dataclass(frozen=True)
 class FileUse:
-    """What a chip needs of one file.
+    """The parts of one file that a chip needs.
 
     Attributes:
-        asset: of the item.
-        href: of the file.
-        format: how pixels are stored, in words.
-        ranges: first byte and number of bytes of each block; empty where the file is read through GDAL.
+        asset: key of the item's asset.
+        href: address of the file.
+        format: description of how pixels are stored.
+        ranges: offset and length in bytes of each block; empty if the file is read through GDAL.
     """
 
     asset: str
@@ -48,18 +48,18 @@ class FileUse:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that the storage tells of one chip.
+    """Everything the storage records about one chip.
 
     Attributes:
         platform: platform key.
-        year: partition.
-        chip: its row in the index of its scene.
-        merged: its land cover, split and file in the merged index; empty before it is merged.
-        requests: the searches that got its scene, each with its row of `scene_requests` and of the ledger.
-        sample: what the samples tell of the places that these searches are of.
+        year: year of the partition.
+        chip: the chip's row in the index of its scene.
+        merged: the chip's land cover, split and file in the merged index; empty before it is merged.
+        requests: searches that returned its scene, each with its row of `scene_requests` and of the ledger.
+        sample: rows of the sample for the locations of these searches.
         imagery: the scene's row of the imagery ledger.
-        files: what the chip needs of each file; empty without headers.
-        notes: what could not be told, and what to do.
+        files: the parts of each file that the chip needs; empty without headers.
+        notes: what is unknown, and what to do.
     """
 
     platform: str
@@ -74,22 +74,22 @@ class Provenance:
 
 
 def provenance(store: Store, chipid: str, platform: str | None = None) -> Provenance:
-    """Gather what the storage tells of a chip.
+    """Collect everything the storage records about a chip.
 
     Args:
         store: the storage root.
         chipid: `{item_id}-{x}-{y}`.
-        platform: platform key, where several have a chip of this name; None: the one that has it.
+        platform: platform key, required if several platforms have a chip with this id.
 
     Raises:
-        InputError: there is no such chip, or several platforms have one.
+        InputError: chip not found, or found for several platforms.
     """
     item_id, x, y = _parts_of(chipid)
     key, year, chip = _found(store, chipid, item_id, x, y, platform)
     notes: list[str] = []
     requests = _requests(store, key, year, item_id)
     if not requests:
-        notes.append(f"no request in the ledger of {key}|{year} has this scene: the picks changed since")
+        notes.append(f"no request in the ledger of {key}|{year} names this scene: the picks have changed")
     sample = _sample(store, key, [str(request["location"]) for request in requests])
     merged = _merged(store, key, year, chip)
     if not merged:
@@ -104,7 +104,7 @@ def provenance(store: Store, chipid: str, platform: str | None = None) -> Proven
 
 
 def file_uses(files: SceneFiles, platform: str, x: int, y: int) -> list[FileUse]:
-    """What the chip in column `x` and row `y` of a scene needs of each of its files."""
+    """The parts of each file that the chip in column `x` and row `y` of a scene needs."""
     finest = files.headers[platform_of(platform).assets.grid]
     uses = []
     for asset, header in files.headers.items():
@@ -133,13 +133,13 @@ def _parts_of(chipid: str) -> tuple[str, int, int]:
 def _found(
     store: Store, chipid: str, item_id: str, x: int, y: int, platform: str | None
 ) -> tuple[str, int, dict[str, Any]]:
-    """Platform, partition and row of a chip, by its scene's own file."""
+    """Platform, year and row of a chip, read from its scene's index file."""
     cells = cells_with_chips(store)
     if platform is not None:
         wanted = platform_of(platform).key
         cells = [cell for cell in cells if cell[0] == wanted]
     if not cells:
-        raise InputError(f"{store.uri()}: there is no chip index here. Materialise chip_index.")
+        raise InputError(f"{store.uri()}: chip index not found. Materialise chip_index.")
 
     def look(cell: tuple[str, int]) -> tuple[str, int, dict[str, Any]] | None:
         this = (pc.field("chip_index_x") == x) & (pc.field("chip_index_y") == y)
@@ -151,12 +151,12 @@ def _found(
     if not found:
         of_which = f" of {platform}" if platform else ""
         raise InputError(
-            f"{chipid}: no chip{of_which} with this id in {store.uri(layout.folder_of('chip_index'))}. Check it: "
-            "{item_id}-{x}-{y}, and chips with too much nodata are left out."
+            f"{chipid}: chip{of_which} not found in {store.uri(layout.folder_of('chip_index'))}. Check the id, "
+            "{item_id}-{x}-{y}; chips with too much nodata are not indexed."
         )
     keys = sorted({key for key, _, _ in found})
     if len(keys) > 1:
-        raise InputError(f"{chipid}: a chip of {' and of '.join(keys)}. Say which, with --platform.")
+        raise InputError(f"{chipid}: found for platforms {' and '.join(keys)}. Choose one with --platform.")
     return found[0]
 
 
@@ -177,7 +177,7 @@ def _sample(store: Store, platform: str, locations: Sequence[str]) -> list[dict[
 
 
 def _merged(store: Store, platform: str, year: int, chip: Mapping[str, Any]) -> dict[str, Any]:
-    """Land cover and split: the bounding box says in which row groups the chip may lie."""
+    """Land cover and split; filtering by bounding box limits which row groups are read."""
     key, box = layout.merged_part(platform, year), chip["bbox"]
     this = (pc.field("chipid") == chip["chipid"]) & (pc.field("item_id") == chip["item_id"])
     for side, value in box.items():
@@ -191,7 +191,7 @@ def _merged(store: Store, platform: str, year: int, chip: Mapping[str, Any]) -> 
 
 
 def _rows(store: Store, key: str, which: pc.Expression) -> list[dict[str, Any]]:
-    """Rows of a table, without what is not for eyes; none where there is no such table."""
+    """Rows of a table without columns that are not shown; none if the table is missing."""
     try:
         table = pq.read_table(io.BytesIO(store.read(key)), filters=which)
     except (FileNotFoundError, pa.ArrowInvalid):

@@ -165,8 +165,8 @@ def test_reconcile_tells_of_cells_that_were_indexed_with_other_exclusions(chain:
     assert said(recipe) == []
     changed = without(recipe, f"{A}-0-0", B)
     assert said(changed) == [
-        "sentinel-2-l2a: indexed before the recipe's exclusions were what they are now: sentinel-2-l2a|2020; "
-        "materialise scene_picks and all that follows of these again"
+        "sentinel-2-l2a: indexed with exclusions that differ from the recipe's: sentinel-2-l2a|2020; "
+        "re-materialise scene_picks and everything downstream"
     ]
     assert len(said(without(recipe, A))) == 1
     chain.index(changed)

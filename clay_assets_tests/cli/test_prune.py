@@ -75,6 +75,6 @@ def test_a_storage_without_picks(tmp_path: Path, command: Command) -> None:
     put(LocalStore(tmp_path), layout.chips(S2, 2020, "a"))
     result = command("prune", "--yes", "--older-than", "0", storage=tmp_path)
     assert result.exit_code == 0
-    assert "no scene was picked here yet, so nothing is known to be left over" in result.stdout
+    assert "no scenes picked yet, so unneeded files cannot be identified" in result.stdout
     assert "Nothing is left over, so nothing is removed." in result.stdout
     assert list(LocalStore(tmp_path).list("")) == [layout.chips(S2, 2020, "a")]

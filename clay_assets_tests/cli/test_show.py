@@ -69,7 +69,7 @@ def test_show_lists_the_blocks_that_the_chip_lies_in(chip_storage: Made, command
         columns, rows = (np.arange(index * side // 128, -(-(index + 1) * side // 128)) for index in (2, 1))
         blocks = (rows[:, None] * header.blocks_across + columns).ravel()
         assert [start for start, _ in use["ranges"]] == sorted(header.block_offsets[blocks].tolist()), use["asset"]
-    assert document["notes"] == [f"no request in the ledger of {S2}|2020 has this scene: the picks changed since"]
+    assert document["notes"] == [f"no request in the ledger of {S2}|2020 names this scene: the picks have changed"]
 
 
 def test_show_asks_for_the_platform_where_two_match(tmp_path: Path, command: Command) -> None:
@@ -79,7 +79,7 @@ def test_show_asks_for_the_platform_where_two_match(tmp_path: Path, command: Com
     store.write(layout.chip_ledger(L2, 2020), b"")
     result = command("show", f"{PLAIN}-1-1", "--no-picture", storage=made.storage)
     assert result.exit_code == 1
-    assert f"a chip of {L2} and of {S2}. Say which, with --platform." in result.stderr
+    assert f"found for platforms {L2} and {S2}. Choose one with --platform." in result.stderr
     result = command("show", f"{PLAIN}-1-1", "--no-picture", "--platform", S2, storage=made.storage)
     assert result.stdout.startswith(f"{PLAIN}-1-1, {S2} 2020")
 
@@ -87,11 +87,11 @@ def test_show_asks_for_the_platform_where_two_match(tmp_path: Path, command: Com
 @pytest.mark.parametrize(
     ("indexed", "chipid", "words"),
     [
-        pytest.param(False, "a-0-0", "there is no chip index here. Materialise chip_index.", id="nothing indexed"),
-        pytest.param(True, "S2A_NO_SUCH-0-0", "S2A_NO_SUCH-0-0: no chip with this id", id="unknown scene"),
-        pytest.param(True, f"{PLAIN}-40-0", "chips with too much nodata are left out", id="unknown place"),
+        pytest.param(False, "a-0-0", "chip index not found. Materialise chip_index.", id="nothing indexed"),
+        pytest.param(True, "S2A_NO_SUCH-0-0", "S2A_NO_SUCH-0-0: chip not found", id="unknown scene"),
+        pytest.param(True, f"{PLAIN}-40-0", "chips with too much nodata are not indexed", id="unknown place"),
         pytest.param(True, PLAIN, "not a chip id. Give {item_id}-{x}-{y}", id="a scene"),
-        pytest.param(True, "../../etc-0-0", "no chip with this id", id="a path"),
+        pytest.param(True, "../../etc-0-0", "chip not found", id="a path"),
     ],
 )
 def test_show_says_what_is_missing(

@@ -1,4 +1,4 @@
-"""What a recipe excludes, and what is said of a wrong entry."""
+"""A recipe's exclusions, and the messages for invalid entries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_scenes_and_chips_are_told_by_platform(tmp_path: Path) -> None:
 
 def test_the_hash_tells_of_exclusions_but_not_of_their_order(tmp_path: Path) -> None:
     none, both = load(tmp_path, ""), load(tmp_path, SCENE + CHIP)
-    assert '"exclude"' not in none.document  # a recipe without is what it was before there were any
+    assert '"exclude"' not in none.document  # so the hash is the same as before exclusions existed
     assert none.hash != load(tmp_path, SCENE).hash != both.hash
     assert load(tmp_path, CHIP + SCENE).hash == both.hash
 
@@ -48,22 +48,22 @@ def test_the_hash_tells_of_exclusions_but_not_of_their_order(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (SCENE.replace("naip", "nape"), "exclusion 1 (m_1), platform: 'nape': no such platform; there are "),
+        (SCENE.replace("naip", "nape"), "exclusion 1 (m_1), platform: 'nape': unknown platform; known: "),
         (SCENE.replace('platform = "naip"\n', ""), "exclusion 1 (m_1), platform: Field required"),
         (SCENE.replace('reason = "a seam"\n', ""), "exclusion 1 (m_1), reason: Field required"),
         (CHIP + SCENE.replace("a seam", " \t "), "exclusion 2 (m_1), reason: is empty; say why"),
         (SCENE.replace('scene = "m_1"\n', ""), "exclusion 1 (unnamed): names neither a scene nor a chip"),
         (SCENE + 'chip = "m_1-0-0"\n', "exclusion 1 (m_1): names a scene and a chip; write an entry for each"),
-        (SCENE.replace("m_1", ""), "exclusion 1 (), scene: '' is empty, or begins or ends with a blank"),
-        (SCENE.replace("m_1", "m_1 "), "exclusion 1 (m_1 ), scene: 'm_1 ' is empty, or begins or ends with a blank"),
+        (SCENE.replace("m_1", ""), "exclusion 1 (), scene: '' is empty, or starts or ends with whitespace"),
+        (SCENE.replace("m_1", "m_1 "), "exclusion 1 (m_1 ), scene: 'm_1 ' is empty, or starts or ends with whitespace"),
         (SCENE.replace('"m_1"', "7"), "exclusion 1 (7), scene: Input should be a valid string"),
         (SCENE.replace("scene", "item"), "exclusion 1 (unnamed), item: no such field; check the spelling"),
-        (CHIP.replace("m_2-3-14", "m_2"), "exclusion 1 (m_2), chip: 'm_2' is not a chip id, {item_id}-{x}-{y}"),
+        (CHIP.replace("m_2-3-14", "m_2"), "exclusion 1 (m_2), chip: 'm_2' is not a chip id {item_id}-{x}-{y}"),
         (CHIP.replace("m_2-3-14", "m_2-03-14"), "chip: 'm_2-03-14' is not a chip id"),
         (CHIP.replace("m_2-3-14", "-3-14"), "chip: '-3-14' is not a chip id"),
         (SCENE + CHIP + SCENE, "exclude: scene m_1 of naip: excluded twice; keep one entry"),
         (CHIP + CHIP.replace("a plane", "a bird"), "exclude: chip m_2-3-14 of naip: excluded twice"),
-        ('[exclude]\nscene = "m_1"\n', "exclude: is not a list of exclusions, each [[exclude]]"),
+        ('[exclude]\nscene = "m_1"\n', "exclude: must be a list of exclusions, each [[exclude]]"),
         ("[platforms]\n[[exclude]]\n", "exclusion 1 (unnamed), platform: Field required"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The recipes are the published tables, and a mistake in one is told by file, rule and field."""
+"""The recipes match the published tables, and messages about mistakes name file, rule and field."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def recipe_file(tmp_path: Path) -> Path:
 
 
 def mistake(path: Path, old: str, new: str) -> str:
-    """What is said about the small recipe after one change."""
+    """The message for the small recipe after one change."""
     assert old in SMALL
     path.write_text(SMALL.replace(old, new, 1))
     with pytest.raises(InputError) as caught:
@@ -136,7 +136,7 @@ def csv_lines(path: Path) -> list[str]:
 
 def test_published_counts_of_a_platform_that_does_not_exist(recipe_file: Path) -> None:
     recipe_file.write_text(SMALL + "\n[published.landsat]\nchips = 1\n")
-    with pytest.raises(InputError, match="published: landsat: no such platform"):
+    with pytest.raises(InputError, match="published: landsat: unknown platform"):
         load_recipe(recipe_file)
 
 
@@ -205,7 +205,7 @@ def test_the_hash_is_of_choices_not_of_their_spelling(recipe_file: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('class = "Built-up"', 'class = "Built up"', ("tile rule 1 (towns)", "class", "'Built up' is no class")),
+        ('class = "Built-up"', 'class = "Built up"', ("tile rule 1 (towns)", "class", "'Built up': unknown class")),
         ("tiles = 3", "tiles = 6", ("tile rule 1 (towns)", "tiles 6 is more than from_highest 5")),
         ("tiles = 2", "tils = 2", ("tile rule 2 (woods)", "tils: no such field", "tiles: Field required")),
         ("tiles = 2", "tiles = 0", ("tile rule 2 (woods), tiles: ", "greater than or equal to 1")),
@@ -217,7 +217,7 @@ def test_the_hash_is_of_choices_not_of_their_spelling(recipe_file: Path) -> None
         ("seed = 7", "seed = -1", ("seed: ",)),
         ("seed = 7", "seed = 7\nchip_size = 8", ("chip_size: ",)),
         ("seed = 7", "seed = 7\ntolerance = {failed_scenes = 2}", ("tolerance, failed_scenes: ",)),
-        ("[platforms.sentinel-2-l2a]", "[platforms.sentinel-2]", ("platforms: sentinel-2: no such platform",)),
+        ("[platforms.sentinel-2-l2a]", "[platforms.sentinel-2]", ("platforms: sentinel-2: unknown platform",)),
         ("years = [", "yaers = [", ("platforms: sentinel-2-l2a, yaers: no such field",)),
         ("[2019, 2020]", "[2020, 2019]", ("sentinel-2-l2a", "years [2020, 2019]: the first is after the last")),
         ("[2019, 2020]", "[2019]", ("platforms: sentinel-2-l2a, years",)),
@@ -229,7 +229,7 @@ def test_the_hash_is_of_choices_not_of_their_spelling(recipe_file: Path) -> None
         ("[2019, 2020]", "[2019, 2020]\nmax_cloud_cover = nan", ("sentinel-2-l2a, max_cloud_cover",)),
         ("[2019, 2020]", '[2019, 2020]\nimagery = "move"', ("sentinel-2-l2a, imagery", "'reference' or 'copy'")),
         ("[2019, 2020]", "[2019, 2020]\nmin_sun_elevation = 3", ("sentinel-2-l2a, min_sun_elevation: no such",)),
-        ("seed = 7", "seed = ", ("is not valid TOML", "line 2")),
+        ("seed = 7", "seed = ", ("not valid TOML", "line 2")),
     ],
 )
 def test_each_mistake_is_told_by_file_rule_and_field(
@@ -314,14 +314,14 @@ REGION = "[[splits.regions]]\nname = 'here'\nblock_km = 400\noutline = [[0, 0], 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("shares = { train = 80, validate = 5, test = 5 }", "splits, shares: .*sum to 90, not to 100 percent"),
-        ("shares = { train = 90, validate = 10 }", "splits, shares: test is missing; say 0 for a split"),
+        ("shares = { train = 80, validate = 5, test = 5 }", "splits, shares: .*sum to 90, not 100 percent"),
+        ("shares = { train = 90, validate = 10 }", "splits, shares: test is missing; use 0 for an empty split"),
         ("shares = { train = 0, validate = 50, test = 50 }", "splits, shares: train is 0; "),
         ("shares = { train = 110, validate = -5, test = -5 }", "splits, shares, train: .*less than or equal to 100"),
         ("shares = { train = nan, validate = 5, test = 5 }", "splits, shares"),
         (
             "shares = { train = 90, validate = 5, dev = 5 }",
-            "splits, shares: dev: no such split; there are train, ",
+            "splits, shares: dev: unknown split; known: train, ",
         ),
         (
             "block_km = 120",
@@ -329,17 +329,17 @@ REGION = "[[splits.regions]]\nname = 'here'\nblock_km = 400\noutline = [[0, 0], 
         ),
         ("block_km = 131\ndistance_km = 3", "block_km 131 is not larger than a MODIS chip"),
         ("block_km = 500\ndistance_km = 600", "Make the blocks larger"),
-        ("block_km = 9000", "blocks are too large to be three on Earth"),
+        ("block_km = 9000", "block_km 9000 is too large for three blocks on Earth"),
         ("block_km = -1", "splits, block_km: .*greater than 0"),
         ("block_km = inf", "splits, block_km: .*finite"),
         ("distance_km = -1", "splits, distance_km: .*greater than or equal to 0"),
         ("distance_km = nan", "splits, distance_km"),
         ("blocks = 500", "splits, blocks: no such field; check the spelling"),
-        (REGION.replace("400", "300"), "region here: block_km 300 is not a whole part of 800; take 800 / 2, / 3"),
+        (REGION.replace("400", "300"), "region here: block_km 300 does not divide 800; use 800 / 2, / 3"),
         (REGION.replace("400", "100"), "region here, block_km 100 is not larger than a MODIS chip"),
-        (REGION.replace("400", "1600"), "region here: block_km 1600 is not a whole part of 800"),
+        (REGION.replace("400", "1600"), "region here: block_km 1600 does not divide 800"),
         (REGION + REGION, "region here occurs twice"),
-        (REGION.replace("[9, 9]", "[9, 99]"), r"\[9.0, 99.0\] is not a longitude"),
+        (REGION.replace("[9, 9]", "[9, 99]"), r"\[9.0, 99.0\] is not a valid longitude"),
         (REGION.replace(", [9, 9]", ""), "splits, regions, 0, outline"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Storages made by hand, and chains."""
+"""Storages with hand-made tables, and chains."""
 
 from clay_assets_tests.chain import new_chain
 from clay_assets_tests.reconciliation.stores import done, made

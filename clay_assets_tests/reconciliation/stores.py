@@ -1,4 +1,4 @@
-"""Storages whose tables are made by hand, so that every number is known."""
+"""Storages with hand-made tables, so that every number is known."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ years = [2020, 2020]
 
 
 def tiles(names: tuple[str, ...]) -> gpd.GeoDataFrame:
-    """A sample of MGRS tiles of these names, all in one place."""
+    """A sample of MGRS tiles with these names, all in the same place."""
     return gpd.GeoDataFrame({"name": list(names)}, geometry=[shapely.box(6, 0, 7, 1)] * len(names), crs="EPSG:4326")
 
 
 @dataclass
 class Made:
-    """A store whose tables are made by hand, and a recipe."""
+    """A store with hand-made tables, and a recipe."""
 
     folder: Path
     recipe_file: Path
@@ -77,19 +77,19 @@ class Made:
         return table
 
     def answer(self, platform: str, year: int, scenes: Mapping[str, str | None], failed: tuple[str, ...] = ()) -> None:
-        """Write a ledger: request → the scene it got, None for none, and those that failed."""
+        """Write a ledger: request → the scene it found, or None, and the requests that failed."""
         rows = [(name, "picked" if item else "none", item) for name, item in scenes.items()]
         rows += [(name, "failed", None) for name in failed]
         frame = pd.DataFrame(rows, columns=["request_id", "outcome", "item_id"]).astype("string")
         self.store.write(layout.request_ledger(platform, year), encode(frame, {}))
 
     def copy(self, platform: str, year: int, sizes: Mapping[str, int]) -> None:
-        """Write a ledger of imagery: scene → bytes in our storage."""
+        """Write an imagery ledger: scene → bytes in our storage."""
         frame = pd.DataFrame({"item_id": list(sizes), "bytes": list(sizes.values())})
         self.store.write(layout.imagery_ledger(platform, year), encode(frame, {}))
 
     def index(self, platform: str, year: int, chips: Mapping[str, int], failed: tuple[str, ...] = ()) -> None:
-        """Write a ledger of chips: scene → chips, and scenes that failed."""
+        """Write a chip ledger: scene → chips, and scenes that failed."""
         rows = [(name, "indexed", count) for name, count in chips.items()] + [(name, "failed", 0) for name in failed]
         frame = pd.DataFrame(rows, columns=["item_id", "outcome", "chips"])
         self.store.write(layout.chip_ledger(platform, year), encode(frame, {}))

@@ -1,4 +1,4 @@
-"""What is published, planned and there, on stores that were made by hand, so that every number is known."""
+"""Published, planned and present counts, on stores with hand-made tables, so that every number is known."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_bytes_follow_the_policy_of_imagery(made: Made) -> None:
     assert accounts[S2]["bytes to read"].planned == pixels // 4
     # Four bands of two bytes at 10 m, six at 20 m, and SCL of one.
     assert accounts[S2]["bytes to copy"].planned == pixels * 4 * 2 + pixels // 4 * (6 * 2 + 1)
-    # MODIS, 72 months: seven bands int16, QC uint32, state uint16, read to be made anew; then red and quality again.
+    # MODIS, 72 months: seven bands int16, QC uint32, state uint16, read for resampling; then red and quality again.
     pixels = 72 * 2400 * 2400
     assert accounts[MODIS]["requests"].planned == 72
     assert accounts[MODIS]["bytes to copy"].planned == pixels * (7 * 2 + 4 + 2)
@@ -88,7 +88,7 @@ def test_all_is_done(done: Made) -> None:
     assert numbers(account) == {
         "locations": (None, 3, None),
         "requests": (None, 24, 24),
-        "scenes": (None, 24, 4),  # requests share scenes, or get none
+        "scenes": (None, 24, 4),  # some requests share a scene, others find none
         "chips": (None, 24 * 1764, 3000),
         "land cover": (None, 24 * 1764, 3000),
         "bytes to read": (None, 24 * 5490 * 5490, None),
@@ -110,9 +110,9 @@ def test_all_is_done(done: Made) -> None:
             layout.chip_ledger(S2, 2021),
             ["2 of 4 picked scenes are indexed", "3,000 of 1,500 chips are in the merged index"],
         ),
-        (layout.landcover_ledger(S2, 2021), ["land cover of 1,500 of 3,000 chips was looked up"]),
+        (layout.landcover_ledger(S2, 2021), ["land cover computed for 1,500 of 3,000 chips"]),
         (layout.MANIFEST, ["0 of 3,000 chips are in the merged index"]),
-        (layout.imagery_ledger(S2, 2021), []),  # what it holds was indexed
+        (layout.imagery_ledger(S2, 2021), []),  # its chips were indexed
     ],
 )
 def test_a_missing_cell_is_told(done: Made, cell: str, said: list[str]) -> None:
@@ -145,8 +145,7 @@ def test_cells_of_another_plan_are_told(done: Made) -> None:
     assert (account["requests"].planned, account["requests"].present, account.unplanned) == (24, 16, 8)
     assert done.said() == [
         "sentinel-2-l2a: 16 of 24 requests were answered",
-        "sentinel-2-l2a: 8 requests in the ledgers are not among those planned; "
-        "materialise scene_picks of their years again",
+        "sentinel-2-l2a: 8 requests in the ledgers are no longer planned; re-materialise scene_picks of their years",
     ]
 
 
@@ -155,15 +154,15 @@ def test_cells_of_another_plan_are_told(done: Made) -> None:
     ("published", "tolerance", "said"),
     [
         ("chips = 3000", 0, None),
-        ("chips = 3300", 0.1, None),  # a share of what was published
-        ("chips = 3334", 0.1, "3,000 chips, -10.0% to the published set"),
+        ("chips = 3300", 0.1, None),  # a share of the published count
+        ("chips = 3334", 0.1, "3,000 chips, -10.0% against the published set"),
         ("chips = 2728", 0.1, None),
-        ("chips = 2727", 0.1, "3,000 chips, +10.0% to the published set"),
-        ("chips = 2999", 0, "3,000 chips, +0.0% to the published set"),
+        ("chips = 2727", 0.1, "3,000 chips, +10.0% against the published set"),
+        ("chips = 2999", 0, "3,000 chips, +0.0% against the published set"),
         ("requests = 20", 0.2, None),
-        ("requests = 20", 0.19, "24 requests, +20.0% to the published set"),
+        ("requests = 20", 0.19, "24 requests, +20.0% against the published set"),
         ("locations = 4", 0.25, None),
-        ("locations = 4", 0.24, "3 locations, -25.0% to the published set"),
+        ("locations = 4", 0.24, "3 locations, -25.0% against the published set"),
         ("locations = 0", 0, None),
     ],
 )
@@ -180,7 +179,7 @@ def test_counts_far_from_the_published_ones_are_told(
 def test_a_sample_without_a_place_is_far_from_the_published_one(made: Made) -> None:
     made.change(published="\n[published.sentinel-2-l2a]\nlocations = 5\n")
     made.request(S2, tiles(()))
-    assert made.said() == ["sentinel-2-l2a: 0 locations, -100.0% to the published set"]
+    assert made.said() == ["sentinel-2-l2a: 0 locations, -100.0% against the published set"]
 
 
 @pytest.mark.slow
@@ -214,7 +213,7 @@ def test_the_plan_of_clay_v1_is_the_published_one(tmp_path: Path) -> None:
         assert planned == (expected[key][:2] if key not in ("naip", "linz") else (None, None))
         assert accounts[key]["scenes"].published == accounts[key]["requests"].published
     assert all("requests were answered" in what for what in made.said())  # no count differs from a published one
-    # What is planned is the most that there can be.
+    # Planned counts are upper bounds.
     for key in ("modis", "landsat-c2l1", "sentinel-1-rtc", "sentinel-2-l2a"):
         assert (accounts[key]["chips"].planned or 0) >= (expected[key][2] or 0), key
 

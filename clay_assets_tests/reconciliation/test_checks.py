@@ -37,7 +37,7 @@ def tables(chain: Chain, folder: str) -> pd.DataFrame:
 
 
 def told(chain: Chain, folder: Path) -> LocalStore:
-    """A store with a copy of all that an account is made from."""
+    """A store with a copy of every table that an account is made from."""
     source, store = chain.clay.store(), LocalStore(folder / "copy")
     for key in source.list(""):
         if key.startswith(TOLD):
@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_the_tables(built: Chain, accounts: dict[str, A
     )
     assert merged == account.merged
     files = store.list(f"imagery/{platform}")
-    assert (sum(files.values()) > 0) == (platform in ("linz", "modis"))  # images made anew
+    assert (sum(files.values()) > 0) == (platform in ("linz", "modis"))  # resampled images
     assert sum(files.values()) == account["bytes to copy"].present
 
 
@@ -132,7 +132,7 @@ def test_a_merged_index_of_before_is_told(built: Chain, accounts: dict[str, Acco
     store.write(key, ledger.to_parquet())
     merged = accounts[KEY].merged
     assert disagreements(reconcile(store, built.clay.recipe()), 0.1) == [
-        f"{KEY}: land cover of {merged:,} of {merged + 5:,} chips was looked up",
+        f"{KEY}: land cover computed for {merged:,} of {merged + 5:,} chips",
         f"{KEY}: {merged:,} of {merged + 5:,} chips are in the merged index",
     ]
 
@@ -155,5 +155,5 @@ def test_the_check_compares_with_the_counts_of_the_recipe(
     assert isinstance(result, dg.AssetCheckResult)
     assert result.passed == passed
     said = str(result.metadata["differing"].value)
-    assert said == "*nothing*" if passed else f"{KEY}: {chips:,} chips, -16.7% to the published set" in said
+    assert said == "*nothing*" if passed else f"{KEY}: {chips:,} chips, -16.7% against the published set" in said
     assert f"| {KEY} | chips | {round(chips * share):,} |" in str(result.metadata["accounts"].value)

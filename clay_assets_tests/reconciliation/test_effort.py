@@ -1,4 +1,4 @@
-"""What a run takes, worked out by hand for made requests."""
+"""The cost of a run, calculated by hand for given requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_images_that_are_resampled_count(made: Made) -> None:
     (account,) = [one for one in made.accounts().values() if one.platform == MODIS]
     rates = Rates(**{**vars(FREE), "resampled_gigabyte": 1, "written_gigabyte": 1000})
     (found,) = efforts([account], made.recipe, rates)
-    # Seven bands and two layers of quality are 20 bytes a pixel, read and written.
+    # Seven bands and two quality layers make 20 bytes per pixel, read and written.
     gigabytes = (account["requests"].planned or 0) * 2400 * 2400 * 20 / 1e9
     assert gigabytes
     assert found.core_hours * 3600 == pytest.approx(1001 * gigabytes)
@@ -73,7 +73,7 @@ def test_published_counts_stand_in_for_requests(made: Made) -> None:
         published="\n[published.sentinel-2-l2a]\nrequests = 40\nchips = 900\n\n[published.naip]\nchips = 4000\n"
     )
     found = {one.platform: one for one in efforts(made.accounts().values(), made.recipe)}
-    assert set(found) == {S2, "naip"}  # of the others nothing is known
+    assert set(found) == {S2, "naip"}  # the other platforms have no counts
     assert (found[S2].searches, found[S2].chips) == (40, 900)
     assert (found["naip"].scenes, found["naip"].chips) == (3, 4000)  # a scene has 48 × 37 chips
 

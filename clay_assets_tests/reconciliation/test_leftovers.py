@@ -1,4 +1,4 @@
-"""What nothing needs is found, and nothing else is removed: locally and on S3."""
+"""Unneeded files are found and only those are removed: locally and on S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clay_assets.storage.stores import LocalStore, Store, open_store
 
 S2, LINZ = "sentinel-2-l2a", "linz"
 DAY = 86_400
-LONG = "x" * 230 + "é/y"  # cut into folders, and escaped
+LONG = "x" * 230 + "é/y"  # split into folders, and escaped
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -79,7 +79,7 @@ def read_headers(store: Store, platform: str, year: int, item_id: str, *keys: st
 
 
 def part(platform: str, year: int, *ids: str) -> bytes:
-    """A part of the merged index, as far as it matters here."""
+    """A part of the merged index with only the columns needed here."""
     table = pa.table({"platform": [platform] * len(ids), "year": [year] * len(ids), "item_id": list(ids)})
     return encode_arrow(table, {})
 
@@ -89,7 +89,7 @@ def of_cell(platform: str, year: int, name: str) -> list[str]:
 
 
 def look(store: Store, older_than: float = DAY, after: float = 2 * DAY) -> Leftovers:
-    """A look at the storage two days later."""
+    """Search the storage two days later."""
     return find_leftovers(store, older_than, time.time() + after)
 
 
@@ -126,7 +126,7 @@ def test_what_no_pick_needs_is_removed_and_all_else_stays(store: Store) -> None:
     assert (keys(found), found.bytes, found.young, found.notes) == (set(goes), 5 * len(goes), 0, ())
     assert [row["kind"] for row in totals(found.files)] == ["chip index", "headers", "imagery", "land cover"]
     assert totals(found.files)[2] == {"platform": LINZ, "kind": "imagery", "scenes": 3, "files": 3, "bytes": 15}
-    assert set(store.list("")) == before  # a look changes nothing
+    assert set(store.list("")) == before  # searching changes nothing
     remove(store, found)
     assert set(store.list("")) == before - set(goes)
     assert look(store).files == ()
@@ -151,7 +151,7 @@ def test_what_is_young_stays(store: Store) -> None:
     ],
 )
 def test_what_a_ledger_names_stays(folder: LocalStore, key: str) -> None:
-    """The picks have changed, and what follows them is still to be made again."""
+    """The picks have changed, and the tables downstream have not been re-materialised yet."""
     pick(folder, S2, 2020, "new")
     put(folder, *of_cell(S2, 2020, "old"), layout.imagery(S2, "old", "B04.tif"))
     assert len(look(folder).files) == 4
@@ -171,7 +171,7 @@ def test_what_the_merged_index_has_stays(store: Store) -> None:
 
 
 def test_imagery_of_a_scene_that_is_not_settled_stays(folder: LocalStore) -> None:
-    """A run of scene_imagery may be under way for days, and goes on from what is there."""
+    """A run of scene_imagery may take days, and resumes from the files that exist."""
     pick(folder, LINZ, 2020, "settled", "waiting", "failed")
     files = {name: layout.imagery(LINZ, name, "visual-1.tif") for name in ("settled", "waiting", "failed")}
     put(folder, *files.values(), layout.imagery(LINZ, "settled", "other.tif"))
@@ -190,9 +190,9 @@ def test_copies_go_once_scenes_are_referenced_and_no_header_tells_of_them(folder
     items = [item("a", ["https://example.com/B04.tif"])]
     folder.write(layout.table("scene_imagery", S2, 2020), encode_items(items, {}))
     read_headers(folder, S2, 2020, "a", copy)
-    assert look(folder).files == ()  # chips are read by the headers
+    assert look(folder).files == ()  # chips are read with the headers
     put(folder, layout.headers(S2, 2020, "a"))
-    assert look(folder).files == ()  # which are damaged, so it is not known
+    assert look(folder).files == ()  # they are damaged, so it is unknown
     folder.delete([layout.headers(S2, 2020, "a")])
     assert keys(look(folder)) == {copy}
 
@@ -212,13 +212,13 @@ def test_cells_that_were_never_picked_are_left_alone(store: Store) -> None:
     found = look(store)
     assert (found.files, found.looked_at) == ((), 7)
     assert found.notes == (
-        f"{store.uri('scenes/scene_picks')}: no scene was picked here yet, so nothing is known to be left over",
+        f"{store.uri('scenes/scene_picks')}: no scenes picked yet, so unneeded files cannot be identified",
     )
     pick(store, S2, 2020)
     found = look(store)
     assert found.files == ()
     assert set(found.notes) == {
-        f"{cell}: has no scene_picks, so its files are left alone ({count})"
+        f"{cell}: scene_picks is missing, so its {count} files are kept"
         for cell, count in {"sentinel-2-l2a|2019": 3, "linz|2020": 3, "linz": 1}.items()
     }
 
