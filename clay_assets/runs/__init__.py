@@ -1,1 +1,1 @@
-"""What starts runs: jobs, schedules, sensors, and the whole chain run by run. It stands above the stages."""
+"""Jobs, schedules, sensors, and the whole chain run by run. No stage imports this package."""

@@ -1,7 +1,7 @@
 """Schedules and sensors.
 
-All are stopped until they are turned on, in the UI under *Automation* or with `dagster schedule start` and
-`dagster sensor start`. The condition under which `merged_index` is refreshed stands on the asset.
+All are stopped by default. Turn them on in the UI under *Automation* or with `dagster schedule start` and `dagster
+sensor start`. The automation condition of `merged_index` is set on the asset.
 """
 
 import json
@@ -18,11 +18,11 @@ from clay_assets.recipes import Recipe
 from clay_assets.runs import jobs
 from clay_assets.stages import PARTITIONED, assets_by_job, cell_assets
 
-RETRY_OF = "clay/retry_of"  # tag: the run that failed
-# Dagster's own tags, of runs that it tried again (`run_retries` in dagster.yaml).
+RETRY_OF = "clay/retry_of"  # tag: id of the failed run
+# Dagster's own tags of retried runs (`run_retries` in dagster.yaml).
 RETRY_NUMBER, WILL_RETRY, MAX_RETRIES = (f"dagster/{name}" for name in ("retry_number", "will_retry", "max_retries"))
-LAST_OF_CELL = "chip_landcover"  # what the merge waits for
-RETRY_INTERVAL = 600  # seconds; what made a run fail may have passed by then
+LAST_OF_CELL = "chip_landcover"  # the merge waits for it
+RETRY_INTERVAL = 600  # seconds; temporary faults may be over by then
 MERGE_INTERVAL = 300  # seconds
 
 # Partitioned asset → the job that re-runs it.
@@ -53,7 +53,7 @@ refresh_merged_index = dg.AutomationConditionSensorDefinition(
 def fill_missing_cells(
     context: dg.ScheduleEvaluationContext, clay: ClayResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Request what is missing of the recipe's years, the current one included."""
+    """Request cells missing from the recipe's years, including the current year."""
     day = context.scheduled_execution_time
     recipe = clay.recipe()
     instance = context.instance
@@ -67,7 +67,7 @@ def fill_missing_cells(
         for year in range(recipe.options(key).years[0], min(recipe.options(key).years[1], day.year) + 1)
         if status.get(key_of_cell(key, year)) not in waiting
     ]
-    # Run keys differ from month to month: what is missing then is asked for again.
+    # Run keys differ from month to month, so cells that are still missing are requested again.
     yield from _asked(context, recipe, sorted(wanted, key=lambda cell: (-cell[0], cell[1])), f"{day:%Y-%m-%d}")
 
 
@@ -75,21 +75,21 @@ def fill_missing_cells(
     cron_schedule="0 4 15 1 *",
     job=jobs.cell,
     description=(
-        "In January, when the last scenes of the old year have been published: requests that year of each platform "
-        "whose years in the recipe include it, even if it was materialised before it was over."
+        "In January, when the last scenes of the past year have been published: requests that year again for each "
+        "platform whose years in the recipe include it, even if it is already materialised."
     ),
 )
 def new_year(context: dg.ScheduleEvaluationContext, clay: ClayResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Request the past year again, now that it is complete."""
+    """Request the past year again now that it is complete."""
     over = context.scheduled_execution_time.year - 1
     recipe = clay.recipe()
     ranges = {key: recipe.options(key).years for key in sorted(PLATFORMS)}
     wanted = [(over, key) for key, (first, last) in ranges.items() if first <= over <= last]
     if not wanted:
         yield dg.SkipReason(
-            f"The recipe {recipe.name} draws nothing from {over}: its last year is "
-            f"{max(last for _, last in ranges.values())}. Raise `years` in a recipe of your own, name it in "
-            "CLAY_RECIPE, and materialise scene_requests again."
+            f"The recipe {recipe.name} does not include {over}: its last year is "
+            f"{max(last for _, last in ranges.values())}. Extend `years` in your own recipe, set CLAY_RECIPE to "
+            "it, and re-materialise scene_requests."
         )
         return
     yield from _asked(context, recipe, wanted, "complete")
@@ -104,7 +104,7 @@ def new_year(context: dg.ScheduleEvaluationContext, clay: ClayResource) -> Itera
     ),
 )
 def retry_failed_cells(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Failed partitions, each once."""
+    """Request each failed partition once."""
     failed: dict[tuple[str, str], list[str]] = {}
     for asset, partitions in PARTITIONED.items():
         for partition, status in status_of(context.instance, asset, partitions).items():
@@ -142,11 +142,11 @@ SENSORS = [refresh_merged_index, retry_failed_cells]
 def _asked(
     context: dg.ScheduleEvaluationContext, recipe: Recipe, wanted: list[tuple[int, str]], when: str
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """A run for each cell whose platform has requests by this recipe; others would run, and find the wrong scenes."""
+    """A run for each cell whose platform has requests made with this recipe; the others would pick the wrong scenes."""
     ready = {key for key in PLATFORMS if _requests_are_of(context.instance, key, recipe)}
     unready = sorted({key for _, key in wanted} - ready)
     first_do = (
-        f"Materialise scene_requests of {', '.join(unready)}: there are none by the recipe {recipe.name} as it is now."
+        f"Materialise scene_requests of {', '.join(unready)}: none were made with the current recipe {recipe.name}."
     )
     if unready:
         context.log.warning(first_do)
@@ -155,12 +155,12 @@ def _asked(
         cell = key_of_cell(key, year)
         yield dg.RunRequest(run_key=f"{cell} {when}", partition_key=cell)
     if not asked:
-        yield dg.SkipReason(first_do if unready else f"Nothing is missing of the recipe {recipe.name}.")
+        yield dg.SkipReason(first_do if unready else f"No cell of the recipe {recipe.name} is missing.")
 
 
 def _requests_are_of(instance: dg.DagsterInstance, platform: str, recipe: Recipe) -> bool:
-    """Whether the searches of a platform were made by a recipe, or by one that differs in exclusions alone that none of
-    them depends on.
+    """Whether the requests of a platform were made with a recipe, or with one that only differs in exclusions that do
+    not affect them.
     """
     asked = dg.AssetRecordsFilter(dg.AssetKey("scene_requests"), asset_partitions=[platform])
     for record in instance.fetch_materializations(asked, limit=1).records:
@@ -174,8 +174,8 @@ def _requests_are_of(instance: dg.DagsterInstance, platform: str, recipe: Recipe
 
 
 def _asked_by(document: Any, platform: str) -> object:
-    """What the searches of a platform depend on in a recipe's document: all but exclusions of what is not searched for
-    before there are requests.
+    """The choices in a recipe's document that affect a platform's requests: all except exclusions, unless the platform
+    searches its catalogue before it makes requests.
     """
     choices: dict[str, Any] = dict(json.loads(document) if isinstance(document, str) else document)
     excluded = choices.pop("exclude", [])

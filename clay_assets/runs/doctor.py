@@ -1,8 +1,8 @@
-"""What may keep a long run from ending well, looked at before it starts: settings, storage, sources, rights, versions.
+"""Checks before a long run: settings, storage, sources, permissions and versions.
 
-Checks run side by side, each in a thread of its own that does not keep the process alive, and one that does not answer
-in time has failed. Nothing is changed, but for a small object that is written below `CLAY_STORAGE` and deleted. What is
-said never holds a secret.
+Checks run in parallel, each in its own daemon thread; a check that does not answer in time has failed. Nothing is
+changed except for a small object that is written below `CLAY_STORAGE` and deleted. Secrets are removed from all
+messages.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ if TYPE_CHECKING:
     from clay_assets.stac import Item
 
 Status = Literal["ok", "warning", "failed"]
-TIMEOUT = 60.0  # seconds that a check may take
+TIMEOUT = 60.0  # seconds per check
 PACKAGE = "clay_assets"
 GB = 10**9
-LITTLE, TOO_LITTLE = 20 * GB, GB  # bytes free; the sort of the largest cell of Clay v1 spills several GB
-PROBE = "doctor-"  # at the beginning of the folder of the object that is written
+LITTLE, TOO_LITTLE = 20 * GB, GB  # bytes free; sorting the largest cell of Clay v1 spills several GB
+PROBE = "doctor-"  # prefix of the folder of the probe object
 CONTENT = b"written by clay-assets doctor; may be deleted\n"
-SAMPLE_CELL = "N45E006"  # of WorldCover, in the Alps
+SAMPLE_CELL = "N45E006"  # a WorldCover cell in the Alps
 LAND_COVER_SAMPLE = "mgrs_sample"
-# Variables whose values are never printed, by their names.
+# Names of variables whose values are never printed.
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|SAS", re.IGNORECASE)
-SHORTEST_SECRET = 6  # characters; shorter values would blacken words
+SHORTEST_SECRET = 6  # characters; redacting shorter values would hide ordinary words
 USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*@|(?<=://)[^/\s@'\":]+@")
-# Packages that have to be the same everywhere on a Dask cluster: jobs and results are pickled between them.
+# Packages whose versions must match across a Dask cluster, as jobs and results are pickled.
 EQUAL = ("python", "distributed", "dask", "cloudpickle", "msgpack", "numpy", "pandas")
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         status: `ok`, `warning` or `failed`.
-        what: was looked at.
-        fact: what was found.
-        remedy: what to do about it, as a sentence; empty where nothing is to be done.
+        what: name of the check.
+        fact: the result, in words.
+        remedy: what to do about it, as a sentence; empty if there is nothing to do.
     """
 
     status: Status
@@ -78,18 +78,18 @@ Check = Callable[[], Iterable[Line]]
 
 
 def examine(platforms: Sequence[str] = (), timeout: float = TIMEOUT) -> list[Line]:
-    """Look at everything that a run needs.
+    """Check everything that a run needs.
 
     Args:
-        platforms: keys of those whose sources are looked at; none: all of the recipe.
-        timeout: seconds that each check may take.
+        platforms: keys of the platforms whose sources are checked; empty: all of the recipe.
+        timeout: seconds per check.
 
     Raises:
         InputError: a platform is unknown.
     """
     unknown = sorted(set(platforms) - set(PLATFORMS))
     if unknown:
-        raise InputError(f"{', '.join(unknown)}: no such platform. There are {', '.join(sorted(PLATFORMS))}.")
+        raise InputError(f"{', '.join(unknown)}: unknown platform. Choose from {', '.join(sorted(PLATFORMS))}.")
     before, settings, recipe = _configuration()
     checks: dict[str, Check] = {"versions": lambda: _versions(settings), "Dagster": _dagster, "temporary files": _sort}
     if settings is not None:
@@ -108,7 +108,7 @@ def _configuration() -> tuple[list[Line], Settings | None, Recipe | None]:
     except InputError as error:
         return [_failure("settings", InputError(line)) for line in str(error).splitlines()], None, None
     given = sorted(name for name, value in os.environ.items() if name.upper().startswith("CLAY_") and value)
-    lines.append(Line("ok", "settings", f"{', '.join(given) or 'none'} set, the others as they are by default"))
+    lines.append(Line("ok", "settings", f"{', '.join(given) or 'none'} set, defaults for the others"))
     try:
         recipe = load_recipe(settings.recipe)
     except InputError as error:
@@ -120,7 +120,7 @@ def _configuration() -> tuple[list[Line], Settings | None, Recipe | None]:
 def _of_settings(settings: Settings) -> dict[str, Check]:
     checks: dict[str, Check] = {"storage": lambda: _storage(settings)}
     if not is_s3(settings.storage):
-        checks["room in the storage"] = lambda: _room("room in the storage", local_path(settings.storage))
+        checks["free space in the storage"] = lambda: _room("free space in the storage", local_path(settings.storage))
     if settings.dask_scheduler:
         address = settings.dask_scheduler
         checks["Dask"] = lambda: _dask(address, settings.storage)
@@ -145,7 +145,7 @@ def _of_sources(settings: Settings, recipe: Recipe, platforms: Sequence[AnyPlatf
 
 
 def _import_first(settings: Settings | None) -> None:
-    """Import what checks need before their time runs: it takes seconds, and threads would wait for one another."""
+    """Import what checks need before the timeout starts: it takes seconds, and threads would block each other."""
     import boto3.session  # noqa: F401
     import packaging.requirements  # noqa: F401
 
@@ -165,13 +165,13 @@ def _import_first(settings: Settings | None) -> None:
 
 
 def _side_by_side(checks: Mapping[str, Check], timeout: float) -> list[Line]:
-    """What each check found, in the order of the checks. Threads of one that hangs are left behind."""
+    """The results in the order of the checks. Threads of checks that hang are abandoned."""
     answers: Queue[tuple[str, list[Line]]] = Queue()
 
     def run(what: str, check: Check) -> None:
         try:
             lines = list(check())
-        except Exception as error:  # whatever a library raises, the other checks are not touched by it
+        except Exception as error:  # whatever a library raises must not stop the other checks
             lines = [_failure(what, error)]
         answers.put((what, lines))
 
@@ -184,15 +184,15 @@ def _side_by_side(checks: Mapping[str, Check], timeout: float) -> list[Line]:
             what, lines = answers.get(timeout=max(0.0, deadline - time.monotonic()))
             found[what] = lines
     late = f"did not answer within {timeout:g} s"
-    remedy = "Check the address and the network, or allow it more time with --timeout."
+    remedy = "Check the address and the network, or allow more time with --timeout."
     return [line for what in checks for line in found.get(what, [Line("failed", what, late, remedy)])]
 
 
 def _failure(what: str, error: Exception, status: Status = "failed") -> Line:
-    """An error as a line: ours end with what to do."""
+    """An error as a line; messages of a ClayError end with the remedy."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if not isinstance(error, ClayError):
-        return Line(status, what, f"{type(error).__name__}: {text}", "Check the settings that it depends on.")
+        return Line(status, what, f"{type(error).__name__}: {text}", "Check the related settings.")
     fact, _, remedy = text.rpartition(". ")
     return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text, "See the README.")
 
@@ -217,7 +217,7 @@ def _without_secrets(line: Line) -> Line:
 
 
 def _versions(settings: Settings | None) -> Iterator[Line]:
-    """Python and the libraries against the bounds that the package declares."""
+    """Compare Python and the libraries with the version bounds that the package declares."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -225,7 +225,7 @@ def _versions(settings: Settings | None) -> Iterator[Line]:
         told = metadata.metadata(PACKAGE)
         requirements = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
     except metadata.PackageNotFoundError:
-        yield Line("warning", "versions", f"{PACKAGE} is not installed, so its bounds are not known", "Install it.")
+        yield Line("warning", "versions", f"{PACKAGE} not installed, so version bounds are unknown", "Install it.")
         return
     python, bounds = machine.python_version(), str(told["Requires-Python"] or "")
     if python not in SpecifierSet(bounds, prereleases=True):
@@ -239,11 +239,11 @@ def _versions(settings: Settings | None) -> Iterator[Line]:
         try:
             version = metadata.version(one.name)
         except metadata.PackageNotFoundError:
-            yield Line("failed", one.name, "is not installed", f"Run pip install '{_plain(one)}'.")
+            yield Line("failed", one.name, "not installed", f"Run pip install '{_plain(one)}'.")
             continue
         if not one.specifier.contains(version, prereleases=True):
             yield Line("failed", one.name, f"{version}, not {one.specifier}", f"Run pip install '{_plain(one)}'.")
-    yield Line("ok", "versions", f"{PACKAGE} {told['Version']}, Python {python}, {looked_at} libraries looked at")
+    yield Line("ok", "versions", f"{PACKAGE} {told['Version']}, Python {python}, {looked_at} libraries checked")
 
 
 def _plain(requirement: Any) -> str:
@@ -254,12 +254,12 @@ def _sort() -> Iterator[Line]:
     try:
         folder = Path(tempfile.gettempdir())
     except OSError as error:
-        yield Line("failed", "temporary files", f"no folder for them ({error})", "Set TMPDIR to one with room.")
+        yield Line("failed", "temporary files", f"no usable folder ({error})", "Set TMPDIR to a folder with space.")
         return
-    yield from _room("temporary files", folder, "The sort of the merge spills there: set TMPDIR to a folder with room.")
+    yield from _room("temporary files", folder, "The merge sorts on disk there: set TMPDIR to a larger disk.")
 
 
-def _room(what: str, folder: Path, remedy: str = "Make room, or set CLAY_STORAGE to another place.") -> list[Line]:
+def _room(what: str, folder: Path, remedy: str = "Free space, or set CLAY_STORAGE to another place.") -> list[Line]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     status: Status = "failed" if free < TOO_LITTLE else "warning" if free < LITTLE else "ok"
@@ -269,24 +269,24 @@ def _room(what: str, folder: Path, remedy: str = "Make room, or set CLAY_STORAGE
 def _dagster() -> Iterator[Line]:
     home = os.environ.get("DAGSTER_HOME")
     if not home:
-        remedy = "Set DAGSTER_HOME to a folder, unless dg dev or a test keeps one for you."
-        yield Line("warning", "Dagster", "DAGSTER_HOME is not set, so no history of runs is kept", remedy)
+        remedy = "Set DAGSTER_HOME to a folder, unless dg dev or a test provides one."
+        yield Line("warning", "Dagster", "DAGSTER_HOME is not set, so run history is not kept", remedy)
         return
     folder = Path(home).expanduser()
     if not folder.is_absolute() or not folder.is_dir():
-        yield Line("failed", "Dagster", f"DAGSTER_HOME={home} is not an absolute path of a folder", "Make the folder.")
+        yield Line("failed", "Dagster", f"DAGSTER_HOME={home} is not an absolute folder path", "Create the folder.")
         return
     from dagster import DagsterInstance
 
     try:
         with DagsterInstance.from_config(str(folder)) as instance:
             runs = instance.get_runs_count()
-    except Exception as error:  # of its configuration, or of the database that it names
+    except Exception as error:  # in its configuration or its database
         line = _failure("Dagster", error)
-        remedy = f"Check {folder / 'dagster.yaml'} and the database that it names."
+        remedy = f"Check {folder / 'dagster.yaml'} and the database configured there."
         yield replace(line, fact=f"the instance cannot be opened ({line.fact})", remedy=remedy)
         return
-    yield Line("ok", "Dagster", f"{runs:,} runs known in {folder}")
+    yield Line("ok", "Dagster", f"{runs:,} runs in {folder}")
 
 
 # --- the storage -------------------------------------------------------------------------------------------------
@@ -299,21 +299,21 @@ def _storage(settings: Settings) -> Iterator[Line]:
         raise InputError(f"CLAY_STORAGE: {error}") from error
     if isinstance(store, S3Store) and store.connection.opened().anonymous:
         remedy = "Set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role."
-        yield Line("failed", "storage", f"{store.uri()}: no AWS credentials were found", remedy)
+        yield Line("failed", "storage", f"{store.uri()}: AWS credentials not found", remedy)
         return
     with _probe(store) as key:
         if store.read(key) != CONTENT or key not in store.list(key.partition("/")[0]):
-            yield Line("failed", "storage", f"{store.uri()}: does not give back what is written", "Check it.")
+            yield Line("failed", "storage", f"{store.uri()}: returns other data than was written", "Check the storage.")
             return
     if store.exists(key):
-        yield Line("failed", "storage", f"{store.uri(key)}: is still there after it was deleted", "Delete it.")
+        yield Line("failed", "storage", f"{store.uri(key)}: still listed after it was deleted", "Delete it.")
         return
     yield Line("ok", "storage", f"{store.uri()}: written, read, listed and deleted")
 
 
 @contextmanager
 def _probe(store: Store) -> Iterator[str]:
-    """Key of a small object that is there for a while. Folders that a local store makes for it are removed, too."""
+    """Key of a small temporary object. Folders that a local store creates for it are removed, too."""
     key = f"{PROBE}{uuid.uuid4().hex}/probe.txt"
     folders = [store.root / TEMPORARY, store.root, *store.root.parents] if isinstance(store, LocalStore) else []
     made = [folder for folder in folders if not folder.exists()]
@@ -334,7 +334,7 @@ def _probe(store: Store) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Scenes:
-    """Looks whether the scenes of a platform are found, and whether the files of one of them can be read."""
+    """Checks that scenes of a platform are found, and that the files of one of them can be read."""
 
     settings: Settings
     platform: AnyPlatform
@@ -355,14 +355,14 @@ class _Scenes:
         collection = self.platform.scenes.collection
         if item is None:
             variable = f"CLAY_{self.platform.scenes.catalogue.upper()}"
-            remedy = f"Check {variable}, or leave {self.platform.key} out with --platform."
-            yield Line("failed", self.what, f"{where}: holds no item of collection {collection}", remedy)
+            remedy = f"Check {variable}, or select other platforms with --platform."
+            yield Line("failed", self.what, f"{where}: no items of collection {collection}", remedy)
             return
         yield Line("ok", self.what, f"{where}: has items{f' of {collection}' if collection else ''}")
         yield self._file(item)
 
     def _secrets(self) -> Iterator[Line]:
-        """Variables with keys and tokens that its files need."""
+        """Check the variables with keys and tokens that its files need."""
         for way in self.platform.files.access:
             try:
                 way.http_headers()
@@ -372,7 +372,7 @@ class _Scenes:
                 yield _failure(f"credentials of {self.platform.key}", error)
 
     def _file(self, document: Item) -> Line:
-        """Whether a file of an item can be reached as its platform says: signed, billed to the reader, with keys."""
+        """Check that a file of an item can be read as its platform requires: signed, requester-pays or with keys."""
         from clay_assets.sources.downloads import size_of
 
         what = f"files of {self.platform.key}"
@@ -380,15 +380,15 @@ class _Scenes:
             item = self.platform.read_item(document)
             name = next((one for one in self.platform.asset_names if one in item["assets"]), None)
             if name is None:
-                remedy = "Check that the catalogue is the platform's."
-                return Line("warning", what, f"{item['id']}: has none of the assets that are read", remedy)
+                remedy = "Check that the catalogue has this platform."
+                return Line("warning", what, f"{item['id']}: none of the assets to read found", remedy)
             href = self.platform.href(item["assets"][name], self.options)
         except InputError as error:
-            return _failure(what, error, "warning")  # one odd item says nothing of the others
+            return _failure(what, error, "warning")  # other items may be valid
         access = self.platform.access_to(href)
         if access.requester_pays and access.s3().opened().anonymous:
-            remedy = "Its bucket bills the reader: set AWS credentials of an account that may be billed."
-            return Line("failed", what, f"{href}: no AWS credentials were found", remedy)
+            remedy = "The bucket is requester-pays: set AWS credentials of an account that may be billed."
+            return Line("failed", what, f"{href}: AWS credentials not found", remedy)
         try:
             size = size_of(href, access)
         except ClayError as error:
@@ -398,7 +398,7 @@ class _Scenes:
 
 
 def _opened(location: str) -> Catalogue:
-    """A catalogue that gives up soon."""
+    """A catalogue that gives up early."""
     from clay_assets.catalogues.opening import open_catalogue
     from clay_assets.catalogues.stac_api import ApiCatalogue
 
@@ -408,7 +408,7 @@ def _opened(location: str) -> Catalogue:
 
 
 def _item_of_static_catalogue(location: str) -> Item | None:
-    """The first item that a static catalogue leads to, one collection deep."""
+    """The first item of the first collection of a static catalogue."""
     from clay_assets.sources.static_stac import links, read_document, root_of, with_absolute_hrefs
 
     root = root_of(location)
@@ -428,8 +428,8 @@ def _worldcover(location: str) -> list[Line]:
         return [Line("ok", "WorldCover", f"{location}: holds {len(cells):,} files")]
     href = href_of(location, SAMPLE_CELL)
     if exists_on_web(href, access):
-        return [Line("ok", "WorldCover", f"{href}: is there")]
-    remedy = "Check CLAY_WORLDCOVER, unless it is a part of WorldCover without the Alps."
+        return [Line("ok", "WorldCover", f"{href}: found")]
+    remedy = "Check CLAY_WORLDCOVER, unless it is a subset without the Alps."
     return [Line("warning", "WorldCover", f"{href}: file not found", remedy)]
 
 
@@ -445,8 +445,8 @@ def _natural_earth(location: str) -> Iterator[Line]:
             return
         missing = [layer.file for layer in FEATURE_LAYERS if files.find(layer) is None]
     if missing:
-        remedy = "Put them there, or change CLAY_NATURAL_EARTH."
-        yield Line("failed", "Natural Earth", f"{location}: lacks {', '.join(missing)}", remedy)
+        remedy = "Add the files, or change CLAY_NATURAL_EARTH."
+        yield Line("failed", "Natural Earth", f"{location}: missing {', '.join(missing)}", remedy)
         return
     yield Line("ok", "Natural Earth", f"{location}: has all {len(FEATURE_LAYERS)} layers")
 
@@ -455,12 +455,12 @@ def _tiling_grid(settings: Settings) -> list[Line]:
     store = open_store(settings.storage)
     made = layout.table("mgrs_grid")
     if store.exists(made):
-        return [Line("ok", "tiling grid", f"{store.uri(made)}: is made already")]
+        return [Line("ok", "tiling grid", f"{store.uri(made)}: materialised")]
     return [_reached("tiling grid", settings.mgrs_grid, "CLAY_MGRS_GRID")]
 
 
 def _reached(what: str, address: str, variable: str) -> Line:
-    """Whether one file of others is there."""
+    """Check that an external file exists."""
     from clay_assets.sources.downloads import exists_on_web, size_of
 
     if is_http(address):
@@ -468,7 +468,7 @@ def _reached(what: str, address: str, variable: str) -> Line:
     else:
         there = bool(size_of(address, Access(unsigned=True) if is_s3(address) else None))
     if there:
-        return Line("ok", what, f"{address}: is there")
+        return Line("ok", what, f"{address}: found")
     return Line("failed", what, f"{address}: file not found", f"Check {variable}.")
 
 
@@ -480,7 +480,7 @@ def _dask(address: str, storage: str) -> Iterator[Line]:
         from distributed import Client
     except ImportError:
         remedy = "Run pip install 'clay_assets[dask]'."
-        yield Line("failed", "Dask", "CLAY_DASK_SCHEDULER is set, and distributed is not installed", remedy)
+        yield Line("failed", "Dask", "CLAY_DASK_SCHEDULER is set, but distributed is not installed", remedy)
         return
     try:
         client = Client(address, timeout=TIMEOUT / 3, set_as_default=False)
@@ -490,7 +490,7 @@ def _dask(address: str, storage: str) -> Iterator[Line]:
         told = client.get_versions()
         workers = told["workers"]
         if not workers:
-            yield Line("failed", "Dask", f"{address}: has no workers", "Start some: dask worker ADDRESS.")
+            yield Line("failed", "Dask", f"{address}: no workers connected", "Start some: dask worker ADDRESS.")
             return
         yield from _different(told)
         with _probe(open_store(storage)) as key:
@@ -498,18 +498,18 @@ def _dask(address: str, storage: str) -> Iterator[Line]:
     ours = metadata.version(PACKAGE)
     for worker, answer in sorted(found.items()):
         if isinstance(answer, Exception):
-            remedy = "Install clay_assets there, and let it reach CLAY_STORAGE under the same name."
+            remedy = "Install clay_assets there, and make CLAY_STORAGE reachable under the same name."
             yield Line(
                 "failed", f"Dask worker {worker}", f"{type(answer).__name__}: {' '.join(str(answer).split())}", remedy
             )
         elif answer != ours:
             remedy = "Install the same version everywhere."
             yield Line("failed", f"Dask worker {worker}", f"{PACKAGE} {answer}, here {ours}", remedy)
-    yield Line("ok", "Dask", f"{address}: answers, with {len(workers)} workers")
+    yield Line("ok", "Dask", f"{address}: {len(workers)} workers connected")
 
 
 def _different(told: Mapping[str, Any]) -> Iterator[Line]:
-    """Packages that are not the same here, on the scheduler and on all workers."""
+    """Packages whose versions differ between here, the scheduler and the workers."""
     of = {"here": told["client"], "the scheduler": told["scheduler"], **told["workers"]}
     for package in EQUAL:
         versions: dict[str, list[str]] = {}
@@ -524,6 +524,6 @@ def _different(told: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _on_worker(storage: str, key: str) -> str:
-    """Version of this package on a worker that reads in the storage what was written here."""
+    """This package's version on a worker, after the worker has read a file written here."""
     open_store(storage).read(key)
     return metadata.version(PACKAGE)

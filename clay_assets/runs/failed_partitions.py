@@ -1,7 +1,7 @@
 """The check that no partition is left failed. The schedule `daily_checks` runs it; it can also be run in the UI.
 
-It is of all partitions together, so it has none itself. The other checks show by their own partitions which cell breaks
-a rule; those are a preview in Dagster 1.13.
+It covers all partitions, so it is not partitioned itself. The other checks are: their partitions, a preview feature of
+Dagster 1.13, show which cell breaks a rule.
 """
 
 import dagster as dg
@@ -13,7 +13,7 @@ from clay_assets.orchestration.partitions import PARTITION_TAG, status_of
 from clay_assets.stages import PARTITIONED
 
 NO_PARTITION_FAILED = "no_partition_failed"
-SHOWN = 20  # failed partitions whose error is looked up
+SHOWN = 20  # failed partitions for which the error is shown
 
 
 def _check_of(asset: str) -> dg.AssetChecksDefinition:
@@ -35,7 +35,7 @@ def _check_of(asset: str) -> dg.AssetChecksDefinition:
                 "partitions_failed": table(
                     [_record(context.instance, partition) for partition in failed[:SHOWN]], most=SHOWN
                 ),
-                "what_to_do": "fix the cause and re-run the partition; what was done of it is kept",
+                "what_to_do": "fix the cause and re-run the partition; completed work is kept",
             },
         )
 
@@ -47,12 +47,12 @@ CHECKS = [_check_of(asset) for asset in PARTITIONED]
 
 
 def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
-    """A failed partition as a row: when, in which run, and what that run said first."""
+    """A failed partition as a row: time, run, and the first error of that run."""
     runs = instance.get_run_records(
         dg.RunsFilter(tags={PARTITION_TAG: partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
     )
     if not runs:
-        return {"partition": partition, "run": "", "when": "", "error": "its run is no longer known"}
+        return {"partition": partition, "run": "", "when": "", "error": "its run has been deleted"}
     run = runs[0]
     events = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     errors = [step_error(event.dagster_event) for event in events if event.dagster_event is not None]
@@ -60,5 +60,5 @@ def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
         "partition": partition,
         "run": run.dagster_run.run_id.partition("-")[0],
         "when": f"{run.update_timestamp:%Y-%m-%d %H:%M}",
-        "error": errors[0] if errors else "the run ended without an error of its own: killed, or never started",
+        "error": errors[0] if errors else "the run ended without an error message: killed, or never started",
     }

@@ -1,4 +1,4 @@
-"""The jobs: one for each group of assets with the same partitions, one for a cell, the checks, and the whole chain."""
+"""The jobs: one per group of assets with the same partitions, one for a cell, the checks, and the whole chain."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from clay_assets.runs.failed_partitions import CHECKS as FAILED_PARTITIONS
 from clay_assets.runs.whole_chain import run_steps, steps
 from clay_assets.stages import CHECKS, assets_by_job, cell_assets, daily_check_keys
 
-# These look at all partitions together, so they are not part of one partition's run.
+# These cover all partitions, so they are not part of a single partition's run.
 FAILED_PARTITION_CHECKS = dg.AssetSelection.checks(*FAILED_PARTITIONS)
 
 
@@ -32,12 +32,12 @@ cell = dg.define_asset_job(
 daily_checks = dg.define_asset_job(
     "daily_checks",
     FAILED_PARTITION_CHECKS | dg.AssetSelection.checks(*daily_check_keys()),
-    description="Whether a partition is left failed, and whether the merged index is complete and up to date.",
+    description="Checks that no partition is left failed, and that the merged index is complete and up to date.",
 )
 recheck = dg.define_asset_job(
     "recheck",
     dg.AssetSelection.checks(*CHECKS),
-    description="Reads everything that is stored and checks it again, every cell of it.",
+    description="Reads everything in the storage and checks it again, cell by cell.",
 )
 
 
@@ -55,7 +55,7 @@ def build_whole_chain(context: dg.OpExecutionContext, config: WhatToBuild, clay:
     wanted = steps(clay, config.platforms, totals.append)
     for step, result in run_steps(wanted, context.repository_def.get_job, context.instance):
         done += 1
-        outcome = "skipped, since a step before it failed" if result is None else "done" if result.success else "FAILED"
+        outcome = "skipped, as an earlier step failed" if result is None else "done" if result.success else "FAILED"
         context.log.info(f"{done}{f' of {totals[0]}' if totals else ''}: {step} {outcome}")
         if result is None or not result.success:
             unbuilt.append(str(step))
@@ -65,7 +65,7 @@ def build_whole_chain(context: dg.OpExecutionContext, config: WhatToBuild, clay:
 
 @dg.job(name="all", description="The whole chain, for every platform and year of the recipe, run by run.")
 def whole_chain() -> None:
-    """The whole chain."""
+    """Run the whole chain."""
     build_whole_chain()
 
 

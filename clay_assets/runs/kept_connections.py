@@ -1,7 +1,7 @@
-"""Dagster's SQLite storage for a process that runs many jobs one after another: its connections stay open.
+"""Dagster's SQLite storage with persistent connections, for a process that runs many jobs one after another.
 
-Dagster opens a database, makes an engine and compiles its statements anew for every event, which took a quarter of the
-demo's time. The files are the same, so everything else, such as the UI, goes on with Dagster's own classes. Written for
+Dagster opens the database, creates an engine and compiles its statements again for every event, which took a quarter of
+the demo's time. The file format is unchanged, so the UI and everything else can use Dagster's own classes. Written for
 Dagster 1.13, whose SQLite storage has no option for this.
 """
 
@@ -26,20 +26,20 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import QueuePool
 
-# What runs print is not kept, as they log all that they say: Dagster starts four processes a run to keep it.
+# Runs log everything, so stdout and stderr are not captured: Dagster starts four processes per run for that.
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 RUNS_OPEN = 4  # databases of runs; one is written at a time, and each takes three file descriptors
 
 
 def open_instance(home: str | Path) -> dg.DagsterInstance:
-    """The Dagster instance of a folder with a `dagster.yaml` that leaves storage and compute logs to its defaults."""
+    """The Dagster instance of a folder whose `dagster.yaml` leaves storage and compute logs at their defaults."""
     storage = {"module": __name__, "class": Storage.__name__, "config": {"base_dir": str(home)}}
     overrides = {"storage": {"custom": storage}, "compute_logs": NO_COMPUTE_LOGS}
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
 
 
 class EventLog(SqliteEventLogStorage):
-    """Events in a database for each run, and an index over all."""
+    """Events in one database per run, and an index of all."""
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, db.Engine] = {}
@@ -50,7 +50,7 @@ class EventLog(SqliteEventLogStorage):
     def _connect(self, shard: str) -> Iterator[db.Connection]:
         with self._db_lock:
             engine = self._engines.pop(shard, None) or self._open(shard)
-            self._engines[shard] = engine  # the last used is the last
+            self._engines[shard] = engine  # the most recently used is last
             with engine.begin() as connection:
                 yield connection
 
@@ -60,7 +60,7 @@ class EventLog(SqliteEventLogStorage):
             self._engines.pop(name).dispose()
         path = self.path_for_shard(shard)
         if not os.path.exists(path):
-            # Written at once: another process that finds the file takes it for whole.
+            # Written atomically: another process that finds the file assumes it is complete.
             with tempfile.NamedTemporaryFile(dir=self._base_dir, suffix=".new", delete=False) as file:
                 file.write(self._empty)
             os.replace(file.name, path)
@@ -69,7 +69,7 @@ class EventLog(SqliteEventLogStorage):
 
     @cached_property
     def _empty(self) -> bytes:
-        """A database without any event; to make one takes Alembic as long as a run of ours takes Dagster."""
+        """A template database without events: creating one with Alembic takes as long as a whole run."""
         folder = tempfile.mkdtemp()
         try:
             engine = _engine(f"sqlite:///{folder}/empty.db")
@@ -79,7 +79,7 @@ class EventLog(SqliteEventLogStorage):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    # What the tables are like does not change while a process runs.
+    # The schema does not change while a process runs.
 
     def has_table(self, table_name: str) -> bool:
         return self._once("table", table_name, super().has_table)
@@ -120,7 +120,7 @@ class Runs(SqliteRunStorage):
 
 
 class Storage(DagsterSqliteStorage):
-    """Both, and Dagster's own storage of schedules, which runs do not use."""
+    """Events and runs, plus Dagster's own storage of schedules, which runs do not use."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
@@ -138,7 +138,7 @@ def _engine(address: str) -> db.Engine:
 
     @db.event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        # A killed process loses nothing by it; only a power failure may take the last events, of a demo.
+        # A killed process loses nothing; only a power failure can lose the demo's last events.
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine

@@ -1,7 +1,7 @@
-"""The whole chain in several processes of one machine: what the demo does.
+"""The whole chain in several processes on one machine, for the demo.
 
-A run is a process's own from its start to its end, in Dagster's in-process executor; each process loads the definitions
-once and keeps its connections to Dagster's storage. In production, use the daemon's backfills instead.
+Each run executes in a single process with Dagster's in-process executor; a process loads the definitions once and keeps
+its connections to Dagster's storage. In production, use the daemon's backfills instead.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from clay_assets.runs.kept_connections import open_instance
 from clay_assets.runs.whole_chain import Step, run_steps
 
 QUIET = ("dagster", "dagster.builtin")  # loggers
-NOT_RUN = "not run, as what it builds on failed"
-DIED = "the process that ran it ended, as for lack of memory"
-# Objects made before Python looks for garbage, 700 by default: it would be a tenth of the time.
+NOT_RUN = "not run, because a step it depends on failed"
+DIED = "its process died, possibly out of memory"
+# Allocations before Python collects garbage; with the default of 700 that took a tenth of the time.
 GARBAGE_FROM = 50_000
 
 
 def run_side_by_side(
     phases: Iterable[list[Step]], load: Callable[[], dg.Definitions], home: Path, processes: int
 ) -> Iterator[tuple[Step, str | None]]:
-    """Run the steps of each phase, several at a time, and yield each as it ends, with its error if it failed.
+    """Run the steps of each phase, several at a time, and yield each when it ends, with its error if it failed.
 
-    A step that fails does not stop the others; what would build on it is not run. Where the caller stops early, such as
-    at Ctrl-C, the runs that have begun are waited for, and no more are begun.
+    A failed step does not stop the others, but steps that depend on it are not run. If the caller stops early, such as
+    on Ctrl-C, running steps are completed and no others are started.
 
     Args:
         phases: see `whole_chain.phases`.
-        load: gives each process its definitions; a function of a module, as it is sent there by its name.
-        home: Dagster's, with a `dagster.yaml` that leaves the storage to its defaults.
-        processes: that run at once.
+        load: loads the definitions in each process; a module-level function, as it is pickled by name.
+        home: Dagster's home folder, whose `dagster.yaml` leaves the storage at its defaults.
+        processes: number of processes.
     """
     with open_instance(home):
-        pass  # its databases are made here: Dagster does not let two processes do so at once
+        pass  # creates the databases here, as two processes cannot do so at the same time
     failed: set[str] = set()
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _open, (load, home))
     try:
@@ -69,7 +69,7 @@ def _run_phase(
             if step.needs in failed:
                 waiting.remove(step)
                 yield step, NOT_RUN
-            elif len(running) < processes:  # no more, as what a pool has queued cannot be taken back
+            elif len(running) < processes:  # no more, as queued jobs cannot be withdrawn from a pool
                 waiting.remove(step)
                 try:
                     with _without_ctrl_c():
@@ -86,7 +86,7 @@ def _run_phase(
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes that are started here never see Ctrl-C. It reaches all that a terminal runs; the first one decides."""
+    """Worker processes ignore Ctrl-C: the terminal sends it to all of them, and the parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -94,16 +94,16 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# --- in the processes ----------------------------------------------------------------------------
+# --- in the worker processes ----------------------------------------------------------------------------
 
 
 @dataclass
 class _Opened:
-    """What a process keeps from one run to the next."""
+    """State that a process keeps from one run to the next."""
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
-    jobs: set[str] = field(default_factory=set)  # that have been run
+    jobs: set[str] = field(default_factory=set)  # number of completed runs
 
 
 _opened: list[_Opened] = []
@@ -113,15 +113,15 @@ def _open(load: Callable[[], dg.Definitions], home: Path) -> None:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     gc.set_threshold(GARBAGE_FROM)
-    atexit.register(gc.unfreeze)  # or extension modules complain that their objects leak
+    atexit.register(gc.unfreeze)  # otherwise extension modules report leaked objects
     _opened[:] = [_Opened(load(), open_instance(home))]
 
 
 def _run(step: Step) -> str | None:
-    """Run one step; returns its error if it failed."""
+    """Run one step and return its error if it failed."""
     (opened,) = _opened
     ((_, result),) = run_steps([step], opened.definitions.resolve_job_def, opened.instance, log_level="CRITICAL")
-    if step.job not in opened.jobs:  # the modules that it has loaded stay to the end, and need not be looked at again
+    if step.job not in opened.jobs:  # loaded modules stay until the end, so the garbage collector can skip them
         opened.jobs.add(step.job)
         gc.collect()
         gc.freeze()

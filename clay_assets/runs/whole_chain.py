@@ -1,7 +1,7 @@
-"""The whole chain, run after run: what the demo does, and the job `all`.
+"""The whole chain, one run after another, for the demo and the job `all`.
 
-A run cannot hold assets of different partitions, so there is a run for each job and partition, in the order of the
-graph. In production, use the daemon's backfills instead: they run on many machines and resume.
+A run cannot contain assets with different partitions, so there is one run per job and partition, in the order of the
+graph. In production, use the daemon's backfills instead: they run on many machines and can be resumed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from clay_assets.platforms import platform_of
 if TYPE_CHECKING:
     from clay_assets.orchestration.resources import ClayResource
 
-LAND_COVER_SAMPLE = "mgrs_sample"  # the one sample that is drawn from the assets of `landcover`
+LAND_COVER_SAMPLE = "mgrs_sample"  # the only sample drawn from the assets of `landcover`
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run: a job, of it one asset where the others do not matter, and the partition if it has any.
+    """One run: a job, optionally limited to one asset, and the partition if it has any.
 
     Attributes:
         job: name of the job.
         partition: partition key.
-        asset: the only asset of the job that is run.
-        needs: the step that has to succeed before, as text.
+        asset: the asset to run; None: all assets of the job.
+        needs: the step that must succeed first, as text.
     """
 
     job: str
@@ -44,22 +44,22 @@ class Step:
 def phases(
     clay: ClayResource, platforms: Sequence[str], on_total: Callable[[int], None] = lambda total: None
 ) -> Iterator[list[Step]]:
-    """Every run that some platforms need. Those of a phase may run side by side, as far as `needs` of each allows.
+    """Every run that the given platforms need. Steps of a phase can run in parallel, subject to `needs`.
 
-    Lazy: cells are read from the request tables after those have been materialised, so take a phase when all runs of
-    the one before have ended. Requests follow all samples, also those that they do not need: Dagster would call them
-    out of date where a sample is newer.
+    Lazy: cells are read from the request tables after those have been materialised, so take a phase only when all runs
+    of the previous one have ended. Requests run after all samples, even those they do not need: Dagster would mark them
+    as stale if a sample were newer.
 
     Args:
-        clay: where the request tables lie.
+        clay: resource with the storage of the request tables.
         platforms: platform keys.
-        on_total: called with the number of all steps, once it is known.
+        on_total: called with the total number of steps once it is known.
     """
     wanted = sorted({platform_of(key).key for key in platforms})
     samples = {key: platform_of(key).scenes.sample for key in wanted}
     of_land_cover = [Step("sampling", asset=LAND_COVER_SAMPLE, needs="landcover")]
     before = [
-        Step("landcover"),  # splits are drawn from it, whatever the platforms
+        Step("landcover"),  # splits are drawn from it for any platform
         *(of_land_cover if LAND_COVER_SAMPLE in samples.values() else []),
         *(Step("sampling", asset=sample) for sample in sorted(set(samples.values()) - {LAND_COVER_SAMPLE})),
     ]
@@ -79,7 +79,7 @@ def phases(
 def steps(
     clay: ClayResource, platforms: Sequence[str], on_total: Callable[[int], None] = lambda total: None
 ) -> Iterator[Step]:
-    """The runs of `phases`, one after another: run each as it is yielded."""
+    """The runs of `phases`, one after another; run each when it is yielded."""
     for phase in phases(clay, platforms, on_total):
         yield from phase
 
@@ -92,7 +92,7 @@ def run_steps(
 ) -> Iterator[tuple[Step, dg.ExecuteInProcessResult | None]]:
     """Run the steps in this process and yield each with its result.
 
-    A step that fails does not stop the others; what would build on it is not run, and yields None.
+    A failed step does not stop the others; steps that depend on it are not run and yield None.
     """
     failed: set[str] = set()
     for step in wanted:

@@ -1,4 +1,4 @@
-"""Schedules, sensors and the condition of the merged index, evaluated with the time and the history given."""
+"""Schedules, sensors and the condition of the merged index, evaluated at given times and with given run histories."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def requests_of(instance: dg.DagsterInstance, *platforms: str, recipe_hash: str 
 def tick(
     schedule: dg.ScheduleDefinition, defs: dg.Definitions, instance: dg.DagsterInstance, when: datetime
 ) -> tuple[list[dg.RunRequest], str | None]:
-    """Run requests of one evaluation, and why there is none."""
+    """Run requests of one evaluation, or the reason for skipping it."""
     assert defs.resources is not None
     with dg.build_schedule_context(
         instance=instance,
@@ -67,7 +67,7 @@ def run_of(
     status: dg.DagsterRunStatus,
     **tags: str,
 ) -> str:
-    """A run in the history that was to materialise some assets of a partition."""
+    """A run in the history that targeted some assets of a partition."""
     from dagster._core.test_utils import create_run_for_test
 
     platform, _, year = partition.partition("|")
@@ -128,7 +128,7 @@ def test_what_is_missing_is_asked_for_newest_year_first(defs: dg.Definitions, in
     run_of(instance, "naip|2022", ["chip_landcover"], dg.DagsterRunStatus.FAILURE)  # failed, so it is missing
     asked, why = tick(automation.fill_missing_cells, defs, instance, FIRST_OF_DECEMBER)
     assert why is None
-    modis = set(range(2018, 2024)) - {2021, 2022}  # one in progress, one there
+    modis = set(range(2018, 2024)) - {2021, 2022}  # one in progress, one materialised
     naip = set(range(2010, 2024))
     expected = sorted(
         [(year, "modis") for year in modis] + [(year, "naip") for year in naip], key=lambda c: (-c[0], c[1])
@@ -137,7 +137,7 @@ def test_what_is_missing_is_asked_for_newest_year_first(defs: dg.Definitions, in
     keys = [request.run_key for request in asked]
     assert len(set(keys)) == len(keys)
     next_month, _ = tick(automation.fill_missing_cells, defs, instance, datetime(2027, 1, 1, 3, tzinfo=UTC))
-    assert not {request.run_key for request in next_month} & set(keys)  # or Dagster would not run them again
+    assert not {request.run_key for request in next_month} & set(keys)  # otherwise Dagster would not run them again
     earlier, _ = tick(automation.fill_missing_cells, defs, instance, datetime(2012, 1, 1, 3, tzinfo=UTC))
     assert {request.partition_key for request in earlier} == {"naip|2010", "naip|2011", "naip|2012"}
 
@@ -171,7 +171,7 @@ def test_the_year_that_is_over_is_asked_for_again(defs: dg.Definitions, instance
     assert [request.partition_key for request in asked] == ["linz|2024"]  # its range ends a year later
     asked, why = tick(automation.new_year, defs, instance, datetime(2027, 1, 15, 4, tzinfo=UTC))
     assert asked == []
-    assert "draws nothing from 2026: its last year is 2024. Raise `years`" in (why or "")
+    assert "does not include 2026: its last year is 2024. Extend `years`" in (why or "")
 
 
 @pytest.mark.slow
@@ -196,13 +196,13 @@ def test_a_failed_partition_is_retried_once(defs: dg.Definitions, instance: dg.D
     assert request.job_name == "cell"
     assert request.asset_selection == [dg.AssetKey("scene_imagery"), dg.AssetKey("chip_index")]
     assert request.run_key == f"retry of {first}"
-    assert request.tags["dagster/max_retries"] == "0"  # or run_retries would make it twice
+    assert request.tags["dagster/max_retries"] == "0"  # otherwise run_retries would add a second retry
     for partition, assets in (("naip|2021", ["chip_index"]), ("naip", ["scene_requests"])):
         run_of(instance, partition, assets, failure, **{automation.RETRY_OF.replace("/", "__"): first})
     requested, why = evaluate()
     assert requested == {}
     assert "naip|2021" in (why or "")
-    run_of(instance, "naip|2021", ["chip_index"], failure)  # somebody tried again by hand
+    run_of(instance, "naip|2021", ["chip_index"], failure)  # re-run by hand
     assert set(evaluate()[0]) == {"naip|2021"}
 
 
@@ -225,24 +225,24 @@ def test_merged_index_follows_the_chip_indexes_when_nothing_is_in_progress(
         return evaluate
 
     requested = evaluator()
-    assert requested() == 0  # nothing happened yet
+    assert requested() == 0  # nothing has happened yet
     made(instance, "chip_index", cell("modis", 2022))
     assert requested() == 0  # without land cover they cannot be merged
     made(instance, "chip_landcover", cell("modis", 2022))
-    assert evaluator()() == 1  # turned on only now: there are chips, and they were never merged
-    assert requested() == 1  # though all other cells are missing
+    assert evaluator()() == 1  # just turned on: chips exist that were never merged
+    assert requested() == 1  # although all other cells are missing
     assert requested() == 0
-    assert requested() == 0  # also if that failed: not for ever
+    assert requested() == 0  # also if that failed: not repeatedly
     instance.report_runless_asset_event(dg.AssetMaterialization("merged_index"))
     assert requested() == 0
-    assert evaluator()() == 0  # turned on only now: nothing to do
+    assert evaluator()() == 0  # just turned on: nothing to do
     run = run_of(instance, "modis|2021", ["chip_landcover"], dg.DagsterRunStatus.STARTED)
     made(instance, "chip_landcover", cell("naip", 2021))
     assert requested() == 0  # a cell is in progress
     stored = instance.get_run_by_id(run)
     assert stored is not None
     instance.report_run_failed(stored, "made to fail")
-    assert requested() == 1  # the change was not forgotten
+    assert requested() == 1  # the change is not lost
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is written with connections that stay open is what Dagster's own classes would write and read."""
+"""With persistent connections the same is written as by Dagster's own classes, which can read it."""
 
 import os
 import sqlite3
@@ -66,12 +66,12 @@ def kept(home: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def plain(home: Path) -> dg.DagsterInstance:
-    """The same folder as the UI opens it."""
+    """The same folder as opened by the UI."""
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
 
 
 def told(instance: dg.DagsterInstance) -> list[tuple[object, ...]]:
-    """What a person sees of the runs of an instance, without ids and times."""
+    """What the UI shows of an instance's runs, without ids and times."""
     seen: list[tuple[object, ...]] = []
     for run in reversed(instance.get_runs()):
         logs = instance.all_logs(run.run_id)
@@ -107,7 +107,7 @@ def test_the_same_is_stored_and_dagsters_own_classes_read_it(tmp_path: Path) -> 
         home.mkdir()
         (home / "dagster.yaml").write_text(SETTINGS)
         with opened(home) as instance:
-            # The last fails; more runs than databases stay open, and one is run again.
+            # The last one fails; there are more runs than open databases, and one is re-run.
             outcomes = [run(instance, year).success for year in ("2000", "2001", "2003", "2001", "2009")]
             assert outcomes == [True] * 4 + [False]
             seen.append(told(instance))
@@ -138,7 +138,7 @@ def test_either_goes_on_where_the_other_stopped(home: Path) -> None:
     with open_instance(home) as instance, plain(home) as ui:
         assert run(instance, "2004").success
         years = ["2000", "2001", "2002", "2003", "2004"]
-        assert sorted(ui.get_materialized_partitions(first.key)) == years  # seen while the other still has it open
+        assert sorted(ui.get_materialized_partitions(first.key)) == years  # visible while the other still has it open
         assert run(ui, "2005").success
         assert sorted(instance.get_materialized_partitions(first.key)) == [*years, "2005"]
 
@@ -153,7 +153,7 @@ def test_databases_of_ended_runs_are_closed(kept: dg.DagsterInstance, home: Path
         pytest.skip("the files that a process has open can be listed on Linux alone")
     for year in YEARS.get_partition_keys()[: RUNS_OPEN + 2]:
         assert run(kept, year).success
-    assert opened() <= RUNS_OPEN + 2  # with the index and the runs themselves
+    assert opened() <= RUNS_OPEN + 2  # plus the index and the runs
     kept.dispose()
     assert opened() == 0
 
@@ -170,7 +170,7 @@ with open_instance(sys.argv[1]) as instance:
 @pytest.mark.slow
 def test_several_processes_write_at_once(home: Path) -> None:
     with open_instance(home):
-        pass  # the first to open it makes it
+        pass  # the first to open it creates it
     years = [["2000", "2001"], ["2002", "2003"]]
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(home), *some]) for some in years]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]

@@ -1,4 +1,4 @@
-"""Runs of a phase in several processes: what is run, what is not, and what Ctrl-C leaves."""
+"""Runs of a phase in several processes: which steps run, which do not, and the state after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(home: Path) -> list[str]:
-    """The partitions that were materialised, as Dagster's own storage tells."""
+    """The materialised partitions according to Dagster's own storage."""
     with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home))) as instance:
         return sorted(instance.get_materialized_partitions(dg.AssetKey("place")))
 
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_what_has_begun_and_begins_no_more(home: Path) -> None:
     (home / "wait").touch()
     script = home / "demo.py"
     script.write_text(DEMO)
-    # A group of its own, as a terminal's: Ctrl-C reaches every process of it.
+    # Its own process group, as in a terminal: Ctrl-C reaches all of its processes.
     shell = subprocess.Popen(
         [sys.executable, str(script), str(home)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -109,4 +109,4 @@ def test_ctrl_c_ends_what_has_begun_and_begins_no_more(home: Path) -> None:
     assert shell.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
     assert len(list(home.glob("begun *"))) == 2
-    assert len(made(home)) == 2  # and both were ended
+    assert len(made(home)) == 2  # and both were completed
