@@ -1,6 +1,6 @@
-"""The code location `clay_assets`: what `stages` and `runs` list, with the resources of one deployment.
+"""The code location `clay_assets`: everything that `stages` and `runs` list, with one deployment's resources.
 
-Loading it reads no setting, file or network address. https://docs.dagster.io/api/dagster/definitions
+Loading it does not read settings, files or the network. https://docs.dagster.io/api/dagster/definitions
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from clay_assets.stages import ASSETS, CHECKS, RESOURCES
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: Any) -> dg.Definitions:
-    """The whole code location.
+    """Build the whole code location.
 
     Args:
-        resources: Dagster resources that replace ours, by key: `clay`, an IO manager such as `geo_tables`, or `s3`, a
-            `dagster_aws` `S3Resource` with which the storage is reached.
-        overrides: settings by their names in `Settings`, over those of the environment, such as `storage`.
+        resources: Dagster resources that replace the defaults, by key: `clay`, an IO manager such as `geo_tables`, or
+            `s3`, a `dagster_aws` `S3Resource` used to access the storage.
+        overrides: settings that override the environment, by their names in `Settings`, such as `storage`.
 
     Raises:
-        InputError: a setting is unknown, whether given here or to the resource `clay`, or is given beside that.
+        InputError: a setting is unknown, here or in the resource `clay`, or is given together with that resource.
     """
     replaced = dict(resources or {})
     if "clay" in replaced and overrides:
-        raise InputError(f"{', '.join(overrides)}: given beside a resource clay. Give the settings to the resource.")
+        raise InputError(f"{', '.join(overrides)}: given together with a resource clay. Pass settings to the resource.")
     clay = replaced.get("clay") or ClayResource(overrides=overrides, s3=replaced.get("s3"))
     check_keywords({**getattr(clay, "overrides", {}), **overrides})
     io_managers = {"geo_tables": GeoTablesIOManager, "stac_items": StacItemsIOManager, **RESOURCES}
@@ -42,8 +42,8 @@ def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: A
         jobs=jobs.ALL,
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,
-        # The assets of a run follow one another, and each has its own pool of workers: a process per step would
-        # only add its start. Runs are processes of their own all the same.
+        # The assets of a run execute in sequence, and each has its own worker pool, so a process per step would only
+        # add startup time. Each run is still a separate process.
         executor=dg.in_process_executor,
         resources={"clay": clay, **{key: made(clay=clay) for key, made in io_managers.items()}, **replaced},
     )

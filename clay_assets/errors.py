@@ -1,7 +1,7 @@
-"""The errors that a user of clay_assets can meet.
+"""The errors that clay_assets raises on purpose.
 
-Every message says what was wrong, where (file, item, row) and what to do. Permanent and passing failures are
-different classes, because only the second kind is worth trying again.
+Every message says where (file, item, row), what is wrong and what to do. Permanent and temporary failures are different
+classes, because only temporary ones are worth retrying.
 """
 
 
@@ -10,11 +10,11 @@ class ClayError(Exception):
 
 
 class InputError(ClayError, ValueError):
-    """Something handed to us is wrong and stays wrong: a file, an item, a recipe, a setting."""
+    """An input is invalid and a retry will not help: a file, an item, a recipe or a setting."""
 
 
 class IndexChangedError(InputError):
-    """The merged index is not the one that chips were selected from; select them again."""
+    """The merged index has changed since chips were selected from it; select them again."""
 
 
 class StorageError(ClayError, OSError):
@@ -22,4 +22,4 @@ class StorageError(ClayError, OSError):
 
 
 class SourceError(ClayError, OSError):
-    """A remote source did not answer, or answered nonsense; the same call may succeed later."""
+    """A remote source did not answer, or answered incorrectly; the same call may succeed later."""

@@ -1,7 +1,7 @@
 """The result of checking a table against a rule: counts, and the violations.
 
-The rules are the stages' own, in their `rules` modules. A gate stops an asset on a finding before it publishes; a
-check reports one on what was published.
+Each stage defines its rules in its `rules` module. A gate stops an asset before a violating table is published; a check
+reports violations in published tables.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Finding:
     """The result of one rule.
 
     Attributes:
-        numbers: name → what was counted or measured. The names decide how findings are combined (`combined`).
+        numbers: name → count or measurement. The names determine how findings are combined (`combined`).
         violations: the first violations, each naming the tile, request, item, file or chip.
         violation_count: how many things break the rule; one message may cover many, such as all chips of a scene.
         omitted: how many messages were left out of `violations`.
-        rows: records for a table, where numbers alone say too little.
+        rows: records for a table that gives more detail.
     """
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Finding:
         return "; ".join(self.violations) + (f"; and {self.omitted:,} more" if self.omitted else "")
 
     def raise_if_violated(self, where: str, remedy: str) -> None:
-        """Refuse the table if it breaks the rule.
+        """Reject the table if it breaks the rule.
 
         Raises:
             InputError: names the place, the first violations, and what to do.
@@ -64,11 +64,11 @@ def make_finding(
     """A finding that keeps only the first violations.
 
     Args:
-        violations: what breaks the rule.
+        violations: messages about what breaks the rule.
         rows: records for a table.
-        violation_count: how many things break it, if not as many as there are messages.
+        violation_count: how many things break it, if different from the number of messages.
         omitted: messages that were left out earlier.
-        numbers: what was counted or measured.
+        numbers: counts and measurements by name.
     """
     kept = tuple(violations[:SHOWN])
     count = len(violations) if violation_count is None else violation_count
@@ -109,5 +109,5 @@ def combined(findings: Mapping[str, Finding]) -> Finding:
 
 
 def names(values: Iterable[Any]) -> list[str]:
-    """Values as sorted text without repeats, so that messages do not change from run to run."""
+    """Values as sorted text without duplicates, so that messages are the same in every run."""
     return sorted({str(value) for value in values})

@@ -1,8 +1,9 @@
-"""Footprints as they are meant: on the globe, not on a plane that ends at ±180°.
+"""Normalise footprints on the globe, rather than on a plane that ends at ±180°.
 
-Catalogues draw a footprint across the antimeridian in several ways: with longitudes that jump from 179 to −179, beyond
-±180, or in two parts (RFC 7946, section 3.1.9). Read as a plane, the first circles the world and the second leaves it.
-Here all of them become the third. Edges are straight in degrees (RFC 7946, section 3.1.1).
+Catalogues encode a footprint across the antimeridian in three ways: with longitudes that jump from 179 to −179, with
+longitudes beyond ±180, or split into two parts (RFC 7946, section 3.1.9). On a plane, the first wraps around the world
+and the second extends beyond it, so all are converted to the third. Edges are straight in degrees (RFC 7946, section
+3.1.1).
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from clay_assets.grids import HALF_TURN
 
 TURN = 360.0
 POLE = 90.0
-# Rings around a pole lie beyond this latitude; others that circle the world are taken as they are drawn.
+# Rings around a pole lie beyond this latitude; other rings around the world are kept as drawn.
 POLAR = 45.0
-MOST_TURNS = 1.5  # of longitude, either way; what goes further is not in degrees
-ROUNDING = 1e-6  # degrees, by which a latitude may lie beyond a pole
-# What shapely raises on what is not GeoJSON.
+MOST_TURNS = 1.5  # of longitude in either direction; coordinates beyond that are not in degrees
+ROUNDING = 1e-6  # degrees by which a latitude may exceed ±90
+# What shapely raises on invalid GeoJSON.
 UNREADABLE = (ShapelyError, LookupError, ValueError, TypeError, AttributeError)
 TRIANGLE = 3  # points
-STRAIGHT = 1e-6  # sine of an angle; what turns less may be straight, within rounding
+STRAIGHT = 1e-6  # sine of an angle; smaller turns may be straight lines, within rounding
 LINE, POLYGON = (1, 2), 3  # shapely's type numbers
 AREAL = (POLYGON, 6)
-_PLAIN = np.isin(np.arange(-1, 8), (0, *LINE, *AREAL))  # by type number; -1 is none
+_PLAIN = np.isin(np.arange(-1, 8), (0, *LINE, *AREAL))  # by type number; -1 for None
 
 
 def footprint_of(geometry: Any) -> BaseGeometry | None:
-    """The footprint that a GeoJSON geometry means, see `as_meant`; None where there is none that can be used."""
+    """The normalised footprint of a GeoJSON geometry (see `as_meant`); None if it is unusable."""
     try:
         told = shapely.geometry.shape(geometry)
     except UNREADABLE:
@@ -47,28 +48,28 @@ def footprint_of(geometry: Any) -> BaseGeometry | None:
 
 
 def as_meant(shapes: NDArray[Any]) -> NDArray[Any]:
-    """Footprints on the globe: valid, two-dimensional, within ±180° and cut there.
+    """Normalise footprints: valid, two-dimensional, within ±180° and split there.
 
-    Those that are so already are returned as they are. Of a shape with polygons, only these are kept.
+    Footprints that already comply are returned unchanged. If a shape contains polygons, only those are kept.
 
     Args:
         shapes: shapely geometries in EPSG:4326, or None; shape (n,).
 
     Returns:
-        (n,) geometries; None where a footprint is empty, or is not in degrees.
+        (n,) geometries; None where a footprint is empty or not in degrees.
     """
     return meant_and_unchanged(shapes)[0]
 
 
 def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The same, and which of the footprints were so already, but for heights."""
+    """Like `as_meant`, plus which footprints already complied, ignoring heights."""
     shapes = np.asarray(shapes, dtype=object)
     meant: NDArray[Any] = np.array(shapely.force_2d(shapes) if shapely.has_z(shapes).any() else shapes, dtype=object)
     bounds = shapely.bounds(meant)
     coordinates, rows = shapely.get_coordinates(meant, return_index=True)
     kept = _in_degrees(bounds, coordinates, rows)
     meant[~kept] = None
-    sound = kept & _convex(meant, coordinates, rows)  # as most are, and `is_valid` takes long
+    sound = kept & _convex(meant, coordinates, rows)  # as most are, and `is_valid` is slow
     others = np.flatnonzero(kept & ~sound)
     kinds = shapely.get_type_id(meant[others])
     sound[others] = shapely.is_valid(meant[others]) & _PLAIN.take(kinds + 1, mode="clip")
@@ -81,13 +82,13 @@ def meant_and_unchanged(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
 def geojson_of(
     shapes: NDArray[Any], sequence: type[list[Any]] | type[tuple[Any, ...]] = tuple
 ) -> Iterator[dict[str, Any] | None]:
-    """Shapes as GeoJSON geometries, None of None; the same as `shapely.geometry.mapping` gives.
+    """Shapes as GeoJSON geometries, equal to `shapely.geometry.mapping`; None stays None.
 
     Args:
         shapes: shapely geometries, or None; shape (n,).
-        sequence: what coordinates are held in; as JSON has them, in lists.
+        sequence: type of coordinate sequences; parsed JSON has lists.
     """
-    # Most footprints are polygons of one ring in two dimensions, and `mapping` is slow.
+    # Most footprints are two-dimensional polygons with one ring, and `mapping` is slow.
     plain = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
     plain &= ~shapely.has_z(shapes) & ~shapely.is_empty(shapes)
     longitudes, latitudes = shapely.get_coordinates(shapes[plain]).T.tolist()
@@ -113,12 +114,12 @@ def _held(value: Any, sequence: Any) -> Any:
 
 
 def _convex(shapes: NDArray[Any], coordinates: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which shapes are surely valid, as they are polygons of one ring that turns one way, once around.
+    """Which shapes are certainly valid because they are convex: polygons of one ring that turns one way, once around.
 
     Args:
         shapes: two-dimensional, or None; shape (n,).
-        coordinates: of all shapes, (points, 2); those of shapes that are None may be there too.
-        rows: which shape each point is of.
+        coordinates: points of all shapes, (points, 2); may include those of shapes set to None.
+        rows: index of the shape of each point.
     """
     found: NDArray[np.bool_] = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_interior_rings(shapes) == 0)
     sizes = np.bincount(rows, minlength=len(shapes))
@@ -127,13 +128,13 @@ def _convex(shapes: NDArray[Any], coordinates: NDArray[np.float64], rows: NDArra
     with np.errstate(invalid="ignore", over="ignore"):
         steps = np.diff(coordinates, axis=0, append=0)
     following = np.arange(1, len(steps) + 1)
-    last = ends[sizes > TRIANGLE] - 1  # points: the first of a ring once more
+    last = ends[sizes > TRIANGLE] - 1  # the closing point of each ring
     following[last - 1] = ends[sizes > TRIANGLE] - sizes[sizes > TRIANGLE]
     within = np.ones(len(steps), np.bool_)
     within[ends[sizes > 0] - 1] = False  # from the last point of a shape to the next shape
     here, after = steps[within], steps[following[within]]
     of = rows[within]
-    with np.errstate(invalid="ignore", over="ignore"):  # of those that are not in degrees
+    with np.errstate(invalid="ignore", over="ignore"):  # for shapes that are not in degrees
         turn = here[:, 0] * after[:, 1] - here[:, 1] * after[:, 0]
         least = STRAIGHT * np.sqrt((here**2).sum(axis=1) * (after**2).sum(axis=1))
     left, right = (np.bincount(of, turns, len(shapes)) for turns in (turn > least, turn < -least))
@@ -146,15 +147,15 @@ def _convex(shapes: NDArray[Any], coordinates: NDArray[np.float64], rows: NDArra
 def _in_degrees(
     bounds: NDArray[np.float64], coordinates: NDArray[np.float64], rows: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """Which shapes have coordinates, all of them finite and in the range of longitudes and latitudes."""
+    """Which shapes have coordinates that are all finite and within the range of longitudes and latitudes."""
     limits = np.array([MOST_TURNS * TURN, POLE + ROUNDING] * 2)
     within: NDArray[np.bool_] = np.all(np.abs(bounds) <= limits, axis=1)
-    within[rows[~np.isfinite(coordinates).all(axis=1)]] = False  # bounds leave NaN out
+    within[rows[~np.isfinite(coordinates).all(axis=1)]] = False  # bounds ignore NaN
     return within
 
 
 def _leaves_world(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which bounds, (n, 4), are wider than half of the world, or go beyond ±180 or a pole."""
+    """Which bounds, (n, 4), are wider than half the world, or extend beyond ±180 or a pole."""
     west, south, east, north = bounds.T
     leaves = (east - west > HALF_TURN) | (west < -HALF_TURN) | (east > HALF_TURN) | (south < -POLE) | (north > POLE)
     return np.asarray(leaves, np.bool_)
@@ -176,13 +177,13 @@ def _on_globe(shape: BaseGeometry) -> BaseGeometry | None:
 
 
 def _areal(shape: BaseGeometry) -> BaseGeometry:
-    """The polygons of a shape; where it has none, the whole of it."""
+    """The polygons of a shape; the whole shape if it has none."""
     polygons = [part for part in _parts(shape) if shapely.get_type_id(part) == POLYGON]
     return shapely.union_all(polygons) if polygons and shapely.get_type_id(shape) not in AREAL else shape
 
 
 def _parts(shape: BaseGeometry) -> NDArray[Any]:
-    """Single geometries, those inside nested collections too."""
+    """Single geometries, including those in nested collections."""
     parts = shapely.get_parts(shape)
     while (shapely.get_type_id(parts) > POLYGON).any():
         parts = shapely.get_parts(parts)
@@ -190,11 +191,11 @@ def _parts(shape: BaseGeometry) -> NDArray[Any]:
 
 
 def _cut(part: BaseGeometry) -> BaseGeometry:
-    """A single geometry that reaches across ±180, or jumps there, in parts that do not."""
+    """Split a single geometry that extends beyond ±180, or jumps there, into parts that do not."""
     whole = part
     if isinstance(part, shapely.Polygon):
         shell, *holes = (_filled(ring) for ring in shapely.get_rings(part))
-        if shell.area == 0:  # all around the world: there is no narrower way
+        if shell.area == 0:  # all around the world: neither way is shorter
             return shapely.make_valid(part)
         return _difference(_within_world(shell), [_within_world(hole) for hole in holes])
     if isinstance(part, shapely.LineString):
@@ -209,7 +210,7 @@ def _difference(shape: BaseGeometry, holes: list[BaseGeometry]) -> BaseGeometry:
 
 
 def _filled(ring: BaseGeometry) -> BaseGeometry:
-    """What a ring encloses if each edge goes the narrow way round, on a plane of longitudes without an end."""
+    """The area that a ring encloses if each edge takes the shorter way round, with unbounded longitudes."""
     coordinates = shapely.get_coordinates(ring)
     longitudes, latitudes = coordinates.T.copy()
     longitudes = np.unwrap(longitudes, period=TURN)

@@ -1,4 +1,4 @@
-"""The pixel grid of a raster, and the constants of geometry on the Earth that several rooms share."""
+"""The pixel grid of a raster, and shared constants of Earth geometry."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from affine import Affine
     from rasterio.crs import CRS
 
-HALF_TURN = 180.0  # degrees; a polygon that is wider crosses the antimeridian
-MODIS_RADIUS = 6_371_007.181  # m, of the sphere of the MODIS sinusoidal grid (MODLAND)
+HALF_TURN = 180.0  # degrees; a wider polygon crosses the antimeridian
+MODIS_RADIUS = 6_371_007.181  # m, sphere of the MODIS sinusoidal grid (MODLAND)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels of a raster lie.
+    """The position of a raster's pixels.
 
     Attributes:
         crs: CRS of the pixels.

@@ -1,5 +1,5 @@
-"""Progress of long work: a line in the event log now and then with the rate and the expected end, and a bar in a
-terminal. Never a line per scene.
+"""Progress of long work: occasional lines in the event log with rate and expected end, and a bar in a terminal. Never
+one line per scene.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-FIRST_LINE = 20.0  # seconds; the pause doubles with each line,
-LONGEST_PAUSE = 320.0  # up to this: an hour has about a dozen lines
-FORESEEABLE = 1e9  # seconds; a calendar has an end
+FIRST_LINE = 20.0  # seconds; the interval doubles with each line,
+LONGEST_PAUSE = 320.0  # up to this: about a dozen lines per hour
+FORESEEABLE = 1e9  # seconds; dates beyond the calendar cannot be formatted
 
 OnProgress = Callable[[int, int], None]  # called with (done, total)
 
@@ -32,12 +32,12 @@ class Log(Protocol):
 
 
 class ProgressReporter:
-    """Reports progress when called with (done, total); a context manager, so that the bar is closed.
+    """Reports progress when called with (done, total); a context manager that closes the bar.
 
     Args:
         log: the run's log.
-        unit: what is counted, in the plural.
-        clock: seconds, from any beginning.
+        unit: name of the counted things, in the plural.
+        clock: returns seconds from an arbitrary start.
     """
 
     def __init__(self, log: Log, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,9 +54,9 @@ class ProgressReporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._done_at_line:  # it was long enough to be asked about
+        if self._done_at_line:  # it took long enough to report
             spent = tqdm.format_interval(self._clock() - self._begun)
-            self._log.info(f"{'ended' if error is None else 'stopped'} after {self._done:,} {self._unit} in {spent}")
+            self._log.info(f"{'finished' if error is None else 'stopped'} after {self._done:,} {self._unit} in {spent}")
 
     def __call__(self, done: int, total: int) -> None:
         self._bar.total, self._done = total, done
@@ -64,7 +64,7 @@ class ProgressReporter:
         now = self._clock()
         if now - self._logged < self._pause:
             return
-        # Since the last line, not since the beginning: scenes kept from an earlier run go by at once.
+        # Rate since the last line, not since the start: scenes kept from an earlier run are skipped instantly.
         rate = (done - self._done_at_line) / (now - self._logged)
         self._logged, self._done_at_line = now, done
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -75,5 +75,5 @@ class ProgressReporter:
             said.append(f"done in about {tqdm.format_interval(left)}")
             if left < FORESEEABLE:
                 said.append(f"at {datetime.now(UTC) + timedelta(seconds=left):%Y-%m-%d %H:%M} UTC")
-        with tqdm.external_write_mode(sys.stderr):  # the bar makes way for the line
+        with tqdm.external_write_mode(sys.stderr):  # the bar is cleared before the line is written
             self._log.info(", ".join(said))

@@ -1,7 +1,7 @@
-"""Every environment variable that we read, in one class. What a run samples is in the recipe, not here.
+"""All environment variables that clay_assets reads, in one class. What a run samples is defined in the recipe.
 
-A `CLAY_…` variable, or a keyword, that nobody reads is an error: a misspelt CLAY_STORAGE would otherwise write to the
-default folder. S3 endpoints and credentials are the AWS SDK's own variables (AWS_ENDPOINT_URL, AWS_PROFILE, …).
+An unknown `CLAY_…` variable or keyword is an error: a misspelt CLAY_STORAGE would otherwise write to the default
+folder. S3 endpoints and credentials use the AWS SDK's own variables (AWS_ENDPOINT_URL, AWS_PROFILE, …).
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clay_assets.errors import InputError
 
-# ESA's own address of the Sentinel-2 tiling grid, as the Sentinel-2 product page gives it.
+# ESA's address of the Sentinel-2 tiling grid, as given on the Sentinel-2 product page.
 OFFICIAL_GRID = (
     "https://sentinels.copernicus.eu/documents/247904/1955685/"
     "S2A_OPER_GIP_TILPAR_MPC__20151209T095117_V20150622T000000_21000101T000000_B00.kml"
 )
 
 PREFIX = "CLAY_"
-# Not settings, but set where the pipeline runs too: by tests (screenshots, real data) and deploy/compose.yaml (image).
+# Not settings, but also set where the pipeline runs: by tests (screenshots, real data) and deploy/compose.yaml (image).
 RESERVED = ("CLAY_ARTIFACTS", "CLAY_REAL_DATA", "CLAY_IMAGE")
-SIMILAR = 0.7  # of 1, by difflib; at its default of 0.6 any catalogue resembles every other, by the common `stac_`
+SIMILAR = 0.7  # difflib ratio; with its default of 0.6 all catalogues resemble each other, as they share `stac_`
 
 
 class Settings(BaseSettings):
-    """Settings of one deployment, from variables named `CLAY_…`, in any case."""
+    """Settings of one deployment, from variables named `CLAY_…` (case-insensitive)."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    storage: str = Field(default="data", description="folder or `s3://bucket/prefix` for everything that we write")
+    storage: str = Field(default="data", description="folder or `s3://bucket/prefix` for everything that is written")
     recipe: str = Field(default="clay_v1", description="`clay_v1`, `clay_v0_1`, or the path of a TOML file")
     mgrs_grid: str = Field(
         default=OFFICIAL_GRID,
         description="URL or path of the Sentinel-2 tiling grid: KML (also zipped), GeoParquet, FlatGeobuf, GeoPackage",
     )
-    mgrs_sample: str | None = Field(default=None, description="a published sample to take instead of drawing one")
+    mgrs_sample: str | None = Field(default=None, description="a published sample to use instead of drawing one")
     worldcover: str = Field(
         default="s3://esa-worldcover/v200/2021/map",
         description="folder, bucket or URL of `ESA_WorldCover_10m_2021_v200_{tile}_Map.tif`",
@@ -64,32 +64,32 @@ class Settings(BaseSettings):
         default="https://nz-imagery.s3.ap-southeast-2.amazonaws.com/catalog.json",
         description="path or URL of the root of the static STAC catalogue of nz-imagery",
     )
-    dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: a local pool")
+    dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: use a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
-    requests_in_flight: int = Field(default=12, ge=1, le=64, description="requests at once per host, of one run")
+    requests_in_flight: int = Field(default=12, ge=1, le=64, description="parallel requests per host and run")
 
 
-# What platforms bring. They are gathered above this module, so they declare it: setting → default, and variables.
+# Settings and variables that platforms add. Platforms import this module, so they declare them here: setting → default.
 _catalogues: dict[str, str] = {}
 _variables: set[str] = set()
 
 
 def declare(catalogues: Mapping[str, str], variables: Iterable[str]) -> None:
-    """Make the settings of platforms known.
+    """Register the settings of platforms.
 
     Args:
-        catalogues: name of a setting, such as `stac_my_catalogue` → the default address of that catalogue.
-        variables: environment variables that hold secrets; they are read where a file is accessed.
+        catalogues: name of a setting, such as `stac_my_catalogue` → default address of that catalogue.
+        variables: environment variables with secrets; they are read when a file is accessed.
     """
     _catalogues.update(catalogues)
     _variables.update(variables)
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings of the environment, with some of them replaced.
+    """Read the settings from the environment, some of them overridden.
 
     Raises:
-        InputError: names every variable and keyword that is unknown or has a wrong value.
+        InputError: names every variable and keyword that is unknown or has an invalid value.
     """
     model = _model(tuple(sorted(_catalogues.items())))
     wrong = [*_unknown_variables(os.environ, model), *_unknown_keywords(overrides, model)]
@@ -104,27 +104,27 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def check_keywords(names: Iterable[str]) -> None:
-    """Check the names of settings that are given as keywords, without reading the environment.
+    """Check the names of settings given as keywords, without reading the environment.
 
     Raises:
-        InputError: names each that is unknown.
+        InputError: names each unknown setting.
     """
     wrong = list(_unknown_keywords(names, _model(tuple(sorted(_catalogues.items())))))
     if wrong:
         raise InputError("\n".join(wrong))
 
 
-@cache  # settings are read again and again, and what platforms bring does not change
+@cache  # settings are read often, and those of platforms do not change
 def _model(catalogues: tuple[tuple[str, str], ...]) -> type[Settings]:
-    """The class of settings with those that platforms bring: setting, default."""
-    said = "STAC API root or snapshot; a platform brings this setting"
+    """The settings class including the settings of platforms: (setting, default)."""
+    said = "STAC API root or snapshot; setting added by a platform"
     fields: dict[str, Any] = {name: (str, Field(default=default, description=said)) for name, default in catalogues}
     return create_model("Settings", __base__=Settings, **fields) if fields else Settings
 
 
 def _unknown_variables(environment: Mapping[str, str], model: type[Settings]) -> Iterator[str]:
-    """What an error says of each unknown variable. As in `Settings`, those of any case count, and empty ones do not."""
-    exact = {*RESERVED, *_variables}  # read under exactly this name
+    """A message for each unknown variable. As in `Settings`, case is ignored and empty variables do not count."""
+    exact = {*RESERVED, *_variables}  # case-sensitive
     known = [*(f"{PREFIX}{field.upper()}" for field in model.model_fields), *sorted(exact)]
     for name, value in sorted(environment.items()):
         ours = value and name.upper().startswith(PREFIX)
@@ -139,7 +139,7 @@ def _unknown_keywords(names: Iterable[str], model: type[Settings]) -> Iterator[s
 def _unknown(name: str, known: Iterable[str]) -> str:
     spelt = {_plain(one): one for one in known}
     nearest = get_close_matches(_plain(name), spelt, n=1, cutoff=SIMILAR)
-    advice = f"Did you mean {spelt[nearest[0]]}?" if nearest else "Remove it, or see the README for those that exist."
+    advice = f"Did you mean {spelt[nearest[0]]}?" if nearest else "Remove it, or see the README for the known settings."
     return f"{name}: unknown setting. {advice}"
 
 

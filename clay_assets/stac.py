@@ -1,7 +1,8 @@
-"""STAC items: the one way in for an item that others wrote, and the form in which it is stored.
+"""STAC items: validation of foreign items, and the form in which items are stored.
 
-`read_item` takes a foreign item to the form that everything downstream trusts, once, where it enters: every catalogue
-calls it. `as_stac_1_1` migrates an item that is kept. How tables of items are encoded is in `storage.stac_geoparquet`.
+`read_item` validates and normalises a foreign item once, on entry, so that everything downstream can rely on its form;
+every catalogue calls it. `as_stac_1_1` migrates items before they are stored. Tables of items are encoded in
+`storage.stac_geoparquet`.
 
 Specification: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spec.md
 """
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]  # a STAC item as JSON
 
-# Members of an item; whatever else it has goes to its properties, as STAC-GeoParquet keeps it.
+# Members of an item; all others are moved to its properties, where STAC-GeoParquet keeps them.
 MEMBERS = (
     "type",
     "stac_version",
@@ -43,16 +44,16 @@ _MEMBERS = frozenset(MEMBERS)
 _GEOJSON = {"type", "coordinates"}
 _ABSOLUTE = ("https://", "s3://", "http://", "/")
 _LISTS = (list, tuple)
-CLOSED_RING = 4  # points at least
+CLOSED_RING = 4  # minimum number of points
 _ASSET_MEMBERS = ("href", "type", "title", "description", "roles")
-_BY_POSITION = ("eo:bands",)  # of an item, which assets named by their positions
+_BY_POSITION = ("eo:bands",)  # item fields that assets referred to by position
 _UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,6})?Z")
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
 STAC_VERSION = "1.1.0"
-ITEM_TYPE, ASSUMED_VERSION = "Feature", "1.0.0"  # of items that do not say
-MOST_BYTES = 12  # of a character, percent-encoded
-ID_BYTES = 700  # percent-encoded; a key of S3 has at most 1,024, and a path of ours is around it
+ITEM_TYPE, ASSUMED_VERSION = "Feature", "1.0.0"  # for items without a version
+MOST_BYTES = 12  # per character, percent-encoded
+ID_BYTES = 700  # percent-encoded; S3 keys have at most 1,024 bytes, including the rest of the path
 FOOTPRINT_ROUNDING = 1e-5  # degrees, about a metre: catalogues round footprints to five or six digits
 
 # pystac registers its extensions lazily when it parses the first item, and is not thread-safe while it does so: items
@@ -61,19 +62,19 @@ _PARSING = threading.Lock()
 
 
 def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | None = None) -> Item:
-    """A foreign item in the form that everything downstream trusts.
+    """Validate and normalise a foreign item.
 
     Args:
-        item: as a catalogue, a file or a user gave it; not changed.
+        item: the item from a catalogue, a file or a user; not modified.
         bands: the assets to keep, under the names used here.
-        aliases: names that the catalogue has given to these assets → the name used here.
+        aliases: the catalogue's names of these assets → the names used here.
 
     Returns:
-        A new item: a text id, only the wanted assets under their names here, a valid footprint on the globe (or null;
-        see `footprints.as_meant`), and a time that `item_datetime` can tell.
+        A new item with a text id, only the wanted assets under the names used here, a valid footprint on the globe (or
+        null; see `footprints.as_meant`), and a time that `item_datetime` can read.
 
     Raises:
-        InputError: the item lacks one of these, or they are invalid; names item and field.
+        InputError: one of these is missing or invalid; names item and field.
     """
     (read,) = read_items([item], bands=bands, aliases=aliases)
     if isinstance(read, InputError):
@@ -84,7 +85,7 @@ def read_item(item: Item, *, bands: Sequence[str], aliases: Mapping[str, str] | 
 def read_items(
     items: Sequence[Item], *, bands: Sequence[str], aliases: Mapping[str, str] | None = None
 ) -> list[Item | InputError]:
-    """Many items as `read_item` gives them, in the same order; the error in place of one that is not valid."""
+    """Apply `read_item` to many items, in order; invalid items are replaced by their error."""
     read: list[Item | InputError] = []
     for item in items:
         try:
@@ -96,13 +97,13 @@ def read_items(
 
 
 def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] | None) -> Item:
-    """An item as `read_item` gives it, but for its footprint."""
+    """Apply `read_item` except for the footprint."""
     name = item.get("id")
     if not isinstance(name, str) or not name:
         raise InputError(f"an item with id {name!r}: invalid item (id is not text). Leave it out of the catalogue.")
     try:
         name.encode()
-    except UnicodeEncodeError as error:  # JSON has halves of characters, which no file can hold
+    except UnicodeEncodeError as error:  # JSON allows lone surrogates, which cannot be encoded
         raise InputError(f"an item with id {name!r}: invalid item (id is not Unicode).") from error
     if len(name) * MOST_BYTES > ID_BYTES and len(quote(name)) > ID_BYTES:
         raise InputError(f"{name}: invalid item (id of {len(name)} characters). Leave it out of the catalogue.")
@@ -113,7 +114,7 @@ def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] |
             raise InputError(f"{name}: invalid item ({field} is not an object).")
     read = {**item, **_members(name, item)}
     item_datetime(read)
-    if not properties.get("datetime"):  # only an interval that has two ends may go without
+    if not properties.get("datetime"):  # datetime may only be null if the interval has both ends
         moment = None if properties.get("end_datetime") else properties["start_datetime"]
         read["properties"] = {**properties, "datetime": moment}
     if aliases:
@@ -125,20 +126,20 @@ def _read_members(item: Item, bands: Sequence[str], aliases: Mapping[str, str] |
 
 
 def as_stac_1_1(item: Item) -> Item:
-    """An item as STAC 1.1 writes it, whatever version the catalogue answered in, so that a table has one schema.
+    """Migrate an item of any STAC version to STAC 1.1, so that a table has one schema.
 
     Raises:
         InputError: it is not a valid STAC item; names the item.
     """
     try:
         return _migrated(item)
-    except Exception as error:  # pystac raises whatever a wrong member leads to, besides errors of its own
+    except Exception as error:  # pystac raises its own errors, and any error caused by an invalid member
         raise InputError(f"{item.get('id', 'an item without id')}: not a valid STAC item ({error!r}).") from error
 
 
 def _migrated(item: Item) -> Item:
     document = _as_pystac_writes(item) if _is_of_today(item) else _through_pystac(item)
-    # A snapshot's items come with their properties in the order of the hash seed; a re-run must write the same bytes.
+    # Properties of a snapshot's items are ordered by the hash seed; a re-run must write the same bytes.
     document["properties"] = dict(sorted(document["properties"].items()))
     return document
 
@@ -148,11 +149,11 @@ def _through_pystac(item: Item) -> Item:
 
     try:
         parsed = parse_item(item)
-    except Exception:  # a field of an extension that is not as its migration expects it, and decides nothing here
+    except Exception:  # an extension's field has an unexpected form; it is not used here
         parsed = parse_item({**item, "stac_version": STAC_VERSION, "stac_extensions": []})
     document = parsed.to_dict(include_self_link=True, transform_hrefs=False)
     footprint = shape(document["geometry"])
-    if not _is_bbox(document.get("bbox")):  # none, or with heights: a table has one kind
+    if not _is_bbox(document.get("bbox")):  # missing, or with heights: a table has one kind
         document["bbox"] = list(footprint.bounds)
     if not isinstance(document["id"], str):
         raise TypeError("id is not text")
@@ -164,9 +165,7 @@ def _through_pystac(item: Item) -> Item:
 
 
 def _is_of_today(item: Item) -> bool:
-    """Whether there is nothing to migrate in an item, nor anything that pystac would refuse; it then only writes it
-    in its own order.
-    """
+    """Whether an item needs no migration and pystac would accept it; pystac then only reorders its members."""
     if item.get("stac_version") != STAC_VERSION or _written_version() != STAC_VERSION:
         return False
     properties, geometry, bbox = item.get("properties"), item.get("geometry"), item.get("bbox")
@@ -189,7 +188,7 @@ def _is_of_today(item: Item) -> bool:
     )
 
 
-@cache  # pystac looks at the environment each time
+@cache  # pystac reads the environment each time
 def _written_version() -> str:
     import pystac
 
@@ -197,7 +196,7 @@ def _written_version() -> str:
 
 
 def _as_pystac_writes(item: Item) -> Item:
-    """An item of today as `pystac.Item.to_dict` gives it, without the links that are not kept."""
+    """A current item as `pystac.Item.to_dict` would write it, without the links that are not kept."""
     document = {
         "type": ITEM_TYPE,
         "stac_version": STAC_VERSION,
@@ -213,12 +212,12 @@ def _as_pystac_writes(item: Item) -> Item:
 
 
 def _written_time(value: Any) -> str | None:
-    """A time in UTC as pystac writes it; None of what is not surely one."""
+    """A UTC time as pystac writes it; None if it is not certainly one."""
     if not isinstance(value, str) or not _UTC.fullmatch(value):
         return None
     try:
         return datetime.fromisoformat(value).isoformat().removesuffix("+00:00") + "Z"
-    except ValueError:  # the 30th of February
+    except ValueError:  # such as 30 February
         return None
 
 
@@ -253,20 +252,20 @@ def _posix(href: str) -> str:
 
 
 def parse_item(item: Item) -> pystac.Item:
-    """An item as pystac knows it, in STAC 1.1; safe to call from several threads.
+    """Parse an item with pystac, migrated to STAC 1.1; thread-safe.
 
     Raises:
-        pystac.STACError, KeyError, ValueError, TypeError, AttributeError: it is not a valid STAC item.
+        pystac.STACError, KeyError, ValueError, TypeError, AttributeError: not a valid STAC item.
     """
     import pystac
 
     with _PARSING:
-        # pystac copies it twice, and slowly.
+        # pystac deep-copies it twice, slowly.
         return pystac.Item.from_dict(_Document(_copied(item)), migrate=True, preserve_dict=False)
 
 
 class _Document(dict[str, Any]):
-    """A JSON object that is copied faster than `copy.deepcopy` does it."""
+    """A JSON object that is deep-copied faster than by `copy.deepcopy`."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         copied: dict[str, Any] = _copied(self)
@@ -285,10 +284,10 @@ def _copied(value: Any) -> Any:
 
 
 def item_datetime(item: Item) -> datetime:
-    """The acquisition time of an item, UTC; the start of its interval if it has no single time.
+    """The acquisition time of an item, UTC; the start of its interval if `datetime` is null.
 
     Raises:
-        InputError: it has neither; names the item.
+        InputError: neither is given, or it is invalid; names the item.
     """
     properties = item["properties"]
     value = properties.get("datetime") or properties.get("start_datetime")
@@ -296,14 +295,14 @@ def item_datetime(item: Item) -> datetime:
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise InputError(f"{item['id']}: datetime {value!r} is not a time ({error}).") from error
+            raise InputError(f"{item['id']}: datetime {value!r} is not a valid time ({error}).") from error
     if not isinstance(value, datetime):
         raise InputError(f"{item['id']}: neither datetime nor start_datetime is given.")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def has_absolute_hrefs(item: Item) -> bool:
-    """Whether the assets of an item surely have absolute hrefs; most have, and others are looked at one by one."""
+    """Whether the assets of an item certainly have absolute hrefs: a fast test; other items are checked asset by asset."""
     assets = item.get("assets")
     if not isinstance(assets, dict):
         return False
@@ -317,7 +316,7 @@ def has_absolute_hrefs(item: Item) -> bool:
 
 
 def _members(name: str, item: Item) -> dict[str, Any]:
-    """The members of an item that decide nothing, as STAC has them; what is not so is left out."""
+    """The remaining members of an item in the form required by STAC; invalid entries are dropped."""
     if item.get("type") not in (None, ITEM_TYPE):
         raise InputError(f"{name}: invalid item (type is {item['type']!r}). Leave it out of the catalogue.")
     names = ("stac_version", "stac_extensions", "collection", "links")
@@ -348,9 +347,9 @@ def _has_href(value: Any) -> bool:
 
 
 def _read_footprints(items: list[Item | InputError]) -> None:
-    """Replace geometries by footprints as they are meant; where that changes one, the bounding box follows.
+    """Replace geometries by normalised footprints, and update the bounding box of those that change.
 
-    An item whose geometry is not a footprint is replaced by its error.
+    An item with an invalid geometry is replaced by its error.
     """
     import antimeridian
     import numpy as np
@@ -385,7 +384,7 @@ def _read_footprints(items: list[Item | InputError]) -> None:
 
 
 def shapes_of(items: Sequence[Item | InputError]) -> list[Any]:
-    """The shape of each item's geometry, None where there is none, or what shapely raised."""
+    """The shape of each item's geometry, None if it has none, or the error that shapely raised."""
     import shapely
 
     from clay_assets.footprints import UNREADABLE
@@ -411,7 +410,7 @@ def shapes_of(items: Sequence[Item | InputError]) -> list[Any]:
 
 
 def _is_plain_polygon(geometry: Any) -> bool:
-    """Whether a geometry is surely a polygon of one closed ring in two dimensions; most footprints are."""
+    """Whether a geometry is certainly a two-dimensional polygon of one closed ring, like most footprints."""
     if not isinstance(geometry, dict) or geometry.keys() != _GEOJSON or geometry["type"] != "Polygon":
         return False
     rings = geometry["coordinates"]
@@ -427,8 +426,8 @@ def _is_plain_polygon(geometry: Any) -> bool:
 
 
 def _resolve_band_numbers(item: Item) -> None:
-    # Before STAC 1.0 an asset's eo:bands were positions in the item's eo:bands; mixed with today's objects they
-    # would not fit one column.
+    # Before STAC 1.0 an asset's eo:bands were indices into the item's eo:bands; mixed with today's objects they would
+    # not fit one column.
     bands = _listed(item["properties"].get("eo:bands"))
     for asset in item["assets"].values():
         numbers = _listed(asset.get("eo:bands"))

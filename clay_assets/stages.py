@@ -1,7 +1,7 @@
-"""The one list of stages. Definitions, jobs, the recheck, automation and the checks of partitions derive from it.
+"""The list of stages, from which definitions, jobs, the recheck, automation and partition checks are derived.
 
-A stage is a folder whose `assets.py` exposes three names: `ASSETS`, `CHECKS` (of what is stored) and `RESOURCES`
-(key → IO manager factory that takes `clay`). Checks without assets of their own, such as `reconciled`, are listed too.
+A stage is a folder whose `assets.py` exposes three names: `ASSETS`, `CHECKS` (of stored tables) and `RESOURCES` (key →
+IO manager factory that takes `clay`). Checks that belong to no stage, such as `reconciled`, are listed too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ STAGES = (
 )
 _MODULES = [import_module(stage) for stage in STAGES]
 
-MERGED = "merged_index"  # what follows it belongs to no cell
+MERGED = "merged_index"  # its downstream assets are not part of a cell
 
 ASSETS: Sequence[dg.AssetsDefinition] = [asset for stage in _MODULES for asset in stage.ASSETS]
 CHECKS: Sequence[dg.AssetChecksDefinition] = [check for stage in _MODULES for check in stage.CHECKS]
 RESOURCES: dict[str, Any] = {key: factory for stage in _MODULES for key, factory in stage.RESOURCES.items()}
 
-# Asset → its partitions, for those that have any, in the order of the chain.
+# Partitioned asset → its partitions, in the order of the chain.
 PARTITIONED: dict[str, dg.PartitionsDefinition[str]] = {
     asset.key.to_user_string(): asset.partitions_def for asset in ASSETS if asset.partitions_def is not None
 }
@@ -42,7 +42,7 @@ def assets_by_job() -> dict[str, list[dg.AssetsDefinition]]:
     """Job → its assets, in the order of the chain.
 
     Raises:
-        ValueError: assets of one job have different partitions, which no run can hold.
+        ValueError: assets of one job have different partitions, which one run cannot contain.
     """
     jobs: dict[str, list[dg.AssetsDefinition]] = {}
     for asset in ASSETS:
@@ -50,12 +50,12 @@ def assets_by_job() -> dict[str, list[dg.AssetsDefinition]]:
     for name, assets in jobs.items():
         if len({asset.partitions_def for asset in assets}) > 1:
             listed = ", ".join(asset.key.to_user_string() for asset in assets)
-            raise ValueError(f"job {name}: {listed} have different partitions. Give some of them a `job` of their own.")
+            raise ValueError(f"job {name}: {listed} have different partitions. Give some of them their own `job`.")
     return jobs
 
 
 def cell_assets() -> list[str]:
-    """The assets of one platform and year in the order of the chain, without what follows the merge."""
+    """The assets of one platform and year in the order of the chain, up to the merge."""
     after_merge = {MERGED}
     for asset in ASSETS:
         if {key.to_user_string() for key in asset.dependency_keys} & after_merge:
@@ -64,6 +64,6 @@ def cell_assets() -> list[str]:
 
 
 def daily_check_keys() -> list[dg.AssetCheckKey]:
-    """The checks that are worth running every day."""
+    """The checks that run every day."""
     specs = [spec for check in CHECKS for spec in check.check_specs]
     return [spec.key for spec in specs if (spec.metadata or {}).get(DAILY_TAG)]

@@ -1,4 +1,4 @@
-"""What Dagster is shown: the names that the design fixes, and what loading them costs."""
+"""The definitions that Dagster sees: the names fixed by the design, and the cost of loading them."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def test_dagster_cloud_yaml_is_valid_by_the_schema_of_its_cli() -> None:
         models.ProcessedDagsterCloudConfig.model_validate({"locations": [{"location_nam": "clay_assets"}]})
 
 
-# What loading the definitions may import besides Dagster and the standard library. Libraries of arrays, rasters,
-# geometries, tables, plots and file systems are not among them: they are imported when an asset runs.
+# What loading the definitions may import besides Dagster and the standard library. Libraries for arrays, rasters,
+# geometries, tables, plots and file systems are excluded: they are imported when an asset runs.
 MAY_BE_IMPORTED = {
     *("clay_assets", "tqdm"),
     *("dotenv", "pydantic", "pydantic_settings"),
@@ -152,7 +152,7 @@ def test_definitions_load_without_environment_network_or_storage_and_import_litt
     )
     assert loaded.returncode == 0, loaded.stderr
     found = json.loads(loaded.stdout)
-    assert found["seen"] == []  # nothing asked of the network, nothing written
+    assert found["seen"] == []  # no network access, nothing written
     assert "clay_assets" in found["imported"]
     assert set(found["imported"]) <= MAY_BE_IMPORTED
     assert list(tmp_path.iterdir()) == []
@@ -160,7 +160,7 @@ def test_definitions_load_without_environment_network_or_storage_and_import_litt
 
 @pytest.mark.slow
 def test_loading_them_gives_no_warning(tmp_path: Path) -> None:
-    """Not even of what is a preview or beta in Dagster, which those who start it have not chosen."""
+    """Not even about Dagster's preview and beta features, which are not the user's choice."""
     program = "from clay_assets.definitions import defs; defs.get_repository_def()"
     loaded = subprocess.run(
         [sys.executable, "-W", "always", "-c", program],

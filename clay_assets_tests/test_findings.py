@@ -1,4 +1,4 @@
-"""Findings: what is told of many violations, and of several places together."""
+"""Findings: summaries of many violations, and of several places combined."""
 
 from __future__ import annotations
 

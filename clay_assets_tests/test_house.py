@@ -1,4 +1,4 @@
-"""The rooms of the package: imports only go down the list, and stages are libraries apart from three modules."""
+"""The rooms of the package: imports only go down the list, and stages are free of Dagster except for three modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clay_assets.stages import ASSETS
 from clay_assets.storage import layout
 
 PACKAGE = Path(clay_assets.__file__).parent
-# From the top of the house to its foundations; a module imports from its own room and from those after it.
+# From the top of the house to its foundations; a module imports only from its own room and from later ones.
 ROOMS = (
     "cli",
     "demo",
@@ -59,7 +59,7 @@ MAY_IMPORT_DAGSTER = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the module that imports, by its path in the package, the line, and the module that is imported."""
+    """One import: path of the importing module in the package, line, and imported module."""
 
     path: str
     line: int
@@ -70,7 +70,7 @@ class Import:
 
 
 def imports_of(package: Path) -> Iterator[Import]:
-    """Every import of a package named `clay_assets`, at any depth: in functions and under TYPE_CHECKING too."""
+    """Every import of `clay_assets` in a package, at any depth: also in functions and under TYPE_CHECKING."""
     for file in sorted(package.rglob("*.py")):
         path = file.relative_to(package)
         inside = ("clay_assets", *path.parts[:-1])
@@ -90,7 +90,7 @@ def imports_of(package: Path) -> Iterator[Import]:
 
 
 def room_of(module: str) -> str:
-    """The room of a module of ours, such as `chips` of `clay_assets.chips.merge`."""
+    """The room of a module, such as `chips` for `clay_assets.chips.merge`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -108,7 +108,7 @@ def upward(package: Path) -> list[str]:
 
 
 def dagster_in_libraries(package: Path) -> list[str]:
-    """The imports of Dagster by modules that should work in a notebook."""
+    """Imports of Dagster by modules that should work in a notebook."""
     return [
         str(entry)
         for entry in imports_of(package)

@@ -1,4 +1,4 @@
-"""What the library logs: retries and the waits that servers ask for, kept scenes, and unexpected errors in full."""
+"""What the library logs: retries, waits requested by servers, kept scenes, and unexpected errors with traceback."""
 
 from __future__ import annotations
 

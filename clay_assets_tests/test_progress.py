@@ -1,4 +1,4 @@
-"""A long asset says how far it is, how fast and when it will be done; seldom, and never per scene."""
+"""A long asset reports progress, rate and expected end; rarely, and never per scene."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Lines(list[str]):
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that advances when told to."""
 
     now = 1000.0
 
@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 
 def run(log: Lines, clock: Clock, total: int, seconds_each: float, kept: int = 0) -> None:
-    """Work through scenes, of which the first ones take no time."""
+    """Work through scenes; the first ones take no time."""
     with ProgressReporter(log, "scenes", clock) as progress:
         for done in range(1, total + 1):
             clock.now += seconds_each * (done > kept)
@@ -55,7 +55,7 @@ def test_how_far_how_fast_and_when_it_will_be_done(log: Lines, clock: Clock) -> 
     assert log[0].startswith("40 of 100 scenes (40%), 2.0 a second, done in about 00:30, at ")
     told = datetime.strptime(log[0][-20:], "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
     assert abs(told - before - timedelta(seconds=30)) < timedelta(minutes=2)
-    assert log[-1] == "ended after 100 scenes in 00:50"
+    assert log[-1] == "finished after 100 scenes in 00:50"
 
 
 def test_slow_work_is_told_by_the_minute(log: Lines, clock: Clock) -> None:
@@ -75,8 +75,8 @@ def test_scenes_kept_from_an_earlier_run_do_not_promise_too_much(log: Lines, clo
     run(log, clock, total=2000, seconds_each=1, kept=1000)
     left = [int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in map(_about, log) if m]
     true = [2000 - int(line.split()[0].replace(",", "")) for line in log if " of " in line]
-    assert left[0] < 0.1 * true[0]  # the first line cannot know better,
-    assert left[1:] == true[1:]  # the others do
+    assert left[0] < 0.1 * true[0]  # the first line includes them,
+    assert left[1:] == true[1:]  # the others do not
 
 
 def _about(line: str) -> re.Match[str] | None:
@@ -137,7 +137,7 @@ def test_a_terminal_has_a_bar_that_makes_way_for_the_lines() -> None:
         while True:
             try:
                 shown += os.read(ours, 4096)
-            except OSError:  # Linux' way to say that the other end is closed
+            except OSError:  # what Linux raises when the other end is closed
                 break
         assert process.wait(30) == 0, shown
     os.close(ours)

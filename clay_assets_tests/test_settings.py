@@ -1,4 +1,4 @@
-"""Settings that are wrong, misspelt or unknown are named, wherever they are given."""
+"""Invalid, misspelt and unknown settings are named, wherever they are given."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def said(**overrides: Any) -> list[str]:
         ("CLAY_EARTH_SEARCH", "CLAY_EARTH_SEARCH: unknown setting. Did you mean CLAY_STAC_EARTH_SEARCH?"),
         ("clay_storge", "clay_storge: unknown setting. Did you mean CLAY_STORAGE?"),
         ("Clay_Storge", "Clay_Storge: unknown setting. Did you mean CLAY_STORAGE?"),
-        ("CLAY_SEED", "CLAY_SEED: unknown setting. Remove it, or see the README for those that exist."),
-        ("CLAY_STAC_PC", "CLAY_STAC_PC: unknown setting. Remove it, or see the README for those that exist."),
-        ("CLAY_", "CLAY_: unknown setting. Remove it, or see the README for those that exist."),
+        ("CLAY_SEED", "CLAY_SEED: unknown setting. Remove it, or see the README for the known settings."),
+        ("CLAY_STAC_PC", "CLAY_STAC_PC: unknown setting. Remove it, or see the README for the known settings."),
+        ("CLAY_", "CLAY_: unknown setting. Remove it, or see the README for the known settings."),
     ],
 )
 def test_an_unknown_variable_is_named_with_the_nearest_known(
@@ -74,12 +74,12 @@ def test_variables_of_tests_and_deployment_may_be_set(monkeypatch: pytest.Monkey
     for name in RESERVED:
         monkeypatch.setenv(name, "x")
     assert read_settings().storage == "data"
-    monkeypatch.setenv("clay_real_data", "x")  # read by nobody: the tests ask for the exact name
+    monkeypatch.setenv("clay_real_data", "x")  # not read: the tests use the exact name
     assert said() == ["clay_real_data: unknown setting. Did you mean CLAY_REAL_DATA?"]
 
 
 def test_every_clay_variable_of_the_repository_is_known() -> None:
-    """In documents, tests, tools and deployment: what is named there can be set without an error."""
+    """Every variable named in documents, tests, tools and deployment can be set without an error."""
     known = {*(f"CLAY_{name.upper()}" for name in Settings.model_fields), *RESERVED}
     files = [
         path
@@ -92,7 +92,10 @@ def test_every_clay_variable_of_the_repository_is_known() -> None:
         for path in [*files, REPOSITORY / "README.md", REPOSITORY / "Makefile", REPOSITORY / "dagster_cloud.yaml"]
         for name in re.findall(r"\bCLAY_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8"))
     }
-    wrong_on_purpose = {"CLAY_STAC", "CLAY_STAC_MY_CATALOGUE"}  # `CLAY_STAC_…`, and the example of a platform's own
+    wrong_on_purpose = {
+        "CLAY_STAC",
+        "CLAY_STAC_MY_CATALOGUE",
+    }  # `CLAY_STAC_…`, and the example for a platform's own setting
     assert named - wrong_on_purpose <= known
     assert {f"CLAY_{name.upper()}" for name in Settings.model_fields} <= named
 
@@ -110,7 +113,7 @@ def test_the_planet_s_settings_are_known(tmp_path: Path, monkeypatch: pytest.Mon
         ("storge", KEYWORD),
         ("STORGE", "STORGE: unknown setting. Did you mean storage?"),
         ("CLAY_STORAGE", "CLAY_STORAGE: unknown setting. Did you mean storage?"),
-        ("_env_file", "_env_file: unknown setting. Remove it, or see the README for those that exist."),
+        ("_env_file", "_env_file: unknown setting. Remove it, or see the README for the known settings."),
     ],
 )
 def test_an_unknown_keyword_is_named_with_the_nearest_known(keyword: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A new stage is one folder and one line in `stages.py`: everything that lists stages finds it."""
+"""A new stage is one folder and one line in `stages.py`; everything that lists stages finds it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a copy of the package with one stage more lists."""
+    """What a copy of the package with an additional stage lists."""
     folder = tmp_path_factory.mktemp("house")
     package = folder / "clay_assets"
     shutil.copytree(Path(clay_assets.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -45,7 +45,7 @@ def test_an_order_of_the_whole_index_is_computed_place_by_place() -> None:
     assert len(np.unique(found)) == 200_000
     assert (found.min() >= 0) & (found.max() < length)
     assert abs(found.mean() / length - 0.5) < 0.005
-    with pytest.raises(IndexError, match="of an order of 72069364"):
+    with pytest.raises(IndexError, match="permutation of length 72069364"):
         order([length])
 
 
