@@ -302,7 +302,7 @@ def item_datetime(item: Item) -> datetime:
 
 
 def has_absolute_hrefs(item: Item) -> bool:
-    """Whether the assets of an item certainly have absolute hrefs: a fast test; other items are checked asset by asset."""
+    """Whether all assets of an item certainly have absolute hrefs; a fast test that may miss some such items."""
     assets = item.get("assets")
     if not isinstance(assets, dict):
         return False

@@ -1,4 +1,4 @@
-"""What assets are declared with: partitions, resources, IO managers, gates, checks, metadata.
+"""The building blocks of assets: partitions, resources, IO managers, gates, checks and metadata.
 
-Stages import from here; nothing here imports a stage. Jobs, schedules and sensors are in `runs`.
+Stages import this package; it does not import any stage. Jobs, schedules and sensors are in `runs`.
 """

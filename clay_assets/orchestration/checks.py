@@ -1,14 +1,14 @@
 """How checks are declared, run and reported.
 
-Two kinds. An asset returns with its materialisation the checks of what only the run knows, such as what failed and
-was set aside. The checks of stored tables read what was published, so they can be re-run at any time, and fail where a
-file was damaged or replaced.
+There are two kinds. Checks of what only the run knows, such as failures that were skipped, are returned by the asset
+with its materialisation. Checks of stored tables read published files, so they can be re-run at any time and detect
+damaged or replaced files.
 
-Checks of an asset with partitions have its partitions, so the UI shows which cell fails. In the run of a partition they
-check that cell. Run by themselves, without a partition, they check every stored cell and report each as its own
-partition, and all of them together besides: so do *Execute all* in the UI and the job `recheck`, which has no
-partitions, as those of a job come from its assets alone. Partitions of checks are a preview in Dagster 1.13: its UI
-cannot execute a single check that has them, and its backfills run checks with their assets only.
+Checks of a partitioned asset share its partitions, so the UI shows which cell fails. In the run of a partition they
+check that cell. Run on their own, without a partition, they check every stored cell, and report each as its own
+partition plus all of them together. *Execute all* in the UI does so, as does the job `recheck`, which has no partitions
+because a job's partitions come only from its assets. Partitions of checks are a preview in Dagster 1.13: its UI cannot
+execute a single partitioned check, and its backfills only run checks together with their assets.
 """
 
 import warnings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 FAILURES_SHOWN = 20
-DAILY_TAG = "clay/daily"  # of checks that read little and are worth running every day
+DAILY_TAG = "clay/daily"  # tag of checks that read little and are worth running every day
 
 AnyPartitions: TypeAlias = dg.PartitionsDefinition[Any]
 
@@ -44,7 +44,7 @@ class Check:
 
     Attributes:
         name: the check's name.
-        rule: what must hold, as a sentence.
+        rule: the rule, as a sentence.
         severity: severity of a violation.
     """
 
@@ -57,12 +57,12 @@ class Check:
 
 
 def none_failed_spec(asset: str, what: str, partitions: AnyPartitions | None = None) -> dg.AssetCheckSpec:
-    """The check that nothing was set aside; `partitions` are the asset's."""
+    """The check that nothing failed; `partitions` are the asset's."""
     return _spec(f"no_failed_{what}", asset, f"None of the {what} failed.", partitions)
 
 
 def none_failed(asset: str, what: str, failures: "pd.DataFrame", of: int, tolerance: float) -> dg.AssetCheckResult:
-    """What was set aside, as a warning: within the recipe's tolerance the run goes on."""
+    """Report failures as a warning: the run continues within the recipe's tolerance."""
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=f"no_failed_{what}",
@@ -73,17 +73,17 @@ def none_failed(asset: str, what: str, failures: "pd.DataFrame", of: int, tolera
 
 
 def returned_spec(asset: str, check: Check, partitions: AnyPartitions | None = None) -> dg.AssetCheckSpec:
-    """A check whose finding the asset returns, by `report`; `partitions` are the asset's."""
+    """A check whose result the asset returns with `report`; `partitions` are the asset's."""
     return _spec(check.name, asset, check.rule, partitions)
 
 
 def agreement_spec(asset: str, name: str, description: str) -> dg.AssetCheckSpec:
-    """A check that something agrees with what was published or requested."""
+    """A check that counts agree with what was published or requested."""
     return _spec(name, asset, description)
 
 
 def agreement(asset: str, name: str, differences: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
-    """The differences, as a warning: they may be intended, but somebody should know."""
+    """Report differences as a warning: they may be intended, but should be visible."""
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=name,
@@ -101,20 +101,20 @@ def failures_table(failures: "pd.DataFrame") -> dg.MarkdownMetadataValue:
 # --- checks of stored tables -------------------------------------------------------------------------------------
 
 
-# (context, clay, *cell) → findings by the names of the checks; a cell is platform and year.
+# (context, clay, *cell) → findings by check name; a cell is platform and year.
 Look = Callable[..., Mapping[str, Finding]]
 
 
 def checks_of(
     asset: str, checks: Sequence[Check], cells_in: str | None = None, *, daily: bool = False
 ) -> Callable[[Look], dg.AssetChecksDefinition]:
-    """Declare a function that reads an asset's stored tables as the asset's checks; each file is read once for all.
+    """Declare an asset's checks from a function that reads its stored tables, so that each file is read only once.
 
     Args:
         asset: asset key.
-        checks: what the function finds.
+        checks: the checks that the function returns findings for.
         cells_in: folder with a table for each cell, if the asset has cells.
-        daily: whether the job `daily_checks` runs them too.
+        daily: whether the job `daily_checks` also runs them.
     """
     severities = {check.name: check.severity for check in checks}
     partitions = cells if cells_in is not None else None
@@ -147,7 +147,7 @@ def checks_of(
 
 
 def report(asset: str, name: str, found: Finding, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
-    """A finding as the result of a check: its numbers, the violations, and its rows if it has any."""
+    """Report a finding as a check result: numbers, violations, and rows if it has any."""
     metadata: dict[str, Any] = {**found.numbers, "violation_count": found.violation_count}
     if not found.ok:
         metadata["violations"] = violations_table(found)
@@ -170,17 +170,17 @@ def violations_table(found: Finding) -> dg.MarkdownMetadataValue:
 
 
 def stored_table(store: "Store", key: str, made_by: str, columns: Sequence[str] | None = None) -> "pa.Table":
-    """Some columns of a stored table.
+    """Read columns of a stored table.
 
     Args:
-        store: where it lies.
-        key: key of its file.
-        made_by: the asset that writes it, for the message.
-        columns: their names; None: all.
+        store: the table's storage.
+        key: key of the table's file.
+        made_by: the asset that writes the table, for messages.
+        columns: names of the columns; None: all.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it is not Parquet, or lacks a column.
+        FileNotFoundError: file not found.
+        InputError: not a Parquet file, or a column is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -192,7 +192,7 @@ def stored_table(store: "Store", key: str, made_by: str, columns: Sequence[str] 
     try:
         return pq.read_table(pa.BufferReader(content), columns=list(columns) if columns else None)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Materialise {made_by} again.") from error
+        raise InputError(f"{store.uri(key)}: cannot be read ({error}). Re-materialise {made_by}.") from error
 
 
 def _spec(
@@ -203,7 +203,7 @@ def _spec(
     metadata: Mapping[str, Any] | None = None,
 ) -> dg.AssetCheckSpec:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitions; nobody who starts Dagster needs to be told
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # for partitions; users need not see the warning
         return dg.AssetCheckSpec(
             name, asset=asset, description=description, partitions_def=partitions, metadata=metadata
         )
@@ -212,7 +212,7 @@ def _spec(
 def _of_table(
     asset: str, look: Look, context: dg.AssetCheckExecutionContext, clay: ClayResource, names: list[str]
 ) -> Mapping[str, Finding]:
-    """The findings in an asset's one table; there are none in a table that was never made."""
+    """The findings in an unpartitioned asset's table; none if it was never materialised."""
     try:
         return _looked(look, context, clay, names)
     except FileNotFoundError as error:
@@ -228,16 +228,16 @@ def _of_every_cell(
     severities: Mapping[str, dg.AssetCheckSeverity],
     folder: str,
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Check every stored cell in a run without partitions: an evaluation for each check and cell, and one of all cells.
+    """Check every stored cell in a run without partitions: one evaluation per check and cell, and one of all cells.
 
-    Evaluations, since Dagster takes the partition of a result from its run, and refuses the result of a check that has
-    partitions in a run that has none.
+    These are evaluations rather than results, because Dagster takes a result's partition from its run, and rejects
+    results of partitioned checks in an unpartitioned run.
     """
     made, found = {}, {}
     for key in clay.store().list(folder, ".parquet"):
         platform, year = key.removesuffix(".parquet").split("/")[-2:]
         cell = key_of_cell(platform, int(year))
-        made[cell] = _latest(context.instance, asset, cell)  # before it is read, as it may be made anew meanwhile
+        made[cell] = _latest(context.instance, asset, cell)  # before reading, as it may be re-materialised meanwhile
         found[cell] = _looked(look, context, clay, list(severities), platform, year)
     for ok in (True, False):  # the UI shows the latest evaluation of a check first
         for name, severity in severities.items():
@@ -255,7 +255,7 @@ def _evaluation(
     made: AssetCheckEvaluationTargetMaterializationData | None = None,
     cell: str | None = None,
 ) -> dg.AssetCheckEvaluation:
-    """A result as the evaluation of one partition, or of none."""
+    """Convert a result to an evaluation of one partition, or of none."""
     assert result.asset_key is not None
     assert result.check_name is not None
     return dg.AssetCheckEvaluation(
@@ -273,8 +273,8 @@ def _evaluation(
 def _latest(
     instance: dg.DagsterInstance, asset: str, partition: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """What an evaluation says that it is of, None if this instance knows of nothing. Without it, Dagster takes a
-    partition that was materialised for one that was not checked since.
+    """The materialisation that an evaluation refers to, None if this instance has none. Without it, Dagster regards a
+    materialised partition as not checked since.
     """
     wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
     records = instance.fetch_materializations(wanted, limit=1).records

@@ -1,6 +1,6 @@
-"""What makes the IO managers of `io_managers` when a run needs them.
+"""Factories that create the IO managers of `io_managers` when a run needs them.
 
-Definitions name these, so they load without `UPathIOManager`, whose libraries take as long as all of ours.
+Definitions refer to these, so they load without `UPathIOManager`, whose imports would double the loading time.
 """
 
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class StoreIOManagerFactory(dg.ConfigurableIOManagerFactory):  # type: ignore[type-arg]
-    """What the factories of IO managers have in common."""
+    """Base of the IO manager factories."""
 
     clay: dg.ResourceDependency[ClayResource]
 
 
 class GeoTablesIOManager(StoreIOManagerFactory):
-    """Makes `GeoTables`."""
+    """Creates `GeoTables`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> "GeoTables":
         from clay_assets.orchestration.io_managers import GeoTables
@@ -29,7 +29,7 @@ class GeoTablesIOManager(StoreIOManagerFactory):
 
 
 class StacItemsIOManager(StoreIOManagerFactory):
-    """Makes `StacItems`."""
+    """Creates `StacItems`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> "StacItems":
         from clay_assets.orchestration.io_managers import StacItems

@@ -1,6 +1,6 @@
-"""How failures are reported: what failed comes first, in the UI, in a terminal and in tables.
+"""How failures are reported in the UI, in a terminal and in tables: what failed comes first.
 
-What is tolerated, and what stops a run, is in `gates`.
+Tolerances, and what stops a run, are in `gates`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def clay_errors_as_failures() -> Iterator[None]:
     """Re-raise a ClayError as a `dagster.Failure`, so that the UI shows its message first.
 
     Raises:
-        dagster.Failure: with the error's own message, in place of a `ClayError`.
+        dagster.Failure: replaces a `ClayError`, with the same message.
     """
     try:
         yield
@@ -39,22 +39,22 @@ def run_error(result: dg.ExecuteInProcessResult) -> str:
 
 
 def step_error(event: dg.DagsterEvent) -> str:
-    """The error of a failed step in one line: our own message where there is one."""
+    """The error of a failed step in one line: the message of the ClayError, if there is one."""
     data = event.step_failure_data
     text = data.user_failure_data.description if data.user_failure_data else None
     error = data.error
     while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-        error = error.cause  # Dagster wraps the error that matters
+        error = error.cause  # Dagster wraps the original error
     return " ".join((text or (error.message if error else "") or "no message").split())
 
 
 def outcomes(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """Scenes per outcome and error as the rows of a small table, most first.
+    """Scenes per outcome and error as rows of a small table, most frequent first.
 
-    Errors that differ only in the words that contain the scene's id, such as file names, are counted as one.
+    Errors that only differ in words containing the scene's id, such as file names, are counted together.
 
     Args:
-        ledger: `item_id`, `outcome`, `error` (None where there is none), a row per scene.
+        ledger: `item_id`, `outcome`, `error` (None if there is none), one row per scene.
     """
     counts: dict[tuple[str, str], list[str]] = {}
     for item, outcome, error in zip(ledger["item_id"], ledger["outcome"], ledger["error"].fillna(""), strict=True):

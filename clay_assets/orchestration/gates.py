@@ -1,7 +1,7 @@
-"""Gates stop an asset before it publishes. They stand in the asset's body, since a blocking check stops only the
+"""Gates stop an asset before it publishes. They are called in the asset's body, because a blocking check only stops
 assets of the same run.
 
-Checks report on what was published; they are in `checks`.
+Checks of published tables are in `checks`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def stop_if_too_many_failed(what: str, failures: pd.DataFrame, of: int, tolerance: float, where: str) -> None:
     """Stop before publishing if more failed than the recipe tolerates.
 
-    A tolerance above 0 always allows one failure: one bad scene never fails a year, however small. That holds where
-    something was tried; what fails before there is anything to try, such as every list of sheets, is all that there is.
+    A tolerance above 0 always allows one failure, so a single bad scene never fails a year, however small. This does
+    not apply if `of` is 0, when failures happen before there is anything to try, such as listing sheets.
 
     Args:
         what: what was tried, in the plural.
         failures: one row per failure; the first column names it, the last is the error.
-        of: how many were tried.
-        tolerance: share that may fail, 0 to 1.
+        of: number of attempts.
+        tolerance: tolerated share of failures, 0 to 1.
         where: asset and partition, for the message.
 
     Raises:
@@ -59,6 +59,6 @@ def stop_if_broken(where: str, *findings: Finding) -> None:
         return
     first = broken[0]
     raise dg.Failure(
-        f"{where}: {first.summary}. Nothing was published; fix the cause and re-run it.",
+        f"{where}: {first.summary}. Nothing was published; fix the cause and re-run the asset.",
         metadata={**first.numbers, "violations": violations_table(first)},
     )

@@ -1,7 +1,7 @@
-"""IO managers: how assets' values get to storage and back, locally and on S3 alike.
+"""IO managers: write assets' values to storage and read them back, locally and on S3.
 
-All of them subclass `UPathIOManager` for its handling of partitions; the bytes go through `clay_assets.storage`, so
-every write is atomic and stamped with the recipe.
+All subclass `UPathIOManager` for its handling of partitions; bytes are written by `clay_assets.storage`, so every write
+is atomic and stamped with the recipe.
 """
 
 from abc import abstractmethod
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class StoreIOManager(UPathIOManager):
-    """Paths by the storage contract, bytes through a store."""
+    """Paths follow the storage contract; bytes are read and written by a store."""
 
     extension = ".parquet"
 
@@ -37,15 +37,15 @@ class StoreIOManager(UPathIOManager):
         super().__init__(base_path=UPath("."))
         self.clay = clay
 
-    # Opened when first used, so that a wrong setting is an error of the step, where people look.
+    # Opened on first use, so that an invalid setting shows as an error of the step.
     @cached_property
     def store(self) -> "Store":
-        """Where the files lie."""
+        """The storage of the files."""
         return self.clay.store()
 
     @cached_property
     def recipe(self) -> "Recipe":
-        """What the files are stamped with."""
+        """The recipe that files are stamped with."""
         return self.clay.recipe()
 
     def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
@@ -55,10 +55,10 @@ class StoreIOManager(UPathIOManager):
         return self.store.exists(path.as_posix())
 
     def make_directory(self, path: UPath) -> None:
-        """Nothing: a store makes its folders itself."""
+        """Do nothing: a store creates its own folders."""
 
     def _handle_transition_to_partitioned_asset(self, context: dg.OutputContext, path: UPath) -> None:
-        """Nothing: there is no older layout to move away from, and paths are not of the local file system."""
+        """Do nothing: there is no older layout to migrate, and paths are not on the local file system."""
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
         key = path.as_posix()
@@ -72,7 +72,7 @@ class StoreIOManager(UPathIOManager):
         context.add_output_metadata(self.metadata_of(context, schema, rows, self.store.uri(key)))
 
     def metadata_of(self, context: dg.OutputContext, schema: "pa.Schema", rows: int, uri: str) -> dict[str, Any]:
-        """What Dagster shows of a table that was written."""
+        """Metadata that Dagster shows for a written table."""
         meanings = meanings_in(context.definition_metadata)
         return table_metadata(schema, rows, uri, self.recipe, meanings, partition=context.has_asset_partitions)
 
@@ -95,13 +95,13 @@ class StoreIOManager(UPathIOManager):
         return self.decode(content, self.store.uri(key))
 
     def get_metadata(self, context: dg.OutputContext, obj: Any) -> dict[str, Any]:
-        # UPathIOManager adds the path below the root; what a person needs is the whole address.
+        # UPathIOManager adds the path below the root, but users need the full address.
         path = next(iter(self._get_paths_for_partitions(context).values())) if context.has_asset_partitions else None
         return {"path": dg.MetadataValue.path(self.store.uri((path or self._get_path(context)).as_posix()))}
 
     @abstractmethod
     def encode(self, obj: Any) -> bytes:
-        """A value as the bytes of its file."""
+        """Encode a value as the bytes of its file."""
 
     @abstractmethod
     def decode(self, content: bytes, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What Dagster shows of a materialisation: counts, columns, address, recipe, a table or two, and pictures."""
+"""Metadata of materialisations: counts, columns, address, recipe, small tables and pictures."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from clay_assets.recipes import Recipe
     from clay_assets.storage.columns import Columns
 
-COLUMN_SCHEMA, OUR_COLUMN_SCHEMA = "dagster/column_schema", "clay/column_schema"  # keys of metadata
+COLUMN_SCHEMA, OUR_COLUMN_SCHEMA = "dagster/column_schema", "clay/column_schema"  # metadata keys
 
-PICTURE_BYTES = 50_000  # the event log holds the picture itself, so it has to be small
-JPEG = b"\xff\xd8"  # how one begins
-# Dagster's UI (1.13) shows Markdown beside its key, where what is wider than the column is cut off; from so many
+PICTURE_BYTES = 50_000  # the event log contains the picture, so it has to be small
+JPEG = b"\xff\xd8"  # its first bytes
+# Dagster's UI (1.13) shows Markdown next to its key and cuts off what is wider than the column; from this many
 # characters on, it shows a link that opens a dialogue.
 IN_A_DIALOGUE = 1000
-BESIDE = 290  # pixels that a table may be wide beside its key
-LETTER, HEADING, GAP = 8.5, 7, 18  # pixels: a letter of a cell and of a heading, and the room around a column
+BESIDE = 290  # largest width in pixels of a table next to its key
+LETTER, HEADING, GAP = 8.5, 7, 18  # pixels per character of a cell and of a heading, and padding of a column
 
 
 def table_metadata(
     schema: pa.Schema, rows: int, uri: str, recipe: Recipe, meanings: Mapping[str, str], *, partition: bool = False
 ) -> dict[str, Any]:
-    """Row count, column schema, address and recipe of what was written.
+    """Row count, column schema, address and recipe of a written table.
 
     Args:
-        schema: of the table.
-        rows: how many it has.
-        uri: where it lies.
-        recipe: what it was made with.
-        meanings: column → what it means.
-        partition: whether the table is one partition's.
+        schema: the table's schema.
+        rows: number of rows.
+        uri: address of the file.
+        recipe: the recipe that it was made with.
+        meanings: column → its meaning.
+        partition: whether the table belongs to one partition.
     """
     columns = [
         dg.TableColumn(name=field.name, type=type_name(field.type, field.name), description=meanings.get(field.name))
         for field in schema
     ]
-    # The catalogue shows `row_count` of the latest materialisation as that of the whole asset. For an asset with
-    # partitions it would be the count of whichever cell was made last, and the sum over all cells would have to be read
-    # from storage in every cell's run; so it is left out. `partition_row_count` stands on each partition's page.
+    # The catalogue shows the latest `row_count` as that of the whole asset. For a partitioned asset it would be the
+    # count of the last cell, and a sum over all cells would have to be read from storage in every run, so it is
+    # omitted. `partition_row_count` is shown on each partition's page.
     return {
         "dagster/partition_row_count" if partition else "dagster/row_count": rows,
         COLUMN_SCHEMA: dg.TableSchema(columns=columns),
@@ -56,15 +56,15 @@ def table_metadata(
 
 
 def column_metadata(columns: Columns) -> dict[str, dg.TableSchema]:
-    """The columns of an asset, for its definition; `meanings_in` finds them again when it is materialised."""
-    # Where definition and materialisation both have `column_schema`, the UI shows the names in lower case. Names with
-    # capitals would then be wrong, so their tables have it on the materialisation alone.
+    """Column metadata for an asset's definition; `meanings_in` reads it when the asset is materialised."""
+    # If definition and materialisation both have `column_schema`, the UI shows column names in lower case. Tables whose
+    # names contain capitals therefore only have it on the materialisation.
     lower = all(column.name.islower() for column in columns.described)
     return {COLUMN_SCHEMA if lower else OUR_COLUMN_SCHEMA: table_schema(columns)}
 
 
 def table_schema(columns: Columns) -> dg.TableSchema:
-    """The columns of a table as Dagster shows them."""
+    """A table's columns in Dagster's form."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name=column.name, type=column.type, description=column.meaning)
@@ -74,7 +74,7 @@ def table_schema(columns: Columns) -> dg.TableSchema:
 
 
 def meanings_in(metadata: Mapping[str, Any] | None) -> dict[str, str]:
-    """Column → what it means, as the metadata of an asset's definition tells it."""
+    """Column → its meaning, from the metadata of an asset's definition."""
     given = metadata or {}
     schema = given.get(COLUMN_SCHEMA) or given.get(OUR_COLUMN_SCHEMA)
     columns = schema.columns if isinstance(schema, dg.TableSchema) else []
@@ -82,7 +82,7 @@ def meanings_in(metadata: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
-    """The recipe and the software version that it was made with."""
+    """Metadata of the recipe and the software version."""
     stamp = recipe.stamp()
     return {
         "recipe": stamp["recipe_name"],
@@ -93,7 +93,7 @@ def recipe_metadata(recipe: Recipe) -> dict[str, Any]:
 
 
 def picture(image: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG or JPEG as metadata that the UI shows; one too large is left out, since a picture never fails a run."""
+    """A PNG or JPEG as metadata that the UI shows; too large a picture is omitted, as a picture must not fail a run."""
     if len(image) > PICTURE_BYTES:
         return dg.MetadataValue.md(f"*the picture has {len(image):,} bytes, too many for the event log*")
     kind = "jpeg" if image.startswith(JPEG) else "png"
@@ -101,11 +101,11 @@ def picture(image: bytes) -> dg.MarkdownMetadataValue:
 
 
 def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMetadataValue:
-    """A small table as Markdown. The UI shows a narrow one beside its key, and opens any other in a dialogue."""
+    """A small table as Markdown. The UI shows a narrow one next to its key, and wider ones in a dialogue."""
     if not records:
         return dg.MetadataValue.md("*nothing*")
     columns = list(records[0])
-    names = [str(c).replace("_", " ") for c in columns]  # which can be broken where there is little room
+    names = [str(c).replace("_", " ") for c in columns]  # spaces allow line breaks in narrow columns
     rows = [[_cell(record[c]) for c in columns] for record in records[:most]]
     lines = [names, [_rule(records[0][c]) for c in columns], *rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -114,12 +114,12 @@ def table(records: Sequence[Mapping[Any, Any]], most: int = 50) -> dg.MarkdownMe
     widths = [
         max(LETTER * max(map(len, cells)), HEADING * len(str(c))) for c, *cells in zip(columns, *rows, strict=True)
     ]
-    # Blanks change nothing of what is shown but where.
+    # Padding only changes where the UI shows the table.
     return dg.MetadataValue.md(text if sum(widths) + GAP * len(columns) <= BESIDE else text.ljust(IN_A_DIALOGUE))
 
 
 def _rule(value: Any) -> str:
-    """Below the name of a column: numbers are aligned at the right."""
+    """The rule below a column's heading: numbers are right-aligned."""
     return "---:" if isinstance(value, (int, float)) and not isinstance(value, bool) else "---"
 
 

@@ -1,6 +1,6 @@
-"""The partitions: platform, and platform × year. Never a tile or a scene; those are rows and files.
+"""The partitions: platform, and platform × year. Tiles and scenes are rows and files, not partitions.
 
-Dimension names sort, so a key reads `sentinel-2-l2a|2020`.
+Dagster sorts dimension names, so a key reads `sentinel-2-l2a|2020`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PARTITION_TAG = "dagster/partition"
 def status_of(
     instance: dg.DagsterInstance, asset: str, partitions: dg.PartitionsDefinition[str]
 ) -> dict[str, AssetPartitionStatus | None]:
-    """Partition key → status of its latest run, None where there was none."""
+    """Partition key → status of its latest run, None if it has none."""
     found = instance.get_status_by_partition(dg.AssetKey(asset), partitions.get_partition_keys(), partitions)
     return dict(found or {})
 
@@ -39,6 +39,6 @@ def cell_of_key(key: str) -> tuple[str, str]:
 
 def cell_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
     """Platform and year of the partition that is being materialised."""
-    # A run launched with the one tag `dagster/partition` has a plain string for its key.
+    # A run launched with only the tag `dagster/partition` has a plain string as its key.
     platform, year = cell_of_key(str(context.partition_key))
     return platform, int(year)

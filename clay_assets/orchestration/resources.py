@@ -1,5 +1,5 @@
-"""`ClayResource`: what assets work with. Nothing is read before an asset runs: definitions load without environment,
-network or storage.
+"""`ClayResource`: the resource that assets use. Nothing is read before an asset runs, so definitions load without
+environment, network or storage.
 """
 
 from collections.abc import Iterator
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Settings, recipe, storage and catalogues of one deployment, opened on first use."""
 
-    overrides: dict[str, Any] = Field({}, description="setting → value, over the environment's")
-    # A `dagster_aws.s3.S3Resource`. Any, since importing dagster_aws takes seconds, and most storages are folders.
+    overrides: dict[str, Any] = Field({}, description="setting → value, overrides the environment")
+    # A `dagster_aws.s3.S3Resource`. Any, since importing dagster_aws takes seconds and most storages are folders.
     s3: dg.ResourceDependency[Any] = None  # type: ignore[assignment]  # optional
     _store: Any = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
-        """The settings, read from the environment now.
+        """Read the settings from the environment.
 
         Raises:
-            InputError: names each variable that is wrong.
+            InputError: names each invalid variable.
         """
         return read_settings(**self.overrides)
 
@@ -50,7 +50,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_recipe(self.settings.recipe)
 
     def store(self) -> "Store":
-        """Where everything is written; opened once, as making an S3 client takes long.
+        """The storage that everything is written to; opened once, as creating an S3 client is slow.
 
         Raises:
             InputError: `CLAY_STORAGE` is neither a folder nor `s3://bucket/prefix`.
@@ -71,7 +71,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The table of an asset, or of one of its partitions.
 
         Raises:
-            InputError: it was not materialised yet.
+            InputError: not materialised yet.
         """
         from clay_assets.storage import layout
         from clay_assets.storage.geoparquet import decode
@@ -84,28 +84,28 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return decode(content, store.uri(key))
 
     def write_table(self, key: str, frame: "pd.DataFrame") -> None:
-        """Write a table beside an asset's own, such as a ledger."""
+        """Write a table in addition to an asset's own, such as a ledger."""
         from clay_assets.storage.geoparquet import encode
 
         self.store().write(key, encode(frame, self.recipe().stamp()))
 
     def write_items(self, key: str, items: "list[Item]") -> None:
-        """Write STAC items beside an asset's own table."""
+        """Write STAC items in addition to an asset's own table."""
         from clay_assets.storage.stac_geoparquet import encode_items
 
         self.store().write(key, encode_items(items, self.recipe().stamp()))
 
     def catalogue(self, platform: "AnyPlatform") -> "Catalogue":
-        """The catalogue of a platform, as the settings say."""
+        """The catalogue of a platform according to the settings."""
         from clay_assets.catalogues.opening import open_catalogue
 
         return open_catalogue(getattr(self.settings, platform.scenes.catalogue), self.settings.requests_in_flight)
 
     def scenes_of(self, platform: "AnyPlatform") -> "Catalogue":
-        """Where a platform's scenes are picked from: its catalogue, or the results of an earlier search there.
+        """The source of a platform's scenes: its catalogue, or the results of an earlier search of it.
 
         Raises:
-            InputError: these results are missing.
+            InputError: the search results are missing.
         """
         from clay_assets.catalogues.snapshot import SnapshotCatalogue
         from clay_assets.storage import layout
@@ -119,11 +119,11 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         store = self.store()
         found = next((key for key in keys if store.exists(key)), None)
         if found is None:
-            raise InputError(f"{store.uri(keys[0])}: file not found. Materialise {asset} of {platform.key} again.")
+            raise InputError(f"{store.uri(keys[0])}: file not found. Re-materialise {asset} of {platform.key}.")
         return SnapshotCatalogue(store.uri(found), store.access)
 
     def requested_years(self, platform: str) -> list[int]:
-        """The years that a platform has requests in; none if its requests have not been materialised."""
+        """The years for which a platform has requests; none if its requests have not been materialised."""
         import io
 
         import pyarrow.parquet as pq
@@ -138,7 +138,7 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def executor(self, short_jobs: int = 0) -> Iterator[tuple["Executor", int]]:
-        """The pool of workers, and how many jobs to have in flight; see `open_executor`."""
+        """The worker pool, and the number of jobs to keep in flight; see `open_executor`."""
         from clay_assets.executors import open_executor
         from clay_assets.storage.stores import StoreMark
 
@@ -148,8 +148,8 @@ class ClayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield executor, in_flight
 
     def _s3_connection(self) -> "S3Connection":
-        """The connection of the `S3Resource`; our client is made from its fields, since its own has no timeouts."""
-        from dagster_aws.s3 import S3Resource  # imported only where the storage is on S3
+        """The connection of the `S3Resource`; clients are created from its fields, as its own have no timeouts."""
+        from dagster_aws.s3 import S3Resource  # only imported if the storage is on S3
 
         from clay_assets.transport.s3 import S3Connection
 

@@ -1,5 +1,5 @@
-"""Links from an asset in the UI to the code of its body: to the file on this machine, or to the repository that the
-package was installed from.
+"""Links from an asset in the UI to its code: to the file on this machine, or to the repository that the package was
+installed from.
 
 Dagster's `with_source_code_references` would point to the wrapper that `stage_asset` puts around a body, and it reads
 every source file when definitions load.
@@ -24,17 +24,17 @@ import dagster as dg
 import clay_assets
 
 PACKAGE = Path(clay_assets.__file__).resolve().parent
-HOSTS: tuple[Literal["github", "gitlab"], ...] = ("github", "gitlab")  # whose addresses Dagster can make
+HOSTS: tuple[Literal["github", "gitlab"], ...] = ("github", "gitlab")  # for which Dagster can build addresses
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Where the code of an installed package can be read.
+    """The repository of an installed package.
 
     Attributes:
-        url: of the repository, without credentials.
-        commit: that was installed.
-        host: what kind of host it is.
+        url: address of the repository, without credentials.
+        commit: the installed commit.
+        host: kind of host.
     """
 
     url: str
@@ -43,9 +43,9 @@ class Repository:
 
 
 def code_reference(body: Callable[..., Any]) -> dict[str, Any]:
-    """The file and line of a function, as metadata of its asset; nothing where nobody could open the file."""
+    """The file and line of a function as asset metadata; empty if an editor could not open the file."""
     if PACKAGE.is_relative_to(sysconfig.get_path("purelib")) and repository() is None:
-        return {}  # an installed copy, as in a container: no editor of whoever looks at the UI can open it
+        return {}  # an installed copy, such as in a container, which UI users cannot open in an editor
     path = Path(body.__code__.co_filename).resolve()
     label = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
     with _beta():
@@ -54,7 +54,7 @@ def code_reference(body: Callable[..., Any]) -> dict[str, Any]:
 
 
 def linked_to_repository(assets: Sequence[dg.AssetsDefinition]) -> Sequence[dg.AssetsDefinition]:
-    """The assets with references to the commit that was installed, if the package was installed from git."""
+    """Add references to the installed commit to the assets, if the package was installed from git."""
     found = repository()
     if found is None:
         return assets
@@ -71,7 +71,7 @@ def linked_to_repository(assets: Sequence[dg.AssetsDefinition]) -> Sequence[dg.A
 
 @cache
 def repository() -> Repository | None:
-    """The repository that the package was installed from, as pip and uv record it (PEP 610); None if from elsewhere."""
+    """The repository that the package was installed from, as recorded by pip and uv (PEP 610); None if it was not."""
     try:
         origin = json.loads(distribution("clay_assets").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -86,7 +86,7 @@ def repository() -> Repository | None:
 
 @contextmanager
 def _beta() -> Iterator[None]:
-    """Code references are beta in Dagster 1.13; nobody who starts it needs to be told."""
+    """Suppress the warning that code references are beta in Dagster 1.13."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

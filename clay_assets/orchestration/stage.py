@@ -1,4 +1,4 @@
-"""`stage_asset`: what the assets of all stages have in common. The assets themselves are in the stages' `assets.py`."""
+"""`stage_asset`: what the assets of all stages share. The assets are defined in the stages' `assets.py`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from clay_assets.orchestration.source_code import code_reference
 if TYPE_CHECKING:
     from clay_assets.storage.columns import Columns
 
-# Pools: how many steps, of all runs together, may use one remote service at once. The deployment sets the limits.
+# Pools limit how many steps, over all runs, use a remote service at once. The deployment sets the limits.
 STAC_API = "stac_api"
 LINZ_CATALOG = "linz_catalog"
 WORLDCOVER = "worldcover"
 IMAGERY = "imagery"
 
 JOB_TAG = "clay/job"  # the job that an asset belongs to
-OWNERS = ["team:clay"]  # who is asked about an asset; the catalogue can be filtered by it
+OWNERS = ["team:clay"]  # owner of an asset; the catalogue can be filtered by it
 _INJECTED = {"context": dg.AssetExecutionContext, "clay": ClayResource}
 
 
@@ -42,19 +42,19 @@ def stage_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset` for the assets of one stage; a `ClayError` in the body becomes a `dagster.Failure`.
 
-    The body's docstring is the asset's description. Its annotations are for people and type checkers: Dagster would
-    evaluate them when definitions load, before geopandas may be imported, and would skip the IO manager of a body
+    The body's docstring is the asset's description. Its annotations are only for readers and type checkers: Dagster
+    would evaluate them when definitions load, which would import geopandas, and would skip the IO manager of a body
     that returns `MaterializeResult` with checks.
 
     Args:
-        group: asset group, the stage's name.
-        number: place of the stage in the chain, from 1.
-        version: the asset's code version; raise it when the same inputs would give another result.
-        job: job that materialises the asset; the group's own by default. All assets of a job share one partitioning.
-        kinds: kinds besides those of every asset.
-        columns: what the columns of its table mean.
-        ledger: what those of its ledger mean, if it has one.
-        metadata: more metadata of its definition.
+        group: asset group; the stage's name.
+        number: position of the stage in the chain, from 1.
+        version: the asset's code version; increase it when the same inputs would give a different result.
+        job: job that materialises the asset; by default the group's. All assets of a job share one partitioning.
+        kinds: kinds in addition to those of every asset.
+        columns: columns of its table, described.
+        ledger: columns of its ledger, described, if it has one.
+        metadata: additional metadata of its definition.
         arguments: passed to `dg.asset`.
 
     Returns:
@@ -83,7 +83,7 @@ def stage_asset(
 
 
 def _for_dagster(body: Callable[..., Any]) -> Callable[..., Any]:
-    """The body with clear errors, and with the annotations that Dagster needs in place of its own."""
+    """Wrap the body with clear errors, and replace its annotations by those that Dagster needs."""
 
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:

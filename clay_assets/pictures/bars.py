@@ -1,4 +1,4 @@
-"""Bars by year or period. What only one stage draws is in its own `pictures`."""
+"""Bar charts by year or period. Pictures of a single stage are in its `pictures` module."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from clay_assets.pictures import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEAST_SLOTS = 8  # a bar is never wider than one of so many
-BAR = 0.7  # of its slot
+LEAST_SLOTS = 8  # bars are never wider than with this many slots
+BAR = 0.7  # share of its slot
 
 
 def every_year(table: pd.DataFrame) -> pd.DataFrame:
-    """A table by year, with the years between that it has nothing of."""
+    """A table by year, with rows for the missing years in between."""
     return table.reindex(range(table.index.min(), table.index.max() + 1), fill_value=0)
 
 
 def stacked(axes: Axes, labels: Sequence[str], layers: Mapping[str, Any], colours: Mapping[str, str]) -> None:
-    """Bars of several layers, with their sum on top; never wider than one of `LEAST_SLOTS`."""
+    """Stacked bars with their sum on top; never wider than with `LEAST_SLOTS` slots."""
     x, floor = np.arange(len(labels)), np.zeros(len(labels))
     for name, values in layers.items():
         axes.bar(x, values, bottom=floor, color=colours[name], width=BAR)
         floor = floor + values
-    if len(labels) <= 16:  # else the sums would run together
+    if len(labels) <= 16:  # otherwise the sums would overlap
         for across, total in zip(x, floor, strict=True):
             axes.annotate(
                 style.format_count(total) if total else "",

@@ -1,6 +1,6 @@
-"""Maps of places: tiles, samples and scenes, on plate carrée, with land and a light graticule.
+"""Maps of tiles, samples and scenes in plate carrée, with land and a light graticule.
 
-Places in a small part of the world are shown at a larger scale. What only one stage draws is in its own `pictures`.
+Maps of a small region have a larger scale. Pictures of a single stage are in its `pictures` module.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 # Natural Earth 4.1, land at 1:110 million (https://www.naturalearthdata.com, public domain), as published in the npm
-# package world-atlas 2.0.2, whose outlines go on across ±180°; cut there, and rounded to 0.01°.
+# package world-atlas 2.0.2, whose outlines extend beyond ±180°; split there, and rounded to 0.01°.
 LAND = "land_110m.geojson"
-TOP, HEIGHT, LEFT, RIGHT = 42, 276, 46, 24  # pixels: of a map in a picture
+TOP, HEIGHT, LEFT, RIGHT = 42, 276, 46, 24  # pixels: position and size of a map in a picture
 SMALL_PART = 100  # degrees
-LEAST_PART = 3  # degrees that are shown at least
-CROWDED = 4000  # tiles; from there they are drawn as they are, else as dots
+LEAST_PART = 3  # minimum extent in degrees
+CROWDED = 4000  # tiles at least this wide are drawn as polygons, others as dots
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def tile_map(tiles: gpd.GeoDataFrame, title: str) -> bytes:
-    """Where tiles are, all in one colour."""
+    """A map of tiles in a single colour."""
     x, y = centres(tiles)
     figure = style.new_figure(title, TOP + HEIGHT + 30)
     axes = map_panel(figure, x, y)
@@ -51,7 +51,7 @@ def tile_map(tiles: gpd.GeoDataFrame, title: str) -> bytes:
 
 
 def scene_map(items: Sequence[Item], title: str) -> bytes:
-    """Where scenes lie, and in which months they were taken."""
+    """A map of scenes, coloured by month of acquisition."""
     if not items:
         return style.empty_picture(title)
     x, y = _footprint_points(items)
@@ -66,7 +66,7 @@ def scene_map(items: Sequence[Item], title: str) -> bytes:
 
 
 def label_bars(axes: Axes, x: Any, heights: Any, texts: Sequence[str]) -> None:
-    """Write on every bar what it says, instead of a vertical axis."""
+    """Label every bar with its value, instead of a vertical axis."""
     for across, height, text in zip(x, heights, texts, strict=True):
         axes.annotate(
             text,
@@ -84,13 +84,13 @@ def label_bars(axes: Axes, x: Any, heights: Any, texts: Sequence[str]) -> None:
 
 
 def centres(tiles: gpd.GeoDataFrame) -> tuple[Numbers, Numbers]:
-    """A point in each place; a centroid of a tile in two parts at ±180 would lie at 0."""
+    """A point inside each place; the centroid of a tile split at ±180 would be at 0."""
     points = tiles.geometry.representative_point()
     return points.x.to_numpy(), points.y.to_numpy()
 
 
 def map_panel(figure: Any, x: Numbers, y: Numbers, width: float = style.WIDTH - LEFT - RIGHT) -> Axes:
-    """The map of a picture, `width` pixels wide, with land, showing the part of the world where the places are."""
+    """Draw a map with land, `width` pixels wide, of the region that contains the places."""
     axes = style.axes_at(figure, LEFT, TOP, width, HEIGHT)
     axes.set_facecolor(style.SEA)
     land, seas = _land()
@@ -111,7 +111,7 @@ def map_panel(figure: Any, x: Numbers, y: Numbers, width: float = style.WIDTH - 
 
 
 def dots(axes: Axes, x: Numbers, y: Numbers, colour: Any, of: int | None = None) -> None:
-    """Places as dots, the smaller the more there are; `of`: how many there are on the whole map."""
+    """Draw places as dots, smaller for larger numbers; `of`: number of dots on the whole map."""
     side = _dot(of or len(x)) * (1 if np.ptp(axes.get_xlim()) >= 360 else 1.15)
     edge = 0.3 if side > 4 else 0
     area = (side * 72 / style.DPI) ** 2
@@ -119,14 +119,14 @@ def dots(axes: Axes, x: Numbers, y: Numbers, colour: Any, of: int | None = None)
 
 
 def shapes(axes: Axes, polygons: Any, colour: str, edge: str) -> None:
-    """Places as they are; where edges have the same colour, neighbours run into each other."""
+    """Draw places as polygons; neighbours merge if edges have the same colour."""
     drawn = PolyCollection(_rings(polygons), facecolors=colour, edgecolors=edge, linewidths=0.5, zorder=2)
-    drawn.set_antialiased(edge != colour)  # mixed colours along the edges of many tiles would take many bytes
+    drawn.set_antialiased(edge != colour)  # blended colours along the edges of many tiles would take many bytes
     axes.add_collection(drawn)
 
 
 def coast(axes: Axes) -> None:
-    """The coast, above what is on a map."""
+    """Draw the coast on top of a map."""
     shores = [ring for rings in _land() for ring in rings]
     axes.add_collection(PolyCollection(shores, facecolors="none", edgecolors=style.INK, linewidths=0.4, zorder=3))
 
@@ -134,14 +134,14 @@ def coast(axes: Axes) -> None:
 def map_of_kinds(
     places: gpd.GeoDataFrame, kinds: NDArray[Any], colours: Mapping[str, str], title: str, *, whole: bool = False
 ) -> bytes:
-    """Each place in the colour of its kind, with the number of each kind in the legend.
+    """Draw each place in the colour of its kind, with the number of each kind in the legend.
 
     Args:
         places: polygons or points, EPSG:4326.
         kinds: kind of each place.
         colours: kind → colour, in the order of the legend.
-        title: title of the picture.
-        whole: draw polygons as they are, not as dots.
+        title: the picture's title.
+        whole: draw polygons, not dots.
     """
     counts = Counter(kinds)
     shown = {f"{kind} ({counts[kind]:,})": colour for kind, colour in colours.items() if counts[kind]}
@@ -150,7 +150,7 @@ def map_of_kinds(
     x, y = centres(places)
     axes = map_panel(figure, x, y)
     polygons = places.geometry.to_numpy()
-    # The many first, so that the few lie on top.
+    # The most frequent kinds first, so that rare ones are on top.
     for kind in sorted(counts, key=lambda kind: -counts[kind]):
         here = kinds == kind
         if whole:
@@ -164,7 +164,7 @@ def map_of_kinds(
 
 
 def _footprint_points(items: Sequence[Item]) -> tuple[Numbers, Numbers]:
-    """A point in each footprint; a scene whose footprint cannot be drawn is not on the map."""
+    """A point in each footprint; scenes without a usable footprint are not shown."""
     shapes = [footprint_of(item.get("geometry")) for item in items]
     found = shapely.point_on_surface([shape for shape in shapes if shape is not None])
     points = np.array([[point.x, point.y] for point in found if not point.is_empty], dtype=float).reshape(-1, 2)
@@ -176,16 +176,16 @@ def _rings(polygons: Any) -> list[NDArray[Any]]:
     return [shapely.get_coordinates(ring) for ring in shapely.get_exterior_ring(shapely.get_parts(polygons))]
 
 
-@lru_cache(maxsize=1)  # read once per process: it is package data and never changes
+@lru_cache(maxsize=1)  # read once per process, as package data do not change
 def _land() -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Outlines of land, and of seas within it."""
+    """Outlines of land and of inland seas."""
     content = (files("clay_assets.pictures") / LAND).read_text(encoding="utf-8")
     land = shapely.get_parts(shapely.get_parts(shapely.from_geojson(content)))
     return _rings(land), [shapely.get_coordinates(ring) for one in land for ring in one.interiors]
 
 
 def _extent(x: Numbers, y: Numbers, shape: float) -> tuple[float, float, float, float, float]:
-    """West, east, south, north and the aspect of a map whose panel is `shape` times as wide as high."""
+    """West, east, south, north and the aspect of a map whose panel has the given ratio of width to height."""
     if len(x) and max(np.ptp(x), np.ptp(y)) <= SMALL_PART:
         middle_x, middle_y = (x.min() + x.max()) / 2, (y.min() + y.max()) / 2
         stretch = 1 / np.cos(np.radians(np.clip(middle_y, -80, 80)))
@@ -200,12 +200,12 @@ def _extent(x: Numbers, y: Numbers, shape: float) -> tuple[float, float, float, 
 
 
 def _dot(count: int) -> float:
-    """Pixels."""
+    """Diameter of a dot in pixels."""
     return float(np.interp(np.log10(max(count, 1)), [1.7, 3, 4, 4.5], [8, 5, 2.2, 2]))
 
 
 def _degrees(value: float, negative: str, positive: str) -> str:
-    value = round((value + 180) % 360 - 180, 6) if positive == "E" else value  # a map may reach beyond 180°
+    value = round((value + 180) % 360 - 180, 6) if positive == "E" else value  # a map may extend beyond 180°
     if value in (0, -180):
         return f"{abs(value):g}°"
     return f"{abs(value):g}°{negative if value < 0 else positive}"

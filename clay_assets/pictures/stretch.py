@@ -1,4 +1,4 @@
-"""How measured values become colours, so that a scene looks about as it would to the eye."""
+"""Stretch measured values to colours, so that a scene looks roughly natural."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-CLIPPED = (2, 98)  # percentiles that become black and white
-ROOM = 0.15  # of the way from the brightest ground to the brightest cloud, to where it is white
-HAZE = 0.05  # of the way from black to white; what the darkest pixels of a band are lighter by, beyond this, is haze
-MIDDLE, EXPONENTS = 0.34, (0.42, 1.0)  # of the median, how light it is to be, and the exponents that may make it so
-VIVID = 0.4  # difference between the bands of all but the most colourful pixels, at most
-LEAST_POWER = 1e-5  # −50 dB, below all that radars measure
+CLIPPED = (2, 98)  # percentiles mapped to black and white
+ROOM = 0.15  # white is this share of the way from the brightest ground to the brightest cloud
+HAZE = 0.05  # share of black to white; the darkest pixels of a band may be this much lighter, and the rest is haze
+MIDDLE, EXPONENTS = 0.34, (0.42, 1.0)  # target lightness of the median, and limits of the exponent
+VIVID = 0.4  # largest difference between bands, except in the most colourful pixels
+LEAST_POWER = 1e-5  # −50 dB, below any radar measurement
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """How measured values become colours.
+    """A mapping of measured values to colours.
 
     Attributes:
-        black: what is black in each band.
-        white: what is white in all of them, as clouds and snow are about as bright in each.
-        exponent: by which the light that is left is raised.
+        black: value shown as black in each band.
+        white: value shown as white in all bands, as clouds and snow are about equally bright in each.
+        exponent: exponent applied to the scaled values.
         vivid: share of the differences between bands that is kept.
     """
 
@@ -33,14 +33,14 @@ class Stretch:
 
     @classmethod
     def of(cls, values: NDArray[np.float32], clouds: NDArray[np.float32]) -> Stretch:
-        """The stretch for values like these, some of which may be clouds; both (bands, pixels)."""
+        """Derive a stretch from ground values and values that may include clouds; both (bands, pixels)."""
         if not values.size:
             return cls(np.zeros(len(values), np.float32), 1)
         low, high = np.percentile(_scaled(values), CLIPPED, axis=1)
         brightest = np.percentile(_scaled(clouds), CLIPPED[1], axis=1)
-        # Some room above the ground, so that the edges of clouds are soft.
+        # Some headroom above the ground, so that cloud edges are soft.
         white = float((high + ROOM * np.maximum(brightest - high, 0)).max())
-        # Air lightens blue most. But not all that is blue or green is air.
+        # The atmosphere brightens blue most, but not everything blue or green is haze.
         floor = low.min()
         black = floor + np.maximum(low - floor - HAZE * (white - floor), 0)
         plain = cls(black.astype(np.float32), max(white, float(black.max()) + 1e-6))
@@ -53,7 +53,7 @@ class Stretch:
         return replace(bright, vivid=min(1.0, VIVID / max(colourful, 1e-6)))
 
     def applied(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Colours, 0 to 1, of measured values, both (bands, …)."""
+        """Map measured values to colours, 0 to 1; both (bands, …)."""
         black = self.black.reshape(-1, *(1,) * (values.ndim - 1))
         light = np.clip((_scaled(values) - black) / (self.white - black), 0, 1) ** np.float32(self.exponent)
         grey = light.mean(axis=0, keepdims=True)
@@ -62,5 +62,5 @@ class Stretch:
 
 
 def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One band alone is backscatter, which is looked at in decibels."""
+    """A single band is radar backscatter, which is shown in decibels."""
     return 10 * np.log10(np.maximum(values, LEAST_POWER)) if len(values) == 1 else values

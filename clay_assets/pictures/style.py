@@ -1,9 +1,8 @@
-"""How every picture looks: size, letters, colours, bytes. What is drawn belongs to the other modules.
+"""The common style of all pictures: size, fonts, colours and file size.
 
-All are as wide as the dialogue in which the Dagster UI shows them, which does not scale. The same thing has the same
-colour everywhere. Categories are told apart by colours that people with colour-blindness can tell apart too: those of
-Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/, and of Tol, "Colour schemes", technical
-note SRON/EPS/TN/09-002, 2021, after them.
+All are as wide as the dialogue of the Dagster UI, which does not scale them. A category has the same colour in every
+picture. Colours suit colour-blind readers: first those of Okabe and Ito, "Color Universal Design", 2008,
+https://jfly.uni-koeln.de/color/, then those of Tol, "Colour schemes", technical note SRON/EPS/TN/09-002, 2021.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 NOTHING_TO_DO = "nothing to do in this partition"
 DPI = 90
 WIDTH = 720  # pixels
-EDGE = 14  # pixels that nothing is drawn on
+EDGE = 14  # pixels of margin
 TITLE, TEXT, SMALL = 11, 9, 8.5  # points
 MOST_BYTES = 48_000
-# Size and colours of a drawing; the first that is small enough. The last is for noise, which no real dataset is.
+# Resolution and number of colours of a drawing; the first that fits is used. The last is for noise, not real data.
 PALETTES = ((1, 256), (1, 128), (1, 64), (1, 32), (1, 12), (0.6, 24))
-QUALITIES = (88, 78, 66, 52, 38, 24)  # of a photograph, the same
+QUALITIES = (88, 78, 66, 52, 38, 24)  # the same for photographs
 
 INK, GREY, PALE = "#26323c", "#aab4bb", "#dde3e7"
 LAND, SEA = "#e9ecee", "white"
 GREEN, ORANGE, VERMILION, BLUE = "#009e73", "#e69f00", "#d55e00", "#0072b2"
-NODATA = "#9aa3a9"  # of pixels in photographs
+NODATA = "#9aa3a9"  # nodata pixels in photographs
 CATEGORIES = (
     BLUE,
     ORANGE,
@@ -56,7 +55,7 @@ CATEGORIES = (
     "#b2abd2",
     "#f0e442",
 )
-# The year as a circle, from January on: winter and summer of the north.
+# A cyclic palette for the year, starting in January: northern winter and summer.
 YEAR = LinearSegmentedColormap.from_list("year", ["#0072b2", "#44aa99", "#b6b62b", "#e69f00", "#aa4499", "#0072b2"])
 # WorldCover's own legend: ESA WorldCover 2021 v200 product user manual, table 1.
 CLASS_COLOURS = dict(
@@ -78,13 +77,13 @@ CLASS_COLOURS = dict(
         strict=True,
     )
 )
-DIVERSE = "#54278f"  # of tiles chosen for having many classes
+DIVERSE = "#54278f"  # tiles chosen for their class diversity
 _PERIOD = re.compile(r"^(?P<unit>[QM])(?P<number>\d{1,2})$")
-_PARTS = {"Q": 4, "M": 12}  # of a year
+_PARTS = {"Q": 4, "M": 12}  # in a year
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
-    """Name → colour, in the order given; past the palette's end from its start."""
+    """Name → colour, in the given order; the palette repeats if it is too short."""
     return {name: CATEGORIES[number % len(CATEGORIES)] for number, name in enumerate(names)}
 
 
@@ -94,7 +93,7 @@ def platform_colours() -> dict[str, str]:
 
 
 def period_colours(periods: Iterable[str]) -> dict[str, str]:
-    """Period → colour: quarters and months by their place in the year, others as categories."""
+    """Period → colour: quarters and months by season, others as categories."""
     names = list(periods)
     others = colours_of(name for name in names if not _PERIOD.match(name))
     found: dict[str, str] = {}
@@ -115,13 +114,13 @@ def new_figure(title: str, height: int) -> Figure:
 
 
 def text(figure: Figure, left: float, middle: float, text: str, points: float = TEXT, **more: Any) -> None:
-    """Letters in a picture: their left edge and the middle of their height, in pixels from its upper left corner."""
+    """Write text in a picture; x is its left edge and y its vertical centre, in pixels from the upper left corner."""
     tall = figure.get_figheight() * DPI
     figure.text(left / WIDTH, 1 - middle / tall, text, **{"fontsize": points, "color": INK, "va": "center", **more})
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
-    """Axes in a picture, in pixels from its upper left corner; the title stands above them."""
+    """Add axes to a picture, in pixels from its upper left corner; the title is above them."""
     tall = figure.get_figheight() * DPI
     axes: Axes = figure.add_axes((left / WIDTH, 1 - (top + height) / tall, width / WIDTH, height / tall))
     axes.tick_params(labelsize=SMALL, colors=INK, length=0)
@@ -133,9 +132,9 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
 
 
 def photograph(figure: Figure, left: float, top: float, side: int, image: NDArray[np.uint8] | None) -> None:
-    """A square image of `side` pixels in a picture, (side, side, 3); None: an empty frame.
+    """Add a square image, (side, side, 3), to a picture; None: an empty frame.
 
-    Axes would take longer than all the rest of the picture.
+    Axes would take longer than the rest of the picture.
     """
     tall = figure.get_figheight() * DPI
     if image is not None:
@@ -147,7 +146,7 @@ def photograph(figure: Figure, left: float, top: float, side: int, image: NDArra
 
 
 def legend(figure: Figure, top: float, colours: Mapping[str, str], left: float = EDGE, width: float = 0) -> float:
-    """A legend in as many columns as there is room for; returns the pixels that it is high."""
+    """Draw a legend in as many columns as fit; returns its height in pixels."""
     if not colours:
         return 0
     room = width or WIDTH - left - EDGE
@@ -174,12 +173,12 @@ def legend(figure: Figure, top: float, colours: Mapping[str, str], left: float =
 
 
 def legend_height(names: Sequence[str], room: float = WIDTH - 2 * EDGE) -> float:
-    """Pixels that a legend of these names is high."""
+    """Height in pixels of a legend of these names."""
     return 17 * _columns(names, room)[1] + 4
 
 
 def _columns(names: Sequence[str], room: float) -> tuple[int, int]:
-    """Columns and rows."""
+    """Number of columns and rows."""
     letters = ImageFont.truetype(findfont("DejaVu Sans"), TEXT * DPI / 72)
     entry = 35 + max(map(letters.getlength, names), default=0)  # pixels
     columns = max(1, min(len(names), int(room // entry)))
@@ -188,7 +187,7 @@ def _columns(names: Sequence[str], room: float) -> tuple[int, int]:
 
 
 def format_count(number: float) -> str:
-    """A count in a few letters."""
+    """A count in short form."""
     return (
         f"{number / 1e6:,.1f} M" if number >= 1e6 else f"{number / 1e3:,.0f} k" if number >= 1e5 else f"{number:,.0f}"
     )
@@ -202,7 +201,7 @@ def empty_picture(title: str, why: str = NOTHING_TO_DO) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """A drawing as a PNG of few colours: many thousand coloured dots would otherwise not fit the event log."""
+    """Encode a drawing as a PNG with few colours; thousands of coloured dots would otherwise not fit the event log."""
     drawn = _rendered(figure)
     for scale, colours in PALETTES:
         if scale < 1:
@@ -215,7 +214,7 @@ def png(figure: Figure) -> bytes:
 
 
 def jpeg(figure: Figure) -> bytes:
-    """A picture with photographs in it."""
+    """Encode a picture with photographs as JPEG."""
     drawn = _rendered(figure)
     for quality in QUALITIES:
         buffer = io.BytesIO()
@@ -226,9 +225,9 @@ def jpeg(figure: Figure) -> bytes:
 
 
 def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
-    """The drawing with a palette: half of it the most frequent colours as they are.
+    """Reduce the drawing to a palette; half of it are the exact most frequent colours.
 
-    Pillow's own palettes mix colours that are rare, and a kind would no longer have the colour of its legend.
+    Pillow's own palettes blend rare colours, so that a category would no longer match its legend.
     """
     pixels = np.asarray(drawn)
     packed = pixels[..., 0] * np.uint32(1 << 16) + pixels[..., 1] * np.uint32(1 << 8) + pixels[..., 2]
@@ -239,7 +238,7 @@ def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
     mixed = np.array(drawn.quantize(count - len(exact)).getpalette()).reshape(-1, 3)[: count - len(exact)]
     palette = np.concatenate([exact, mixed])
     nearest = ((colours[:, None] - palette) ** 2).sum(axis=2).argmin(axis=1)
-    # A table of all colours there are, of which only few pages are ever touched: ten times as quick as to sort pixels.
+    # A table of all possible colours, few pages of which are touched: ten times as fast as sorting pixels.
     table = np.empty(1 << 24, np.uint8)
     table[colours @ (1 << 16, 1 << 8, 1)] = nearest
     image = Image.fromarray(table[packed])
@@ -248,6 +247,6 @@ def _of_few_colours(drawn: Image.Image, count: int) -> Image.Image:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    canvas: Any = figure.canvas  # of Agg, see `new_figure`
+    canvas: Any = figure.canvas  # from Agg, see `new_figure`
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -1,4 +1,4 @@
-"""The whole chain on the miniature planet, through a real Dagster instance, held against the planet's own truth."""
+"""The whole chain on the miniature planet in a real Dagster instance, compared with the planet's ground truth."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from clay_assets_tests.chain import YEARS, Chain
 
 BY_QUARTERS = ["landsat-c2l1", "landsat-c2l2-sr", "sentinel-1-rtc", "sentinel-2-l2a"]
 CELLS = [(platform, year) for platform in BY_QUARTERS for year in YEARS]
-STATS = layout.table("worldcover_stats")  # that splits are drawn from
-RESAMPLED = {"linz", "modis"}  # whose chips are not counted on the grid that was drawn
+STATS = layout.table("worldcover_stats")  # splits are drawn from it
+RESAMPLED = {"linz", "modis"}  # their chips are not counted on the grid of the demo
 STATISTICS = ["Tree cover", "Cropland", "Built-up", "valid_share"]
 
 
@@ -182,7 +182,7 @@ def test_materialisations_of_requests_show_the_same(built: Chain) -> None:
 
 def check_metadata(chain: Chain, asset: str, partition: str | None) -> None:
     metadata = chain.metadata(asset, partition)
-    # The catalogue shows `row_count` as that of the whole asset, which that of one partition is not.
+    # The catalogue shows `row_count` as that of the whole asset, so a partition must not report it.
     counted, other = ("dagster/partition_row_count", "dagster/row_count")[:: 1 if partition else -1]
     assert isinstance(metadata[counted], int)
     assert metadata[counted] > 0
@@ -222,7 +222,7 @@ def test_a_cell_without_anything_to_do_succeeds_with_empty_valid_tables(
 
 
 def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..., Chain], built: Chain) -> None:
-    # A fan-in over one key hands over a bare object by default; ours is a list whatever there is.
+    # A fan-in over one key passes a bare object by default; ours always passes a list.
     chain = new_chain()
     source, target = built.clay.store(), chain.clay.store()
     target.write(STATS, source.read(STATS))
@@ -250,7 +250,7 @@ def test_the_merged_index_can_be_built_from_a_single_cell(new_chain: Callable[..
 def test_a_merge_without_any_cell_is_an_empty_index(new_chain: Callable[..., Chain], built: Chain) -> None:
     chain = new_chain()
     result = chain.run("merge")
-    assert not result.success  # there is nothing to draw splits from
+    assert not result.success  # nothing to draw splits from
     assert "worldcover_stats.parquet: file not found. Materialise worldcover_stats first." in run_error(result)
     chain.clay.store().write(STATS, built.clay.store().read(STATS))
     assert chain.run("merge").success
@@ -278,7 +278,7 @@ def test_index_has_the_columns_of_the_contract(built: Chain) -> None:
 
 
 def test_chips_of_modis_are_what_lies_under_them_in_the_sinusoidal_source(built: Chain) -> None:
-    """Each pixel of a chip is carried back to the source with pyproj, and judged here by its bits."""
+    """Each pixel of a chip is mapped back to the source with pyproj, and classified here by its bits."""
     store = built.clay.store()
     key = layout.table("scene_picks", "modis", 2023)
     item = decode_items(store.read(key), key)[0]
@@ -305,12 +305,14 @@ def test_chips_of_modis_are_what_lies_under_them_in_the_sinusoidal_source(built:
         state, qc, red = (values[down.clip(0, height - 1), across.clip(0, width - 1)] for values in source.values())
         nodata = ~inside | (qc & 3 == 3) | (red == -28672)
         cloud = inside & np.where(state == 65535, qc & 3 == 2, np.isin(state & 3, (1, 2)))
-        assert chip.nodata_percentage == pytest.approx(nodata.mean(), abs=2e-3)  # GDAL places pixels to 1/8 of one
+        assert chip.nodata_percentage == pytest.approx(
+            nodata.mean(), abs=2e-3
+        )  # GDAL approximates positions to 1/8 of a pixel
         assert chip.cloud_cover_percentage == pytest.approx(cloud.mean(), abs=2e-3)
         latitude = pyproj.Transformer.from_crs(3857, 4326, always_xy=True).transform(
             0, grid.e * (256 * int(chip.chip_index_y) + 128) + grid.f
         )[1]
-        assert chip.gsd == pytest.approx(grid.a * np.cos(np.radians(latitude)), rel=7e-3)  # the Earth is no sphere
+        assert chip.gsd == pytest.approx(grid.a * np.cos(np.radians(latitude)), rel=7e-3)  # the Earth is not a sphere
 
 
 def test_chips_of_linz_are_of_0_3_m_or_of_their_coarser_source(built: Chain) -> None:
@@ -322,6 +324,6 @@ def test_chips_of_linz_are_of_0_3_m_or_of_their_coarser_source(built: Chain) -> 
     for survey, gsd in by_survey.items():
         assert gsd == pytest.approx(
             0.4 if survey == "southland_2016_0.4m" else 0.3, rel=3e-3
-        )  # NZTM is no equidistant grid
+        )  # NZTM is not equidistant
     notes = built.metadata("scene_imagery", "linz|2016")["notes"]
     assert "kept at 0.4 m, coarser than 0.3 m" in str(notes)

@@ -1,6 +1,6 @@
-"""Asset checks on the whole chain: run with each cell, run again at any time, failing where a file was damaged.
+"""Asset checks on the whole chain: run with each cell, re-run at any time, failing for damaged files.
 
-What the rules find is tested beside the rules, in each stage's `test_validity`; here, that Dagster is told.
+The rules themselves are tested in each stage's `test_rules`; these tests cover the reporting to Dagster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clay_assets_tests.chain import Chain
 KEY, YEAR = "sentinel-2-l2a", 2020
 CHANGED = "its chips, their land cover or their splits have changed since they were merged"
 CELL = f"{KEY}|{YEAR}"
-# Asset → checks of what it stored; the second are warnings.
+# Asset → checks of its stored table; the second set are warnings.
 HARD = {
     "worldcover_stats": {"class_shares_sum_to_1"},
     "scene_picks": {"requests_in_ledger_once", "items_of_ledger", "picks_as_requested", "some_candidate_passes"},
@@ -46,8 +46,8 @@ SOFT = {
     "cog_headers": {"headers_of_indexed_scenes", "radiometry_agrees"},
     "merged_index": {"up_to_date", "composition_of_sample", "shares_of_splits"},
 }
-FAILS_HERE = "shares_of_splits"  # so few scenes are not in each split
-LIES = "radiometry_agrees"  # flags of half of the planet's Sentinel-2 scenes do
+FAILS_HERE = "shares_of_splits"  # too few scenes to fill every split
+LIES = "radiometry_agrees"  # flags of half of the planet's Sentinel-2 scenes are wrong
 OF_CELLS = {"scene_picks", "scene_imagery", "chip_index", "chip_landcover", "cog_headers"}
 Evaluations = dict[str, AssetCheckEvaluation]
 
@@ -57,7 +57,7 @@ def names_of(asset: str) -> set[str]:
 
 
 def run_checks(chain: Chain, asset: str, partition: str | None = None) -> Evaluations:
-    """Run an asset's checks by themselves, as the UI does."""
+    """Run an asset's checks on their own, as the UI does."""
     job = chain.defs.resolve_implicit_global_asset_job_def()
     keys = {dg.AssetCheckKey(dg.AssetKey(asset), name) for name in names_of(asset)}
     result = job.get_subset(asset_selection=set(), asset_check_selection=keys).execute_in_process(
@@ -74,14 +74,14 @@ def numbers(evaluation: AssetCheckEvaluation) -> dict[str, Any]:
 
 
 def failed(evaluations: Evaluations) -> dict[str, str]:
-    """The checks that failed, and what they say first; besides the one that always does."""
+    """The checks that failed, with the start of their message, except the one that always fails."""
     known = (FAILS_HERE, LIES)
     return {name: one.description or "" for name, one in evaluations.items() if not one.passed and name not in known}
 
 
 @pytest.fixture(scope="module")
 def copy(built: Chain, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """The built chain on a storage of its own. Tests must leave it as it was: use `damaged`."""
+    """The built chain on its own storage. Tests must leave it unchanged: use `damaged`."""
     storage = tmp_path_factory.mktemp("checked") / "clay"
     shutil.copytree(built.storage, storage)
     from clay_assets.definitions import build_definitions
@@ -92,7 +92,7 @@ def copy(built: Chain, tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture
 def damaged(copy: Chain) -> Iterator[Callable[..., Path]]:
-    """Changes one table of the copy, or deletes it, and puts it back after the test."""
+    """Changes or deletes one table of the copy, and restores it after the test."""
     before: dict[Path, bytes] = {}
 
     def damage(key: str, change: Callable[[pa.Table], pa.Table] | None) -> Path:
@@ -144,11 +144,11 @@ def test_every_run_has_checked_what_it_published(built: Chain) -> None:
     merged = numbers(evaluations_of(built.instance, "merged_index", "rows_of_chip_indexes")[None])
     assert merged["chips"] == merged["chips_of_cells"] == merged["chips_of_manifest"] > 0
     sample = numbers(evaluations_of(built.instance, "mgrs_sample", "rules_have_their_count")[None])
-    assert "only 7 tiles have any" in sample["rows"]  # the planet has few, and the recipe asks for many
+    assert "only 7 tiles have any" in sample["rows"]  # the planet has few, and the recipe requires many
 
 
 def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str | None, AssetCheckEvaluation]:
-    """Cell → the oldest evaluation of a check, which is that of the run that built the chain."""
+    """Cell → the oldest evaluation of a check, from the run that built the chain."""
     key = dg.AssetCheckKey(dg.AssetKey(asset), name)
     found = {}
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1000):
@@ -299,7 +299,7 @@ def test_recheck_looks_at_every_cell(copy: Chain, damaged: Callable[..., Path]) 
     assert told["cells"] == len(ledgers)
     assert told["chips"] == sum(pq.read_table(Path(copy.storage) / key)["chips"].to_numpy().sum() for key in ledgers)
     assert "mgrs_sample.parquet: file not found" in str(found["mgrs_sample", "rules_have_their_count"].description)
-    # And each cell by itself, with the materialisation that it was read of; those that failed last.
+    # And each cell separately, with the materialisation that was read; failed cells come last.
     of_cells = [one for one in result.get_asset_check_evaluations() if one.partition is not None]
     names = {(asset, name) for asset, name in stored if asset in OF_CELLS}
     every = cells_in(ledgers)
@@ -333,7 +333,7 @@ def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dg.Event
 
 
 def grid(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str, set[str]]:
-    """Status → the cells that have it, as the UI's grid of a check's partitions shows them."""
+    """Status → cells with this status, as shown by the UI's grid of a check's partitions."""
     key = dg.AssetCheckKey(dg.AssetKey(asset), name)
     state = bulk_update_asset_check_state(instance, [(key, cells)], {key: AssetCheckState.empty()})[key]
     shown = {status.value: subset.subset_value for status, subset in state.subsets.items()}
@@ -341,7 +341,7 @@ def grid(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str, set[s
 
 
 def test_the_grid_of_partitions_shows_which_cell_fails(copy: Chain, damaged: Callable[..., Path]) -> None:
-    """Run without a partition, as *Execute all* in the UI runs them, and then of one cell."""
+    """Run without a partition, as by *Execute all* in the UI, and then for one cell."""
     stored = copy.clay.store().list(layout.CHIP_LEDGERS, ".parquet")
     every = cells_in(stored)
     key = layout.chip_ledger(KEY, YEAR)
@@ -350,7 +350,7 @@ def test_the_grid_of_partitions_shows_which_cell_fails(copy: Chain, damaged: Cal
     run_checks(copy, "chip_index")
     assert grid(copy.instance, "chip_index", "rows_of_ledger") == {"FAILED": {CELL}, "SUCCEEDED": every - {CELL}}
     assert grid(copy.instance, "chip_index", "chip_ids_unique") == {"SUCCEEDED": every}
-    # What is shown first is a cell that failed, though others were checked in the same run.
+    # A failed cell is shown first, although others were checked in the same run.
     (record,) = copy.instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(dg.AssetKey("chip_index"), "rows_of_ledger"), limit=1
     )
@@ -364,7 +364,7 @@ def test_the_grid_of_partitions_shows_which_cell_fails(copy: Chain, damaged: Cal
 def test_checks_have_the_partitions_of_their_assets_but_the_job_recheck_has_none(built: Chain) -> None:
     graph = built.defs.resolve_asset_graph()
     for key in graph.asset_check_keys:
-        # `no_partition_failed` is of all partitions together.
+        # `no_partition_failed` covers all partitions.
         expected = None if key.name == "no_partition_failed" else graph.get(key.asset_key).partitions_def
         assert graph.get_check_spec(key).partitions_def == expected, key
     assert built.defs.resolve_job_def("recheck").partitions_def is None
@@ -377,7 +377,7 @@ def test_what_an_asset_returns_is_of_its_partition_too(built: Chain) -> None:
 
 
 def test_what_was_never_made_is_not_missed(new_chain: Callable[..., Chain]) -> None:
-    """A platform that needs no land cover is run without any."""
+    """A platform that does not need land cover runs without it."""
     result = new_chain().run("recheck")
     assert result.success
     evaluations = result.get_asset_check_evaluations()
@@ -401,7 +401,7 @@ def test_a_cell_that_is_made_anew_is_told_with_its_age(copy: Chain, damaged: Cal
 
 
 def test_what_breaks_a_hard_rule_is_never_published(copy: Chain, damaged: Callable[..., Path]) -> None:
-    """A request table whose rows are in the wrong year, and one that has a request twice."""
+    """A request table with rows of the wrong year, and one with a duplicate request."""
     store = copy.clay.store()
     keys = [layout.table("scene_picks", KEY, YEAR), layout.request_ledger(KEY, YEAR)]
     before = [store.read(key) for key in keys]

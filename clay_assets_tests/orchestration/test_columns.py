@@ -1,4 +1,4 @@
-"""Every column of every table is described once, and Dagster and the documents say what the description says."""
+"""Every column of every table is described once, and Dagster and the documents match the description."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LEDGERS = {
     "chip_landcover": LANDCOVER_LEDGER,
     "cog_headers": HEADERS_LEDGER,
 }
-# Folder and name of a file, or folder of files → the columns; besides the assets' own.
+# Folder and name of a file, or folder of files → the columns; in addition to the assets' own.
 BESIDE = {
     "scenes/ledger": REQUEST_LEDGER,
     "scenes/imagery_ledger": IMAGERY_LEDGER,
@@ -86,13 +86,13 @@ def tables(chain: Chain) -> Iterator[tuple[str, pa.Schema, int]]:
 
 
 def columns_of(key: str) -> Columns:
-    """The description of a table, by its folder and the name of its asset or ledger."""
+    """The description of a table, found by its folder and the name of its asset or ledger."""
     folder, name = key.removesuffix(".parquet").split("/")[:2]
     return BESIDE[f"{folder}/{name}"] if f"{folder}/{name}" in BESIDE else ASSETS[name]
 
 
 def fits(column: Column, kind: pa.DataType) -> bool:
-    """Whether a stored type is the one described; of a struct of anything, only that it is one."""
+    """Whether a stored type matches the description; for a generic struct, only whether it is a struct."""
     name = type_name(kind, column.name)
     return name == column.type or (column.type.endswith(STRUCT) and name.startswith(f"{column.type}("))
 
@@ -104,13 +104,13 @@ def test_every_stored_table_has_exactly_the_columns_that_are_described(built: Ch
         described.discard(id(columns))
         if columns is not ITEMS:
             assert schema.names == [column.name for column in columns.described], key
-        # Parquet cannot hold a struct without fields, so a table without items has no assets either.
+        # Parquet cannot store a struct without fields, so a table without items has no assets either.
         without = {"assets"} if columns is ITEMS and not rows else set()
         assert {column.name for column in columns.always} - set(schema.names) == without, key
         for column in columns.described:
             if column.name in schema.names:
                 assert fits(column, schema.field(column.name).type), (key, column, schema.field(column.name).type)
-    assert not described  # none is of a table that nobody writes
+    assert not described  # no description of a table that is never written
 
 
 def test_item_properties_are_described_if_a_platform_declares_them_and_only_if_an_item_has_them(built: Chain) -> None:
@@ -152,7 +152,7 @@ def test_the_definition_of_each_asset_describes_its_columns() -> None:
     assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(ASSETS)
     for asset, columns in ASSETS.items():
         metadata = graph.get(dg.AssetKey(asset)).metadata
-        # Where both have `dagster/column_schema`, the UI shows the materialisation's names in lower case.
+        # If both have `dagster/column_schema`, the UI shows the materialisation's names in lower case.
         capitals = any(column.name != column.name.lower() for column in columns.described)
         schema = metadata[OUR_COLUMN_SCHEMA if capitals else COLUMN_SCHEMA]
         assert not capitals or COLUMN_SCHEMA not in metadata

@@ -1,4 +1,4 @@
-"""Dagster's command line `dg`, which is configured in pyproject.toml, and `make dev`, which starts the UI with it."""
+"""Dagster's command line `dg`, configured in pyproject.toml, and `make dev`, which starts the UI with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.servers.daemon import Daemon, free_port
 
 BIN = Path(sys.executable).parent
-STARTING = 240  # seconds; webserver, daemon and code server import Dagster, on a machine that has other things to do
+STARTING = 240  # seconds; webserver, daemon and code server import Dagster, possibly on a busy machine
 COMPLAINTS = re.compile(r"deprecat|supersed|preview|beta|does not match|warning", re.IGNORECASE)
 PAGE = """{
   workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } }
@@ -68,7 +68,7 @@ def test_dg_lists_everything(dagster_home: Path) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The repository's folder as `make demo` leaves it, with a demo of which one asset is known to be materialised."""
+    """The repository's folder as left by `make demo`, with a demo in which one asset is materialised."""
     folder = tmp_path / "checkout"
     (folder / "demo").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "clay_assets"):
@@ -89,7 +89,7 @@ def made(checkout: Path) -> Iterator[tuple[Daemon, str]]:
     """`make dev` in this folder, and the address of its UI."""
     port = free_port()
     variables = {name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "VIRTUAL_ENV")}
-    # As if `make setup` had been run: a test installs nothing.
+    # As if `make setup` had been run: tests do not install anything.
     command = ["make", "--old-file", ".venv/.demo", "dev", f"PORT={port}"]
     daemon = Daemon("make dev", command, checkout / "log", env=variables)
     yield daemon, f"http://127.0.0.1:{port}"

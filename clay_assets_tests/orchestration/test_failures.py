@@ -1,4 +1,4 @@
-"""One bad scene or request never fails a year; too many do, before anything is published."""
+"""One bad scene or request never fails a year; too many stop it before anything is published."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tolerant(folder: Path, failed_scenes: float) -> Path:
 
 
 def with_a_truncated_scene(built: Chain, chain: Chain, folder: Path) -> str:
-    """Give a chain the imagery table of the built one, with one scene's quality band cut short."""
+    """Give a chain the imagery table of the built one, with one scene's quality band truncated."""
     key = layout.table("scene_imagery", KEY, YEAR)
     items = decode_items(built.clay.store().read(key), key)
     asset = items[0]["assets"]["scl"]
@@ -84,7 +84,7 @@ def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothin
     store = chain.clay.store()
     assert not store.exists(layout.chip_ledger(KEY, YEAR))
     done = store.list(layout.chip_folder(KEY, YEAR))
-    assert done  # what was done is kept, and the next run goes on from it
+    assert done  # completed work is kept, and the next run resumes from it
     before = {key: store.read(key) for key in done}
     key = layout.table("scene_imagery", KEY, YEAR)
     store.write(key, built.clay.store().read(key))
@@ -99,7 +99,7 @@ def test_a_failing_search_is_a_row_of_the_ledger(
     stac_api.clear()
     stac_api.load(planet.collections(), planet.items(KEY))
     proxy = fault_proxy(stac_api.url)
-    # A search of several quarters runs out of its five attempts, and then that of one of them does.
+    # A search of several quarters uses up its five attempts, and then the search of one quarter does.
     proxy.answer(500, times=10, path="/search")
     chain = new_chain(stac_earth_search=proxy.url, requests_in_flight="1")
     source = built.clay.store()

@@ -1,4 +1,4 @@
-"""A storage on S3 whose place and keys are those of a `dagster_aws` `S3Resource`, and nothing of the environment."""
+"""S3 storage with endpoint and keys from a `dagster_aws` `S3Resource`, independent of the environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 @pytest.fixture
 def bucket(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
-    """A bucket that nothing in the environment leads to."""
+    """A bucket that the environment does not refer to."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # without .aws
@@ -117,7 +117,7 @@ def test_what_is_no_s3_resource_is_named() -> None:
         clay.store()
 
 
-# --- a storage in trouble -------------------------------------------------------------------------
+# --- a failing storage -------------------------------------------------------------------------
 
 
 def actions(store: Store) -> dict[str, Callable[[], object]]:
@@ -181,7 +181,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {{"boto3", "b
     [
         ("import clay_assets.definitions", ""),
         ("from clay_assets.orchestration.resources import ClayResource; ClayResource(overrides={}).settings", ""),
-        ("import boto3", "boto3 botocore"),  # else the test would show nothing
+        ("import boto3", "boto3 botocore"),  # otherwise the test would prove nothing
     ],
     ids=["definitions", "resource", "boto3"],
 )

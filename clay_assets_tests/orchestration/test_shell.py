@@ -1,4 +1,4 @@
-"""Driving the pipeline from a shell, as the README says, and what a user sees when the input is bad."""
+"""Running the pipeline from a shell as described in the README, and what a user sees for invalid input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clay_assets_tests.conftest import Bucket
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 CELL = "sentinel-2-l2a|2020"
-THERE = ["naip"]  # built on S3: searched once, and read where it lies
+THERE = ["naip"]  # built on S3: searched once, and read in place
 MATERIALIZE = ("asset", "materialize", "-m", "clay_assets.definitions")
 
 
@@ -43,7 +43,7 @@ def test_an_upstream_that_is_missing_is_named(shell: Shell) -> None:
 
 
 def start(planet: Planet, storage: str, home: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """A run in the background, in a process group of its own."""
+    """A run in the background, in its own process group."""
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     variables = {
@@ -79,7 +79,7 @@ def inputs(built: Chain, storage: Path, *prefixes: str) -> None:
 def test_two_runs_of_one_partition_at_once_agree(built: Chain, planet: Planet, recipe: Path, tmp_path: Path) -> None:
     storage = tmp_path / "clay"
     inputs(built, storage, "scenes/scene_requests/")
-    # The module by its environment variable for one, by `-m` for the other: Dagster reads both.
+    # The module is given by environment variable for one, by `-m` for the other: Dagster reads both.
     ways: list[tuple[tuple[str, ...], dict[str, str]]] = [
         (MATERIALIZE, {}),
         (("asset", "materialize"), {"DAGSTER_MODULE_NAME": "clay_assets.definitions"}),

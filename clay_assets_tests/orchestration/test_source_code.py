@@ -1,4 +1,4 @@
-"""Where the UI leads those who want to read an asset's code, by the way the package was installed."""
+"""The UI's links to an asset's code, depending on how the package was installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for key in graph.materializable_asset_keys:
     found[key.to_user_string()] = [one.source for one in value.code_references] if value else []
 print(json.dumps(found))
 """
-# Reads one document after the other, as installers leave them beside the package.
+# Reads one document after the other, as left by installers next to the package.
 REPOSITORIES = """
 import json, pathlib, sys
 from clay_assets.orchestration.source_code import repository
@@ -44,7 +44,7 @@ print(json.dumps(found))
 
 
 def run(program: str, *arguments: str, cwd: Path, python: str = sys.executable) -> Any:
-    """What a program prints, as JSON; packages in its working directory go before others of the same name."""
+    """Parse a program's output as JSON; packages in its working directory take precedence."""
     done = subprocess.run(
         [python, "-c", program, *arguments],
         cwd=cwd,
@@ -60,7 +60,7 @@ def run(program: str, *arguments: str, cwd: Path, python: str = sys.executable) 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
-    """What pip and uv leave of where a distribution came from (PEP 610), found before that of this environment."""
+    """Write the origin of a distribution as pip and uv record it (PEP 610); found before this environment's."""
     folder = tmp_path / "clay_assets-9.9.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: clay_assets\nVersion: 9.9\n", encoding="utf-8")
@@ -93,7 +93,7 @@ def test_the_repository_is_the_one_that_the_package_was_installed_from(record: P
         "https://github.com/org/clay.git": ["https://github.com/org/clay", COMMIT, "github"],
         "https://somebody:secret@github.com/org/clay": ["https://github.com/org/clay", COMMIT, "github"],
         "ssh://git@gitlab.example.org/group/clay.git": ["https://gitlab.example.org/group/clay", COMMIT, "gitlab"],
-        "https://codeberg.org/org/clay.git": None,  # Dagster does not know how its addresses are made
+        "https://codeberg.org/org/clay.git": None,  # Dagster cannot build addresses for it
         "file:///home/somebody/github/clay": None,
     }
     others = [

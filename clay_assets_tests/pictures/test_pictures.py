@@ -1,4 +1,4 @@
-"""Pictures are small, of one style, and show what is there: numbers and pixels that are known."""
+"""Pictures are small, share one style, and show known numbers and pixels correctly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WHOLE = 255
 
 
 def tiles(count: int) -> gpd.GeoDataFrame:
-    """Tiles all over the world, with noisy land cover: the hardest thing to compress."""
+    """Tiles all over the world, with noisy land cover: the worst case for compression."""
     rng = np.random.default_rng(1)
     points = gpd.points_from_xy(rng.uniform(-180, 180, count), rng.uniform(-60, 80, count))
     boxes = shapely.box(points.x - 0.5, points.y - 0.5, points.x + 0.5, points.y + 0.5)
@@ -61,7 +61,7 @@ def pixels(drawn: bytes) -> NDArray[np.int16]:
 
 
 def where(drawn: bytes, colour: str) -> NDArray[np.bool_]:
-    """Where a picture has just this colour."""
+    """Where a picture has exactly this colour."""
     wanted = np.rint(np.array(to_rgb(colour)) * WHOLE)
     return np.asarray((pixels(drawn) == wanted).all(axis=2))
 
@@ -83,7 +83,7 @@ def test_maps_fit_the_event_log_however_many_tiles(count: int) -> None:
     for png in (land_cover_map(frame), samples.sample_map(frame), maps.tile_map(frame, "tiles")):
         assert png.startswith(b"\x89PNG")
         assert len(png) <= style.MOST_BYTES <= PICTURE_BYTES
-        assert pixels(png).shape[1] == style.WIDTH or count > 10_000  # noise; no real dataset is
+        assert pixels(png).shape[1] == style.WIDTH or count > 10_000  # noise, unlike real data
         assert "data:image/png;base64," in str(picture(png).md_str)
 
 
@@ -109,21 +109,21 @@ def test_colours_of_different_things_can_be_told_apart() -> None:
 def test_bars_of_land_cover_are_as_long_as_their_shares() -> None:
     world, chips = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
     world[CLASSES.index("Cropland")], world[CLASSES.index("Tree cover")] = 0.75, 0.25
-    chips[CLASSES.index("Cropland")] = 0.25  # and no land cover under the rest
+    chips[CLASSES.index("Cropland")] = 0.25  # and the rest without land cover
     nothing = np.zeros(len(CLASSES))
     drawn = pictures.composition_picture({"world": world, "chips": chips, "none": nothing}, "land cover")
     colours = style.CLASS_COLOURS
     crops, trees = (where(drawn, colours[name]) for name in ("Cropland", "Tree cover"))
     tall = drawn_rows(crops)
-    # Both bars are as high, so areas are as shares; numbers stand on them, and legends beside them.
+    # Both bars are equally high, so areas are proportional to shares; numbers are above them, legends next to them.
     assert crops[:tall].sum() / trees[:tall].sum() == pytest.approx((0.75 + 0.25) / 0.25, rel=0.1)
-    assert not where(drawn, colours["Mangroves"]).any()  # what nobody has is not in the legend either
+    assert not where(drawn, colours["Mangroves"]).any()  # absent classes are not in the legend either
     assert len(drawn) <= style.MOST_BYTES
     assert len(pixels(pictures.composition_picture({"none": nothing}, "land cover"))) < len(pixels(drawn))
 
 
 def drawn_rows(mask: NDArray[np.bool_]) -> int:
-    """The first row below what is drawn of wide bars: legends are narrow."""
+    """The first row below the wide bars; legends are narrow."""
     return int(np.flatnonzero(mask.sum(axis=1) > 40).max()) + 1
 
 
@@ -138,7 +138,7 @@ def test_a_rare_kind_keeps_its_colour_on_a_crowded_map_with_land_on_it() -> None
         assert where(drawn, colours[kind])[:bottom].sum() >= least
         assert where(drawn, colours[kind])[bottom:].sum() > 50  # its patch in the legend
     assert where(drawn, style.LAND).sum() > 5_000
-    # Kinds that are outcomes have the colours of outcomes, and wide tiles are drawn whole.
+    # Outcomes have their usual colours, and wide tiles are drawn as polygons.
     wide = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 40, 40), shapely.box(60, 0, 100, 40)], crs="EPSG:4326")
     drawn = samples.places_map(wide, ["complete", "failed"], "tiles")
     assert where(drawn, style.GREEN).sum() > 5_000
@@ -176,7 +176,7 @@ def test_a_single_bar_is_no_wider_than_one_of_many() -> None:
     drawn = scenes.requests_by_period(requests, "requests")
     july, year = where(drawn, style.period_colours(["M07"])["M07"]), style.WIDTH / bars.LEAST_SLOTS
     across = np.flatnonzero(july[80:300].any(axis=0))
-    assert 2 * year - 10 < np.ptp(across) < 3 * year  # 2013 has its place between
+    assert 2 * year - 10 < np.ptp(across) < 3 * year  # 2013 keeps its slot in between
 
 
 def test_composition_weighs_tiles_by_their_valid_area() -> None:
@@ -257,7 +257,7 @@ def test_maps_of_chips_count_every_chip_where_it_is(built: Chain) -> None:
     assert len(drawn) <= style.MOST_BYTES
 
 
-# Reflectance in red, green and blue, of the USGS Spectral Library, version 7, about.
+# Approximate reflectance in red, green and blue, from the USGS Spectral Library, version 7.
 WOODS, WATERS, SOIL, CLOUD = (0.024, 0.046, 0.021), (0.012, 0.028, 0.046), (0.19, 0.14, 0.10), (0.76, 0.77, 0.78)
 GAIN_AND_OFFSET = {
     "sentinel-2": ((10_000, 10_000, 10_000), (0, 0, 0)),
@@ -268,7 +268,7 @@ GAIN_AND_OFFSET = {
 
 
 def chip_of(kinds: Mapping[str, tuple[float, ...]], sensor: str, *, cloud: str = "") -> contact_sheet.Frame:
-    """A chip with stripes of several kinds of ground, noisy, as a sensor would store it."""
+    """A noisy chip with stripes of several surface types, as a sensor would store it."""
     rng = np.random.default_rng(7)
     gain, offset = (np.array(values)[:, None, None] for values in GAIN_AND_OFFSET[sensor])
     side = 256 // len(kinds)
@@ -281,7 +281,7 @@ def chip_of(kinds: Mapping[str, tuple[float, ...]], sensor: str, *, cloud: str =
 
 
 def colours_of(frame: contact_sheet.Frame, count: int) -> list[NDArray[np.float64]]:
-    """The middle colour of each stripe of a chip as it is shown."""
+    """The median colour of each stripe of a rendered chip."""
     (image,) = contact_sheet.images([frame])
     assert image is not None
     side = contact_sheet.FRAME // count
@@ -291,16 +291,16 @@ def colours_of(frame: contact_sheet.Frame, count: int) -> list[NDArray[np.float6
 @pytest.mark.parametrize("sensor", GAIN_AND_OFFSET)
 def test_contact_sheets_have_true_colours(sensor: str) -> None:
     kinds = {"woods": WOODS, "water": WATERS, "soil": SOIL, "cloud": CLOUD}
-    aerial = "aerial" in sensor  # planes fly below clouds, and see white roofs
+    aerial = "aerial" in sensor  # aerial images are taken below clouds, and contain white roofs
     woods, water, soil, cloud = colours_of(chip_of(kinds, sensor, cloud="" if aerial else "cloud"), len(kinds))
     assert woods[1] > woods[0] + 10
     assert woods[1] > woods[2] + (0 if aerial else 10)
     assert water[2] > water[1] > water[0] - 1
     assert water[2] > water[0] + 20
-    # Not all of a thick haze can be told from the ground: soil that is stored as blue is at least grey.
+    # Thick haze cannot be fully separated from the ground: soil stored as blue is at least grey.
     assert np.ptp(soil) < 10 if aerial else soil[0] > soil[1] > soil[2]
     assert cloud.min() > (200 if aerial else 250)
-    assert woods.mean() < 130  # neither is it black
+    assert woods.mean() < 130  # nor is it black
     assert woods.max() > 30
     assert soil.mean() > woods.mean() + 40
 
@@ -329,7 +329,7 @@ def test_scenes_of_the_planet_that_are_indexed_show_the_clouds_that_are_counted(
 
 def test_backscatter_is_grey_in_decibels() -> None:
     power = np.repeat(10.0 ** np.linspace(-2.5, 0, 256)[None], 256, axis=0)[None].astype(np.float32)
-    power[0, 0] = 0  # as some software writes where there is nothing
+    power[0, 0] = 0  # as some software writes for nodata
     all_of_it = np.ones((256, 256), np.bool_)
     (image,) = contact_sheet.images([contact_sheet.Frame(0, 0, 0, 0, power, all_of_it, all_of_it)])
     assert image is not None
@@ -429,7 +429,7 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
     absent = contact_sheet.read_sheet(chosen, [], seed, 256)
     assert absent is not None
     assert "no longer among the items" in absent.note
-    with pytest.raises(InputError, match="cannot be read"):  # our own files are not the source's
+    with pytest.raises(InputError, match="cannot be read"):  # our own files, not the source's
         contact_sheet.read_sheet(ChipCell("modis", 2020, chosen.store, chosen.ledger), scenes, seed, 256)
 
 
@@ -446,7 +446,7 @@ def test_the_map_of_splits_shows_every_block_and_its_share(monkeypatch: pytest.M
     inside = {name: where(drawn, colour)[top].sum() for name, colour in COLOURS.items()}
     for code, name in enumerate(SPLITS):
         share = degrees[plan.ground.codes == code].sum() / degrees.sum()
-        assert inside[name] / sum(inside.values()) == pytest.approx(share, abs=0.04), name  # coasts are drawn above
+        assert inside[name] / sum(inside.values()) == pytest.approx(share, abs=0.04), name  # coasts are drawn on top
         assert where(drawn, COLOURS[name])[bottom].sum() > 50, name  # its patch in the legend
     nearest = min(np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) for a, b in combinations(COLOURS.values(), 2))
     assert nearest > 0.2

@@ -236,7 +236,7 @@ def test_times_of_items() -> None:
     assert of(datetime="2020-10-31") == "2020-10-31T00:00:00+00:00"
     assert of(datetime="2020-10-31T12:00:00+02:00") == "2020-10-31T10:00:00+00:00"
     assert of(datetime=None, start_datetime="2020-01-01T00:00:00Z") == "2020-01-01T00:00:00+00:00"
-    with pytest.raises(InputError, match="a: datetime 'soon' is not a time"):
+    with pytest.raises(InputError, match="a: datetime 'soon' is not a valid time"):
         of(datetime="soon")
     with pytest.raises(InputError, match="a: neither datetime nor start_datetime is given"):
         of(datetime=None)
