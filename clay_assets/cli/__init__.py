@@ -1,6 +1,6 @@
-"""The command `clay-assets`. Each subcommand is a module of its own name, imported when it is called.
+"""The command `clay-assets`. Each subcommand is a module of the same name, imported when it is called.
 
-`dagster` and `dg` remain the way to materialise assets.
+Assets are materialised with `dagster` or `dg`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from clay_assets import __version__
 from clay_assets.cli.later import import_later, never_import
 from clay_assets.errors import ClayError
 
-# Subcommand → its module; the first line of the help is kept here so that `--help` imports none of them.
+# Subcommand → its help, kept here so that `--help` does not import their modules.
 SUBCOMMANDS = {
-    "doctor": "Look at settings, storage, sources, rights, room and versions before a long run.",
-    "export": "Write chips of a place as GeoTIFF or npz files.",
-    "prune": "List files in the storage that no pick needs any more, and remove them with --yes.",
-    "reconcile": "Print what was published, is planned, and is present, per platform.",
-    "release": "Keep the state of the merged index under a name; without one, list the releases.",
-    "show": "Print why one chip is here and where it lies, and write its picture.",
+    "doctor": "Check settings, storage, sources, permissions, free space and versions before a long run.",
+    "export": "Write chips of an area as GeoTIFF or npz files.",
+    "prune": "List files in the storage that no pick needs any more; --yes removes them.",
+    "reconcile": "Print published, planned and present counts per platform.",
+    "release": "Save the state of the merged index under a name; without a name, list the releases.",
+    "show": "Print a chip's provenance and location, and write its picture.",
 }
-WITHOUT_PANDAS = {"release", "show"}  # pyarrow imports it wherever it makes an array, in case the values are of pandas
+WITHOUT_PANDAS = {"release", "show"}  # pyarrow imports it to create any array, in case the values are from pandas
 
 
 class _Lazy(click.Group):
-    """A group that imports a subcommand when it is called, and prints our errors without a traceback."""
+    """A group that imports a subcommand when it is called, and prints a ClayError without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(SUBCOMMANDS)
@@ -38,7 +38,7 @@ class _Lazy(click.Group):
         import_later("boto3")
         if cmd_name in WITHOUT_PANDAS:
             never_import("pandas")
-        gc.disable()  # modules leave no garbage, and to look for it takes a tenth of the time of importing them
+        gc.disable()  # imports create no garbage, and collecting it takes a tenth of their time
         try:
             command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
         finally:
@@ -59,4 +59,4 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="clay-assets")
 def main() -> None:
-    """Look into a training set. Where it lies is said by CLAY_STORAGE, what it should be by CLAY_RECIPE."""
+    """Inspect a training set. CLAY_STORAGE is its location, CLAY_RECIPE its recipe."""

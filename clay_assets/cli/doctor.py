@@ -1,4 +1,4 @@
-"""`clay-assets doctor`: what may keep a long run from ending well."""
+"""`clay-assets doctor`: checks before a long run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clay_assets.runs.doctor import TIMEOUT, examine
 
 
 @click.command("doctor", help=SUBCOMMANDS["doctor"])
-@click.option("--platform", "platforms", multiple=True, help="Only its sources; may be given several times.")
+@click.option("--platform", "platforms", multiple=True, help="Only check sources of this platform; repeatable.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, platforms: Sequence[str], timeout: float, as_json: bool) -> None:
-    """Print a line for each thing that was looked at; status 1 if any has failed."""
+    """Print one line per check; exit status 1 if any failed."""
     lines = examine(platforms, timeout)
     failed = sum(line.status == "failed" for line in lines)
     if as_json:

@@ -1,4 +1,4 @@
-"""`clay-assets export`: chips as files."""
+"""`clay-assets export`: write chips as files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from clay_assets.training.selection import SPLITS, open_chips
 @click.command("export", help=SUBCOMMANDS["export"])
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the files.")
 @click.option("--bbox", help="West,south,east,north in degrees; west > east across ±180.")
-@click.option(
-    "--platform", "platforms", multiple=True, help="Platform key; may be given several times.  [default: all]"
-)
-@click.option("--year", "years", type=int, multiple=True, help="Year of acquisition; may be given several times.")
-@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="May be given several times.")
-@click.option("--release", help="Name of a release.  [default: the merged index as it is now]")
-@click.option("--band", "bands", multiple=True, help="Name of a band, in the order wanted.  [default: all]")
+@click.option("--platform", "platforms", multiple=True, help="Platform key; repeatable.  [default: all]")
+@click.option("--year", "years", type=int, multiple=True, help="Year of acquisition; repeatable.")
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Repeatable.")
+@click.option("--release", help="Name of a release.  [default: the current merged index]")
+@click.option("--band", "bands", multiple=True, help="Band name; repeatable, in order of output.  [default: all]")
 @click.option("--format", "kind", type=click.Choice(sorted(EXPORTS)), default="geotiff", show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), help="Write no more than these.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="That decode blocks.")
-@click.option("--stored", is_flag=True, help="Numbers as the files hold them, with the offset of Sentinel-2.")
+@click.option("--limit", type=click.IntRange(min=1), help="Largest number of chips to write.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Decoding threads.")
+@click.option("--stored", is_flag=True, help="Write digital numbers as stored, including Sentinel-2's offset.")
 def command(
     out: Path,
     bbox: str | None,
@@ -43,7 +41,7 @@ def command(
     threads: int,
     stored: bool,
 ) -> None:
-    """Write chips into a folder for each platform."""
+    """Write chips into a folder per platform."""
     chips = open_chips(
         configured_store(),
         platforms or None,
@@ -55,14 +53,14 @@ def command(
     radiometry: Radiometry = "stored" if stored else "harmonised"
     chipper = Chipper(chips, bands=bands or None, radiometry=radiometry, threads=threads)
     if not len(chipper):
-        raise InputError(f"{out}: no chip is selected, so nothing is written. Select another place, year or split.")
+        raise InputError(f"{out}: no chips selected, so nothing is written. Select another area, year or split.")
     with ProgressReporter(_Log(), "chips") as progress:
         written = export_chips(chipper, out, kind, limit=limit, progress=progress)
     click.echo(f"{written:,} chips in {out}")
 
 
 class _Log:
-    """Lines of progress go to the terminal, beside the result."""
+    """Progress lines are written to stderr, separate from the result."""
 
     def info(self, message: str) -> None:
         click.echo(message, err=True)

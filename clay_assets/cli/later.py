@@ -1,7 +1,7 @@
-"""Libraries that other libraries import at once, and that a command may never use.
+"""Deferred imports of libraries that others import eagerly but that a command may never use.
 
-rasterio imports boto3, and pyarrow pandas, which together take longer than to show a chip.
-`importlib.util.LazyLoader` would do the same, but before Python 3.12.3 hands half-loaded modules to other threads.
+rasterio imports boto3, and pyarrow pandas, which together take longer than showing a chip. `importlib.util.LazyLoader`
+would do the same, but before Python 3.12.3 it exposes partially loaded modules to other threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _loading = threading.RLock()
 
 
 class _Later(ModuleType):
-    """Stands for a module until somebody asks it for something."""
+    """A placeholder that loads the module on first attribute access."""
 
     def __getattr__(self, name: str) -> Any:
         with _loading:
@@ -28,7 +28,7 @@ class _Later(ModuleType):
 
 
 def import_later(*names: str) -> None:
-    """Have top-level modules loaded on first use; those that are loaded, or not installed, are left alone."""
+    """Load top-level modules on first use; modules that are already loaded, or not installed, are not affected."""
     for name in names:
         spec = None if name in sys.modules else PathFinder.find_spec(name)
         if spec is not None:
@@ -38,17 +38,17 @@ def import_later(*names: str) -> None:
 
 
 class _Absent:
-    """Finds nothing of some modules, so that they are as if not installed."""
+    """A finder that makes modules appear as not installed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == self.name:
-            raise ModuleNotFoundError(f"{name}: is not loaded in this command.", name=name)
+            raise ModuleNotFoundError(f"{name}: not loaded in this command.", name=name)
 
 
 def never_import(name: str) -> None:
-    """Have libraries that can do without a module go without it, unless it is loaded."""
+    """Make optional modules unavailable to libraries that do not require them, unless they are loaded."""
     if name not in sys.modules:
         sys.meta_path.insert(0, _Absent(name))

@@ -1,4 +1,4 @@
-"""`clay-assets prune`: files of our own that no pick needs any more."""
+"""`clay-assets prune`: files in the storage that no pick needs any more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    """A number of seconds, minutes, hours or days as seconds."""
+    """Parse a number of seconds, minutes, hours or days to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
     if found is None or (not found[2] and float(found[1])):
         raise click.BadParameter(f"{value!r} is not an age. Write 30m, 12h or 2d.", ctx, param)
@@ -27,17 +27,17 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command("prune", help=SUBCOMMANDS["prune"])
-@click.option("--yes", is_flag=True, help="Remove them. Without it, nothing is changed.")
+@click.option("--yes", is_flag=True, help="Remove the files. Otherwise nothing is changed.")
 @click.option(
     "--older-than",
     callback=_seconds,
     default="1d",
     show_default=True,
-    help="Leave younger files alone, since a run that is under way may need them: 30m, 12h, 2d.",
+    help="Keep younger files, which a run in progress may need: 30m, 12h, 2d.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Exact numbers and keys, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with exact numbers and keys.")
 def command(yes: bool, older_than: float, as_json: bool) -> None:
-    """List what nothing needs, and remove it if told to."""
+    """List unneeded files, and remove them on request."""
     store = configured_store()
     found = find_leftovers(store, older_than, time.time())
     if yes:
@@ -50,10 +50,10 @@ def command(yes: bool, older_than: float, as_json: bool) -> None:
     for note in found.notes:
         click.echo(f"note: {note}")
     if found.young:
-        click.echo(f"note: {found.young:,} files that nothing needs are younger than --older-than, and stay")
+        click.echo(f"note: {found.young:,} unneeded files are younger than --older-than and are kept")
     click.echo(f"{store.uri()}: {found.looked_at:,} files of imagery, chip indexes, land cover and headers")
     if not found.files:
-        click.echo("Nothing is left over, so nothing is removed.")
+        click.echo("No unneeded files found. Nothing is removed.")
         return
     rows = totals(found.files)
     scenes = len({(one.platform, one.item_id) for one in found.files})
@@ -65,11 +65,11 @@ def command(yes: bool, older_than: float, as_json: bool) -> None:
         "bytes": found.bytes,
     }
     click.echo("\n".join(["", *_columns([*rows, whole]), ""]))
-    click.echo("They are removed." if yes else "Nothing is removed. Run with --yes to remove them.")
+    click.echo("The files were removed." if yes else "Nothing was removed. Run with --yes to remove the files.")
 
 
 def _scenes(files: Sequence[Leftover]) -> Iterable[str]:
-    """A line for each scene and kind."""
+    """One line per scene and kind."""
     grouped: dict[tuple[str, str, str], list[Leftover]] = {}
     for file in files:
         grouped.setdefault((file.platform, file.kind, file.item_id), []).append(file)

@@ -1,4 +1,4 @@
-"""`clay-assets reconcile`: the accounts of all platforms."""
+"""`clay-assets reconcile`: print the accounts of all platforms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clay_assets.reconciliation.effort import Effort, Machine, efforts
 
 
 @click.command("reconcile", help=SUBCOMMANDS["reconcile"])
-@click.option("--json", "as_json", is_flag=True, help="Exact numbers, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with exact numbers.")
 def command(as_json: bool) -> None:
     """Print the accounts."""
     store, recipe = configured_store(), configured_recipe()
@@ -37,13 +37,13 @@ def command(as_json: bool) -> None:
         "\nPlanned scenes, chips and bytes are upper bounds: one scene of typical size per request, uncompressed."
     )
     if taken:
-        click.echo(f"\nThe run takes at most, on one {machine.name} of AWS in us-west-2:\n")
+        click.echo(f"\nUpper bounds of the cost of a run on one AWS {machine.name} in us-west-2:\n")
         click.echo(_effort(taken))
-        click.echo("\nCounts are those of the requests, else the published ones. docs/scale.md says what was measured.")
+        click.echo("\nCounts are requested ones, or else published ones. docs/scale.md describes the measurements.")
     if differing:
         click.echo("\n".join(["", *differing]))
     elif all(account["requests"].planned is None for account in accounts):
-        click.echo("\nNothing is planned yet. Materialise scene_requests of the platforms that you want.")
+        click.echo("\nNothing is planned yet. Materialise scene_requests of the platforms you need.")
     else:
         click.echo("\nEverything planned is present.")
 

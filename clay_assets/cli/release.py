@@ -1,4 +1,4 @@
-"""`clay-assets release`: states of the merged index under names."""
+"""`clay-assets release`: named states of the merged index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clay_assets.storage.stores import Store
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(name: str | None, as_json: bool) -> None:
-    """Keep the state of the merged index under a name; without one, list the releases."""
+    """Save the state of the merged index under a name; without a name, list the releases."""
     store = configured_store()
     if name is None:
         _list(store, as_json)
@@ -48,7 +48,7 @@ def _list(store: Store, as_json: bool) -> None:
         click.echo(json.dumps([asdict(release) for release in found], indent=2))
         return
     if not found:
-        click.echo("There are no releases. `clay-assets release NAME` makes one of the merged index as it is now.")
+        click.echo("There are no releases. `clay-assets release NAME` creates one from the current merged index.")
         return
     click.echo("\n".join(_table(found, state_hash(read_manifest(store)))))
 

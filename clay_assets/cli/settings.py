@@ -1,4 +1,4 @@
-"""The storage and the recipe that the settings name, for every subcommand."""
+"""The configured storage and recipe, for all subcommands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def configured_store() -> Store:
     """The store of CLAY_STORAGE.
 
     Raises:
-        InputError: it is neither a folder nor `s3://bucket/prefix`.
+        InputError: neither a folder nor `s3://bucket/prefix`.
     """
     location = read_settings().storage
     try:
@@ -29,7 +29,7 @@ def configured_recipe() -> Recipe:
     """The recipe of CLAY_RECIPE.
 
     Raises:
-        InputError: there is no such recipe, or it is not valid.
+        InputError: the recipe is unknown or invalid.
     """
     from clay_assets.recipes import load_recipe
 

@@ -1,4 +1,4 @@
-"""`clay-assets show`: why one chip is here, and how it looks."""
+"""`clay-assets show`: a chip's provenance and picture."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from clay_assets.storage.layout import file_name
 from clay_assets.storage.stores import Store
 from clay_assets.training.chipper import read_chip
 
-RANGES = 3  # of a file that are listed
+RANGES = 3  # byte ranges listed per file
 
 
 @click.command("show", help=SUBCOMMANDS["show"])
 @click.argument("chipid")
-@click.option("--platform", help="Platform key, where chips of several have this id.")
+@click.option("--platform", help="Platform key, if several platforms have a chip with this id.")
 @click.option(
-    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it.  [default: CHIPID.png here]"
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Path of the picture.  [default: ./CHIPID.png]"
 )
 @click.option("--no-picture", is_flag=True, help="Read no pixels.")
-@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(chipid: str, platform: str | None, picture: Path | None, no_picture: bool, as_json: bool) -> None:
     """Print where a chip comes from, and write its picture."""
     store = configured_store()
@@ -46,7 +46,7 @@ def command(chipid: str, platform: str | None, picture: Path | None, no_picture:
 
 
 def _draw(store: Store, told: Provenance, picture: Path | None) -> tuple[Path | None, str | None]:
-    """Where the picture was written, or why it was not."""
+    """Write the picture; returns its path, or the reason why it was not written."""
     chip = told.chip
     target = picture or Path(f"{file_name(chip['chipid']).replace('/', '')}.png")
     try:
@@ -59,16 +59,16 @@ def _draw(store: Store, told: Provenance, picture: Path | None) -> tuple[Path | 
 def _lines(told: Provenance) -> Iterable[str]:
     chip = told.chip
     yield f"{chip['chipid']}, {told.platform} {told.year}"
-    yield from _section("why it is here", _reasons(told))
+    yield from _section("provenance", _reasons(told))
     west, south, east, north = (chip["bbox"][side] for side in ("xmin", "ymin", "xmax", "ymax"))
     yield from _section(
         "chip",
         {
             "acquired": f"{chip['datetime']:%Y-%m-%d %H:%M} UTC",
-            "place in the scene": f"column {chip['chip_index_x']}, row {chip['chip_index_y']}",
+            "position in the scene": f"column {chip['chip_index_x']}, row {chip['chip_index_y']}",
             "longitude": f"{west:.5f} to {east:.5f}",
             "latitude": f"{south:.5f} to {north:.5f}",
-            "pixel on the ground": f"{chip['gsd']:.4g} m",
+            "pixel size on the ground": f"{chip['gsd']:.4g} m",
             "cloud": f"{chip['cloud_cover_percentage']:.1%}",
             "nodata": f"{chip['nodata_percentage']:.1%}",
         },
@@ -78,7 +78,7 @@ def _lines(told: Provenance) -> Iterable[str]:
         cover = {name: share for name, share in (merged["landcover"] or {}).items() if share}
         parts = sorted(cover.items(), key=lambda one: -one[1])
         listed = ", ".join(f"{name.replace('_', ' ')} {share} %" for name, share in parts)
-        values = {"land cover": listed or "none known", "split": merged["split"], "file": merged["part"]}
+        values = {"land cover": listed or "unknown", "split": merged["split"], "file": merged["part"]}
         yield from _section("merged index", values)
     yield from _section("scene", {"item": chip["item_id"], **_without(told.imagery, "item_id")})
     if told.files:

@@ -1,6 +1,6 @@
-"""`python -m clay_assets.demo`: make the miniature planet and run the whole, unchanged pipeline on it.
+"""`python -m clay_assets.demo`: make the miniature planet and run the whole, unmodified pipeline on it.
 
-Everything lies below one folder (`./demo`); `CLAY_STORAGE`, where it is set, takes the results elsewhere.
+Everything is written below one folder (`./demo`); set `CLAY_STORAGE` to write the results elsewhere.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ nux: {enabled: false}
 python_logs: {managed_python_loggers: [clay_assets], python_log_level: INFO}
 """
 HOME = "dagster_home"  # below the demo's folder
-INTERRUPTED = 130  # exit status, as of a shell command that was interrupted
+INTERRUPTED = 130  # exit status of an interrupted shell command
 
 
 def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m clay_assets.demo", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where the demo lies (default: ./demo)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes another planet (default: 0)")
-    parser.add_argument("--again", action="store_true", help="run every step, also of a demo that is already built")
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="folder of the demo (default: ./demo)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the planet (default: 0)")
+    parser.add_argument("--again", action="store_true", help="re-run every step, even if the demo is already built")
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     begun = time.monotonic()
     environment = _prepare(folder, arguments.seed)
     for name in ("CLAY_RECIPE", "CLAY_MGRS_SAMPLE", "CLAY_DASK_SCHEDULER"):
-        os.environ.pop(name, None)  # the user's own, which a demo must not depend on
-    os.environ.update(environment)  # before anything of the pipeline is loaded, as a shell would
+        os.environ.pop(name, None)  # the user's own settings, which the demo must not depend on
+    os.environ.update(environment)  # before the pipeline is imported, as in a shell
     from clay_assets.demo.run import is_built, mark_built, run_chain, summary
 
     unbuilt: list[str] = []
     if is_built(folder, arguments.seed) and not arguments.again:
-        print("Already built, nothing to do (`python -m clay_assets.demo --again` runs every step).")
+        print("Already built, nothing to do (`python -m clay_assets.demo --again` re-runs every step).")
     else:
         try:
             unbuilt = run_chain(folder / HOME)
         except KeyboardInterrupt:
-            print("\nInterrupted. What is done is kept; `make demo` goes on from there.", file=sys.stderr)
+            print("\nInterrupted. Completed work is kept; `make demo` resumes from there.", file=sys.stderr)
             return INTERRUPTED
     print(summary(time.monotonic() - begun))
     if not unbuilt:
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _prepare(folder: Path, seed: int) -> dict[str, str]:
-    """Make planet and Dagster home, and write the environment that `make dev` uses too."""
+    """Make the planet and the Dagster home, and write the environment file that `make dev` also uses."""
     from clay_assets.demo.planet import make_planet
 
     print(f"The miniature planet, in {folder / 'planet'}", flush=True)

@@ -1,7 +1,7 @@
-"""What the ground looks like from an aeroplane: houses and gardens, single trees, furrows, and a stream.
+"""The ground seen from an aircraft: houses and gardens, single trees, furrows, and a stream.
 
-Drawn like `ground`, from the same materials. Everything is a function of metres on the ground, so that neighbouring
-images fit together.
+Drawn like `ground`, from the same materials. Everything is a function of ground coordinates in metres, so that
+neighbouring images match.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from clay_assets.demo.ground import Codes, Numbers, chosen, scatter, shaded
 from clay_assets.demo.materials import EVEN, SHADES, Material, code, reflectance
 from clay_assets.demo.noise import generator, smooth_field
 
-GRAIN = 64  # spots after which what varies from one to the next repeats
-BRIGHTEST = 0.55  # reflectance of white paper in such a picture
-CONTRAST = 0.12  # by which the next shade is brighter
+GRAIN = 64  # period of the fine texture, in spots
+BRIGHTEST = 0.55  # reflectance that is shown as white
+CONTRAST = 0.12  # brightness step between shades
 WAVELENGTHS = (0.65, 0.56, 0.48, 0.83)  # µm: red, green, blue, near infrared
-SUN = (0.6, 0.8)  # shadows fall to the north and the west, by so much of a height
-STREET, PAVEMENT, LOT, FRONT, HOUSE = 8.0, 1.8, 17.0, 32.0, 5.0  # m: widths; of a house, half of the least
+SUN = (0.6, 0.8)  # shadow length to the north and the west, as a share of height
+STREET, PAVEMENT, LOT, FRONT, HOUSE = 8.0, 1.8, 17.0, 32.0, 5.0  # m: widths; for a house, half of the smallest
 BLOCKS = (4 * LOT + STREET, 2 * FRONT + STREET)  # along and across
 PARCEL = (170.0, 95.0)
 FURROW = 2.6
@@ -30,12 +30,12 @@ FURROW = 2.6
 
 @dataclass(frozen=True)
 class View:
-    """Spots that are drawn, all arrays of one shape.
+    """Spots to draw, as arrays of the same shape.
 
     Attributes:
-        salt: of the place, for all that is hashed.
+        salt: the place's salt for all hashes.
         x, y: metres to the east and to the south.
-        grain: what varies from spot to spot, −2 to 2.
+        grain: texture that varies from spot to spot, −2 to 2.
     """
 
     salt: int
@@ -44,11 +44,11 @@ class View:
     grain: NDArray[np.int8]
 
     def where(self, mask: NDArray[np.bool_]) -> View:
-        """Some of them."""
+        """A subset of the spots."""
         return View(self.salt, self.x[mask], self.y[mask], self.grain[mask])
 
     def rolling(self, salt: int, length: float) -> Numbers:
-        """A field that rises and falls over so many metres, −2 to 2."""
+        """A smooth field that varies over the given number of metres, −2 to 2."""
         a, b, c, d = 6.3 * scatter(self.salt + salt, np.arange(4))
         x, y = self.x * np.float32(4 / length), self.y * np.float32(4 / length)
         rolling: Numbers = np.sin(x + a + 1.2 * np.sin(0.7 * y + b)) + np.sin(0.8 * y + c + 1.1 * np.sin(0.9 * x + d))
@@ -64,9 +64,9 @@ def _grain(seed: int) -> NDArray[np.int8]:
 def _trees(
     view: View, salt: int, apart: float, share: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.int8], NDArray[np.bool_]]:
-    """Trees in the cells of a grid: where there are crowns, how bright they are, and where their shadows fall."""
+    """Trees in the cells of a grid: masks of crowns and shadows, and the brightness of crowns."""
     salt += view.salt
-    angle = 0.3 + scatter(salt, np.zeros(1))[0]  # no two grids lie alike
+    angle = 0.3 + scatter(salt, np.zeros(1))[0]  # each grid has its own offset
     across, down = _turned(view, angle)
     row = np.floor(down / apart)
     across += apart * scatter(salt + 4, row)
@@ -85,13 +85,13 @@ def _trees(
 
 
 def _planted(view: View, codes: Codes, salt: int, apart: float, share: float, kind: Material = Material.WOOD) -> Codes:
-    """The same ground with trees on it."""
+    """Add trees to the ground."""
     crown, light, shadow = _trees(view, salt, apart, share)
     return np.where(crown, shaded(kind, light + view.grain // 2), np.where(shadow, _darker(codes), codes))
 
 
 def _darker(codes: Codes) -> Codes:
-    """Ground in the shadow: of the same material, in its darkest shade."""
+    """Shadowed ground: the same material in its darkest shade."""
     return codes // np.uint8(SHADES) * np.uint8(SHADES)
 
 
@@ -118,7 +118,7 @@ def _scrub(view: View) -> Codes:
 
 
 def _farmland(view: View) -> Codes:
-    """Parcels with furrows along them, hedges of trees on one side and tracks on another."""
+    """Parcels with furrows, tree hedges along one side and tracks along another."""
     along, across = _turned(view, 0.3)
     row = np.floor(across / PARCEL[1])
     along = along + PARCEL[0] * scatter(view.salt + 70, row)
@@ -150,10 +150,10 @@ def _town(view: View) -> Codes:
     crossing = np.floor(along / BLOCKS[0])
     side, end = across - street * BLOCKS[1] - STREET, along - crossing * BLOCKS[0] - STREET
     lot = np.floor(end / LOT) + 4 * crossing
-    back = side > FRONT  # the lots behind look to the next street
+    back = side > FRONT  # lots at the back face the next street
     row = 2 * street + back
     east = end % LOT - LOT / 2
-    south = np.where(back, 2 * FRONT - side, side)  # from its own street
+    south = np.where(back, 2 * FRONT - side, side)  # distance from its own street
     salt = view.salt + 80
 
     def number(which: int) -> Numbers:
@@ -204,13 +204,13 @@ def aerial(
     """The ground of an image, as codes of `materials`.
 
     Args:
-        seed: of the planet.
-        name: of the place; images of one place fit together.
-        kinds: what there is: `woods`, `meadow`, `scrub`, `farmland`, `town`, from the lowest ground to the highest.
+        seed: the planet's seed.
+        name: the place's name; images of one place match.
+        kinds: surface types, from the lowest ground to the highest: `woods`, `meadow`, `scrub`, `farmland`, `town`.
         shape: height and width, spots.
-        spot: size, m.
-        origin: of the image, m to the east and to the south.
-        stream: width of the water that flows through it, m; 0: none does.
+        spot: size of a spot, m.
+        origin: the image's origin, m to the east and to the south.
+        stream: width of the stream through the image, m; 0: no stream.
     """
     salt = int(generator(seed, "aerial", name).integers(2**31))
     x, y = (

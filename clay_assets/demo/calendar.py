@@ -1,7 +1,7 @@
-"""Which scenes exist: what each place has to offer in each quarter of 2018 to 2023.
+"""Which scenes exist: the acquisitions of each place in each quarter of 2018 to 2023.
 
-Every place goes through the same set of kinds of quarter, in an order of its own, so that every situation that a
-search can meet occurs at every place, whatever years a recipe draws. Pixels are drawn elsewhere.
+Every place has the same kinds of quarters in its own order, so that every situation a search can meet occurs at every
+place, whatever years a recipe draws. Pixels are drawn elsewhere.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from clay_assets.demo.sites import Site
 YEARS = range(2018, 2024)
 QUARTERS = range(1, 5)
 COVER_LEVELS = 128  # cloud cover is drawn in steps of 1/128
-LOCAL_HOUR, NIGHT_HOUR = 10.5, 22.5  # mean solar time of a pass
+LOCAL_HOUR, NIGHT_HOUR = 10.5, 22.5  # mean solar time of the overpass
 LANDSAT_9_FROM = 2022  # first whole year
-FIRST_DAY, LAST_DAY = 2, 87  # of a quarter; the UTC date may be a day off the local one
+FIRST_DAY, LAST_DAY = 2, 87  # days of a quarter; the UTC date can differ from the local one by a day
 
 NO_WEDGE = (0, 0)
-THICK = COVER_LEVELS * 3 // 5  # scenes with more clouds are taken by few searches
-WIDE = 0.25  # of a scene; one with a wider wedge is not what a search takes
-CLOUDS_FROM = 2021  # year; before, as the demo's recipe has it, nobody looks
+THICK = COVER_LEVELS * 3 // 5  # few searches accept scenes with more clouds
+WIDE = 0.25  # share of a scene; searches do not accept one with a wider wedge
+CLOUDS_FROM = 2021  # year; earlier ones are not in the demo's recipe
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What one date of a kind of quarter is like.
+    """The properties of one date in a kind of quarter.
 
     Attributes:
         cover: lowest and highest share of cloud, percent.
         wedge: pixels without data at the left, at the top and at the bottom of the quality raster.
         kind: `day`, `night`, `landsat_7`, or `again` (the scene before, in its second processing).
-        stated: cloud cover to state whatever is drawn, or None.
+        stated: cloud cover to state regardless of what is drawn, or None.
     """
 
     cover: tuple[int, int]
@@ -47,7 +47,7 @@ class Draft:
 CLEAR = Draft((0, 0))
 FAIR, MIXED, CLOUDY, OVERCAST = Draft((3, 25)), Draft((20, 50)), Draft((40, 70)), Draft((94, 100))
 
-# Kind of quarter → (how many of the 24 quarters, its dates). Wedges in pixels of 20 m.
+# Kind of quarter → (number among the 24 quarters, its dates). Wedges in pixels of 20 m.
 SENTINEL_2_QUARTERS: dict[str, tuple[int, tuple[Draft, ...]]] = {
     "empty": (2, ()),
     "overcast": (3, (OVERCAST, OVERCAST)),
@@ -79,19 +79,19 @@ class Scene:
     """One acquisition.
 
     Attributes:
-        site: its place and grid.
-        kind: of the draft.
-        quarter_kind: of the quarter, a key of the tables above.
-        year, quarter: it lies in.
-        number: among the dates of its quarter.
-        moment: acquisition, UTC.
+        site: the place and its grid.
+        kind: the draft's kind.
+        quarter_kind: the quarter's kind, a key of the tables above.
+        year, quarter: year and quarter of the acquisition.
+        number: index among the dates of its quarter.
+        moment: acquisition time, UTC.
         level: cloud cover to draw, 0 to `COVER_LEVELS`.
-        wedge: pixels without data at the left of the quality raster, at its top and its bottom.
-        stated: cloud cover to state whatever is drawn, or None.
-        spacecraft: `A` or `B` of Sentinel-2; 7, 8 or 9 of Landsat, as text.
+        wedge: nodata pixels at the left of the quality raster, at its top and its bottom.
+        stated: cloud cover to state regardless of what is drawn, or None.
+        spacecraft: `A` or `B` for Sentinel-2; 7, 8 or 9 for Landsat, as text.
         sequence: 0, or 1 for a second processing of the same acquisition.
-        lucky: a number of its own, for whatever else is left to chance.
-        shows_clouds: whether it has visible bands of its own, with its clouds; others have those of their place.
+        lucky: the scene's random number for all other choices.
+        shows_clouds: whether it has its own visible bands with clouds; other scenes share those of their place.
     """
 
     site: Site
@@ -111,12 +111,12 @@ class Scene:
 
     @property
     def is_night(self) -> bool:
-        """Whether it was taken on the night side of the orbit."""
+        """Whether it was acquired on the night side of the orbit."""
         return self.kind == "night"
 
 
 def quarter_kinds(seed: int, family: str, site: Site) -> dict[tuple[int, int], str]:
-    """What each (year, quarter) of a place is like; `family` is `sentinel-2` or `landsat`."""
+    """The kind of each (year, quarter) of a place; `family` is `sentinel-2` or `landsat`."""
     table = SENTINEL_2_QUARTERS if family == "sentinel-2" else LANDSAT_QUARTERS
     kinds = [kind for kind, (times, _) in table.items() for _ in range(times)]
     order = generator(seed, family, site.name, "quarters").permutation(len(kinds))
@@ -125,7 +125,7 @@ def quarter_kinds(seed: int, family: str, site: Site) -> dict[tuple[int, int], s
 
 
 def scenes(seed: int, family: str, site: Site) -> list[Scene]:
-    """Every acquisition of a place, in order of time."""
+    """Every acquisition of a place, ordered by time."""
     table = SENTINEL_2_QUARTERS if family == "sentinel-2" else LANDSAT_QUARTERS
     found: list[Scene] = []
     for (year, quarter), kind in quarter_kinds(seed, family, site).items():
@@ -174,7 +174,7 @@ def scenes(seed: int, family: str, site: Site) -> list[Scene]:
 
 
 def _with_clouds(quarter: list[Scene]) -> list[Scene]:
-    """The scenes of a quarter, with clouds shown in those that a search takes: to draw all would take long."""
+    """The scenes of a quarter; only those that a search picks show clouds, as drawing all would be slow."""
     taken = [
         one.level
         for one in quarter
@@ -182,6 +182,6 @@ def _with_clouds(quarter: list[Scene]) -> list[Scene]:
     ]
     if not taken or quarter[0].year < CLOUDS_FROM:
         return quarter
-    # Where the least cloudy scene lacks a corner, the tiles in that corner take the next one.
+    # If the least cloudy scene lacks a corner, the tiles in that corner use the next one.
     shown = taken if quarter[0].quarter_kind == "wedge" else [min(taken)]
     return [replace(one, shows_clouds=0 < one.level <= THICK and one.level in shown) for one in quarter]

@@ -1,9 +1,9 @@
 """The planet's MGRS tiles and the grid file, in the layout of ESA's Sentinel-2 tiling grid (KML).
 
-Tiles have real names and real footprints, worked out from the name. What lies on them is drawn elsewhere.
+Tiles have real names and real footprints, derived from the name. Their content is drawn elsewhere.
 
-Tile corners: the Sentinel-2 tiling grid takes the 100 km squares of MGRS, moves their north-west corner outwards to
-multiples of 60 m, and makes them 109.8 km wide. Square letters: NGA.SIG.0012, "The Universal Grids", appendix B.
+Tile corners: the Sentinel-2 tiling grid moves the north-west corners of the 100 km MGRS squares outwards to multiples
+of 60 m, and makes the tiles 109.8 km wide. Square letters: NGA.SIG.0012, "The Universal Grids", appendix B.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from shapely.geometry.base import BaseGeometry
 
 TILE_SIZE = 109_800  # m
 SQUARE = 100_000  # m
-CORNER_STEP = 60  # m; corners lie on the grid of the 60 m bands
+CORNER_STEP = 60  # m; corners are on the grid of the 60 m bands
 ROW_CYCLE = 2_000_000  # m; the row letters repeat
 SOUTHERN_FALSE_NORTHING = 10_000_000  # m
-COLUMN_LETTERS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")  # of zones 3, 6, …; 1, 4, …; 2, 5, …
+COLUMN_LETTERS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")  # for zones 3, 6, …; 1, 4, …; 2, 5, …
 ROW_LETTERS = "ABCDEFGHJKLMNPQRSTUV"  # even zones start at F
 BAND_LETTERS = "CDEFGHJKLMNPQRSTUVWX"  # 8° each from 80° S
 
 TILES = (
-    "01KAB",  # crosses ±180: two parts
+    "01KAB",  # crosses ±180, so it has two parts
     "60KYG",  # overlaps it from the other side
     "05VPJ",  # overlaps 06VUP, across the zone border
     "06VUP",
@@ -37,7 +37,7 @@ TILES = (
     "32NKF",  # crosses the equator; no WorldCover file south of it
     "32NLG",
     "32NMG",  # in two WorldCover files
-    "32NLH",  # nothing but water
+    "32NLH",  # only water
     "33UUU",
     "33UVU",  # in two WorldCover files
     "34HBH",  # south, partly without valid land cover
@@ -53,14 +53,14 @@ def to_lonlat(epsg: int) -> Transformer:
 
 
 def lonlat_ring(epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Projected points as (n, 2) longitude and latitude, degrees; past ±180 the longitudes go on counting."""
+    """Projected points as (n, 2) longitude and latitude, degrees; longitudes continue beyond ±180."""
     lon, lat = to_lonlat(epsg).transform(x, y)
     lon, lat = np.asarray(lon), np.asarray(lat)
     return np.column_stack([lon + 360 * np.round((lon[0] - lon) / 360), lat])
 
 
 def split_at_antimeridian(ring: NDArray[np.float64]) -> BaseGeometry:
-    """A ring whose longitudes may pass ±180 as a valid polygon, in two parts where it does (RFC 7946, 3.1.9)."""
+    """A ring whose longitudes may pass ±180 as a valid polygon, split there into two parts (RFC 7946, 3.1.9)."""
     polygon = shapely.Polygon(ring)
     parts = []
     for turn in (-360, 0, 360):
@@ -76,8 +76,8 @@ class Tile:
 
     Attributes:
         name: such as `32NLG`.
-        epsg: its UTM zone.
-        left, top: its north-west corner, m.
+        epsg: EPSG code of its UTM zone.
+        left, top: north-west corner, m.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Tile:
 
     @cached_property
     def ring(self) -> NDArray[np.float64]:
-        """Closed ring of the four corners, (5, 2) longitude and latitude; past ±180 longitudes go on counting."""
+        """Closed ring of the four corners, (5, 2) longitude and latitude; longitudes continue beyond ±180."""
         x = self.left + np.array([0, 1, 1, 0, 0.0]) * TILE_SIZE
         y = self.top - np.array([0, 0, 1, 1, 0.0]) * TILE_SIZE
         return lonlat_ring(self.epsg, x, y)
 
     @cached_property
     def polygon(self) -> BaseGeometry:
-        """The footprint in EPSG:4326, in two parts at ±180."""
+        """The footprint in EPSG:4326, split at ±180."""
         return split_at_antimeridian(self.ring)
 
     @cached_property
@@ -110,7 +110,7 @@ class Tile:
 
 @lru_cache(maxsize=128)
 def tile(name: str) -> Tile:
-    """The tile of a name such as `32NLG`, worked out from the name alone."""
+    """The tile with a name such as `32NLG`, derived from the name alone."""
     zone, band, column, row = int(name[:2]), name[2], name[3], name[4]
     northern = band >= "N"
     epsg = (32600 if northern else 32700) + zone
@@ -192,5 +192,5 @@ def _placemark(tile: Tile) -> str:
 
 
 def write_grid(path: Path, tiles: Iterable[Tile]) -> None:
-    """Write the tiles as KML: per tile a name, a description table, one or two polygons and a point, with z = 0."""
+    """Write the tiles as KML: each has a name, a description table, one or two polygons and a point, with z = 0."""
     path.write_text(_HEAD + "".join(map(_placemark, tiles)) + _TAIL, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What the ground looks like from above: woods, fields, towns and water, as codes of `materials`.
+"""The ground seen from above: woods, fields, towns and water, as codes of `materials`.
 
-Nothing is drawn pixel by pixel: every pattern is a function of all coordinates at once, and what is left to chance is
-hashed from the number of a parcel, a house or a tree. Patterns repeat at distances that are powers of two where they
-can, as files of them are then small.
+Nothing is drawn pixel by pixel: every pattern is a vectorised function of the coordinates, and random choices are
+hashed from the number of a parcel, a house or a tree. Periods are powers of two where possible, which keeps the files
+small.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ T = TypeVar("T", bound=np.generic)
 Codes = NDArray[np.uint8]
 Numbers = NDArray[np.float32]
 
-CROPS, TOWN, SNOW, WATER = 40, 50, 70, 80  # codes of WorldCover
-SHALLOWS = 81  # beside them
-SHORE = 0.82  # of the height of the sea, from where on it is shallow
-TEXTURE = 512  # pixels after which textures repeat
-GRAIN = 64  # the same of those that vary from pixel to pixel
+CROPS, TOWN, SNOW, WATER = 40, 50, 70, 80  # WorldCover codes
+SHALLOWS = 81  # additional codes
+SHORE = 0.82  # share of the sea's height above which it is shallow
+TEXTURE = 512  # period of textures in pixels
+GRAIN = 64  # period of the pixel-to-pixel texture
 SQRT2 = 2**0.5
 
 
 def scatter(salt: int, *numbers: Any) -> Numbers:
-    """A number from 0 up to 1 for each place in whole numbers, hashed from all of them."""
+    """A hashed number in [0, 1) for each position given as integers."""
     mixed = np.full(np.broadcast_shapes(*(np.shape(one) for one in numbers)), salt * 2654435761 % 2**32, np.uint32)
     for one in numbers:
         mixed = (mixed ^ np.asarray(one).astype(np.int64).astype(np.uint32)) * np.uint32(0x9E3779B1)
@@ -45,7 +45,7 @@ def scatter(salt: int, *numbers: Any) -> Numbers:
 
 
 def enlarge(field: NDArray[Any], shape: tuple[int, int], factor: float) -> Numbers:
-    """A field with values between its own, bilinear: pixel i of the result lies at (i + 0.5) / factor − 0.5."""
+    """Upsample a field bilinearly: pixel i of the result is at (i + 0.5) / factor − 0.5."""
     larger: Numbers = np.asarray(field, np.float32)
     for axis, count in enumerate(shape):
         size = larger.shape[axis]
@@ -57,20 +57,20 @@ def enlarge(field: NDArray[Any], shape: tuple[int, int], factor: float) -> Numbe
 
 
 def shaded(material: Any, shade: Any) -> Codes:
-    """Codes of materials, each in a shade; shades beyond the darkest and brightest are those."""
+    """Codes of materials in a given shade; shades are clipped to the darkest and the brightest."""
     codes: Codes = (np.asarray(material) * SHADES + np.clip(EVEN + np.asarray(shade), 0, SHADES - 1)).astype(np.uint8)
     return codes
 
 
 def chosen(number: Numbers, *among: tuple[Material, float]) -> Codes:
-    """A material for each number from 0 to 1; each comes as often as its share says, and the last for the rest."""
+    """A material for each number from 0 to 1, chosen by share; the last one takes the rest."""
     materials, shares = zip(*among, strict=True)
     return np.array(materials, np.uint8)[np.searchsorted(np.cumsum(shares[:-1]), number, side="right")]
 
 
 @lru_cache(maxsize=1)
 def _textures(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int8]]:
-    """What varies on the ground, near by, farther off and from pixel to pixel; all periodic."""
+    """Periodic textures with short and long wavelengths, and from pixel to pixel."""
     rng = generator(seed, "ground")
     grain = smooth_field(rng, (GRAIN, GRAIN), 1.5)
     near, far = (smooth_field(rng, (TEXTURE, TEXTURE), scale) for scale in (10, 90))
@@ -79,13 +79,13 @@ def _textures(seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDAr
 
 @dataclass(frozen=True)
 class Spots:
-    """Pixels of a landscape, all arrays of one shape.
+    """Pixels of a landscape, as arrays of the same shape.
 
     Attributes:
         salt: of the place, for all that is hashed.
-        pixel: size, m.
+        pixel: pixel size, m.
         x, y: column and row.
-        near, far: texture that varies over few pixels and over many, mean 0, unit variance.
+        near, far: textures that vary over few and many pixels, mean 0, unit variance.
         grain: texture that varies from pixel to pixel, −2 to 2.
     """
 
@@ -115,19 +115,19 @@ class Spots:
         )
 
     def where(self, mask: NDArray[np.bool_]) -> Spots:
-        """Some of them."""
+        """A subset of the pixels."""
         x, y, near, far = (one[mask] for one in (self.x, self.y, self.near, self.far))
         return Spots(self.salt, self.pixel, x, y, near, far, self.grain[mask])
 
 
 def _covered(tile: NDArray[T], shape: tuple[int, int], shift: list[int]) -> NDArray[T]:
-    """A grid that a periodic tile is laid over."""
+    """Repeat a periodic tile over a grid."""
     rows, columns = ((np.arange(count) + move) % len(tile) for count, move in zip(shape, shift, strict=True))
     return tile.take(rows, axis=0).take(columns, axis=1)
 
 
 def _parcels(spots: Spots, salt: int, width: float, length: float, uneven: float) -> tuple[Any, ...]:
-    """Strips across the land, cut into parcels: district, strip and parcel by number, and pixels to two edges."""
+    """Strips of land, divided into parcels: numbers of district, strip and parcel, and distances to two edges."""
     salt += spots.salt
     district = np.digitize(spots.far, (-0.45, 0.5))
     angle = np.array([0.2, -0.5, 0.9], np.float32) + 0.4 * scatter(salt, np.arange(3))
@@ -149,14 +149,14 @@ def _woods(spots: Spots) -> Codes:
 
 
 def _patches(spots: Spots, field: Numbers, *among: tuple[Material, float], rough: float = 1) -> Codes:
-    """Materials by how high a field is, which is of unit variance; `rough`: how much each of them varies."""
+    """Materials by the height of a field of unit variance; `rough`: how much each material varies."""
     edges = [NormalDist().inv_cdf(share) for share in accumulate(share for _, share in among[:-1])]
     material = np.array([one for one, _ in among], np.uint8)[np.digitize(field, edges)]
     return shaded(material, np.round(rough * spots.grain).astype(np.int8))
 
 
 def _fields(spots: Spots) -> Codes:
-    """Parcels of crops, meadows and bare soil, with hedges and tracks between, and a few woods."""
+    """Parcels of crops, meadows and bare soil, with hedges, tracks and a few woods."""
     width = max(7, 320 / spots.pixel)
     district, strip, parcel, side, end = _parcels(spots, 10, width, 1.6 * width, 0.35)
     material = chosen(
@@ -176,12 +176,12 @@ def _fields(spots: Spots) -> Codes:
 
 
 def _town(spots: Spots) -> Codes:
-    """Blocks of houses with streets between, and here and there a park or a hall."""
+    """Blocks of houses with streets, and occasional parks and halls."""
     width = max(7, 140 / spots.pixel)
     district, strip, block, side, end = _parcels(spots, 20, width, 1.5 * width, 0)
     kind = scatter(spots.salt + 23, strip, block, district)
     house = scatter(spots.salt + 24, spots.x // 2, spots.y // 2)
-    # Half of the houses of a block are alike; a hall is one roof over all of it.
+    # Half of the houses of a block are alike; a hall is one roof over the whole block.
     house = np.where((house < 0.5) | (kind < 0.12), kind * 7 % 1, house * 2 - 1)
     material = chosen(
         house,
@@ -199,7 +199,7 @@ def _town(spots: Spots) -> Codes:
     return codes
 
 
-# WorldCover code → what it looks like.
+# WorldCover code → function that draws it.
 _LOOKS: dict[int, Callable[[Spots], Codes]] = {
     10: lambda s: np.where(s.near > 1.9, code(Material.GRASS, 2), _woods(s)),
     20: lambda s: _patches(s, s.near, (Material.SOIL, 0.16), (Material.SHRUB, 0.6), (Material.DRY_GRASS, 0.24)),
@@ -225,14 +225,14 @@ _LOOKS: dict[int, Callable[[Spots], Codes]] = {
 
 
 def landscape(spots: Spots, cover: NDArray[np.uint8], heights: Numbers, sea: float, snow: float) -> Codes:
-    """A landscape as a satellite sees it.
+    """A landscape as seen by a satellite.
 
     Args:
-        spots: all its pixels.
-        cover: WorldCover code of each.
-        heights: how high each lies among all, 0 to 1.
-        sea: height below which there is water.
-        snow: height from which on there is snow.
+        spots: all pixels of the landscape.
+        cover: WorldCover code of each pixel.
+        heights: height rank of each pixel, 0 to 1.
+        sea: height below which water is drawn.
+        snow: height above which snow is drawn.
     """
     village = (cover == CROPS) & (spots.near + 0.5 * spots.far > 2.3)
     kinds = np.where(village, np.uint8(TOWN), cover)

@@ -1,6 +1,6 @@
 """The planet's image files: GeoTIFFs of quality codes, drawn per scene, and of bands, drawn once per place.
 
-The visible bands of some scenes are drawn once more, with clouds.
+The visible bands of some scenes are drawn again with clouds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from clay_assets.demo.radiometry import OFFSET, has_offset_files
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, SENTINEL_2, Site
 from clay_assets.demo.weather import SKIES, SURFACE_PIXELS, Weather
 
-DETAIL = 2  # pixels of the finest bands across a spot of ground: enough to see what it is, at a quarter of the time
-COARSE = 25  # spots between two whose longitude and latitude are worked out
-WINDING = 0.01  # degrees by which borders of land cover wind; its cells are 0.05° wide
+DETAIL = 2  # pixels of the finest bands per ground spot: still recognisable, in a quarter of the time
+COARSE = 25  # spots between those whose longitude and latitude are calculated
+WINDING = 0.01  # degrees by which land-cover borders are displaced; cells are 0.05° wide
 BLOCK = 256  # pixels
 LARGEST_BLOCK = 384
 
@@ -57,14 +57,14 @@ def write_raster(
         tiled=True,
         blockxsize=block_size(pixels.shape[1]),
         blockysize=block_size(pixels.shape[0]),
-        compress="zstd",  # a third of deflate's time; every GDAL that rasterio ships reads it
+        compress="zstd",  # takes a third of deflate's time; every GDAL in rasterio's wheels reads it
         zstd_level=1,
     ) as sink:
         sink.write(pixels, 1)
 
 
 def block_size(pixels: int) -> int:
-    """Pixels across a block, such that the last of them is nearly full; a multiple of 16, as TIFF wants it."""
+    """Block width in pixels, chosen so that the last block is nearly full; a multiple of 16, as required by TIFF."""
     blocks = -(-pixels // LARGEST_BLOCK)
     return -(-pixels // (16 * blocks)) * 16
 
@@ -72,7 +72,7 @@ def block_size(pixels: int) -> int:
 def draw_ground(seed: int, site: Site, weather: Weather, cover: LandCover) -> NDArray[np.uint8]:
     """The landscape of a place, (height, width) spots, as codes of `materials`.
 
-    What is there is said by the land cover, but for water and snow, which are where the quality raster has them.
+    It follows the land cover, except for water and snow, which follow the quality raster.
     """
     step = detail_step(site)
     shape = (-(-site.height // step), -(-site.width // step))
@@ -82,7 +82,7 @@ def draw_ground(seed: int, site: Site, weather: Weather, cover: LandCover) -> ND
     lon, lat = to_lonlat(site.epsg).transform(
         *np.meshgrid(site.left + (x + 0.5) * metres, site.top - (y + 0.5) * metres)
     )
-    lon = lon + 360 * np.round((lon[0, 0] - lon) / 360)  # past ±180 it goes on counting
+    lon = lon + 360 * np.round((lon[0, 0] - lon) / 360)  # continues beyond ±180
     lon, lat = (enlarge(degrees, shape, COARSE) for degrees in (lon, lat))
     lon += WINDING * (spots.far + 0.4 * spots.near)
     lat += WINDING * (np.roll(spots.far, COARSE, axis=0) - 0.4 * spots.near)
@@ -93,19 +93,19 @@ def draw_ground(seed: int, site: Site, weather: Weather, cover: LandCover) -> ND
 
 
 def detail_step(site: Site) -> int:
-    """Pixels of the quality raster across a spot of ground: Sentinel-2's are twice as wide as its finest bands'."""
+    """Quality-raster pixels per ground spot; Sentinel-2's are twice as wide as those of its finest bands."""
     return 1 if site.pixel == 20 else DETAIL
 
 
 def write_sentinel_2_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
-    """The ten bands of a place, uint16, 10 m and 20 m; once more with an offset, where the place has such scenes."""
+    """Write the ten bands of a place, uint16, 10 m and 20 m, and again with an offset if the place has such scenes."""
     for offset in (0, OFFSET) if has_offset_files(site) else (0,):
         for key in SENTINEL_2_BANDS:
             _sentinel_2_band(folder, site, place_name(site, offset), key, ground, offset)
 
 
 def write_landsat_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> None:
-    """The bands of both levels of a place, uint16, and the 15 m pan band."""
+    """Write the bands of both levels of a place, uint16, and the 15 m pan band."""
     for collection in (LANDSAT_L1, LANDSAT_L2):
         for key in LANDSAT_BANDS:
             _landsat_band(folder, site, site.name, collection, key, ground)
@@ -118,15 +118,15 @@ def write_landsat_bands(folder: Path, site: Site, ground: NDArray[np.uint8]) -> 
 def write_visible(
     folder: Path, site: Site, item_id: str, collection: str, seen: NDArray[np.uint16], offset: int = 0
 ) -> None:
-    """The visible bands of one scene, beside its quality raster.
+    """Write the visible bands of one scene next to its quality raster.
 
     Args:
-        folder: of the planet.
-        site: its place.
-        item_id: of the scene.
-        collection: of the scene.
-        seen: what `under` gives.
-        offset: that the numbers of Sentinel-2 hold.
+        folder: the planet's folder.
+        site: the scene's site.
+        item_id: id of the scene.
+        collection: collection of the scene.
+        seen: the result of `under`.
+        offset: offset of Sentinel-2's digital numbers.
     """
     for key in VISIBLE:
         if collection == SENTINEL_2:
@@ -136,7 +136,7 @@ def write_visible(
 
 
 def under(sky: NDArray[np.uint8], ground: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Ground seen through a sky, as places in the tables of all bands."""
+    """Ground seen through a sky, as indices into the tables of all bands."""
     return sky.astype(np.uint16) * np.uint16(256) + ground
 
 
@@ -157,23 +157,23 @@ def _landsat_band(folder: Path, site: Site, place: str, collection: str, key: st
 
 @lru_cache(maxsize=64)
 def crs(epsg: int) -> CRS:
-    """The CRS of an EPSG code; looked up once."""
+    """The CRS of an EPSG code, cached."""
     return CRS.from_epsg(epsg)
 
 
 def band_pixels(
     wavelength: float, collection: str, seen: NDArray[Any], factor: int, offset: int = 0
 ) -> NDArray[np.uint16]:
-    """A band as a sensor has it, each spot `factor` pixels wide and high: 1, 2 or 4.
+    """A band as recorded by a sensor, each spot `factor` pixels wide and high: 1, 2 or 4.
 
     Args:
-        wavelength: of the band, µm.
-        collection: whose numbers these are.
-        seen: the ground, as codes of `materials`, or as `under` gives them.
-        factor: pixels across a spot.
-        offset: added to the numbers.
+        wavelength: the band's wavelength, µm.
+        collection: collection that defines the digital numbers.
+        seen: the ground as codes of `materials`, or the result of `under`.
+        factor: width of a spot in pixels.
+        offset: value added to the digital numbers.
     """
-    # One number that holds `factor` copies of another is several pixels: faster than to repeat them.
+    # A wide integer that contains `factor` copies of a value is several pixels: faster than repeating them.
     copies = sum(1 << 16 * place for place in range(factor))
     wide = (_digital_numbers(wavelength, collection) + np.uint16(offset)).ravel().astype(f"u{2 * factor}") * copies
     pixels: NDArray[np.uint16] = wide.take(seen).view(np.uint16).repeat(factor, axis=0)
@@ -182,11 +182,11 @@ def band_pixels(
 
 @lru_cache(maxsize=64)
 def _digital_numbers(wavelength: float, collection: str) -> NDArray[np.uint16]:
-    """Digital numbers of a band: a row for each sky, a column for each code of the ground.
+    """Digital numbers of a band: one row per sky, one column per ground code.
 
-    Sentinel-2 level 2A stores reflectance × 10,000, here without its offset, and so does MODIS; Landsat level
-    2 (reflectance + 0.2) / 0.0000275 (Landsat 8-9 Collection 2 Level 2 Science Product Guide); level 1 (reflectance ×
-    sine of the sun's elevation + 0.1) / 0.00002, at the top of an atmosphere that adds a blue haze.
+    Sentinel-2 level 2A (here without its offset) and MODIS store reflectance × 10,000; Landsat level 2 stores
+    (reflectance + 0.2) / 0.0000275 (Landsat 8-9 Collection 2 Level 2 Science Product Guide); level 1 stores
+    (reflectance × sine of the sun elevation + 0.1) / 0.00002, at the top of an atmosphere that adds blue haze.
     """
     light, hidden, bright = (column[:, None] for column in np.array(SKIES).T)
     white = bright * np.interp(wavelength, (1.0, 1.6, 2.2), (1, 0.6, 0.45))  # clouds absorb in the infrared

@@ -1,8 +1,8 @@
 """STAC items of the optical satellites, with the property and asset names of the real catalogues.
 
-Sentinel-2 as Earth Search v1 writes it, Landsat as the USGS stac-server does. Only the values are made up, and the
-hrefs are local files. The items keep the catalogues' quirks: `grid:code` with and without a leading zero, a few
-items with `proj:code` in place of `proj:epsg`, and one Sentinel-2 item without its `scl` asset.
+Sentinel-2 items follow Earth Search v1, Landsat items the USGS stac-server. Only the values are synthetic, and the
+hrefs are local files. The items keep the catalogues' quirks: `grid:code` with and without a leading zero, a few items
+with `proj:code` instead of `proj:epsg`, and one Sentinel-2 item without its `scl` asset.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _CLOUD_PERCENTAGES = {
     3: "s2:cloud_shadow_percentage",
     1: "s2:saturated_defective_pixel_percentage",
 }
-_DECLINATION = 23.44  # degrees, of the sun at the solstices
+_DECLINATION = 23.44  # degrees, solar declination at the solstices
 
 
 def sentinel_2_id(scene: Scene) -> str:
-    """As Earth Search v1 names items: the tile without a leading zero."""
+    """Item id as in Earth Search v1: the tile without a leading zero."""
     return f"S2{scene.spacecraft}_{scene.site.name.lstrip('0')}_{scene.moment:%Y%m%d}_{scene.sequence}_L2A"
 
 
@@ -81,13 +81,13 @@ def landsat_product(scene: Scene, collection: str) -> str:
 
 
 def landsat_id(scene: Scene, collection: str) -> str:
-    """As the USGS stac-server names items: level 2 has a suffix."""
+    """Item id as in the USGS stac-server: level 2 has a suffix."""
     return landsat_product(scene, collection) + ("_SR" if collection == LANDSAT_L2 else "")
 
 
 @lru_cache(maxsize=1024)
 def band_file(folder: Path, collection: str, place: str, band: str) -> Path:
-    """The file of a band; `place`: the name of the site, whose scenes share it, or the id of an item of its own."""
+    """The file of a band; `place`: name of the site whose scenes share it, or id of the item that owns it."""
     return folder / "imagery" / collection / place / f"{band}.tif"
 
 
@@ -97,7 +97,7 @@ def quality_file(folder: Path, collection: str, item_id: str) -> Path:
 
 
 def place_name(site: Site, offset: int = 0) -> str:
-    """The folder of the bands that scenes of a place share; those with an offset lie apart."""
+    """The folder of the bands shared by the scenes of a place; bands with an offset have their own folder."""
     return f"{site.name}-offset" if offset else site.name
 
 
@@ -106,11 +106,11 @@ def sentinel_2(scene: Scene, drawing: Drawing, scaled: Numbers, folder: Path, *,
 
     Args:
         scene: the acquisition.
-        drawing: its quality raster.
-        scaled: how its numbers are scaled.
-        folder: of the planet.
-        code: give the CRS as `proj:code` in place of `proj:epsg`.
-        without_scl: leave the `scl` asset out.
+        drawing: the scene's quality raster.
+        scaled: the scaling of its digital numbers.
+        folder: the planet's folder.
+        code: give the CRS as `proj:code` instead of `proj:epsg`.
+        without_scl: omit the `scl` asset.
     """
     site, name = scene.site, sentinel_2_id(scene)
     assets = {
@@ -186,7 +186,7 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
             "roles": ["data"],
         }
     if "pan" in assets:
-        # The 15 m grid begins half a 15 m pixel inside the 30 m one and ends half a one before it.
+        # The 15 m grid starts half a 15 m pixel inside the 30 m grid and ends half a pixel before it.
         assets["pan"]["proj:shape"] = [2 * site.height - 1, 2 * site.width - 1]
         assets["pan"]["proj:transform"] = [15.0, 0.0, site.left + 7.5, 0.0, -15.0, site.top - 7.5]
     assets["qa_pixel"] = {
@@ -222,7 +222,7 @@ def landsat(scene: Scene, drawing: Drawing, folder: Path, collection: str, *, co
 
 
 def _place(scene: Scene, name: str, key: str, offset: int = 0) -> str:
-    """Where a band lies: beside the quality raster of its item, or with those that all scenes share."""
+    """The path of a band: next to the quality raster of its item, or with the bands that all scenes share."""
     return name if scene.shows_clouds and key in VISIBLE else place_name(scene.site, offset)
 
 
@@ -272,7 +272,7 @@ def _correction(scene: Scene, collection: str) -> str:
 
 
 def _sun_elevation(scene: Scene) -> float:
-    """Degrees above the horizon, from latitude, day of the year and the mean solar time of the pass."""
+    """Degrees above the horizon, from latitude, day of the year and mean solar time of the overpass."""
     lon, lat = scene.site.middle
     day = scene.moment.timetuple().tm_yday
     declination = np.radians(-_DECLINATION * np.cos(2 * np.pi * (day + 10) / 365.25))

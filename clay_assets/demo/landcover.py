@@ -1,7 +1,7 @@
-"""Land cover: drawn as cells of 0.05°, written as rasters in the naming and tiling of ESA WorldCover v200.
+"""Land cover: drawn as cells of 0.05°, written as rasters with the naming and tiling of ESA WorldCover v200.
 
-The cells are the truth. A tile's shares are the exact areas of the cells' rectangles inside its polygon, worked
-out with geometry; the rasters only repeat the cells. Files are 2,400 pixels wide instead of 36,000.
+The cells are the ground truth. A tile's shares are the exact areas of the cells inside its polygon, computed
+geometrically; the rasters only repeat the cells. Files are 2,400 pixels wide instead of 36,000.
 
 WorldCover 10 m 2021 v200, product user manual: 3° tiles named by their south-west corner, codes and colours.
 """
@@ -29,12 +29,12 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 FILE_DEGREES = 3
 FILE_PIXELS = 2400
 CELL_DEGREES = 0.05
-CELLS = 60  # across a file
-BESIDE = 1.0  # degrees; imagery that reaches so far beyond the land cover goes on with it
+CELLS = 60  # cells across a file
+BESIDE = 1.0  # degrees; imagery extends the land cover by up to this distance
 OVERVIEWS = (2, 4, 8, 16)
 NODATA = 0
 WATER = 80
-MIN_SHARE = 0.005  # of a tile; a class that is present at all covers at least this much of it
+MIN_SHARE = 0.005  # share of a tile that every class present covers at least
 
 COLOURS = {
     10: (0, 100, 0),
@@ -56,9 +56,9 @@ class Region:
     """Two WorldCover files side by side, drawn as one.
 
     Attributes:
-        west, south: corner, degrees; past 180 longitudes go on counting.
+        west, south: corner, degrees; longitudes continue beyond 180.
         bands: (class, share), from the lowest ground to the highest.
-        patches: (class, share of the land), small and scattered.
+        patches: (class, share of the land) of small, scattered patches.
     """
 
     west: int
@@ -69,7 +69,7 @@ class Region:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """East and north, degrees."""
+        """East and north edge, degrees."""
         return self.west + FILE_DEGREES * self.files, self.south + FILE_DEGREES
 
 
@@ -90,7 +90,7 @@ _ISLANDS = ((80, 0.15), (30, 0.45), (20, 0.10), (10, 0.30))
 _SAVANNA = ((80, 0.04), (90, 0.06), (30, 0.30), (20, 0.20), (10, 0.40))
 _DESERT = ((80, 0.45), (60, 0.40), (20, 0.15))
 # Files under the scenes of platforms that are not sampled by land cover: south-west corners, bands and patches. Nothing
-# else of the planet follows them; over some of MODIS there is none, as over open ocean.
+# else on the planet depends on them; part of MODIS has none, like open ocean.
 BENEATH: tuple[
     tuple[tuple[tuple[int, int], ...], tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]], ...
 ] = (
@@ -100,8 +100,8 @@ BENEATH: tuple[
     (((-12, 6), (-9, 6), (-12, 9), (-9, 9)), _SAVANNA, ((50, 0.03), (40, 0.15))),
     (((-78, -24), (-75, -24), (-72, -24), (-78, -21), (-75, -21), (-72, -21)), _DESERT, ((50, 0.02),)),
 )
-BENEATH_PIXELS = 600  # of such a file
-NO_COVER_WEST_OF = 17.9  # degrees, in the last region: there the product ends, as it does off many coasts
+BENEATH_PIXELS = 600  # of these files
+NO_COVER_WEST_OF = 17.9  # degrees, in the last region: the product ends there, as it does off many coasts
 
 
 def file_name(west: int, south: int) -> str:
@@ -127,7 +127,7 @@ class LandCover:
             for west, south in corners
         }
         self._areas = [[_cell_areas(region, one.ring) for region in REGIONS] for one in tiles]
-        for attempt in count():  # nearly always the first
+        for attempt in count():  # nearly always the first one
             self.cells = [
                 _draw(region, generator(seed, "land cover", index, attempt)) for index, region in enumerate(REGIONS)
             ]
@@ -145,7 +145,7 @@ class LandCover:
         return seen >= set(WORLDCOVER_CLASSES)
 
     def _settle(self) -> None:
-        """Take classes that only graze a tile out of it, so that which classes a tile has is beyond doubt."""
+        """Remove classes that barely touch a tile, so that its set of classes is unambiguous."""
         protected = [_cell_areas(region, tile(WATER_TILE).ring) > 0 for region in REGIONS]
         for cells, wet in zip(self.cells, protected, strict=True):
             cells[wet] = WATER
@@ -188,7 +188,7 @@ class LandCover:
         return pd.DataFrame(rows)
 
     def at(self, lon: NDArray[Any], lat: NDArray[Any]) -> NDArray[np.uint8]:
-        """Class code at places given in degrees: of the nearest cell, or water where none is near."""
+        """Class code of the nearest cell at positions given in degrees, or water if no cell is near."""
         found = np.full(np.shape(lon), WATER, np.uint8)
         for region, cells in zip(REGIONS, self.cells, strict=True):
             east = (lon - region.west + BESIDE) % 360 - BESIDE
@@ -233,13 +233,13 @@ def _draw(region: Region, rng: np.random.Generator) -> NDArray[np.uint8]:
 def _areas(polygons: NDArray[np.object_] | shapely.Polygon) -> NDArray[np.float64]:
     """Exact areas of polygons with straight edges in longitude and latitude, on the unit sphere × 180/π.
 
-    By Green's theorem the area is the integral of −sin(latitude) over longitude along the ring.
+    By Green's theorem, the area is the integral of −sin(latitude) over longitude along the ring.
     """
     polygons = np.atleast_1d(np.asarray(polygons, dtype=object))
     points, owner = shapely.get_coordinates(polygons, return_index=True)
     lat = np.radians(points[:-1, 1])
     run, rise = np.diff(points[:, 0]), np.diff(np.radians(points[:, 1]))
-    level = np.abs(rise) < 1e-12  # radians; below this the mean sine is the sine itself
+    level = np.abs(rise) < 1e-12  # radians; below this the mean sine equals the sine
     mean_sine = np.where(level, np.sin(lat), (np.cos(lat) - np.cos(lat + rise)) / np.where(level, 1, rise))
     edges = np.where(owner[1:] == owner[:-1], run * mean_sine, 0)
     return np.abs(np.bincount(owner[:-1], edges, minlength=len(polygons)))

@@ -1,11 +1,11 @@
-"""Aerial surveys of New Zealand as a static STAC catalogue, laid out as Land Information New Zealand's `nz-imagery`.
+"""Aerial surveys of New Zealand as a static STAC catalogue, with the layout of LINZ's `nz-imagery`.
 
-`catalog.json` links to `{region}/{survey}/{rgb or rgbnir}/2193/collection.json`, those to an item per map sheet, and
-each item to a tiled uint8 GeoTIFF beside it, in NZTM2000. Whatever a sheet shows is drawn on a lattice of 0.3 m:
-spots of 0.6 m, and an alpha of 0 along the western edge of some. So resampled to 0.3 m the alpha is exact.
+`catalog.json` links to `{region}/{survey}/{rgb or rgbnir}/2193/collection.json`, which link to an item per map sheet,
+and each item to a tiled uint8 GeoTIFF next to it, in NZTM2000. Sheets are drawn on a 0.3 m lattice, with spots of 0.6 m
+and an alpha of 0 along the western edge of some, so the alpha stays exact when resampled to 0.3 m.
 
-Layout: https://github.com/linz/imagery, docs/naming.md. Checksums: multihash, SHA-256, as the STAC file extension 2.0
-wants them. Sheet names: `{Topo50 sheet}_{scale}_{row and column}`.
+Layout: https://github.com/linz/imagery, docs/naming.md. Checksums: multihash, SHA-256, as in the STAC file extension
+2.0. Sheet names: `{Topo50 sheet}_{scale}_{row and column}`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clay_assets.demo.stac import GEOTIFF, Json, item
 
 NZTM = 2193
 LATTICE = 0.3  # m
-# Region → what it looks like, and the width of its stream in m, as `aerial` takes them.
+# Region → surface types and stream width in m, as passed to `aerial`.
 GROUNDS: dict[str, tuple[tuple[str, ...], float]] = {
     "bay-of-plenty": (("town", "town", "meadow"), 0),
     "auckland": (("woods", "meadow", "meadow"), 8),
@@ -40,7 +40,7 @@ GROUNDS: dict[str, tuple[tuple[str, ...], float]] = {
     "southland": (("meadow", "farmland"), 12),
     "gisborne": (("farmland", "meadow"), 0),
 }
-CEILING = 200  # cells without data, at most, at the west of a sheet that has such
+CEILING = 200  # largest number of nodata cells at the western edge of a sheet
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # alphabet of ULIDs
 FILE = "https://stac-extensions.github.io/file/v2.0.0/schema.json"
 
@@ -51,19 +51,19 @@ class Survey:
 
     Attributes:
         region, slug: `region/slug` is the survey's name.
-        gsd: m.
-        scale: of its sheets, as their names have it.
-        origin: north-west corner of its first sheet, NZTM easting and northing, m.
-        width, height: of a sheet, cells of 0.3 m.
-        sheets: how many, six to a row.
-        flown: first and last day.
+        gsd: ground sample distance, m.
+        scale: scale of its sheets, as in their names.
+        origin: north-west corner of the first sheet, NZTM easting and northing, m.
+        width, height: size of a sheet in cells of 0.3 m.
+        sheets: number of sheets, six per row.
+        flown: first and last day of flights.
         kind: `rgb` or `rgbnir`.
-        alpha: whether a fourth or fifth band tells where data is; otherwise black does.
-        wedges: numbers of the sheets partly without data.
-        late: number of a sheet that was flown in the year after, or -1.
-        missing: number of a sheet whose item is linked and not there, or -1.
+        alpha: whether a fourth or fifth band masks nodata; otherwise black is nodata.
+        wedges: numbers of sheets with some nodata.
+        late: number of a sheet flown in the following year, or -1.
+        missing: number of a sheet whose item is linked but missing, or -1.
         category: LINZ's geospatial category.
-        in_recipe: whether `Planet.linz_surveys` names it.
+        in_recipe: whether `Planet.linz_surveys` lists it.
     """
 
     region: str
@@ -90,12 +90,12 @@ class Survey:
 
     @property
     def path(self) -> str:
-        """Folder below the catalogue."""
+        """Folder relative to the catalogue."""
         return f"{self.name}/{self.kind}/{NZTM}"
 
     @property
     def id(self) -> str:
-        """Made up, in the form of a ULID."""
+        """A synthetic id in the form of a ULID."""
         number = int.from_bytes(hashlib.blake2b(self.path.encode(), digest_size=16).digest(), "big")
         return "01" + "".join(CROCKFORD[number >> 5 * place & 31] for place in range(24))
 
@@ -150,18 +150,18 @@ SURVEYS = (
 
 
 def draw_linz(folder: Path, seed: int, pool: Executor) -> list[Future[Json]]:
-    """Draw every survey below a folder; the results are links to their collections, for `write_linz_catalog`."""
+    """Draw every survey below a folder; returns links to their collections for `write_linz_catalog`."""
     return [pool.submit(_survey, folder, seed, survey) for survey in SURVEYS]
 
 
 def write_linz_catalog(folder: Path, children: list[Json]) -> None:
-    """Write the root of the catalogue, with its links to the collections."""
+    """Write the root of the catalogue with links to the collections."""
     catalog = {
         "type": "Catalog",
         "stac_version": "1.0.0",
         "id": "nz-imagery-demo",
         "title": "New Zealand Imagery (demo planet)",
-        "description": "Made-up aerial surveys of the miniature planet.",
+        "description": "Synthetic aerial surveys of the miniature planet.",
         "stac_extensions": [FILE],
         "links": [
             {"rel": "root", "href": "./catalog.json", "type": "application/json"},
@@ -201,7 +201,7 @@ def _collection(survey: Survey, links: list[Json], boxes: NDArray[np.float64]) -
         "stac_version": "1.0.0",
         "id": survey.id,
         "title": _title(survey),
-        "description": "Made-up orthophotography of the miniature planet.",
+        "description": "Synthetic orthophotography of the miniature planet.",
         "license": "CC-BY-4.0",
         "links": [
             {"rel": "root", "href": f"{up}catalog.json", "type": "application/json"},
@@ -272,7 +272,7 @@ def _write_json(path: Path, document: dict[str, Any]) -> str:
 def _ground(seed: int, survey: Survey, number: int) -> NDArray[np.uint8]:
     """Red, green, blue and near infrared of a sheet on the lattice, (4, height, width), never black.
 
-    Sheets of a survey fit together, and surveys of the same place show the same.
+    Sheets of a survey match at their edges, and surveys of the same place show the same ground.
     """
     (east, north), (kinds, stream) = survey.corner(number), GROUNDS[survey.region]
     shape, origin = (
@@ -292,7 +292,7 @@ def _write_sheet(path: Path, ground: NDArray[np.uint8], survey: Survey, number: 
         valid[np.arange(survey.width) < widths[:, None]] = 0
         colours = np.where(valid, colours, np.uint8(0))
     cells = np.concatenate([colours, valid[None]]) if survey.alpha else colours
-    # Nearest cell of the lattice at each pixel's middle; a whole factor where the pixels are finer than 0.3 m.
+    # Nearest lattice cell at each pixel's centre; an integer factor if pixels are finer than 0.3 m.
     height, width = (round(side * LATTICE / survey.gsd) for side in (survey.height, survey.width))
     rows, columns = (((np.arange(n) + 0.5) * (survey.gsd / LATTICE)).astype(int) for n in (height, width))
     pixels = cells.take(columns, axis=2).take(rows, axis=1)

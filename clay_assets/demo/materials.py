@@ -1,9 +1,9 @@
-"""What the ground is made of, and how bright each material is in every band.
+"""Surface materials and their reflectance in every band.
 
-A picture of the ground is an array of codes, uint8: `material * SHADES + shade`. A band of a sensor is a table of 256
-numbers that the codes are looked up in, so all bands of a place show the same ground, and none takes long to draw.
+A ground image is a uint8 array of codes: `material * SHADES + shade`. A sensor's band is a table of 256 numbers in
+which the codes are looked up, so all bands of a place show the same ground, and drawing a band is fast.
 
-Reflectances are typical of the USGS Spectral Library, version 7, and rounded; nothing here was measured.
+Reflectances are rounded, typical values of the USGS Spectral Library, version 7; nothing was measured.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHADES = 8
-EVEN = 3  # the shade in which a material has its own brightness
-STEP = 0.07  # by which the next shade is brighter
+EVEN = 3  # the shade with a material's nominal brightness
+STEP = 0.07  # brightness step between shades
 WAVELENGTHS = (0.44, 0.48, 0.56, 0.665, 0.70, 0.74, 0.80, 0.87, 1.24, 1.62, 2.20)  # µm
 
 
 class Material(IntEnum):
-    """What covers the ground."""
+    """Surface materials."""
 
     WATER = 0
     SHALLOWS = 1
@@ -49,7 +49,7 @@ class Material(IntEnum):
     GRAVEL = 24
 
 
-# Percent at WAVELENGTHS.
+# Reflectance in percent at WAVELENGTHS.
 _PERCENT = {
     Material.WATER: (4.8, 4.6, 2.6, 1.1, 0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2),
     Material.SHALLOWS: (7.0, 8.2, 8.6, 5.0, 4.0, 3.0, 2.6, 2.2, 0.8, 0.5, 0.3),
@@ -80,12 +80,12 @@ _PERCENT = {
 
 
 def code(material: Material, shade: int = EVEN) -> int:
-    """The code of a material in one of its shades."""
+    """The code of a material in a given shade."""
     return material * SHADES + shade
 
 
 def reflectance(wavelength: float) -> NDArray[np.float64]:
-    """Reflectance of every code at a wavelength in µm, 0 to 1; codes of no material are 0."""
+    """Reflectance of every code at a wavelength in µm, 0 to 1; unused codes are 0."""
     own = np.zeros(256 // SHADES)
     for material, percent in _PERCENT.items():
         own[material] = np.interp(wavelength, WAVELENGTHS, percent) / 100

@@ -1,8 +1,8 @@
-"""MODIS 8-day composites and items, as the Planetary Computer's `modis-09A1-061` has them.
+"""MODIS 8-day composites and items in the form of the Planetary Computer's `modis-09A1-061`.
 
-Images are the upper left 600 × 600 pixels of a tile of the sinusoidal grid; real ones have 2400 × 2400. The bands of a
-tile are shared by its composites, but for the visible ones of some months, which show clouds; state and QC are drawn
-per month of the year. Items have no `datetime` but a start and an end, and a CRS without a code.
+Images are the upper left 600 × 600 pixels of a tile of the sinusoidal grid; real ones have 2400 × 2400. Composites of a
+tile share its bands, except the visible ones of some months, which show clouds; state and QC are drawn per month of the
+year. Items have a start and an end instead of `datetime`, and a CRS without a code.
 
 Grid and sphere: NASA, MODIS Land tile grid. Codes: MODIS Surface Reflectance User's Guide, Collection 6.1, tables 10
 (500 m QC) and 13 (state).
@@ -38,13 +38,13 @@ from clay_assets.demo.weather import CLOUDS, SHADOWS
 SPHERE = 6_371_007.181  # m
 TILE = np.pi * SPHERE / 18  # m across a tile
 PIXEL = TILE / 2400
-SIZE = 600  # pixels, of real 2400
+SIZE = 600  # pixels; real tiles have 2400
 PROJ = f"+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={SPHERE} +units=m +no_defs"
 FILL, QC_FILL, STATE_FILL = -28672, 787410671, 65535
 REFERENCE = date(2023, 9, 22)
 YEARS = (2022, 2023)
-DAYS = 8  # of a composite; the first of a year starts on 1 January
-BANDS = {  # name → (common name, middle in µm)
+DAYS = 8  # days of a composite; the first of a year starts on 1 January
+BANDS = {  # name → (common name, centre in µm)
     "sur_refl_b01": ("red", 0.645),
     "sur_refl_b02": ("nir08", 0.8585),
     "sur_refl_b03": ("blue", 0.469),
@@ -53,14 +53,14 @@ BANDS = {  # name → (common name, middle in µm)
     "sur_refl_b06": ("swir16", 1.64),
     "sur_refl_b07": ("swir22", 2.13),
 }
-PATCH = 10  # pixels across one patch of quality
-DETAIL = 2  # across one of the ground
-SEA = 0.2  # share of an image that is water, and without data where some is
-COVER = ((60, 0.08), (20, 0.14), (30, 0.22), (CROPS, 0.62), (TOWN, 0.64), (10, 1.0))  # class, share up to it
+PATCH = 10  # width of a quality patch, pixels
+DETAIL = 2  # width of a ground patch
+SEA = 0.2  # share of an image that is water, and that is nodata if there is any
+COVER = ((60, 0.08), (20, 0.14), (30, 0.22), (CROPS, 0.62), (TOWN, 0.64), (10, 1.0))  # class, cumulative share
 VISIBLE = ("sur_refl_b01", "sur_refl_b03", "sur_refl_b04")
-# Composites that show their clouds: those that the demo's recipe takes. The others have clear bands in common.
+# Composites that show clouds: those that the demo's recipe samples. The others share clear bands.
 CLOUDY_MONTHS = (1, 4, 7, 10)
-MIXED, COVERED = 0.6, 0.78  # of the sky, from where on it is partly and wholly cloud
+MIXED, COVERED = 0.6, 0.78  # sky values from which on it is partly and fully cloudy
 QC, STATE = "sur_refl_qc_500m", "sur_refl_state_500m"
 
 
@@ -69,10 +69,10 @@ class Tile:
     """One tile of the sinusoidal grid.
 
     Attributes:
-        vertical, horizontal: its number, 0 to 17 and 0 to 35.
-        fill: when some of its pixels have no data: `never`, `always`, or `once` (in `ONCE` alone).
-        satellites: that offer it.
-        empty_month: year and month that no composite touches, or None.
+        vertical, horizontal: tile numbers, 0 to 17 and 0 to 35.
+        fill: when some of its pixels are nodata: `never`, `always`, or `once` (only in `ONCE`).
+        satellites: satellites whose products include it.
+        empty_month: year and month without any composite, or None.
     """
 
     vertical: int
@@ -83,7 +83,7 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """As in product names."""
+        """Name as in product names."""
         return f"h{self.horizontal:02d}v{self.vertical:02d}"
 
     @property
@@ -100,15 +100,15 @@ TILES = (
     Tile(8, 17, fill="once"),
     Tile(9, 26, satellites=("aqua",)),
 )
-PUBLISHED = ((4, 18), (11, 11))  # of the planet's tiles, those of the published list
+PUBLISHED = ((4, 18), (11, 11))  # the planet's tiles that are in the published list
 
 
 @lru_cache(maxsize=1)
 def composites() -> tuple[date, ...]:
-    """First days of the composites on offer: of each month the first that starts in it and the last before that.
+    """First days of the available composites: for each month the first that starts in it and the last before that.
 
-    The last one before starts in the month before and, unless the first starts on day 1, ends in this month. Beside
-    them the reference.
+    The latter starts in the previous month and, unless the former starts on day 1, ends in this month. The reference
+    composite is added.
     """
     days = [date(year, 1, 1) + timedelta(days=DAYS * n) for year in (2021, *YEARS) for n in range(46)]
     chosen = {REFERENCE}
@@ -174,7 +174,7 @@ def _tile(folder: Path, seed: int, tile: Tile) -> list[Made]:
 
 
 def _ground(seed: int, tile: Tile, heights: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The landscape of a tile, as codes of `materials`, one for `DETAIL` pixels."""
+    """The landscape of a tile as codes of `materials`, one per `DETAIL` pixels."""
     shape = (SIZE // DETAIL,) * 2
     spots = Spots.of(seed, tile.name, shape, PIXEL * DETAIL)
     field = smooth_field(generator(seed, "cover", tile.name), shape, 110)
@@ -184,7 +184,7 @@ def _ground(seed: int, tile: Tile, heights: NDArray[np.float64]) -> NDArray[np.u
 
 
 def _clouds(sky: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """How clouds look, as in `weather`, where the state of a composite says that there are some."""
+    """The appearance of clouds, as in `weather`, where the state of a composite flags them."""
     wide = enlarge(sky, (SIZE // DETAIL,) * 2, PATCH / DETAIL)
     thick = np.clip((wide - MIXED) / (COVERED - MIXED), 0, 1) * len(CLOUDS)
     return np.where(thick < 1, 0, len(SHADOWS) + thick).astype(np.uint8)
@@ -193,9 +193,10 @@ def _clouds(sky: NDArray[np.float64]) -> NDArray[np.uint8]:
 def _quality(
     seed: int, tile: Tile, month: str, empty: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint32]]:
-    """The sky of a month of the year, 0 to 1 from clear to cloudy, and its state and QC; one value per patch.
+    """The sky of a month, 0 (clear) to 1 (cloudy), and its state and QC; one value per patch.
 
-    Sky and product are drawn apart, so that each cloud state meets each QC. Beside bits 0-1 some others are set.
+    Sky and product are drawn independently, so that each cloud state is combined with each QC. Besides bits 0-1 some
+    others are set.
     """
     rng = generator(seed, "modis", tile.name, month)
     sky, product = (ranked(smooth_field(rng, empty.shape, 15)) for _ in range(2))
@@ -209,7 +210,7 @@ def _quality(
 
 
 def _patches(patches: NDArray[Any]) -> NDArray[Any]:
-    """Pixels of patches."""
+    """Expand patches to pixels."""
     return patches.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
 
 
@@ -220,7 +221,7 @@ def _write_band(path: Path, band: str, seen: NDArray[Any], empty: NDArray[np.boo
 
 
 def _write(path: Path, pixels: NDArray[Any], tile: Tile) -> None:
-    """Write pixels into a copy of an empty file, as GDAL takes long to write a CRS that has no code."""
+    """Write pixels into a copy of an empty file, as GDAL is slow to write a CRS without a code."""
     kind = pixels.dtype.name
     left, top = tile.corner
     empty = path.parent / f"empty_{kind}.tif"

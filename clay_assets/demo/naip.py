@@ -1,8 +1,8 @@
-"""NAIP images and items, as the Planetary Computer's `naip` has them.
+"""NAIP images and items in the form of the Planetary Computer's `naip`.
 
-Six places in the conterminous United States, in five UTM zones of NAD83. Images are uint8 in four bands, interleaved
-by pixel; a few say where they have no data, each in another way. Items keep the catalogue's quirks: `naip:year` is
-text, times are 16:00 or 00:00 UTC by age, and some older ones are STAC 1.0.0-beta.2.
+Six places in the conterminous United States, in five UTM zones of NAD83. Images are uint8 with four pixel-interleaved
+bands; a few declare nodata, each in a different way. Items keep the catalogue's quirks: `naip:year` is text, times are
+16:00 or 00:00 UTC depending on age, and some older items are STAC 1.0.0-beta.2.
 
 Names: USDA NAIP quarter quadrangles (`m_{quadrangle}_{quarter}_{UTM zone}_{resolution}_{date}`).
 """
@@ -30,11 +30,11 @@ from clay_assets.demo.stac import EO, GEOTIFF, PROJECTION, Json, item
 from clay_assets.demo.truth import ChipCounts, Made
 
 WIDTH, HEIGHT, CHIP = 1200, 1000, 256  # pixels
-FINE_FROM = 2016  # images are 0.6 m from here, 1 m before
-NOON_FROM = 2018  # times are 16:00 UTC from here, midnight before
+FINE_FROM = 2016  # images are 0.6 m from this year on, 1 m before
+NOON_FROM = 2018  # times are 16:00 UTC from this year on, midnight before
 BETA_UNTIL = 2012
-OVERLAP = 150  # m, of neighbouring quadrangles
-WEDGE = (420, 60)  # pixels without data at the left, at the top and at the bottom
+OVERLAP = 150  # m, overlap of neighbouring quadrangles
+WEDGE = (420, 60)  # nodata pixels at the left, at the top and at the bottom
 _PROVIDERS = [{"name": "Demo planet", "roles": ["producer"], "url": "https://example.com/"}]
 _BANDS = [
     {"name": "Red", "common_name": "red"},
@@ -51,12 +51,12 @@ class Place:
     Attributes:
         state: two lower-case letters.
         zone: UTM zone.
-        lon, lat: of the middle, degrees.
-        dates: of its images, YYYYMMDD.
-        masks: date → how nodata is told: by a `tag`, an `internal` mask or an `alpha` band.
+        lon, lat: centre, degrees.
+        dates: dates of its images, YYYYMMDD.
+        masks: date → how nodata is declared: by a `tag`, an `internal` mask or an `alpha` band.
         quads: 1, or 2 that overlap.
-        ground: what it looks like, as `aerial` takes it.
-        stream: width of the water through it, m.
+        ground: surface types, as passed to `aerial`.
+        stream: width of the stream through it, m.
     """
 
     state: str
@@ -71,7 +71,7 @@ class Place:
 
     @property
     def epsg(self) -> int:
-        """NAD83 / UTM."""
+        """EPSG code of its NAD83 / UTM zone."""
         return 26900 + self.zone
 
 
@@ -101,9 +101,9 @@ def quad_corner(place: Place, quad: int, pixel: float) -> tuple[float, float]:
     """North-west corner of an image, m in the place's CRS, on multiples of 6 m.
 
     Args:
-        place: it lies at.
+        place: the image's place.
         quad: 0, or 1 for the neighbour to the east.
-        pixel: size, m.
+        pixel: pixel size, m.
     """
     x, y = to_lonlat(place.epsg).transform(place.lon, place.lat, direction="INVERSE")
     width = WIDTH * pixel
@@ -144,7 +144,7 @@ def _quad(folder: Path, seed: int, place: Place, quad: int) -> list[Made]:
 
 
 def _pixel(date: str) -> float:
-    """Size of the pixels of a date, m."""
+    """Pixel size of a date, m."""
     return 0.6 if int(date[:4]) >= FINE_FROM else 1.0
 
 

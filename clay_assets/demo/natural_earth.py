@@ -1,9 +1,9 @@
 """A small Natural Earth: zipped shapefiles with the names and fields of the 1:10m layers, version 5.1.
 
-The states have real codes and made-up outlines. All but one are small boxes around a place with NAIP imagery; Colorado
-is about as large as it is, so that points drawn at random on the whole Earth fall on it soon. Beside them lie two
-states outside CONUS and two provinces abroad that share a border with a state. Features are in an image, beside it,
-in CONUS without any image, outside CONUS, and across its border.
+The states have real codes and synthetic outlines. All but one are small boxes around a place with NAIP imagery;
+Colorado has about its real size, so that random points on the whole Earth soon hit it. There are also two states
+outside CONUS and two foreign provinces that share a border with a state. Features are inside an image, next to one, in
+CONUS without any image, outside CONUS, and across its border.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from clay_assets.demo.naip import PLACES
 
 PARKS = "ne_10m_parks_and_protected_lands"
-MOMENT = (2022, 5, 1, 0, 0, 0)  # of every file, so that the same planet has the same bytes
+MOMENT = (2022, 5, 1, 0, 0, 0)  # of every file, so that the same planet has identical bytes
 
 # ISO 3166-2 code → (name, country, west, south, east, north), degrees.
 STATES: dict[str, tuple[str, str, float, float, float, float]] = {
@@ -72,7 +72,7 @@ def _write_zip(path: Path, members: dict[str, gpd.GeoDataFrame]) -> None:
             table.to_file(
                 Path(scratch) / f"{name}.shp",
                 engine="pyogrio",
-                geometry_type=kinds.pop(),  # a shapefile's lines and polygons may have several parts
+                geometry_type=kinds.pop(),  # lines and polygons of a shapefile can have several parts
                 encoding="UTF-8",
                 layer_options={"DBF_DATE_LAST_UPDATE": f"{MOMENT[0]}-{MOMENT[1]:02d}-{MOMENT[2]:02d}"},
             )
@@ -124,7 +124,7 @@ def _states() -> gpd.GeoDataFrame:
 def _populated_places() -> gpd.GeoDataFrame:
     rows = [
         *((f"{state.upper()} Town", _in(state)) for state in _MIDDLE),
-        ("AL Hamlet", _in("al", 0.004, 0.002)),  # in the other of two overlapping images
+        ("AL Hamlet", _in("al", 0.004, 0.002)),  # in the second of two overlapping images
         ("CO Desert", shapely.Point(-107.5, 38.2)),  # in CONUS, no imagery
         ("KS Corner", _in("ks", 0.025, 0.025)),  # the same, near an image
         ("HI Town", shapely.Point(_NOWHERE["HI"])),
@@ -149,7 +149,7 @@ def _populated_places() -> gpd.GeoDataFrame:
 
 
 def _in(state: str, east: float = 0.001, north: float = 0.001) -> shapely.Point:
-    """A point beside the middle of a place, which the NAIP images of all years hold."""
+    """A point near the centre of a place, inside the NAIP images of all years."""
     lon, lat = _MIDDLE[state]
     return shapely.Point(lon + east, lat + north)
 
@@ -215,7 +215,7 @@ def _around_point(point: tuple[float, float], half: float) -> BaseGeometry:
 def _rivers() -> list[Row]:
     ny, co, ca, al = (_MIDDLE[state] for state in ("ny", "co", "ca", "al"))
     return [
-        ("NY River", shapely.LineString([(ny[0], ny[1] - 0.003), (ny[0], 45.05)])),  # on into Québec
+        ("NY River", shapely.LineString([(ny[0], ny[1] - 0.003), (ny[0], 45.05)])),  # continues into Québec
         (
             "CO Fork",
             shapely.MultiLineString(
@@ -225,7 +225,7 @@ def _rivers() -> list[Row]:
                 ]
             ),
         ),
-        ("CA Arroyo", shapely.LineString([(ca[0], ca[1]), (ca[0], 32.55)])),  # on into Baja California
+        ("CA Arroyo", shapely.LineString([(ca[0], ca[1]), (ca[0], 32.55)])),  # continues into Baja California
         ("AL Creek", shapely.LineString([(al[0] - 0.008, al[1]), (al[0] + 0.008, al[1] + 0.001)])),
         ("Lost River", None),
         ("DE Fluss", shapely.LineString([(13.3, 52.4), (13.6, 52.6)])),

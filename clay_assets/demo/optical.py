@@ -1,6 +1,6 @@
-"""Draws the scenes of Sentinel-2 and Landsat: their quality rasters, one by one, and their bands, once per place.
+"""Draws the scenes of Sentinel-2 and Landsat: a quality raster per scene, and bands once per place.
 
-Scenes with clouds have visible bands of their own, so that a picture shows the clouds that the quality raster tells of.
+Cloudy scenes have their own visible bands, so that pictures show the clouds flagged in the quality raster.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from clay_assets.demo.weather import QA_PIXEL, SCL, Weather
 S2_CHIP, LANDSAT_CHIP = (
     128,
     256,
-)  # pixels of the quality raster across a chip of 256 pixels of the finest grid
+)  # quality-raster pixels across a chip of 256 pixels of the finest grid
 
 
 @dataclass(frozen=True)
 class Place:
-    """What all scenes of a site have in common.
+    """What all scenes of a site share.
 
     Attributes:
-        folder: of the planet.
-        weather: of the sensor.
-        ground: the landscape, as codes of `materials`.
+        folder: the planet's folder.
+        weather: the sensor's weather.
+        ground: the landscape as codes of `materials`.
         surface: codes of the quality raster without clouds.
     """
 
@@ -111,7 +111,7 @@ def _sentinel_2(place: Place, scene: Scene, scaled: Numbers, oddities: dict[str,
 
 
 def _landsat(place: Place, scene: Scene, code: bool) -> list[Made]:
-    """Both levels of an acquisition; they have the same quality band, and nothing of the night becomes level 2."""
+    """Both levels of an acquisition; they share the quality band, and night scenes have no level 2."""
     drawing = place.weather.draw(scene, place.surface)
     site = scene.site
     seen = place.seen(scene) if scene.shows_clouds else None
@@ -133,7 +133,7 @@ def _landsat(place: Place, scene: Scene, code: bool) -> list[Made]:
 
 
 def _ordinary(found: list[Scene], nth: int, number: int) -> Scene:
-    """Of the nth ordinary quarter of a place, the date with this number: 0 is the least cloudy one."""
+    """The date with this number in the nth ordinary quarter of a place; 0 is the least cloudy one."""
     return [one for one in found if one.quarter_kind == "ordinary" and one.number == number][nth]
 
 

@@ -1,7 +1,7 @@
-"""Makes the miniature planet in a folder, and tells the truth about it.
+"""Makes the miniature planet in a folder, and provides its ground truth.
 
-What lies in the folder: the grid (KML), WorldCover-like rasters, scene files, catalogue snapshots (STAC-GeoParquet),
-the items as JSON lines, a static catalogue, shapefiles, and tables of what was drawn. The marker is written last.
+Contents of the folder: the grid (KML), WorldCover-like rasters, scene files, catalogue snapshots (STAC-GeoParquet), the
+items as JSON lines, a static catalogue, shapefiles, and tables of what was drawn. The marker is written last.
 
 Snapshots: STAC-GeoParquet specification 1.1, written with stac-geoparquet.
 """
@@ -34,7 +34,7 @@ from clay_assets.demo.sites import COLLECTIONS, FOLDERS
 from clay_assets.demo.truth import ChipCounts, chip_table, read_chips
 from clay_assets.errors import InputError, StorageError
 
-GENERATOR = 7  # raised whenever the same seed would make another planet
+GENERATOR = 7  # increased whenever the same seed would give a different planet
 MARKER = "planet.json"
 PARTS = (
     "worldcover",
@@ -56,8 +56,8 @@ class Planet:
     """A finished planet.
 
     Attributes:
-        folder: where it lies, absolute.
-        seed: what it was made from.
+        folder: absolute path of its folder.
+        seed: the seed it was made from.
     """
 
     folder: Path
@@ -95,12 +95,12 @@ class Planet:
 
     @property
     def linz_surveys(self) -> tuple[str, ...]:
-        """The surveys that a recipe should name, as `region/survey`; the catalogue has others beside them."""
+        """The surveys that a recipe should name, as `region/survey`; the catalogue also contains others."""
         return tuple(survey.name for survey in SURVEYS if survey.in_recipe)
 
     @property
     def natural_earth(self) -> Path:
-        """Folder of zipped shapefiles, named as Natural Earth's."""
+        """Folder of zipped shapefiles, named like Natural Earth's."""
         return self.folder / "natural_earth"
 
     @property
@@ -122,7 +122,7 @@ class Planet:
         }
 
     def items(self, collection: str) -> list[dict[str, Any]]:
-        """The STAC items of a collection, in order of time, as fresh dictionaries."""
+        """The STAC items of a collection, ordered by time, as new dictionaries."""
         path = self.folder / "items" / f"{_known(collection)}.ndjson"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -131,7 +131,7 @@ class Planet:
         return [stac.collection(name) for name in COLLECTIONS]
 
     def class_shares(self) -> pd.DataFrame:
-        """The true land cover of every tile, from the cells that it was drawn as.
+        """The true land cover of every tile, from the cells that were drawn.
 
         Columns: `name`, the eleven class names (shares of the valid area, NaN where nothing is valid), `count`
         (classes present, each on at least 0.5 % of the tile), `valid_share` (of the polygon).
@@ -139,7 +139,7 @@ class Planet:
         return pd.read_parquet(self.folder / "truth" / "class_shares.parquet")
 
     def quarters(self) -> pd.DataFrame:
-        """What each place was given in each quarter.
+        """The kind of quarter at each place in each quarter.
 
         Columns: `family` (`sentinel-2`, `landsat` or `sentinel-1`), `site` (tile, or path and row), `tiles` (whose
         requests find its scenes), `year`, `quarter`, `kind` (a key of `SENTINEL_2_QUARTERS` or `LANDSAT_QUARTERS` in
@@ -148,38 +148,38 @@ class Planet:
         return pd.read_parquet(self.folder / "truth" / "quarters.parquet")
 
     def radiometry(self) -> pd.DataFrame:
-        """How the numbers of every Sentinel-2 scene are scaled.
+        """The scaling of every Sentinel-2 scene's digital numbers.
 
-        Columns: `item_id`, `baseline`, `offset` (0 or 1000, what valid numbers really hold too much), `stated` (what
-        the item's flags tell of, which is wrong for half of the scenes from baseline 04.00 on).
+        Columns: `item_id`, `baseline`, `offset` (0 or 1000, the true offset of valid numbers), `stated` (the offset
+        according to the item's flags, which is wrong for half of the scenes from baseline 04.00 on).
         """
         return pd.read_parquet(self.folder / "truth" / "radiometry.parquet")
 
     def chip_truth(self, item_id: str) -> pd.DataFrame:
-        """Every whole chip of an item's grid, row by row, whatever a recipe leaves out.
+        """Every whole chip of an item's grid, row by row, regardless of the recipe.
 
-        Columns: `chip_index_x`, `chip_index_y`, `cloud_cover_percentage`, `nodata_percentage` (shares of the
-        chip's pixels, 0 to 1, by which they were drawn). Not of MODIS and LINZ, whose images the pipeline resamples.
+        Columns: `chip_index_x`, `chip_index_y`, `cloud_cover_percentage`, `nodata_percentage` (shares of the chip's
+        pixels, 0 to 1, as drawn). Not for MODIS and LINZ, whose images the pipeline resamples.
         """
         table = read_chips(self.folder / "truth" / "chips.parquet")
         if item_id not in table:
             raise InputError(
-                f"{item_id}: no such item, or none with chip truth, on the planet in {self.folder}. See Planet.items."
+                f"{item_id}: unknown item, or without chip truth, on the planet in {self.folder}. See Planet.items."
             )
         return table[item_id].copy()
 
 
 def make_planet(folder: Path, seed: int = 0, processes: int = 0) -> Planet:
-    """Make the planet of a seed in a folder, or take the one that is already there.
+    """Make the planet of a seed in a folder, or use the existing one.
 
-    A finished planet of the same seed, generator version and place is left alone; anything less is made again.
-    Other files in the folder are not touched. Takes some seconds and some ten MB.
+    A complete planet of the same seed, generator version and path is kept; otherwise it is rebuilt. Other files in the
+    folder are not touched. Takes a few seconds and some ten MB.
 
     Args:
-        folder: where it is to lie.
-        seed: of the planet.
-        processes: besides this one, that make the scenes of aeroplanes, radar and MODIS, which is about half of the
-            work. Python starts them anew, so a script that asks for some needs `if __name__ == "__main__"`.
+        folder: folder for the planet.
+        seed: the planet's seed.
+        processes: number of additional processes, which make the aerial, radar and MODIS scenes, about half of the
+            work. They are spawned, so a script that uses them needs `if __name__ == "__main__"`.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -208,7 +208,7 @@ def make_planet(folder: Path, seed: int = 0, processes: int = 0) -> Planet:
 
 
 def _enter_gdal() -> None:
-    """Keep a thread in one GDAL environment: rasterio would make one for every file, which takes half of the time."""
+    """Keep a thread in one GDAL environment: rasterio would create one per file, which takes half of the time."""
     rasterio.Env().__enter__()
 
 
@@ -232,7 +232,7 @@ def _make(folder: Path, seed: int, pool: Executor, beside: Executor) -> None:
     pd.DataFrame(sentinel_2_radiometry(seed)).to_parquet(truth / "radiometry.parquet", index=False)
     (folder / "items").mkdir()
     counted: list[tuple[str, ChipCounts]] = []
-    for drawings in parts:  # the first are catalogued while the last are drawn
+    for drawings in parts:  # the first are catalogued while the last are still being drawn
         made = [one for drawing in drawings for one in drawing.result()]
         counted += [(item["id"], counts) for item, counts in made if counts is not None]
         _write_catalogue(folder, [item for item, _ in made])
@@ -267,12 +267,12 @@ def _by_time(item: dict[str, Any]) -> tuple[str, str]:
 
 def _known(collection: str) -> str:
     if collection not in COLLECTIONS:
-        raise InputError(f"{collection}: the planet has no such collection, only {', '.join(COLLECTIONS)}.")
+        raise InputError(f"{collection}: unknown collection. The planet has {', '.join(COLLECTIONS)}.")
     return collection
 
 
 def _read_marker(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # half written
+    except ValueError:  # incompletely written
         return None

@@ -1,7 +1,7 @@
-"""Which Sentinel-2 scenes hold the offset of 1000 in their numbers, and what their items say of it.
+"""Which Sentinel-2 scenes have an offset of 1000 in their digital numbers, and what their items state.
 
-As in the real catalogue: a scene of a baseline before 04.00 has none; a later one has it or not, and of these half of
-the items are wrong about it. Only places with a second set of files have scenes that hold it.
+As in the real catalogue, scenes before baseline 04.00 have no offset; later ones may have it, and half of their items
+state it wrongly. Only places with a second set of files have scenes with the offset.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from clay_assets.demo.noise import generator
 from clay_assets.demo.sites import Site, sentinel_2_sites
 
 OFFSET = 1000
-OFFSET_SINCE = 2022  # the first whole year in which no scene was processed without it
+OFFSET_SINCE = 2022  # the first full year in which all scenes were processed with it
 EVERY = 2  # every second place has files with the offset
 FORMER, LATER = ("02.12", "02.14", "03.01"), ("04.00", "05.00", "05.09", "05.11")
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """How the numbers of a scene are scaled, and what its item says.
+    """The scaling of a scene's digital numbers, and what its item states.
 
     Attributes:
         baseline: processing baseline.
-        offset: 0 or 1000, what the numbers really hold too much.
-        stated: the offset that the item tells of.
-        applied: `earthsearch:boa_offset_applied`; None: the item lacks it.
-        noted: the offset of its `raster:bands`, in reflectance.
+        offset: true offset of the numbers, 0 or 1000.
+        stated: offset according to the item.
+        applied: `earthsearch:boa_offset_applied`; None: missing from the item.
+        noted: offset in its `raster:bands`, in reflectance.
     """
 
     baseline: str
@@ -39,7 +39,7 @@ class Numbers:
 
     @property
     def truth(self) -> dict[str, Any]:
-        """What `Planet.radiometry` tells of it."""
+        """Its row of `Planet.radiometry`."""
         return {"baseline": self.baseline, "offset": self.offset, "stated": self.stated}
 
 
@@ -49,7 +49,7 @@ def has_offset_files(site: Site) -> bool:
 
 
 def numbers(seed: int, scene: Scene) -> Numbers:
-    """How the numbers of a scene are scaled; of two processings the second has the higher baseline."""
+    """The scaling of a scene's numbers; of two processings the second has the higher baseline."""
     rng = generator(seed, "radiometry", scene.site.name, scene.lucky, scene.sequence)
     former, later = str(rng.choice(FORMER)), str(rng.choice(LATER))
     there, lie, plain, early = (bool(one) for one in rng.integers(2, size=4))
@@ -60,7 +60,7 @@ def numbers(seed: int, scene: Scene) -> Numbers:
         later = LATER[-1] if scene.sequence else LATER[0]
     offset = OFFSET if there and has_offset_files(scene.site) else 0
     stated = OFFSET - offset if lie else offset
-    # Earth Search notes the product's offset even where it took it away; other catalogues say nothing else.
+    # Earth Search states the product's offset even where it has removed it; other catalogues state nothing else.
     return (
         Numbers(later, offset, stated, None, -0.1 if stated else 0.0)
         if plain

@@ -1,4 +1,4 @@
-"""The whole chain on the demo's planet, with a bar, and what came out of it in a few lines."""
+"""The whole chain on the demo's planet, with a progress bar and a short summary."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from clay_assets.storage.stores import Store
 
 COUNTED = ("mgrs_grid", "worldcover_stats", "mgrs_sample", "naip_sample", "linz_sample", "modis_sample")
 MOST_REASONS = 8
-MOST_PROCESSES = 4  # each has the memory of all libraries, half a gigabyte
-BUILT = "built.json"  # what the last demo built, below its folder
+MOST_PROCESSES = 4  # each needs half a gigabyte for the libraries
+BUILT = "built.json"  # record of the last demo, below its folder
 
 
 def run_chain(home: Path) -> list[str]:
     """Materialise every asset and partition of the recipe; returns the steps that did not succeed.
 
     Args:
-        home: Dagster's.
+        home: Dagster's home folder.
     """
     unbuilt = []
     processes = max(1, min(MOST_PROCESSES, os.cpu_count() or 1))
@@ -56,7 +56,7 @@ def _definitions() -> dg.Definitions:
 
 
 def is_built(folder: Path, seed: int) -> bool:
-    """Whether the last demo in this folder is what a new one would be, with all of its merged index there."""
+    """Whether the last demo in this folder is up to date and its merged index complete."""
     store = _clay().store()
     try:
         if json.loads((folder / BUILT).read_text(encoding="utf-8")) != _state(store, seed):
@@ -68,7 +68,7 @@ def is_built(folder: Path, seed: int) -> bool:
 
 
 def mark_built(folder: Path, seed: int) -> None:
-    """Note what was built."""
+    """Record what was built."""
     (folder / BUILT).write_text(json.dumps(_state(_clay().store(), seed), indent=2) + "\n", encoding="utf-8")
 
 
@@ -85,7 +85,7 @@ def _state(store: Store, seed: int) -> dict[str, Any]:
 
 
 def summary(seconds: float) -> str:
-    """What was built, read from the files."""
+    """A summary of what was built, read from the files."""
     store = _clay().store()
     rows = {name: _rows(store, layout.table(name)) for name in COUNTED}
     requests, chips = _tables(store, "scenes/ledger"), _tables(store, "chips/ledger")
@@ -141,7 +141,7 @@ def _rows(store: Store, key: str) -> int:
 
 
 def _tables(store: Store, folder: str) -> pd.DataFrame:
-    """The tables of all cells, each with its platform, which is a folder."""
+    """The tables of all cells, with the platform taken from the folder."""
     tables: list[pd.DataFrame] = [
         decode(store.read(key), key).assign(platform=key.split("/")[-2]) for key in store.list(folder, ".parquet")
     ]

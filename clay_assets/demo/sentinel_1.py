@@ -1,8 +1,8 @@
-"""Sentinel-1 scenes and items, as the Planetary Computer's `sentinel-1-rtc` has them.
+"""Sentinel-1 scenes and items in the form of the Planetary Computer's `sentinel-1-rtc`.
 
 Each place has two footprints: one well inside its MGRS tile and one across the tile's eastern edge. Scenes of a place
-share a handful of files: float32 gamma nought, linear power, nodata tag −32768, 10 m, in the tile's UTM zone. Items
-keep the catalogue's quirks: `start_datetime` and `end_datetime` with a space for the T, a transform of nine numbers.
+share a few files: float32 gamma nought, linear power, nodata tag −32768, 10 m, in the tile's UTM zone. Items keep the
+catalogue's quirks: `start_datetime` and `end_datetime` with a space instead of the T, a transform of nine numbers.
 
 Properties: STAC extensions SAR 1.0 and Satellite 1.0. Names: Sentinel-1 Product Specification, S1-RS-MDA-52-7441.
 """
@@ -29,12 +29,12 @@ from clay_assets.demo.truth import ChipCounts, Made
 
 TILES = ("01KAB", "06VUP", "32NLG", "33UUU", "33UVU", "34HBH")
 WIDTH, HEIGHT, PIXEL, CHIP = 900, 700, 10, 256
-INSIDE_SHARE = 0.4  # of the width of a scene at the tile's edge that lies inside the tile
-PATCH = 10  # pixels across a patch of equal backscatter
-SPECK = 5  # pixels across a speck without backscatter
+INSIDE_SHARE = 0.4  # share of the width of a scene at the tile's edge that is inside the tile
+PATCH = 10  # width of a patch of equal backscatter, pixels
+SPECK = 5  # width of a speck without backscatter, pixels
 NODATA = -32768
 BORDER = 40  # pixels of NaN around a scene
-SLICE = timedelta(seconds=25)  # length of a product
+SLICE = timedelta(seconds=25)  # duration of a product
 EXTENSIONS = [
     "https://stac-extensions.github.io/sar/v1.0.0/schema.json",
     "https://stac-extensions.github.io/sat/v1.0.0/schema.json",
@@ -44,19 +44,19 @@ EXTENSIONS = [
 ]
 _WAY = {"V": "vertical", "H": "horizontal"}
 
-# Pixels without data at the left, at the top and at the bottom of the scene.
+# Nodata pixels at the left, at the top and at the bottom of the scene.
 WEDGES = {"wedge": (350, 90), "strip": (128, 128)}  # a strip half a chip wide
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What one acquisition of a kind of quarter is like.
+    """The properties of one acquisition in a kind of quarter.
 
     Attributes:
         where: `inside` the tile or at its `edge`.
         pixels: `plain`, `wedge`, `strip`, `speckle` (some VV, elsewhere some VH not above 0) or `nan` (its border).
         mode: `IW`, or `EW` with HH and HV.
-        polarizations: of its assets.
+        polarizations: polarizations of its assets.
     """
 
     where: str
@@ -69,7 +69,7 @@ EDGE = Draft("edge")
 ONLY_VV = Draft("inside", polarizations=("VV",))
 EXTRA_WIDE = Draft("inside", mode="EW", polarizations=("HH", "HV"))
 
-# Kind of quarter → (how many of the 24 quarters, its acquisitions in order of time).
+# Kind of quarter → (number among the 24 quarters, its acquisitions ordered by time).
 SENTINEL_1_QUARTERS: dict[str, tuple[int, tuple[Draft, ...]]] = {
     "empty": (2, ()),
     "edge_first": (4, (EDGE, Draft("inside"))),
@@ -84,7 +84,7 @@ SENTINEL_1_QUARTERS: dict[str, tuple[int, tuple[Draft, ...]]] = {
 
 
 def sentinel_1_site(name: str, where: str) -> Site:
-    """The grid of one footprint of a tile: `inside` it (across ±180 where the tile is) or at its eastern `edge`."""
+    """The grid of one footprint of a tile: `inside` it (across ±180 if the tile is) or at its eastern `edge`."""
     one = tile(name)
     x, y = one.left + TILE_SIZE / 2, one.top - TILE_SIZE / 2
     if where == "edge":
@@ -97,7 +97,7 @@ def sentinel_1_site(name: str, where: str) -> Site:
 
 
 def sentinel_1_kinds(seed: int, name: str) -> dict[tuple[int, int], str]:
-    """What each (year, quarter) of a tile is like: a key of `SENTINEL_1_QUARTERS`."""
+    """The kind of each (year, quarter) of a tile: a key of `SENTINEL_1_QUARTERS`."""
     kinds = [kind for kind, (times, _) in SENTINEL_1_QUARTERS.items() for _ in range(times)]
     order = generator(seed, "sentinel-1", name, "quarters").permutation(len(kinds))
     quarters = [(year, quarter) for year in YEARS for quarter in QUARTERS]
@@ -128,7 +128,7 @@ def _place(folder: Path, seed: int, name: str) -> list[Made]:
         bands = dict(zip(("VV", "VH"), _pixels(seed, site, draft.pixels, grounds[draft.where]), strict=True))
         empty = np.zeros((HEIGHT, WIDTH), bool)
         for polarization in draft.polarizations:
-            # HH is drawn like VV and HV like VH: what was sent is received, or turned.
+            # HH is drawn like VV (co-polarized) and HV like VH (cross-polarized).
             like = "VV" if polarization in ("VV", "HH") else "VH"
             empty |= ~(bands[like] > 0)
             path = _file(folder, name, draft, polarization)
@@ -171,7 +171,7 @@ def _backscatter(seed: int, site: Site, where: str) -> tuple[NDArray[np.float32]
 def _pixels(
     seed: int, site: Site, kind: str, ground: tuple[NDArray[np.float32], NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """VV and VH of one draft."""
+    """VV and VH pixels of one draft."""
     vv, vh = (band.copy() for band in ground)
     if kind in WEDGES:
         mask = np.arange(WIDTH) < wedge_widths(site, WEDGES[kind])[:, None]
@@ -203,7 +203,7 @@ def _item(folder: Path, site: Site, draft: Draft, start: datetime, number: int) 
             "type": GEOTIFF,
             "roles": ["data"],
             "title": f"{polarization}: {_WAY[polarization[0]]} transmit, {_WAY[polarization[1]]} receive",
-            "description": "Gamma nought, radiometrically terrain corrected, linear power (made up).",
+            "description": "Gamma nought, radiometrically terrain corrected, linear power (synthetic).",
             "raster:bands": [{"nodata": NODATA, "data_type": "float32", "spatial_resolution": 10.0}],
         }
         for polarization in draft.polarizations

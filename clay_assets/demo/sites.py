@@ -1,8 +1,8 @@
-"""Where the planet's scenes lie: one grid per Sentinel-2 tile and one per Landsat path and row.
+"""The grids of the planet's scenes: one per Sentinel-2 tile and one per Landsat path and row.
 
-Scenes are smaller than real ones, but their grids are placed as the real ones are: Sentinel-2 in the tile's UTM zone
-on multiples of 20 m; Landsat always in a northern zone (EPSG 326xx, negative northings in the south), corners on odd
-multiples of 15 m. Landsat sites span the middles of neighbouring tiles, so that two tiles may pick the same scene.
+Scenes are smaller than real ones, but their grids are aligned like the real ones: Sentinel-2 in the tile's UTM zone on
+multiples of 20 m; Landsat always in a northern zone (EPSG 326xx, negative northings in the south), corners on odd
+multiples of 15 m. Landsat sites span the centres of neighbouring tiles, so that two tiles can pick the same scene.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ FOLDERS = {
 }
 COLLECTIONS = tuple(FOLDERS)
 
-S2_PIXELS = 1100  # of 10 m, both ways: four whole chips and a ragged edge
+S2_PIXELS = 1100  # pixels of 10 m, both ways: four whole chips and a partial one
 LANDSAT_GSD = 30
-LANDSAT_WIDTH, LANDSAT_HEIGHT = 640, 590  # pixels; two whole chips and a ragged edge
-SWATH_HEIGHT = 270  # pixels at least, where a site spans several tiles
+LANDSAT_WIDTH, LANDSAT_HEIGHT = 640, 590  # pixels; two whole chips and a partial one
+SWATH_HEIGHT = 270  # minimum in pixels if a site spans several tiles
 LEFT_MARGIN, RIGHT_MARGIN = (
     9_000,
     6_000,
-)  # m beside the outermost tile middles; the left one is wider than any wedge
+)  # m around the outermost tile centres; the left margin is wider than any wedge
 VERTICAL_MARGIN = 2_500  # m
 
 SENTINEL_2_TILES = (
@@ -68,16 +68,16 @@ LANDSAT_TILES = {
 
 @dataclass(frozen=True)
 class Site:
-    """The grid that all scenes of one place share.
+    """The grid shared by all scenes of one place.
 
     Attributes:
         name: MGRS tile, or Landsat path and row as six digits.
         tiles: tiles whose requests find its scenes.
         epsg: CRS of the grid.
         left, top: north-west corner, m.
-        width, height: pixels of the quality raster.
-        pixel: their size, m.
-        chip: pixels of the quality raster across one chip.
+        width, height: size of the quality raster in pixels.
+        pixel: pixel size of the quality raster, m.
+        chip: quality-raster pixels across one chip.
     """
 
     name: str
@@ -93,22 +93,22 @@ class Site:
 
     @property
     def whole_chips(self) -> tuple[int, int]:
-        """Whole chips down and across."""
+        """Number of whole chips down and across."""
         return self.height // self.chip, self.width // self.chip
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Longitude and latitude of the middle, degrees."""
+        """Longitude and latitude of the centre, degrees."""
         x = self.left + self.width * self.pixel / 2
         y = self.top - self.height * self.pixel / 2
         lon, lat = to_lonlat(self.epsg).transform(x, y)
         return float(lon), float(lat)
 
     def footprint(self, wedge: tuple[int, int]) -> BaseGeometry:
-        """What has data, EPSG:4326, split at ±180: the grid without a wedge at its left edge.
+        """The area with data, EPSG:4326, split at ±180: the grid without a wedge at its left edge.
 
         Args:
-            wedge: its width at the top and at the bottom, pixels.
+            wedge: width of the wedge at the top and at the bottom, pixels.
         """
         if wedge not in self._footprints:
             right, bottom = self.left + self.width * self.pixel, self.top - self.height * self.pixel
@@ -121,7 +121,7 @@ class Site:
                 ],
                 float,
             )
-            # Edges are straight on the ground, not in degrees: points every 10 km keep the difference small.
+            # Edges are straight in the projection, not in degrees: points every 10 km keep the difference small.
             outline = shapely.segmentize(shapely.Polygon(corners), 10_000)
             points = shapely.get_coordinates(outline)
             self._footprints[wedge] = split_at_antimeridian(lonlat_ring(self.epsg, points[:, 0], points[:, 1]))
@@ -131,7 +131,7 @@ class Site:
 def _sentinel_2(name: str) -> Site:
     one = tile(name)
     x, y = one.left + TILE_SIZE / 2, one.top - TILE_SIZE / 2
-    if one.polygon.geom_type == "MultiPolygon":  # there the scene lies across ±180
+    if one.polygon.geom_type == "MultiPolygon":  # there the scene crosses ±180
         latitude = to_lonlat(one.epsg).transform(x, y)[1]
         x = Transformer.from_crs(4326, one.epsg, always_xy=True).transform(180, latitude)[0]
     half = S2_PIXELS * 10 / 2
@@ -146,7 +146,7 @@ def _landsat(name: str, names: tuple[str, ...]) -> Site:
     points = [one.search_point for one in tiles]
     x, y = (np.asarray(v) for v in to_utm.transform([p.x for p in points], [p.y for p in points]))
     start, end = x.min() - LEFT_MARGIN, x.max() + RIGHT_MARGIN
-    if any(one.polygon.geom_type == "MultiPolygon" for one in tiles):  # beyond ±180, by more than a chip
+    if any(one.polygon.geom_type == "MultiPolygon" for one in tiles):  # beyond ±180 by more than a chip
         end = float(to_utm.transform(180, points[0].y)[0]) + 300 * LANDSAT_GSD
     if len(names) == 1:
         height = LANDSAT_HEIGHT
@@ -169,7 +169,7 @@ def landsat_sites() -> tuple[Site, ...]:
 
 
 def wedge_widths(site: Site, wedge: tuple[int, int]) -> NDArray[np.int64]:
-    """Pixels without data at the left of each row of the quality raster, shape (height,)."""
+    """Nodata pixels at the left of each row of the quality raster, shape (height,)."""
     top, bottom = wedge
     rows = np.arange(site.height)
     return top + (bottom - top) * (2 * rows + 1) // (2 * site.height)

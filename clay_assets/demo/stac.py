@@ -1,6 +1,6 @@
-"""What the planet's STAC documents have in common, whatever the sensor: the frame of an item and of a collection.
+"""The frame of STAC items and collections that all sensors of the planet share.
 
-The properties and assets of a collection are in the module of its sensor. STAC specification 1.0.0.
+Properties and assets of a collection are in its sensor's module. STAC specification 1.0.0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def collection(name: str) -> Json:
         "stac_extensions": [],
         "id": name,
         "title": _TITLES[name],
-        "description": "Made-up scenes of the miniature planet that the demo and the tests run on.",
+        "description": "Synthetic scenes of the miniature planet that the demo and the tests run on.",
         "license": "Apache-2.0",
         "extent": {
             "spatial": {"bbox": [[-180, -90, 180, 90]]},
@@ -52,7 +52,7 @@ def collection(name: str) -> Json:
 def item(
     name: str, collection: str, geometry: BaseGeometry, properties: Json, assets: Json, extensions: list[str]
 ) -> Json:
-    """A STAC item; its geometry is split at ±180 where it crosses it."""
+    """A STAC item; its geometry is split at ±180 if it crosses it."""
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -68,7 +68,7 @@ def item(
 
 
 def bbox(geometry: BaseGeometry) -> list[float]:
-    """Bounding box after RFC 7946, section 5.2: west is larger than east where it crosses ±180."""
+    """Bounding box according to RFC 7946, section 5.2: west is larger than east if it crosses ±180."""
     west, south, east, north = geometry.bounds
     if geometry.geom_type == "MultiPolygon":
         parts = [part.bounds for part in geometry.geoms]
@@ -83,7 +83,7 @@ def stamp(moment: datetime) -> str:
 
 
 def _lists(value: Any) -> Any:
-    """Nested tuples as lists, as JSON has them."""
+    """Convert nested tuples to lists, as in JSON."""
     if isinstance(value, dict):
         return {key: _lists(inner) for key, inner in value.items()}
     return [_lists(inner) for inner in value] if isinstance(value, (tuple, list)) else value

@@ -1,4 +1,4 @@
-"""The tables of what was drawn: cloud and nodata of every chip of every item that has them."""
+"""Ground-truth tables: cloud and nodata of every chip of every item that has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ChipCounts:
-    """Cloudy pixels and pixels without data of each whole chip, and how many pixels a chip has."""
+    """Cloudy and nodata pixels of each whole chip, and the number of pixels per chip."""
 
     cloud: NDArray[np.int64]
     nodata: NDArray[np.int64]
@@ -22,7 +22,7 @@ class ChipCounts:
 
     @classmethod
     def of_mask(cls, nodata: NDArray[np.bool_], chip: int) -> ChipCounts:
-        """No cloud, and what a mask (height, width) says of nodata, for chips of `chip` pixels."""
+        """Nodata from a mask (height, width), without clouds, for chips of `chip` pixels."""
         down, across = nodata.shape[0] // chip, nodata.shape[1] // chip
         whole = nodata[: down * chip, : across * chip].reshape(down, chip, across, chip)
         counts = whole.sum(axis=(1, 3), dtype=np.int64)
@@ -58,5 +58,5 @@ def _chips_of(path: Path, changed: int) -> dict[str, pd.DataFrame]:
 
 
 def read_chips(path: Path) -> dict[str, pd.DataFrame]:
-    """Item id → its rows of a table that `chip_table` made, read once while the file stays as it is."""
+    """Item id → its rows of a table made by `chip_table`; cached until the file changes."""
     return _chips_of(path, path.stat().st_mtime_ns)

@@ -1,8 +1,8 @@
-"""Quality rasters: which pixels are cloud, shadow or without data, drawn so that every chip's counts are known.
+"""Quality rasters: cloud, shadow and nodata pixels, drawn so that every chip's counts are known.
 
-Each chip is given a number of cloudy pixels first; then that many of its pixels, the lowest of a smooth field, become
-cloud. Where a wedge without data covers part of a chip, its pixels are counted from the wedge's width in each row,
-and the cloud falls on what is left. So the truth is the input of the drawing, not a reading of the result.
+Each chip is first assigned a number of cloudy pixels; then that many of its pixels, the lowest of a smooth field,
+become cloud. Where a nodata wedge covers part of a chip, its pixels are counted from the wedge's width in each row, and
+the cloud is drawn on the rest. So the ground truth is the input of the drawing, not measured from the result.
 
 Codes: Sentinel-2 Level-2A Algorithm Theoretical Basis Document (SCL); Landsat 8-9 Collection 2 Level 2 Science
 Product Guide, LSDS-1619, tables 6-2 and 6-3 (QA_PIXEL values).
@@ -20,35 +20,35 @@ from clay_assets.demo.calendar import COVER_LEVELS, NO_WEDGE, Scene
 from clay_assets.demo.noise import generator, ranked, smooth_field
 from clay_assets.demo.sites import Site, wedge_widths
 
-TEXTURES = 3  # and as many turned inside out
-BLOCKS = 4  # chips across a texture, which is periodic
-SURFACE_PIXELS = 8  # across one patch of ground
-OPAQUE = 7  # the first thickness of a cloud that hides the ground
-# How clouds look, by their thickness from the fringe to the core: share of the ground that they hide, and how bright
-# they are. Beside them their shadows, with the share of the light that is left.
+TEXTURES = 3  # and as many inverted
+BLOCKS = 4  # width of a periodic texture in chips
+SURFACE_PIXELS = 8  # width of a ground patch
+OPAQUE = 7  # the smallest cloud thickness that hides the ground
+# Appearance of clouds by thickness, from the fringe to the core: opacity and brightness. In addition their shadows,
+# with the share of light that remains.
 CLOUDS = tuple((min(1.0, 0.12 + 0.13 * n), 0.66 + 0.02 * max(0, n - OPAQUE)) for n in range(16))
 SHADOWS = (0.86, 0.72, 0.6, 0.52)
 SKIES = ((1.0, 0.0, 0.0), *((light, 0.0, 0.0) for light in SHADOWS), *((1.0, *cloud) for cloud in CLOUDS))
-LOOK = 0.01  # of a texture's deviation: the unit in which clouds are kept
-THICKER = 8  # to the next thickness, in that unit; less where half of the clouds would not be opaque
-FRAYED = 0.12  # of it, by which the edges of clouds vary
-SHADOW_FALLS = 11  # spots, each way
-QUOTA_STEP = 64  # chips hold a multiple of this many cloudy pixels, where nothing hides part of them
+LOOK = 0.01  # share of a texture's deviation: the unit of cloud thickness
+THICKER = 8  # step to the next thickness, in that unit; smaller if half of the clouds would not be opaque
+FRAYED = 0.12  # share of it by which cloud edges vary
+SHADOW_FALLS = 11  # spots in each direction
+QUOTA_STEP = 64  # chips without nodata have a multiple of this many cloudy pixels
 
 Blocks = NDArray[Any]  # (rows of chips, columns of chips, pixels of a chip)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one sensor writes quality down.
+    """How one sensor encodes quality.
 
     Attributes:
-        nodata: code of pixels without data.
-        clouds: (code, share of the bad pixels up to which it is used), from the core of a cloud outwards.
+        nodata: code of nodata pixels.
+        clouds: (code, cumulative share of the bad pixels), from the core of a cloud outwards.
         surfaces: codes of clear ground, one set per climate.
-        counted: codes that the scene's own cloud cover counts.
-        snow: code of clear snow; that of water is the first of the surfaces.
-        dtype: of the raster.
+        counted: codes that count towards the scene's cloud cover.
+        snow: code of clear snow; the code of water is the first of the surfaces.
+        dtype: the raster's data type.
     """
 
     nodata: int
@@ -84,14 +84,14 @@ COLD_FROM = 55  # degrees of latitude
 
 @dataclass(frozen=True)
 class Drawing:
-    """One quality raster and the truth about its whole chips.
+    """One quality raster and the ground truth of its whole chips.
 
     Attributes:
         codes: (height, width).
-        cloud, nodata: pixels per whole chip, (chips down, chips across).
-        cloud_cover: what the scene's metadata says, percent of the pixels with data.
-        nodata_share: percent of all pixels.
-        shares: code of cloud or shadow → percent of the pixels with data.
+        cloud, nodata: number of pixels in each whole chip, (chips down, chips across).
+        cloud_cover: cloud cover in the scene's metadata, percent of the valid pixels.
+        nodata_share: nodata, percent of all pixels.
+        shares: code of cloud or shadow → percent of the valid pixels.
     """
 
     codes: NDArray[Any]
@@ -106,18 +106,18 @@ class Weather:
     """Draws the scenes of one sensor.
 
     Args:
-        seed: of the planet.
-        encoding: how the sensor writes quality down.
-        chip: pixels across a chip in the quality raster.
+        seed: the planet's seed.
+        encoding: the sensor's encoding of quality.
+        chip: width of a chip in quality-raster pixels.
     """
 
     def __init__(self, seed: int, encoding: Encoding, chip: int) -> None:
         self.seed, self.encoding, self.chip = seed, encoding, chip
         size, pixels = BLOCKS * chip, chip * chip
         self._ranks = np.empty((2 * TEXTURES, BLOCKS, BLOCKS, pixels), np.int32)
-        # Pixels of a chip that belong to the lowest 0, 1/128, 2/128, … of the whole texture.
+        # Pixels of a chip among the lowest 0, 1/128, 2/128, … of the whole texture.
         self._quotas = np.empty((2 * TEXTURES, COVER_LEVELS + 1, BLOCKS, BLOCKS), np.int64)
-        # The textures as clouds are seen, with frayed edges, and where they end; in units of `LOOK`.
+        # Visible cloud textures with frayed edges, and their limits, in units of `LOOK`.
         self._looks = np.empty((2 * TEXTURES, size, size), np.int16)
         self._edges = np.empty((2 * TEXTURES, COVER_LEVELS + 1), np.int16)
         for index in range(TEXTURES):
@@ -133,7 +133,7 @@ class Weather:
             quotas[:-1] = np.round(inside / QUOTA_STEP) * QUOTA_STEP
             self._ranks[index] = ranks.reshape(BLOCKS, BLOCKS, pixels)
             self._quotas[index] = quotas.reshape(-1, BLOCKS, BLOCKS)
-            frayed = np.arange(size) * 5 % size  # the same texture once more, a fifth as large
+            frayed = np.arange(size) * 5 % size  # the same texture at a fifth of the size
             self._looks[index] = np.round((field + FRAYED * field[np.ix_(frayed, frayed)]) / LOOK)
             self._edges[index] = np.round(np.append(steps, steps[-1]) / LOOK)
         self._ranks[TEXTURES:] = pixels - 1 - self._ranks[:TEXTURES]
@@ -143,24 +143,24 @@ class Weather:
         self._images = np.stack([_to_image(ranks, chip).astype(np.float32) for ranks in self._ranks])
 
     def heights(self, site: Site) -> NDArray[np.float64]:
-        """How high each patch of a place lies among all, 0 to 1; what it is covered with goes by that."""
+        """Height rank of each patch of a place, 0 to 1, which determines its surface."""
         shape = (-(-site.height // SURFACE_PIXELS), -(-site.width // SURFACE_PIXELS))
         return ranked(smooth_field(generator(self.seed, "surface", site.name), shape, 24))
 
     def codes_of(self, site: Site) -> tuple[int, ...]:
-        """Codes of the surfaces of a place, from the lowest to the highest, each with the same share."""
+        """Codes of the surfaces of a place, from the lowest to the highest, with equal shares."""
         return self.encoding.surfaces["cold" if site.middle[1] > COLD_FROM else "warm"]
 
     def surface(self, site: Site) -> NDArray[Any]:
-        """Codes of a place without any cloud, (height, width)."""
+        """Codes of a cloudless place, (height, width)."""
         codes = self.codes_of(site)
         chosen = np.asarray(codes, self.encoding.dtype)[(self.heights(site) * len(codes)).astype(int)]
         return np.kron(chosen, np.ones((SURFACE_PIXELS,) * 2, chosen.dtype))[: site.height, : site.width]
 
     def sky(self, scene: Scene, step: int) -> NDArray[np.uint8]:
-        """How clouds look over every `step`th pixel of a scene, both ways, as rows of `SKIES`.
+        """The appearance of clouds at every `step`th pixel of a scene, in both directions, as rows of `SKIES`.
 
-        They lie where the quality raster has them, but for a few pixels, as that is drawn to counts.
+        They match the quality raster except for a few pixels, as that is drawn to given counts.
         """
         site, chip = scene.site, self.chip
         texture, down, across = self._cut(scene)
@@ -201,12 +201,12 @@ class Weather:
             ranks[:, :edge] = _to_image(among, chip)[: site.height, :edge]
         codes, reached = surface.copy(), np.zeros(len(self.encoding.clouds) + 1, np.int64)
         if scene.level:
-            # How far out in its chip's cloud each pixel lies; below 1 it belongs to the cloud.
+            # Rank of each pixel outwards from its chip's cloud core; below 1 it belongs to the cloud.
             reach = quota.astype(np.float32).repeat(chip, axis=1)[:, : site.width]
             reach = reach.repeat(chip, axis=0)[: site.height]
             with np.errstate(divide="ignore", invalid="ignore"):
                 np.divide(ranks, reach, out=reach)
-            depth = np.zeros(reach.shape, np.uint8)  # 0 outside, then 1 at the fringe to n in the core
+            depth = np.zeros(reach.shape, np.uint8)  # 0 outside, from 1 at the fringe to n in the core
             for index, (_, share) in enumerate(self.encoding.clouds):
                 inside = reach < np.float32(share)
                 reached[index + 1] = np.count_nonzero(inside)
@@ -233,7 +233,7 @@ class Weather:
         )
 
     def _cut(self, scene: Scene) -> tuple[int, int, int]:
-        """Which texture a scene is cut from, and where: chips down and across."""
+        """The texture that a scene is cut from, and the position in chips down and across."""
         rng = generator(self.seed, "sky", scene.site.name, scene.lucky)
         texture, down, across = (int(n) for n in rng.integers([2 * TEXTURES, BLOCKS, BLOCKS]))
         return texture, down, across
@@ -250,7 +250,7 @@ def _to_image(blocks: Blocks, chip: int) -> NDArray[Any]:
 
 
 def _reranked(ranks: Blocks, hidden: Blocks) -> Blocks:
-    """Ranks among the pixels that are not hidden, in the same order; hidden ones rank last."""
+    """Ranks among the visible pixels, in the same order; hidden ones rank last."""
     seen = np.empty(ranks.shape, np.int32)
     np.put_along_axis(seen, ranks, (~hidden).astype(np.int32), axis=-1)
     among = np.take_along_axis(np.cumsum(seen, axis=-1, dtype=np.int32) - 1, ranks, axis=-1)

@@ -1,4 +1,4 @@
-"""Storages made by hand, and the command that looks into them."""
+"""Storages with hand-made tables, and the command that inspects them."""
 
 from __future__ import annotations
 

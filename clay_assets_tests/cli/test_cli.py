@@ -22,7 +22,7 @@ def test_reconcile_prints_a_table(done: Made, command: Command) -> None:
     assert lines[0] == f"{done.folder}, recipe small ({done.recipe.hash})"
     cells = [line.split() for line in lines]
     assert ["platform", "quantity", "published", "planned", "present"] in cells
-    first = cells.index([S2, "locations", "—", "3", "—"])  # a platform's name stands once
+    first = cells.index([S2, "locations", "—", "3", "—"])  # a platform's name is printed once
     assert cells[first + 1 : first + 7] == [
         ["requests", "—", "24", "24"],
         ["scenes", "—", "24", "4"],
@@ -31,7 +31,7 @@ def test_reconcile_prints_a_table(done: Made, command: Command) -> None:
         ["bytes", "to", "read", "—", "723.4", "MB", "—"],
         ["bytes", "to", "copy", "—", "0", "B", "3.2", "kB"],
     ]
-    effort = next(number for number, line in enumerate(lines) if line.startswith("The run takes at most"))
+    effort = next(number for number, line in enumerate(lines) if line.startswith("Upper bounds of the cost"))
     for table in (lines[:effort], lines[effort:]):
         assert len({len(line) for line in table if "  " in line}) == 1
     (row,) = [line.split() for line in lines[effort:] if line.startswith(S2)]
@@ -52,9 +52,9 @@ def test_reconcile_on_an_empty_storage(made: Made, command: Command) -> None:
     result = command("reconcile", storage=made.folder, recipe="clay_v1")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[-1] == "Nothing is planned yet. Materialise scene_requests of the platforms that you want."
+    assert lines[-1] == "Nothing is planned yet. Materialise scene_requests of the platforms you need."
     assert ["modis", "locations", "233", "—", "—"] in [line.split() for line in lines]
-    assert not made.folder.exists()  # asking leaves no trace
+    assert not made.folder.exists()  # the command writes nothing
 
 
 def test_reconcile_for_programs(done: Made, command: Command) -> None:

@@ -1,4 +1,4 @@
-"""`clay-assets doctor`: each thing that may keep a run from ending well is a line, with what to do; none hangs it."""
+"""`clay-assets doctor`: each check prints a line with a remedy, and none can block it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def at(item: dict[str, Any], address: str) -> dict[str, Any]:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all sources of Sentinel-2, in an environment whose settings lead there."""
+    """A folder with all sources of Sentinel-2, in an environment whose settings refer to it."""
     (tmp_path / "scene.tif").write_bytes(b"II*\0 pixels")
     (tmp_path / "grid.kml").write_text("<kml/>")
     (tmp_path / "worldcover").mkdir()
@@ -55,7 +55,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def doctor(world: Path, command: Command) -> Doctor:
-    """Runs the command; what was looked at → its line. What has to hold of every run is checked here."""
+    """Runs the command; name of the check → its line. Also checks what every run must satisfy."""
 
     def run(*arguments: str, **settings: object) -> Lines:
         only = () if "--platform" in arguments else ("--platform", SENTINEL_2)
@@ -88,7 +88,7 @@ def test_all_is_well(world: Path, doctor: Doctor) -> None:
     assert lines["storage"].fact == f"{world / 'storage'}: written, read, listed and deleted"
     assert lines["files of sentinel-2-l2a"].fact == f"{world / 'scene.tif'}: can be read, 11 bytes"
     assert lines["WorldCover"].fact == f"{world / 'worldcover'}: holds 1 files"
-    assert not (world / "storage").exists()  # no trace is left
+    assert not (world / "storage").exists()  # no files are left behind
     (world / "storage").mkdir()
     doctor()
     assert not [path for path in (world / "storage").rglob("*") if path.is_file()]
@@ -151,7 +151,7 @@ def test_natural_earth_is_looked_at_layer_by_layer(world: Path, doctor: Doctor) 
     found = {"natural_earth": folder, "stac_planetary_computer": snapshot(world / "none.parquet", [])}
     lines = doctor("--platform", NAIP, **found)
     assert lines["Natural Earth"].fact == f"{folder}: missing {FEATURE_LAYERS[0].file}"
-    assert lines["scenes of naip"].status == "failed"  # the snapshot has no item
+    assert lines["scenes of naip"].status == "failed"  # the snapshot has no items
     assert "tiling grid" not in lines
 
 
@@ -200,7 +200,7 @@ def test_what_is_no_api_or_is_down(proxy: FaultProxy, doctor: Doctor) -> None:
 
 
 def test_what_never_answers_is_given_up(proxy: FaultProxy, world: Path) -> None:
-    """In a process of its own: it has to end, too."""
+    """In a separate process, which also has to exit."""
     proxy.stall(times=None)
     command = [sys.executable, "-m", "clay_assets.cli", "doctor", "--platform", SENTINEL_2, "--timeout", "3"]
     environment = {"CLAY_STAC_EARTH_SEARCH": proxy.url, "CLAY_WORLDCOVER": proxy.url}
@@ -344,7 +344,7 @@ def test_a_dask_cluster(
     worker.wait_until(lambda: workers() == 1, 120)
     line = doctor(dask_scheduler=address)["Dask"]
     assert (line.status, line.fact) == ("ok", f"{address}: 1 workers connected")
-    # A relative path is another place for a worker that runs elsewhere.
+    # A relative path is another location for a worker with another working directory.
     monkeypatch.chdir(tmp_path)
     lines = doctor(dask_scheduler=address, storage="not-shared")
     (failed,) = [line for what, line in lines.items() if what.startswith("Dask worker ")]

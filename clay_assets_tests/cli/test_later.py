@@ -47,7 +47,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert printed(code) == "[1, 2] False\npandas: is not loaded in this command."
+    assert printed(code) == "[1, 2] False\npandas: not loaded in this command."
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`clay-assets prune`: lists what is left over, and removes it when told to."""
+"""`clay-assets prune`: lists unneeded files, and removes them on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clay_assets_tests.reconciliation.test_leftovers import LINZ, S2, of_cell, p
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    """A storage with a needed scene, a dropped one of ten days ago, and one of now."""
+    """A storage with a needed scene, one dropped ten days ago, and one dropped just now."""
     store = LocalStore(tmp_path / "clay")
     pick(store, S2, 2020, "kept")
     pick(store, LINZ, 2020)
@@ -47,13 +47,13 @@ def test_it_lists_and_changes_nothing(store: LocalStore, command: Command) -> No
         "sentinel-2-l2a  land cover       1      1    5 B",
         "all                              2      5   25 B",
         "",
-        "Nothing is removed. Run with --yes to remove them.",
+        "Nothing was removed. Run with --yes to remove the files.",
     ]
 
 
 def test_it_removes_when_told_to(store: LocalStore, command: Command) -> None:
     result = command("prune", "--yes", storage=store.root)
-    assert result.stdout.endswith("\nThey are removed.\n")
+    assert result.stdout.endswith("\nThe files were removed.\n")
     assert not [key for key in store.list("") if "dropped" in key or "sheet" in key]
     assert store.exists(layout.chips(S2, 2020, "being_made"))
     assert len([key for key in store.list("") if "kept" in key]) == 3
@@ -61,7 +61,7 @@ def test_it_removes_when_told_to(store: LocalStore, command: Command) -> None:
     document = json.loads(again.stdout)
     assert [file["item_id"] for file in document["files"]] == ["being_made"]
     assert (document["bytes"], document["removed"], document["totals"][0]["files"]) == (5, True, 1)
-    assert command("prune", storage=store.root).stdout.endswith("Nothing is left over, so nothing is removed.\n")
+    assert command("prune", storage=store.root).stdout.endswith("No unneeded files found. Nothing is removed.\n")
 
 
 @pytest.mark.parametrize("age", ["soon", "3", "-1d", "1w", ""])
@@ -76,5 +76,5 @@ def test_a_storage_without_picks(tmp_path: Path, command: Command) -> None:
     result = command("prune", "--yes", "--older-than", "0", storage=tmp_path)
     assert result.exit_code == 0
     assert "no scenes picked yet, so unneeded files cannot be identified" in result.stdout
-    assert "Nothing is left over, so nothing is removed." in result.stdout
+    assert "No unneeded files found. Nothing is removed." in result.stdout
     assert list(LocalStore(tmp_path).list("")) == [layout.chips(S2, 2020, "a")]

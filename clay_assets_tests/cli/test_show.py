@@ -33,7 +33,7 @@ def test_show_says_why_a_chip_of_each_platform_is_here(
     assert result.exit_code == 0, result.output
     platform, lines = platform_of(key), result.stdout.splitlines()
     assert lines[0] == f"{row['chipid']}, {key} {row['year']}"
-    for title in ("why it is here", "chip", "merged index", "scene", "files"):
+    for title in ("provenance", "chip", "merged index", "scene", "files"):
         assert title in lines
     told = {line.strip().split("  ")[0]: line for line in lines}
     assert {"split", "item", "acquired"} <= set(told)
@@ -46,9 +46,9 @@ def test_show_says_why_a_chip_of_each_platform_is_here(
     assert document["chip"]["chipid"] == row["chipid"]
     assert document["merged"]["landcover_class"] == row["landcover_class"]
     requests, places = document["requests"], document["sample"]
-    assert requests  # the same scene may be picked for several places
+    assert requests  # the same scene can be picked for several places
     assert {(request["item_id"], request["platform"]) for request in requests} == {(row["item_id"], key)}
-    # Of MODIS nothing is left to chance.
+    # MODIS requests involve no draw.
     assert bool({"draw", "draw 1"} & set(told)) == any(request["draw"] > 0 for request in requests)
     assert {request["location"] for request in requests} == {place.get("name") or place["id"] for place in places}
     for use in document["files"]:
@@ -107,7 +107,7 @@ def test_show_tells_all_it_can_where_pixels_are_gone(tmp_path: Path, command: Co
     shutil.rmtree(tmp_path / "plain")
     result = command("show", f"{PLAIN}-1-1", "--picture", str(tmp_path / "x.png"), storage=made.storage)
     assert result.exit_code == 0
-    assert "why it is here" in result.stdout
+    assert "provenance" in result.stdout
     assert "no picture: " in result.stderr
     made.store.delete([layout.headers(S2, 2020, PLAIN), layout.merged_part(S2, 2020)])
     result = command("show", f"{PLAIN}-1-1", "--no-picture", storage=made.storage)
@@ -134,7 +134,7 @@ def test_export_writes_the_chips_of_a_box(chip_storage: Made, tmp_path: Path, co
     ("arguments", "words"),
     [
         (["--bbox", "1,2,3"], "--bbox 1,2,3: not four numbers"),
-        (["--bbox", "60,60,61,61"], "no chip is selected, so nothing is written"),
+        (["--bbox", "60,60,61,61"], "no chips selected, so nothing is written"),
         (["--platform", "sentinel-3"], "sentinel-3"),
         (["--platform", L2, "--band", "vv"], "bands vv: not bands of Landsat"),
     ],

@@ -1,4 +1,4 @@
-"""The grid file has real names and real footprints, in the layout of ESA's KML."""
+"""The grid file has real names and footprints, in the layout of ESA's KML."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Items are valid STAC and carry every trait that the pipeline must cope with."""
+"""Items are valid STAC and include every quirk that the pipeline must handle."""
 
 from collections import defaultdict
 
@@ -99,7 +99,7 @@ def test_landsat_scenes_hold_the_middle_of_each_of_their_tiles(planet):
 
 
 def test_footprint_is_where_the_data_is(planet):
-    """The corners of the valid part, read from the file, are the outline of the item."""
+    """The corners of the valid area, read from the file, match the item's outline."""
     item = next(one for one in planet.items(SENTINEL_2) if _prop(one, "s2:nodata_pixel_percentage") > 20)
     with rasterio.open(item["assets"]["scl"]["href"]) as src:
         rows = src.read(1) != 0
@@ -228,7 +228,7 @@ def test_planet_has(planet, trait):
 
 
 def test_a_chip_crosses_the_antimeridian(planet):
-    """A whole chip has its west edge before and its east edge past ±180."""
+    """A whole chip has its west edge before and its east edge beyond ±180."""
     for collection, asset in ((SENTINEL_2, "red"), (LANDSAT_L1, "qa_pixel")):
         item = next(one for one in planet.items(collection) if _crosses(one))
         with rasterio.open(item["assets"][asset]["href"]) as src:

@@ -1,4 +1,4 @@
-"""The stated land cover is what a plain reading of the rasters finds."""
+"""The stated land cover matches a simple count of the rasters' pixels."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _read_share(planet, name):
             inside = shapely.contains_xy(polygon, lon[None, :], lat[:, None])
             weight = np.cos(np.radians(lat))[:, None] * src.res[0] * src.res[1]
             area += np.bincount(codes[inside], np.broadcast_to(weight, inside.shape)[inside], minlength=256)
-    # Longitude and sine of latitude: a projection of equal areas (Lambert's cylinder).
+    # Longitude and sine of latitude: an equal-area projection (Lambert cylindrical).
     dense = shapely.segmentize(polygon, 0.01)
     flat = shapely.transform(dense, lambda xy: np.column_stack([xy[:, 0], np.degrees(np.sin(np.radians(xy[:, 1])))]))
     return area, flat.area

@@ -1,4 +1,4 @@
-"""The catalogue of aerial surveys can be walked link by link, and its sheets are what it says of them."""
+"""The catalogue of aerial surveys can be walked link by link, and its sheets match their metadata."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ BY_PATH = {survey.path: survey for survey in SURVEYS}
 
 @pytest.fixture(scope="module")
 def collections(planet):
-    """Folder of each collection below the root → collection, found by walking from the root."""
+    """Folder of each collection relative to the root → collection, found by walking from the root."""
     root = pystac.Catalog.from_file(str(planet.linz / "catalog.json"))
     found = {one.get_self_href(): one for one in root.get_children()}
     return {str(Path(href).parent.relative_to(planet.linz)): one for href, one in found.items()}

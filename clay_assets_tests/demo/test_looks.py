@@ -1,4 +1,4 @@
-"""Imagery of the planet looks like what it shows: each land cover, clouds and their shadows, and one ground for all."""
+"""The planet's imagery looks realistic: land cover, clouds, shadows, and the same ground for all sensors."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from rasterio.warp import transform
 from clay_assets.demo.linz import SURVEYS
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, MODIS, NAIP, SENTINEL_2
 
-TREES, MEADOWS, CROPS, TOWN, BARE = 10, 30, 40, 50, 60  # codes of WorldCover
-WATER, SNOW, CLOUD, CLEAR = 6, 11, 9, (4, 5)  # of the SCL
-DEEP_IN = 0.02  # degrees; cells of land cover are 0.05° wide, and their borders wind: so far inside, a class is alone
+TREES, MEADOWS, CROPS, TOWN, BARE = 10, 30, 40, 50, 60  # WorldCover codes
+WATER, SNOW, CLOUD, CLEAR = 6, 11, 9, (4, 5)  # SCL codes
+DEEP_IN = 0.02  # degrees; cells are 0.05° wide with displaced borders: this far inside only one class occurs
 COLOURS = ("red", "green", "blue")
 
 
 def _read(item, names, offset=0):
-    """Reflectance of bands at 10 m, (bands, height, width), whose numbers hold an offset."""
+    """Reflectance of bands at 10 m, (bands, height, width), whose digital numbers include an offset."""
     bands = []
     for name in names:
         with rasterio.open(item["assets"][name]["href"]) as src:
             pixels = src.read(1)
-            assert pixels.min() > offset  # less would be nodata
+            assert pixels.min() > offset  # lower values would be nodata
             pixels -= np.uint16(offset)
             factor = round(src.res[0] / 10)
             bands.append(pixels.repeat(factor, axis=0).repeat(factor, axis=1) / 10_000)
@@ -35,7 +35,7 @@ def _scl(item):
 
 
 def _cover(planet, item, deep_in=DEEP_IN):
-    """WorldCover code of each pixel at 10 m, 0 where its surroundings have several, from the planet's rasters."""
+    """WorldCover code of each pixel at 10 m from the planet's rasters; 0 if several occur nearby."""
     with rasterio.open(item["assets"]["red"]["href"]) as src:
         x = src.bounds.left + (np.arange(src.width) + 0.5) * src.res[0]
         y = src.bounds.top - (np.arange(src.height) + 0.5) * src.res[1]
@@ -59,7 +59,7 @@ def _cover(planet, item, deep_in=DEEP_IN):
 
 @pytest.fixture(scope="module")
 def clear(planet):
-    """One item per Sentinel-2 place without clouds of its own: its bands are those of the place."""
+    """One item without clouds per Sentinel-2 place: it uses the place's bands."""
     found = {}
     for item in planet.items(SENTINEL_2):
         site = item["id"].split("_")[1].zfill(5)
@@ -80,7 +80,7 @@ def spectra(planet, clear):
         land = np.isin(scl, CLEAR)
         for code in (TREES, MEADOWS, CROPS, BARE):
             by.setdefault(("cover", code), []).append(bands[:, land & (cover == code)])
-        # Towns are of single cells.
+        # Towns are single cells.
         by.setdefault(("cover", TOWN), []).append(bands[:, land & (_cover(planet, item, DEEP_IN / 2) == TOWN)])
     return {what: np.concatenate(values, axis=1) for what, values in by.items()}
 
@@ -112,7 +112,7 @@ def test_fields_are_of_many_colours_and_towns_are_grey(spectra):
     greenness = (nir - red) / (nir + red)
     assert 0.2 < (greenness > 0.6).mean() < 0.8
     assert 0.2 < (greenness < 0.4).mean() < 0.8
-    # A field is of one colour, so neighbours are mostly alike.
+    # A field has one colour, so neighbouring pixels are mostly similar.
     assert len(np.unique(np.round(spectra["cover", CROPS][:3, ::97], 3), axis=1).T) > 20
     red, green, blue, nir = spectra["cover", TOWN]
     assert np.median(np.ptp([red, green, blue], axis=0) / green) < 0.35
@@ -137,7 +137,7 @@ def test_clouds_are_where_the_quality_raster_has_them(planet, clear):
         assert white.mean() > 0.8, item["id"]
         assert (np.abs(seen - below)[:, open_ground].max(axis=0) < 0.005).mean() > 0.6, item["id"]
         assert (seen[:, open_ground].min(axis=0) > 0.4).mean() < 0.02, item["id"]
-        # Edges are soft: much is neither ground nor cloud.
+        # Edges are soft: many pixels are neither ground nor cloud.
         edge = np.isin(scl, (8, 10))
         assert (np.abs(seen[0, edge] - below[0, edge]) > 0.05).mean() > 0.4
         shaded += (seen < 0.75 * below).all(axis=0).mean() > 0.005
@@ -222,7 +222,7 @@ def test_neighbouring_aerial_images_show_the_same_ground(planet):
             left, right = one.read()[:, :, shift:], other.read()[:, :, : one.width - shift]
         assert left.shape[2] > 100
         assert (left == right).all(axis=0).mean() > 0.999
-        assert left[1].std() > 10  # and there is something to see
+        assert left[1].std() > 10  # and the image is not uniform
 
 
 def test_surveys_of_one_place_show_the_same_houses(planet):
@@ -247,7 +247,7 @@ def test_naip_has_green_woods_brown_soil_and_grey_streets(planet):
         with rasterio.open(href) as src:
             pixels.append(src.read([1, 2, 3, 4])[:, ::5, ::5].reshape(4, -1))
     red, green, blue, nir = (band.astype(float) for band in np.concatenate(pixels, axis=1))
-    known = red + green + blue > 0  # else it is nodata
+    known = red + green + blue > 0  # otherwise it is nodata
     green_plants = known & (green > 1.15 * red) & (green > 1.15 * blue)
     assert green_plants.sum() > 0.2 * known.sum()
     assert np.median(nir[green_plants]) > 2 * np.median(red[green_plants])

@@ -1,4 +1,4 @@
-"""MODIS composites of the planet start on the real days, lie on the real grid, and hold every quality code."""
+"""The planet's MODIS composites start on the real days, are on the real grid, and contain every quality code."""
 
 import json
 from datetime import date
@@ -114,7 +114,7 @@ def test_grid_is_that_of_the_real_items(items):
 
 
 def test_footprint_has_its_corner_where_real_tiles_have_it(items):
-    """Of tile h11v11 the upper left is at 20° S, 77.6° W on the sphere (70° / cos 20°, of a half circle of 180°)."""
+    """The upper left of tile h11v11 is at 20° S, 74.5° W on the sphere (70° / cos 20°)."""
     item = next(one for one in items if ".h11v11." in one["id"])
     corners = np.array(item["geometry"]["coordinates"][0])
     assert np.abs(corners - (-70 / np.cos(np.radians(20)), -20)).sum(axis=1).min() < 1e-9

@@ -1,4 +1,4 @@
-"""NAIP images of the planet are in NAD83, mask their nodata in each way there is, and overlap as real ones do."""
+"""The planet's NAIP images are in NAD83, mask nodata in every possible way, and overlap like real ones."""
 
 from collections import Counter, defaultdict
 
@@ -37,7 +37,7 @@ def test_chip_truth_is_what_the_files_mask(planet, items):
     masked = 0
     for item in items:
         with rasterio.open(item["assets"]["image"]["href"]) as src:
-            # GDAL makes no mask of the alpha of five bands, but says which of them it is.
+            # GDAL does not derive a mask from the alpha of five bands, but identifies the alpha band.
             mask = (src.read(5) if src.colorinterp[-1].name == "alpha" else src.dataset_mask()) == 0
         down, across = mask.shape[0] // CHIP, mask.shape[1] // CHIP
         shares = mask[: down * CHIP, : across * CHIP].reshape(down, CHIP, across, CHIP).mean(axis=(1, 3)).ravel()

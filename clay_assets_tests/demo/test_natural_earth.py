@@ -1,4 +1,4 @@
-"""The layers read as Natural Earth's do, and have features on both sides of everything that matters."""
+"""The layers read like Natural Earth's, and have features on both sides of every relevant boundary."""
 
 import geopandas as gpd
 import pyogrio

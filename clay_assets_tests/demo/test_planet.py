@@ -1,4 +1,4 @@
-"""The planet is the same every time, and what it says of its pixels is so."""
+"""The planet is reproducible, and its statements about pixels are true."""
 
 import json
 import tomllib
@@ -27,7 +27,7 @@ def _by_path(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def second(planet, tmp_path_factory) -> Planet:
-    """The same seed elsewhere, begun over the remains of a making that was cut short."""
+    """The same seed in another folder, started on the remains of an interrupted build."""
     folder = tmp_path_factory.mktemp("second") / "planet"
     (folder / "imagery" / "debris").mkdir(parents=True)
     (folder / "truth").mkdir()
@@ -159,7 +159,7 @@ def test_unknown_item_or_collection_is_an_error_that_names_it(planet):
 
 
 def test_stated_cloud_cover_is_that_of_the_drawing(planet):
-    """Cloud alone, without shadow, of the pixels with data; a drawing cannot say −1."""
+    """Only cloud, without shadow, as a share of valid pixels; a drawing cannot state −1."""
     for item in planet.items(SENTINEL_2)[::9]:
         if "scl" not in item["assets"]:
             continue

@@ -1,4 +1,4 @@
-"""Sentinel-1 scenes of the planet offer every case that a search can meet, and their pixels are what is said."""
+"""The planet's Sentinel-1 scenes cover every case that a search can meet, and their pixels match their metadata."""
 
 from collections import defaultdict
 
@@ -25,7 +25,7 @@ def _tile(item):
 
 
 def _overlap(item, name):
-    """Share of a scene's own area that lies in a tile, in the tile's CRS."""
+    """Share of a scene's area that is inside a tile, in the tile's CRS."""
     one = tile(name)
     to_utm = pyproj.Transformer.from_crs(4326, one.epsg, always_xy=True)
     shape = shapely.transform(
