@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 asset = partial(stage_asset, group="chips", number=4)
 A_MONTH_OR_SO = timedelta(days=35)  # missing cells are requested once a month
 
-# `eager()` would never fire: most cells of the grid of platforms and years are never requested, so always missing.
-# Land cover is made last, of whatever chips there are; a cell whose chips alone are new cannot be merged yet.
+# `eager()` would never fire: most cells of the platform × year grid are never requested, so always missing.
+# Land cover is made last, from the existing chips; a cell with new chips but old land cover cannot be merged yet.
 _LAND_COVER = dg.AssetSelection.assets("chip_landcover")
-_INPUTS = _LAND_COVER | dg.AssetSelection.assets("worldcover_stats")  # splits are drawn from the latter
+_INPUTS = _LAND_COVER | dg.AssetSelection.assets("worldcover_stats")  # splits are drawn from `worldcover_stats`
 _chips_changed = dg.AutomationCondition.any_deps_updated().allow(_INPUTS)
 _never_merged = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
     ~dg.AutomationCondition.missing()
@@ -68,9 +68,9 @@ def chip_index(
 ) -> dg.MaterializeResult[ChipCell]:
     """The chips of one platform and year: one row per whole 256 × 256 chip, one GeoParquet file per scene.
 
-    A row has the chip's id, place in the scene's grid, polygon, true pixel size, and the shares (0 to 1) of cloud and
-    nodata among its pixels. Chips with more nodata than the recipe allows are left out and counted, and so are scenes
-    and chips that it excludes by name. Scenes that were indexed before are kept. Files in
+    A row has the chip's id, position in the scene's grid, polygon, true pixel size, and the shares (0 to 1) of cloud
+    and nodata among its pixels. Chips with more nodata than the recipe allows are skipped and counted, as are scenes
+    and chips that the recipe excludes. Scenes that are already indexed are kept. Files in
     `chips/chip_index/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
     `chips/ledger/{platform}/{year}.parquet`.
     """
@@ -125,11 +125,11 @@ def chip_landcover(
 ) -> dg.MaterializeResult[LandCoverCell]:
     """The land cover of the chips of one platform and year: the share of each ESA WorldCover class in every chip.
 
-    Shares (0 to 1) are of the chip's valid land-cover area, measured within the chip's own footprint and weighted by
-    true area, on the coarsest overview with at least 16 × 16 pixels in a chip (10 m for NAIP and LINZ). `valid_share`
-    is the part of the chip that WorldCover covers; where it covers nothing, the shares are null. Scenes that were
-    measured before are kept. Files in `chips/chip_landcover/{platform}/{year}/{item_id}.parquet`, with a row for each
-    row of the chip index, the ledger (one row per scene) in `chips/landcover_ledger/{platform}/{year}.parquet`.
+    Shares (0 to 1) refer to the chip's valid land-cover area, measured within the chip's footprint and weighted by true
+    area, on the coarsest overview with at least 16 × 16 pixels per chip (10 m for NAIP and LINZ). `valid_share` is the
+    part of the chip that WorldCover covers; without coverage, the shares are null. Scenes that are already measured are
+    kept. Files in `chips/chip_landcover/{platform}/{year}/{item_id}.parquet`, with one row per row of the chip index,
+    the ledger (one row per scene) in `chips/landcover_ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.chips.cells import FAILED
     from clay_assets.chips.landcover import open_worldcover
@@ -188,10 +188,11 @@ def merged_index(
 ) -> dg.MaterializeResult[None]:
     """All chips of all platforms and years: one row per chip, with its land cover and split, in spatial order.
 
-    One GeoParquet file per platform and year below `chips/merged_index/`, sorted along a Hilbert curve so that a query
-    by bounding box reads little, and a manifest of the parts. Only parts whose chip index, land cover or splits changed
-    are rewritten. A platform and year whose chips have no current land cover keeps its old part. Splits are drawn from
-    `worldcover_stats` and the recipe; the run fails if chips of different splits are nearer than the recipe allows.
+    One GeoParquet file per platform and year below `chips/merged_index/`, sorted along a Hilbert curve so that
+    bounding-box queries read little, and a manifest of the parts. Only parts whose chip index, land cover or splits
+    changed are rewritten. A platform and year without up-to-date land cover keeps its old part. Splits are
+    drawn from `worldcover_stats` and the recipe; the run fails if chips of different splits are closer than the recipe
+    allows.
     """
     from clay_assets.chips.index import MERGED_SCHEMA
     from clay_assets.chips.merge import merge
@@ -231,12 +232,12 @@ def merged_index(
 
 
 def _compositions(clay: ClayResource, land_covers: list[LandCoverCell]) -> dict[str, NDArray[np.float64]]:
-    """The world and the sample, as far as they are stored, and the chips of each platform."""
+    """Land cover of the world and the sample, if stored, and of each platform's chips."""
     from clay_assets.chips.measuring import composition, composition_of_tiles
 
     rows = {}
     for name, asset in (("all MGRS tiles", "worldcover_stats"), ("sampled tiles", "mgrs_sample")):
-        with suppress(InputError):  # a storage without it, such as one of a platform with a sample of its own
+        with suppress(InputError):  # not stored, such as for a platform with its own sample
             rows[name] = composition_of_tiles(clay.table(asset))
     for key in sorted({cell.platform for cell in land_covers}):
         of_platform = [cell for cell in land_covers if cell.platform == key]
@@ -245,7 +246,7 @@ def _compositions(clay: ClayResource, land_covers: list[LandCoverCell]) -> dict[
 
 
 class ChipCellsIOManager(StoreIOManagerFactory):
-    """Makes `ChipCells`."""
+    """Creates `ChipCells`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> ChipCells:
         from clay_assets.chips.io_manager import ChipCells
@@ -254,7 +255,7 @@ class ChipCellsIOManager(StoreIOManagerFactory):
 
 
 class LandCoverCellsIOManager(StoreIOManagerFactory):
-    """Makes `LandCoverCells`."""
+    """Creates `LandCoverCells`."""
 
     def create_io_manager(self, context: dg.InitResourceContext) -> LandCoverCells:
         from clay_assets.chips.io_manager import LandCoverCells

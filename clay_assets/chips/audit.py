@@ -1,8 +1,8 @@
-"""What holds of the chip indexes that are stored: a cell's files against its ledger and items, and the merged index
-against its manifest and the cells.
+"""Checks of stored chip indexes: a cell's files against its ledger and items, and the merged index against its manifest
+and the cells.
 
-Files are read one by one, and of the merged index only what tells its chips apart, so memory is bounded by a part's
-rows at eight bytes each. What holds of one scene's chips is in `validity`.
+Files are read one by one, and from the merged index only the columns that identify chips, so memory is bounded by eight
+bytes per row of a part. The rules for one scene's chips are in `rules`.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from clay_assets.storage.stores import Store
 IDS, SHARES, GEOMETRY, ROWS = "chip_ids_unique", "shares_in_range", "geometry_in_scene", "rows_of_ledger"
 LANDCOVER_SHARES, LANDCOVER_ROWS = "shares_sum_to_100_percent", "rows_of_chip_index"
 BATCH_ROWS = 262_144
-UNREADABLE = (pa.ArrowInvalid, KeyError, OSError)  # damaged, without a column, not there
+UNREADABLE = (pa.ArrowInvalid, KeyError, OSError)  # damaged, without a column, missing
 
 
 @dataclass(frozen=True)
 class _SceneFile:
-    """One index file, and what it should be."""
+    """One index file, and what it should contain."""
 
     key: str
     item_id: str
@@ -61,20 +61,20 @@ class _SceneFile:
 def look_at_cell(
     cell: ChipCell, items: Sequence[Item], platform: AnyPlatform, chip_size: int, executor: Executor, in_flight: int
 ) -> dict[str, Finding]:
-    """Every index file of a cell, each read once.
+    """Check every index file of a cell, reading each once.
 
     Args:
-        cell: as its ledger tells it.
-        items: of its imagery, whose grids the chips have to lie on.
-        platform: of the cell.
-        chip_size: pixels of a chip's side.
+        cell: the cell according to its ledger.
+        items: items of its imagery, which define the grids of the chips.
+        platform: the cell's platform.
+        chip_size: side length of a chip in pixels.
         executor: reads files in parallel.
         in_flight: files read at once.
 
     Returns:
-        Findings by name: `chip_ids_unique`, `shares_in_range`, `geometry_in_scene` (see `validity`), and
+        Findings by name: `chip_ids_unique`, `shares_in_range`, `geometry_in_scene` (see `rules`), and
         `rows_of_ledger`: `scenes`, `chips` in the files, `chips_of_ledger`, `files_missing` (or unreadable),
-        `files_of_another_run`, and `files_not_in_ledger`, such as a killed run leaves.
+        `files_of_another_run`, and `files_not_in_ledger`, such as left by a killed run.
     """
     known = {item["id"]: item for item in items}
     files = [_scene_file(cell, row, known.get(row["item_id"]), platform) for row in cell.scenes.to_dict("records")]
@@ -127,10 +127,10 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
         said.append(f"{store.uri(file.key)}: {'file not found' if gone else f'cannot be read ({error})'}")
         return {ROWS: make_finding(said, **{**numbers, "files_missing": 1})}
     if table.num_rows != file.chips:
-        said.append(f"the file holds {table.num_rows:,} chips, the ledger says {file.chips:,}")
+        said.append(f"the file has {table.num_rows:,} chips, the ledger {file.chips:,}")
     other = stamp_of(table.schema).get("fingerprint") != file.fingerprint
     if other:
-        said.append("the file is not the one that the ledger tells of")
+        said.append("the file is not the one listed in the ledger")
     return {
         ROWS: make_finding(said, **{**numbers, "chips": table.num_rows, "files_of_another_run": int(other)}),
         IDS: ids_unique(table, file.item_id),
@@ -140,13 +140,13 @@ def _look_at_scene(store: Store, chip_size: int, file: _SceneFile) -> dict[str, 
 
 
 def rows_of_chip_indexes(store: Store, cells: Sequence[MergeCell]) -> Finding:
-    """Each part has the rows that its chip index has, and is the file that the manifest tells of.
+    """Check that each part has the rows of its chip index, and is the file listed in the manifest.
 
-    Parts whose chip index has changed since they were made are held against the manifest alone; that they are behind
-    is told by `behind`.
+    Parts whose chip index has changed since they were merged are only compared with the manifest; `stale_cells` lists
+    them.
 
     Returns:
-        `chips` in the files, `chips_of_manifest`, `chips_of_cells` for the parts held against them, `partitions`,
+        `chips` in the files, `chips_of_manifest`, `chips_of_cells` for the parts compared with them, `partitions`,
         `partitions_behind`, and `files_not_in_manifest`.
     """
     parts = read_manifest(store)
@@ -165,8 +165,7 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[MergeCell]) -> Finding:
         size = store.size(key) or 0
         if (rows, size, made_from) != (part.rows, part.bytes, part.inputs):
             said.append(
-                f"{name}: the file, {rows:,} chips in {size:,} bytes, is not the one of {part.rows:,} in "
-                f"{part.bytes:,} that the manifest tells of"
+                f"{name}: the file has {rows:,} chips in {size:,} bytes, the manifest {part.rows:,} in {part.bytes:,}"
             )
         cell = now.get((part.platform, part.year))
         if cell is None or cell.inputs != part.inputs:
@@ -174,10 +173,10 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[MergeCell]) -> Finding:
             continue
         expected += cell.rows
         if rows != cell.rows:
-            said.append(f"{name}: {rows:,} chips, its chip index has {cell.rows:,}")
+            said.append(f"{name}: {rows:,} chips, but {cell.rows:,} in its chip index")
     total = _manifest_rows(store)
     if total != sum(part.rows for part in parts):
-        said.append(f"the manifest says {total:,} chips, its partitions {sum(part.rows for part in parts):,}")
+        said.append(f"{total:,} chips in the manifest, {sum(part.rows for part in parts):,} in its partitions")
     extra = set(store.list(layout.MERGED)) - {f"{layout.MERGED}/{part.path}" for part in parts}
     said += [f"{store.uri(key)} is not in the manifest" for key in sorted(extra)]
     return make_finding(
@@ -192,12 +191,12 @@ def rows_of_chip_indexes(store: Store, cells: Sequence[MergeCell]) -> Finding:
 
 
 def merged_ids_unique(store: Store) -> Finding:
-    """No chip id of a platform occurs twice in the merged index.
+    """Check that no chip id of a platform occurs twice in the merged index.
 
-    A chip id names its scene, so ids are unique if no scene is in two parts, and none repeats within a part.
+    A chip id contains its scene's id, so ids are unique if no scene is in two parts and no id repeats within a part.
 
     Returns:
-        `chips`, `scenes`, `repeated` chips, `foreign_ids` that are not of their row's scene and place, and
+        `chips`, `scenes`, `repeated` chips, `foreign_ids` that do not match their row's scene and position, and
         `scenes_in_two_parts`.
     """
     home: dict[tuple[str, str], int] = {}
@@ -211,13 +210,13 @@ def merged_ids_unique(store: Store) -> Finding:
             said.append(f"{name}: {store.uri(f'{layout.MERGED}/{part.path}')}: cannot be read ({error})")
             continue
         shared = [scene for scene in scenes if home.setdefault((part.platform, scene), part.year) != part.year]
-        said += [f"{name}: scene {scene} is in {home[part.platform, scene]} too" for scene in shared]
+        said += [f"{name}: scene {scene} is also in {home[part.platform, scene]}" for scene in shared]
         places.sort()
         twice = np.flatnonzero(places[1:] == places[:-1])
         if len(twice):
             said.append(f"{name}: {len(twice):,} chip ids repeat, first {_chipid(scenes, int(places[twice[0]]))}")
         if foreign:
-            said.append(f"{name}: {foreign:,} chip ids are not of their scene and place")
+            said.append(f"{name}: {foreign:,} chip ids do not match their scene and position")
         found = (len(places), len(scenes), len(twice), foreign, len(shared))
         for key, value in zip(numbers, found, strict=True):
             numbers[key] += value
@@ -225,14 +224,14 @@ def merged_ids_unique(store: Store) -> Finding:
 
 
 def stale_cells(store: Store, cells: Sequence[MergeCell]) -> list[str]:
-    """The cells, such as `naip|2021`, whose chips are not in the merged index as they are now; in order."""
+    """The sorted cells, such as `naip|2021`, whose chips have changed since they were merged."""
     merged = {f"{part.platform}|{part.year}": part.inputs for part in read_manifest(store)}
     now = {cell.name: cell.inputs for cell in cells if cell.rows}
     return sorted(name for name in merged.keys() | now.keys() if merged.get(name) != now.get(name))
 
 
 def land_cover_of_cells(cells: Sequence[MergeCell]) -> Finding:
-    """Every cell with chips has land cover of its chips as they are now; without it, it is not merged anew.
+    """Check that every cell has up-to-date land cover of its chips; without it, the cell is not re-merged.
 
     Returns:
         `cells_with_chips`, `cells_without_land_cover`, and a row for each of these.
@@ -244,20 +243,20 @@ def land_cover_of_cells(cells: Sequence[MergeCell]) -> Finding:
             lacking = len(cell.chips.scenes if cell.land_cover is None else cell.land_cover.lacking(cell.chips))
             rows.append({"cell": cell.name, "scenes": len(cell.chips.scenes), "without_land_cover": lacking})
     said = [
-        f"{row['cell']}: {row['without_land_cover']:,} of {row['scenes']:,} scenes have no land cover of their chips "
-        "as they are now, so the cell is not merged anew; materialise chip_landcover"
+        f"{row['cell']}: no up-to-date land cover for {row['without_land_cover']:,} of {row['scenes']:,} scenes, so "
+        "the cell is not re-merged; materialise chip_landcover"
         for row in rows
     ]
     return make_finding(said, rows, cells_with_chips=len(with_chips), cells_without_land_cover=len(rows))
 
 
 def composition_of_sample(cells: Sequence[LandCoverCell], sample: pd.DataFrame, most: float) -> Finding:
-    """Chips of platforms that are sampled by land cover have about the land cover of the sampled tiles.
+    """Check that chips of platforms sampled by land cover have roughly the land cover of the sampled tiles.
 
     Args:
-        cells: land cover of the chips of these platforms.
+        cells: land cover of these platforms' chips.
         sample: the tiles, with their class shares.
-        most: difference of a class's share that is none.
+        most: tolerated difference of a class's share.
 
     Returns:
         `tiles`, `highest_difference`, and a row for each platform: `class` with the largest difference, its percent of
@@ -279,7 +278,7 @@ def composition_of_sample(cells: Sequence[LandCoverCell], sample: pd.DataFrame, 
         )
         if abs(off[worst]) > most:
             said.append(
-                f"{key}: {of_chips:.1f} % of its chips' area is {classes[worst]}, and {100 * of_sample[worst]:.1f} % "
+                f"{key}: {classes[worst]} covers {of_chips:.1f} % of its chips and {100 * of_sample[worst]:.1f} % "
                 "of the sampled tiles"
             )
     return make_finding(said, rows, tiles=len(sample), highest_difference=highest)
@@ -288,17 +287,17 @@ def composition_of_sample(cells: Sequence[LandCoverCell], sample: pd.DataFrame, 
 def look_at_land_cover(
     land_cover: LandCoverCell, cell: ChipCell, executor: Executor, in_flight: int
 ) -> dict[str, Finding]:
-    """Every file of a cell's land cover, each read once.
+    """Check every land-cover file of a cell, reading each once.
 
     Args:
-        land_cover: as its ledger tells it.
+        land_cover: the land cover according to its ledger.
         cell: the chip indexes.
         executor: reads files in parallel.
         in_flight: files read at once.
 
     Returns:
         Findings by name: `shares_sum_to_100_percent` (see `rules.shares_sum_to_one`), and `rows_of_chip_index`:
-        `scenes`, `chips`, `chips_of_chip_index`, `scenes_without_land_cover` that were set aside,
+        `scenes`, `chips`, `chips_of_chip_index`, `scenes_without_land_cover` that failed,
         `scenes_not_looked_at`, `files_missing` (or unreadable), `files_of_another_run`, `files_not_in_ledger`.
     """
     lacking = land_cover.lacking(cell)
@@ -315,7 +314,7 @@ def look_at_land_cover(
     merged = {name: combined(dict(sorted(found.items())) or nothing) for name, found in seen.items()}
     rows = merged[LANDCOVER_ROWS]
     stored = set(land_cover.store.list(layout.landcover_folder(cell.platform, cell.year), ".parquet"))
-    said = [f"scene {name} has no land cover of its chips as they are now" for name in lacking]
+    said = [f"no up-to-date land cover for scene {name}" for name in lacking]
     merged[LANDCOVER_ROWS] = make_finding(
         said + list(rows.violations),
         violation_count=rows.violation_count + len(said),
@@ -341,7 +340,7 @@ def _look_at_shares(store: Store, job: tuple[str, str, int, int | None, str]) ->
     try:
         table = pq.read_table(pa.BufferReader(store.read(key)))
         if not table.schema.equals(SHARE_SCHEMA):
-            raise KeyError("other columns than those of land cover")
+            raise KeyError("not the columns of land cover")
     except StorageError:
         raise
     except UNREADABLE as error:
@@ -350,12 +349,12 @@ def _look_at_shares(store: Store, job: tuple[str, str, int, int | None, str]) ->
         return {LANDCOVER_ROWS: make_finding([said], **{**numbers, "files_missing": 1})}
     said_of_rows = []
     if table.num_rows != chips:
-        said_of_rows.append(f"the file holds {table.num_rows:,} chips, the ledger says {chips:,}")
+        said_of_rows.append(f"the file has {table.num_rows:,} chips, the ledger {chips:,}")
     elif of_index is not None and chips != of_index:
-        said_of_rows.append(f"the file holds {chips:,} chips, its chip index {of_index:,}")
+        said_of_rows.append(f"the file has {chips:,} chips, its chip index {of_index:,}")
     other = stamp_of(table.schema).get("fingerprint") != fingerprint
     if other:
-        said_of_rows.append("the file is not the one that the ledger tells of")
+        said_of_rows.append("the file is not the one listed in the ledger")
     return {
         LANDCOVER_ROWS: make_finding(
             said_of_rows, **{**numbers, "chips": table.num_rows, "files_of_another_run": int(other)}
@@ -371,12 +370,12 @@ def _manifest_rows(store: Store) -> int:
         return 0
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{store.uri(layout.MANIFEST)}: tells no rows ({error!r}). Delete it and materialise merged_index."
+            f"{store.uri(layout.MANIFEST)}: number of rows missing ({error!r}). Delete it and materialise merged_index."
         ) from error
 
 
 def _places(store: Store, part: Part) -> tuple[NDArray[np.uint64], list[str], int]:
-    """Scene, column and row of every chip of a part as one number each; its scenes, by those numbers; foreign ids."""
+    """Scene, column and row of each chip of a part, packed in one number; scenes by number; count of foreign ids."""
     codes: dict[str, int] = {}
     chunks, foreign = [np.empty(0, np.uint64)], 0
     for batch in _batches(store, part, ["chipid", "item_id", "chip_index_x", "chip_index_y"]):

@@ -1,12 +1,12 @@
-"""The blocks that splits are drawn of: where they lie, which stratum they are in, and what is on the ground in them.
+"""The blocks that splits are drawn from: their position, stratum and land cover.
 
-Blocks are nearly square on the ground and of nearly equal area everywhere: rows of equal height, each cut into as many
-columns as make them about as wide as high; each pole is one block. A cylindrical equal-area grid would do worse: its
-blocks of 500 km are 200 km wide and 1,270 km high on the ground at 70°, so that most MODIS chips would lie across them.
-Regions of the recipe have smaller blocks.
+Blocks are nearly square on the ground and of nearly equal area everywhere: rows of equal height, each divided into as
+many columns as make blocks about as wide as high; each pole is one block. A cylindrical equal-area grid would be worse:
+its 500 km blocks are 200 km wide and 1,270 km high on the ground at 70°, so most MODIS chips would cross them. Regions
+of the recipe have smaller blocks.
 
-Strata are the regions, and elsewhere the blocks in which the same class of land cover is largest; blocks without
-WorldCover are one more.
+Strata are the regions, and elsewhere the blocks with the same largest land-cover class; blocks without WorldCover form
+another stratum.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ ELSEWHERE, NO_LAND_COVER, MIXED = "elsewhere", "no land cover", "mixed"
 
 Floats = NDArray[np.float64]
 
-RADIUS = 6371.007  # km, of the sphere with the Earth's area (WGS 84, authalic)
+RADIUS = 6371.007  # km, sphere with the Earth's area (WGS 84, authalic)
 KM_PER_DEGREE = np.radians(1) * RADIUS
 TURN = 360.0
 POLE = 90.0
 WATER = "Permanent water bodies"
 CLASSES = tuple(WORLDCOVER_CLASSES.values())
-POINTS = 4  # along each side of a tile, at which its land cover is counted to blocks
-OUTLINE_POINTS = 5  # along each side of a cell, at which it is looked up in the outlines of regions
-LEAST_IN_REGION = 0.2  # share of a block that lies in a region's outline
-WIDEST_CHIP = 130  # km, of MODIS: chips that lie across borders are `buffer`
-LEAST_BLOCKS = 12  # of a stratum; smaller ones are drawn together
+POINTS = 4  # points along each side of a tile at which its land cover is assigned to blocks
+OUTLINE_POINTS = 5  # points along each side of a cell that are tested against the outlines of regions
+LEAST_IN_REGION = 0.2  # minimum share of a block inside a region's outline
+WIDEST_CHIP = 130  # km, of MODIS: chips that cross borders are `buffer`
+LEAST_BLOCKS = 12  # minimum blocks in a stratum; smaller strata are combined
 
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Cells of blocks: rows of equal height from the south, each with its own number of columns from ±180 on.
+    """Cells of blocks: rows of equal height from the south, each with its own number of columns starting at ±180.
 
     Attributes:
         columns: number of columns of each row.
@@ -57,7 +57,7 @@ class BlockGrid:
     columns: NDArray[np.int64]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be worked out again, as it is sent to workers."""
+        """Exclude cached values, as the grid is sent to workers."""
         return {"columns": self.columns}
 
     @classmethod
@@ -68,7 +68,7 @@ class BlockGrid:
 
     @cached_property
     def height(self) -> float:
-        """Of a row, degrees."""
+        """Height of a row, degrees."""
         return HALF_TURN / len(self.columns)
 
     @cached_property
@@ -93,7 +93,7 @@ class BlockGrid:
         return np.stack([west, south, west + width, south + self.height], axis=1)
 
     def areas(self) -> Floats:
-        """Of each cell, km²."""
+        """Area of each cell, km²."""
         west, south, east, north = self.bounds().T
         return _box_areas(west, south, east, north)
 
@@ -103,17 +103,17 @@ class BlockGrid:
         return np.clip(rows, 0, len(self.columns) - 1)
 
     def column_at(self, longitude: Floats, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Column of each longitude, counted on beyond ±180."""
+        """Column of each longitude, continuing beyond ±180."""
         return np.asarray(np.floor((longitude + HALF_TURN) / TURN * self.columns[rows]), np.int64)
 
     def cells_at(self, longitude: Floats, latitude: Floats) -> NDArray[np.int64]:
-        """Cell of each place."""
+        """Cell of each position."""
         rows = self.row_at(latitude)
         return np.asarray(self.starts[rows] + self.column_at(longitude, rows) % self.columns[rows])
 
 
 def block_columns(side: float) -> NDArray[np.int64]:
-    """Number of blocks in each row of blocks of `side` km; at the poles there is one."""
+    """Number of blocks in each row of blocks of `side` km; one at the poles."""
     turn = 2 * np.pi * RADIUS
     rows = max(3, round(turn / 2 / side))
     middles = np.radians((np.arange(rows) + 0.5) * HALF_TURN / rows - POLE)
@@ -123,11 +123,11 @@ def block_columns(side: float) -> NDArray[np.int64]:
 
 
 def extents_of(geometry: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
-    """West, south, east and north of chips; the east of one that crosses ±180 lies beyond 180."""
+    """West, south, east and north of chips; east exceeds 180 for chips that cross ±180."""
     bounds = shapely.bounds(geometry).reshape(-1, 4)
     if np.isnan(bounds).any():
         bad = int(np.isnan(bounds).any(axis=1).sum())
-        raise InputError(f"{bad:,} of {len(bounds):,} chips have no geometry. Materialise their chip_index again.")
+        raise InputError(f"{bad:,} of {len(bounds):,} chips have no geometry. Re-materialise their chip_index.")
     west, south, east, north = bounds.T.copy()
     wide = np.flatnonzero(east - west > HALF_TURN)
     if wide.size:
@@ -135,23 +135,23 @@ def extents_of(geometry: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
         x = np.where(xy[:, 0] < 0, xy[:, 0] + TURN, xy[:, 0])
         first = np.flatnonzero(np.diff(chip, prepend=-1))
         low, high = np.minimum.reduceat(x, first), np.maximum.reduceat(x, first)
-        around = high - low > HALF_TURN  # nothing but what holds a pole is as wide as that either way
+        around = high - low > HALF_TURN  # only chips that contain a pole are that wide in either case
         west[wide], east[wide] = np.where(around, -HALF_TURN, low), np.where(around, HALF_TURN, high)
     return west, south, east, north
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks that are drawn, by number.
+    """The blocks by number.
 
     Attributes:
         of_cell: block of each cell of the grid.
-        names: part of their draws.
-        strata: that they are drawn within.
-        regions: of them that a region has, the region's name; else `ELSEWHERE`.
-        land: km² that count: land, or where a stratum has none, all of the area.
-        classes: km² of each class of WorldCover, in each population that is balanced: all tiles, the sampled ones, and
-            the inner part of blocks, where the widest chips are not `buffer`; (populations, blocks, classes).
+        names: names of the blocks, part of their draws.
+        strata: stratum of each block.
+        regions: name of each block's region, or `ELSEWHERE`.
+        land: relevant area in km²: land, or the whole area if a stratum has no land.
+        classes: km² of each WorldCover class in each balanced population: all tiles, the sampled tiles, and the inner
+            part of blocks, where the widest chips are not `buffer`; (populations, blocks, classes).
     """
 
     of_cell: NDArray[np.int64]
@@ -163,7 +163,7 @@ class Blocks:
 
     @classmethod
     def of(cls, recipe: Recipe, grid: BlockGrid, stats: gpd.GeoDataFrame) -> Blocks:
-        """The blocks of a recipe, with the land cover of `worldcover_stats`."""
+        """Build the blocks of a recipe with the land cover of `worldcover_stats`."""
         splits = recipe.splits
         of_cell, names, regions, inside = _numbered(splits, grid)
         areas = np.bincount(of_cell, grid.areas(), minlength=len(names))
@@ -178,13 +178,13 @@ class Blocks:
                 strata[strata == stratum] = MIXED
         for stratum in {*strata}:
             here = strata == stratum
-            if not land[here].sum():  # such as a region of which WorldCover has nothing
+            if not land[here].sum():  # such as a region without WorldCover
                 land[here] = (areas * inside)[here]
         return cls(of_cell, names, strata, regions, land, classes)
 
 
 def _numbered(splits: Splits, grid: BlockGrid) -> tuple[NDArray[np.int64], list[str], NDArray[Any], Floats]:
-    """Block of each cell; name, region, and share in the region's outline of each block."""
+    """The block of each cell; name, region and share inside the region's outline of each block."""
     fine = lcm(*(splits.parts_of(region.block_km) for region in splits.regions))
     keys = np.stack([np.zeros(len(grid.rows), np.int64), grid.rows // fine, grid.column // fine], axis=1)
     share = np.ones(len(keys))
@@ -205,7 +205,7 @@ def _numbered(splits: Splits, grid: BlockGrid) -> tuple[NDArray[np.int64], list[
 
 
 def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
-    """Share of each cell that lies in an outline."""
+    """Share of each cell inside an outline."""
     west, south, east, north = grid.bounds().T
     shapely.prepare(outline)
     at = (np.arange(OUTLINE_POINTS) + 0.5) / OUTLINE_POINTS
@@ -217,9 +217,10 @@ def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
 def _land_cover(
     grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, recipe: Recipe
 ) -> Floats:
-    """Km² of each class in each block: of all tiles, of the sampled ones, and where the widest chips lie within it.
+    """Km² of each class in each block: of all tiles, of the sampled tiles, and of the part that contains the widest
+    chips.
 
-    A population of which there is nothing, as in a world of few tiles, is left out.
+    Empty populations, as in a world with few tiles, are omitted.
     """
     west, south, east, north = extents_of(stats.geometry.to_numpy())
     degrees = np.maximum((east - west) * (north - south), np.finfo(float).tiny)
@@ -229,7 +230,7 @@ def _land_cover(
     x, y = (axis.reshape(len(stats), -1) for axis in np.broadcast_arrays(x[:, :, None], y[:, None, :]))
     block = of_cell[grid.cells_at(x.ravel(), y.ravel())].reshape(x.shape)
     inside = _from_border(grid, of_cell, x, y, block) >= WIDEST_CHIP / 2
-    listed = listed_tiles(recipe)  # of the widest chips
+    listed = listed_tiles(recipe)  # of MODIS, which has the widest chips
     if listed:
         area_of_tiles = shapely.union_all(listed)
         shapely.prepare(area_of_tiles)
@@ -249,14 +250,14 @@ def _land_cover(
 
 
 def _from_border(grid: BlockGrid, of_cell: NDArray[np.int64], x: Floats, y: Floats, block: NDArray[np.int64]) -> Floats:
-    """Km from each place to the border of its block, as if each block were the box around its cells."""
+    """Km from each position to the border of its block, treating each block as the box around its cells."""
     low, high = np.full((of_cell.max() + 1, 2), np.inf), np.full((of_cell.max() + 1, 2), -np.inf)
     bounds = grid.bounds()
     np.minimum.at(low, of_cell, bounds[:, :2])
     np.maximum.at(high, of_cell, bounds[:, 2:])
     west, south = np.moveaxis(low[block], -1, 0)
     east, north = np.moveaxis(high[block], -1, 0)
-    turned = (x - west) % TURN  # tiles beyond 180° are counted on
+    turned = (x - west) % TURN  # tiles beyond 180° continue counting
     degrees = np.minimum(turned, east - west - turned) * np.cos(np.radians(y))
     around = east - west >= TURN  # a pole
     return np.asarray(np.minimum(np.where(around, np.inf, degrees), np.minimum(y - south, north - y)) * KM_PER_DEGREE)

@@ -1,6 +1,6 @@
-"""The chip indexes of one cell (platform and year) and the land cover of its chips, as their ledgers list them.
+"""The chip indexes of one cell (platform and year) and the land cover of its chips, as listed in their ledgers.
 
-How they are made is in `indexing` and in `landcover`.
+They are made in `indexing` and `landcover`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 INDEXED, FAILED = "indexed", "failed"  # outcomes
-EXCLUDED = "excluded"  # by the recipe, of a scene that was picked before it was
-MEASURED = "measured"  # of a scene's land cover; it may have failed, too
+EXCLUDED = "excluded"  # scene excluded by the recipe after it was picked
+MEASURED = "measured"  # a scene's land cover; the other outcome is FAILED
 
 
 @dataclass(frozen=True)
 class ChipCell:
-    """The chip indexes of one cell (platform and year), none of them read yet.
+    """The chip indexes of one cell (platform and year), read lazily.
 
     Attributes:
         platform: platform key.
-        year: partition.
-        store: where the files lie.
+        year: year of the partition.
+        store: storage of the files.
         ledger: one row per scene.
-        recipe_hash: of the recipe that made it, as its stored ledger says; empty for a cell just made.
-        kept: scenes that were already indexed when the last run began; not part of the ledger, so that a run
-            without news writes the same bytes.
+        recipe_hash: hash of the recipe that made it, from its stored ledger; empty for a cell just made.
+        kept: scenes that were already indexed when the last run started; not part of the ledger, so that a run without
+            changes writes the same bytes.
     """
 
     platform: str
@@ -53,20 +53,19 @@ class ChipCell:
 
     @property
     def keys(self) -> list[str]:
-        """The index files, in the order of item ids; scenes without a chip have a file too."""
+        """The index files, sorted by item id; scenes without chips also have a file."""
         return [layout.chips(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
 
     def dataset(self) -> ds.Dataset:
-        """All chips of the cell, lazily."""
+        """All chips of the cell, read lazily."""
         from clay_assets.chips.index import dataset_of
 
         return dataset_of(self.store, self.keys)
 
     def prune(self) -> int:
-        """Remove index files of scenes that the cell no longer has, and return how many there were.
+        """Remove index files of scenes that are no longer in the cell, and return their number.
 
-        To be done after the ledger is written, so that a run killed in between leaves files too many, never too
-        few.
+        Call it after the ledger is written, so that a run killed in between leaves extra files, but never lacks any.
         """
         stored = self.store.list(layout.chip_folder(self.platform, self.year), ".parquet")
         stale = sorted(set(stored) - set(self.keys))
@@ -76,14 +75,14 @@ class ChipCell:
 
 @dataclass(frozen=True)
 class LandCoverCell:
-    """The land cover of one cell's chips, none of it read yet.
+    """The land cover of one cell's chips, read lazily.
 
     Attributes:
         platform: platform key.
-        year: partition.
-        store: where the files lie.
+        year: year of the partition.
+        store: storage of the files.
         ledger: one row per indexed scene.
-        kept: scenes whose land cover was there already when the last run began; not part of the ledger.
+        kept: scenes that already had land cover when the last run started; not part of the ledger.
     """
 
     platform: str
@@ -99,13 +98,13 @@ class LandCoverCell:
 
     @property
     def keys(self) -> list[str]:
-        """The files, in the order of item ids."""
+        """The files, sorted by item id."""
         return [layout.landcover(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
 
     def lacking(self, cell: ChipCell) -> list[str]:
-        """Indexed scenes of a cell whose chips, as they are now, were never looked at; in order.
+        """Sorted scenes of a cell whose current chips were never measured.
 
-        A scene that was set aside was looked at: its chips have no land cover, and the ledger says why.
+        A failed scene counts as measured: its chips have no land cover, and the ledger has the reason.
         """
         of_chips = dict(zip(self.ledger["item_id"], self.ledger["chips_fingerprint"], strict=True))
         scenes = cell.scenes
@@ -116,7 +115,7 @@ class LandCoverCell:
         )
 
     def prune(self) -> int:
-        """Remove files of scenes that the cell no longer has, after the ledger is written; returns how many."""
+        """Remove files of scenes that are no longer in the cell, after the ledger is written; returns their number."""
         stored = self.store.list(layout.landcover_folder(self.platform, self.year), ".parquet")
         stale = sorted(set(stored) - set(self.keys))
         self.store.delete(stale)
@@ -124,10 +123,10 @@ class LandCoverCell:
 
 
 def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
-    """A cell as its stored ledger tells it.
+    """Load a cell from its stored ledger.
 
     Raises:
-        FileNotFoundError: it was not made yet.
+        FileNotFoundError: not materialised yet.
         InputError: the ledger cannot be read; names it.
     """
     key = layout.chip_ledger(platform, year)
@@ -138,20 +137,20 @@ def stored_cell(store: Store, platform: str, year: int) -> ChipCell:
 
 
 def cells_with_chips(store: Store) -> list[tuple[str, int]]:
-    """Platform and year of every cell that was indexed, in order; no ledger is read."""
+    """Sorted platforms and years of all indexed cells, without reading ledgers."""
     return _cells_in(store, layout.CHIP_LEDGERS)
 
 
 def stored_cells(store: Store) -> list[ChipCell]:
-    """All cells that were made, in the order of their ledgers' names."""
+    """All stored cells, sorted by the names of their ledgers."""
     return [stored_cell(store, *cell) for cell in cells_with_chips(store)]
 
 
 def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
-    """The land cover of a cell as its stored ledger tells it.
+    """Load the land cover of a cell from its stored ledger.
 
     Raises:
-        FileNotFoundError: it was not made yet.
+        FileNotFoundError: not materialised yet.
         InputError: the ledger cannot be read; names it.
     """
     key = layout.landcover_ledger(platform, year)
@@ -160,12 +159,12 @@ def stored_land_cover(store: Store, platform: str, year: int) -> LandCoverCell:
 
 
 def stored_land_covers(store: Store) -> list[LandCoverCell]:
-    """The land cover of all cells that have any, in the order of their ledgers' names."""
+    """The land cover of all cells that have any, sorted by the names of their ledgers."""
     return [stored_land_cover(store, *cell) for cell in _cells_in(store, layout.LANDCOVER_LEDGERS)]
 
 
 def read_ledger(store: Store, key: str, asset: str) -> bytes:
-    """The bytes of a ledger.
+    """Decode the bytes of a ledger.
 
     Raises:
         FileNotFoundError: there is none; names the asset that makes it.

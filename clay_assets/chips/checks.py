@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 SECONDS_PER_HOUR = 3600
 MGRS_SAMPLE = "mgrs_sample"  # drawn by land cover
-WORLDCOVER_STATS = "worldcover_stats"  # that splits are drawn from
+WORLDCOVER_STATS = "worldcover_stats"  # splits are drawn from it
 
 
 @checks_of(
     "chip_index",
     [
-        Check("chip_ids_unique", "Chip ids are those of their scenes, and none occurs twice in the cell."),
-        Check("shares_in_range", "Cloud and nodata shares lie in 0 to 1."),
-        Check("geometry_in_scene", "Geometries are valid, and lie where their chips do in the grid of their scene."),
-        Check("rows_of_ledger", "Every indexed scene has its file, with as many chips as the ledger says."),
+        Check("chip_ids_unique", "Chip ids match their scenes, and none occurs twice in the cell."),
+        Check("shares_in_range", "Cloud and nodata shares are between 0 and 1."),
+        Check("geometry_in_scene", "Geometries are valid, and match the position of the chips in their scene's grid."),
+        Check("rows_of_ledger", "Every indexed scene has its file, with the number of chips given in the ledger."),
     ],
     cells_in=layout.CHIP_LEDGERS,
 )
 def chip_index(
     context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
 ) -> Mapping[str, Finding]:
-    """Look at a cell's ledger, items and index files."""
+    """Check a cell's ledger, items and index files."""
     from clay_assets.chips.audit import look_at_cell
     from clay_assets.chips.cells import stored_cell
     from clay_assets.storage.stac_geoparquet import items_of
@@ -47,15 +47,15 @@ def chip_index(
 @checks_of(
     "chip_landcover",
     [
-        Check("shares_sum_to_100_percent", "Land-cover shares of every chip lie in 0 to 1 and sum to 1."),
-        Check("rows_of_chip_index", "Every indexed scene has land cover of each of its chips, as they are now."),
+        Check("shares_sum_to_100_percent", "Land-cover shares of every chip are between 0 and 1 and sum to 1."),
+        Check("rows_of_chip_index", "Every indexed scene has up-to-date land cover of all of its chips."),
     ],
     cells_in=layout.LANDCOVER_LEDGERS,
 )
 def chip_landcover(
     context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
 ) -> Mapping[str, Finding]:
-    """Look at a cell's ledgers and land-cover files."""
+    """Check a cell's ledgers and land-cover files."""
     from clay_assets.chips.audit import look_at_land_cover
     from clay_assets.chips.cells import stored_cell, stored_land_cover
 
@@ -68,14 +68,14 @@ def chip_landcover(
 @checks_of(
     "merged_index",
     [
-        Check("rows_of_chip_indexes", "Every part has the rows of its chip index, and is the file of the manifest."),
+        Check("rows_of_chip_indexes", "Every part has the rows of its chip index, and is the file in the manifest."),
         Check("chip_ids_unique", "No chip id of a platform occurs twice."),
         Check("splits_apart", "Chips of different splits are at least the recipe's distance apart."),
         Check("shares_of_splits", "Every platform has chips of each split.", WARN),
     ],
 )
 def merged_index(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
-    """Look at the manifest, at the files' footers, at what tells their chips apart, and at their splits."""
+    """Check the manifest, file footers, chip ids and splits."""
     from clay_assets.chips.audit import merged_ids_unique, rows_of_chip_indexes
     from clay_assets.chips.split_audit import look_at_splits
 
@@ -87,22 +87,22 @@ def merged_index(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> 
     }
 
 
-# Apart from the others, since they read ledgers only and are worth running every day.
+# Separate from the others, as these only read ledgers and are worth running every day.
 @checks_of(
     "merged_index",
     [
         Check("up_to_date", "No chip index, land cover or split has changed since it was merged.", WARN),
-        Check("land_cover_of_cells", "Every cell with chips has land cover of its chips as they are now."),
+        Check("land_cover_of_cells", "Every cell has up-to-date land cover of its chips."),
         Check(
             "composition_of_sample",
-            "Chips of platforms sampled by land cover have about the land cover of the sampled tiles.",
+            "Chips of platforms sampled by land cover have roughly the land cover of the sampled tiles.",
             WARN,
         ),
     ],
     daily=True,
 )
 def merged_index_age(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
-    """Look at the ledgers and the manifest, and when both were made, as far as this Dagster instance knows."""
+    """Check the ledgers and the manifest, and when both were materialised, as far as this Dagster instance knows."""
     from clay_assets.chips.audit import land_cover_of_cells, stale_cells
 
     store, instance = clay.store(), context.instance

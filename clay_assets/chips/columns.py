@@ -1,4 +1,4 @@
-"""What the columns of the chip index mean, of one scene's and of all, and of its ledger."""
+"""The columns of the chip indexes of scenes, the merged index, and their ledgers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CHIP = (
     Column("date", "date32", "day of acquisition, UTC"),
     Column("chip_index_x", "uint16", "column of the chip in the scene's finest grid"),
     Column("chip_index_y", "uint16", "row of the chip in the scene's finest grid"),
-    Column("cloud_cover_percentage", "float32", "share of the chip's pixels that is cloud, **0 to 1**"),
-    Column("nodata_percentage", "float32", "share of the chip's pixels without data, **0 to 1**"),
+    Column("cloud_cover_percentage", "float32", "share of cloud pixels in the chip, **0 to 1**"),
+    Column("nodata_percentage", "float32", "share of nodata pixels in the chip, **0 to 1**"),
     Column(
         "gsd",
         "float32",
@@ -31,7 +31,7 @@ _LANDCOVER = (
         "landcover",
         f"struct({', '.join(WORLDCOVER_FIELDS.values())})",
         "ESA WorldCover 2021: percent of the chip's valid land-cover area, **0 to 100**, uint8 that sum to 100; null "
-        "where WorldCover covers less of the chip than the recipe asks for",
+        "where WorldCover covers less of the chip than the recipe requires",
     ),
     Column(
         "landcover_class",
@@ -43,20 +43,20 @@ _SPLIT = Column(
     "split",
     "string",
     "`train`, `validate` or `test`, by blocks on the ground that are the same for all platforms and years; `buffer` "
-    "for a chip that lies across blocks of different splits, or too near to them",
+    "for a chip that crosses blocks of different splits, or is too close to them",
 )
 MERGED_INDEX = Columns(
     (*_WHERE_FROM, Column("year", "int16", "year of acquisition, the partition"), *_CHIP, *_LANDCOVER, _SPLIT)
 )
 CHIP_LANDCOVER = Columns(
     (
-        Column("chipid", "string", "the chip, in the order of its chip index"),
+        Column("chipid", "string", "the chip; rows are in the order of its chip index"),
         *(
             Column(
                 name,
                 "float32",
-                "share of the land-cover class in the chip's valid land-cover area, 0 to 1; null where WorldCover has "
-                "none of the chip",
+                "share of the land-cover class in the chip's valid land-cover area, 0 to 1; null where WorldCover does "
+                "not cover the chip",
             )
             for name in WORLDCOVER_FIELDS.values()
         ),
@@ -68,15 +68,15 @@ LANDCOVER_LEDGER = Columns(
         Column("item_id", "string", "the scene"),
         Column("outcome", "string", "`measured` or `failed`"),
         Column("chips", "int32", "rows of its file"),
-        Column("chips_without_land_cover", "int32", "chips of which WorldCover covers nothing"),
-        Column("worldcover_files", "int32", "WorldCover files that its chips lie in"),
+        Column("chips_without_land_cover", "int32", "chips without WorldCover coverage"),
+        Column("worldcover_files", "int32", "WorldCover files that its chips are in"),
         *(
             Column(name, "float32", "share of the land-cover class in the area of the scene's chips, 0 to 1")
             for name in WORLDCOVER_FIELDS.values()
         ),
-        Column("chips_fingerprint", "string", "fingerprint of the chip index that was looked at"),
-        Column("fingerprint", "string", "of the chip index, the edition of WorldCover and the code that made the file"),
-        Column("error", "string", "why it failed; null where it did not"),
+        Column("chips_fingerprint", "string", "fingerprint of the chip index that was measured"),
+        Column("fingerprint", "string", "hash of the chip index, the WorldCover edition and the code that was used"),
+        Column("error", "string", "reason of the failure, else null"),
     ),
 )
 PAINTED = Columns(
@@ -92,7 +92,7 @@ SPLITS = Columns(
         Column("east", "float64", "eastern edge"),
         Column("north", "float64", "northern edge"),
         Column("block", "int64", "number of the block that the cell belongs to"),
-        Column("split", "string", "`train`, `validate` or `test`, which the block was drawn for"),
+        Column("split", "string", "`train`, `validate` or `test`: the split that the block was drawn for"),
     )
 )
 CHIP_LEDGER = Columns(
@@ -101,10 +101,10 @@ CHIP_LEDGER = Columns(
         Column("outcome", "string", "`indexed`, `failed`, or `excluded` by the recipe after it was picked"),
         Column("chips", "int32", "rows of its index"),
         Column("chips_in_grid", "int32", "whole chips of the scene"),
-        Column("chips_above_nodata_limit", "int32", "chips left out for their nodata"),
-        Column("fingerprint", "string", "of the item, the recipe's fields and the code that made the file"),
-        Column("error", "string", "why it failed; null where it did not"),
-        Column("chips_excluded", "int32", "chips left out because the recipe excludes them by their ids"),
-        Column("exclusions", "string", "JSON object: id of what the recipe excludes of the scene → why; else null"),
+        Column("chips_above_nodata_limit", "int32", "chips skipped because of nodata"),
+        Column("fingerprint", "string", "hash of the item, the recipe's fields and the code that made the file"),
+        Column("error", "string", "reason of the failure, else null"),
+        Column("chips_excluded", "int32", "chips that the recipe excludes by id"),
+        Column("exclusions", "string", "JSON object: id of the excluded scene or chip → reason; null if none"),
     ),
 )

@@ -1,8 +1,8 @@
-"""A few chips of one scene as they look, each with its cloud and nodata, from the clearest to the most covered.
+"""A contact sheet: some chips of one scene with their cloud and nodata shares, from the clearest to the most covered.
 
-One scene of a cell and at most `CHIPS` windows of it are read, whatever the size of the cell: reads may be billed. The
-scene and its chips are drawn by keyed hashes, so a re-run shows the same. What cannot be read is an empty frame and a
-note, since a picture never fails a run.
+Only one scene of a cell and at most `CHIPS` windows of it are read, as reads may be billed. The scene and its chips are
+drawn by keyed hash, so a re-run shows the same. Unreadable chips are empty frames with a note, as a picture must not
+fail a run.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from clay_assets.transport.access import without_signature
 CHIPS, COLUMNS = 8, 4
 FRAME, GAP = 160, 17  # pixels
 TOP, LABEL = 70, 46  # pixels
-LETTERS = 110  # of a line that are shown
-MEASURED = 2  # each so many-th pixel, both ways, decides how all are stretched
+LETTERS = 110  # characters of a line that are shown
+MEASURED = 2  # every n-th pixel in both directions is used to derive the stretch
 DRAW = "contact_sheet"
 
 
@@ -51,9 +51,9 @@ class Frame:
     Attributes:
         x, y: column and row of the chip in its scene.
         cloud, nodata: shares, 0 to 1.
-        pixels: float32, (bands, size, size); None where they could not be read.
-        valid: where they are data, (size, size).
-        clear: where they are data and no cloud.
+        pixels: float32, (bands, size, size); None if they could not be read.
+        valid: mask of valid pixels, (size, size).
+        clear: mask of valid pixels without cloud.
     """
 
     x: int
@@ -67,7 +67,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is shown of a cell: a scene, its chips, and why some could not be read."""
+    """The content of a contact sheet: a scene, its chips, and why some could not be read."""
 
     item_id: str
     frames: list[Frame]
@@ -75,19 +75,19 @@ class Sheet:
 
 
 def contact_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int, title: str) -> bytes:
-    """Draw a few chips of one scene of a cell.
+    """Draw a contact sheet of one scene of a cell.
 
     Args:
-        cell: whose chips.
-        items: its scenes, with hrefs that can be read.
-        seed: of the recipe.
-        size: pixels of a chip's side on the finest grid.
-        title: of the picture; the scene is named below it.
+        cell: the cell to show.
+        items: the cell's scenes, with readable hrefs.
+        seed: the recipe's seed.
+        size: side length of a chip in pixels of the finest grid.
+        title: the picture's title; the scene is named below it.
     """
     sheet = read_sheet(cell, items, seed, size)
     if sheet is None:
         return style.empty_picture(
-            title, "nothing to do in this partition" if cell.ledger.empty else "no chip in any scene"
+            title, "nothing to do in this partition" if cell.ledger.empty else "no chips in any scene"
         )
     rows = -(-len(sheet.frames) // COLUMNS)
     tall = TOP + rows * (FRAME + LABEL) + 4
@@ -107,7 +107,7 @@ def contact_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int, t
 
 
 def read_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int) -> Sheet | None:
-    """Draw a scene and its chips, and read them; None where the cell has no chip."""
+    """Select a scene and some of its chips, and read them; None if the cell has no chips."""
     item_id = draw_scene(cell, seed)
     if item_id is None:
         return None
@@ -123,7 +123,7 @@ def read_sheet(cell: ChipCell, items: Sequence[Item], seed: int, size: int) -> S
 
 
 def draw_scene(cell: ChipCell, seed: int) -> str | None:
-    """The scene that is shown: of those with `CHIPS` chips, or else of those with the most, the lowest hash."""
+    """Select the scene with the lowest hash among those with `CHIPS` chips, or else among those with the most."""
     scenes = cell.scenes[cell.scenes["chips"] > 0]
     if scenes.empty:
         return None
@@ -132,12 +132,13 @@ def draw_scene(cell: ChipCell, seed: int) -> str | None:
 
 
 def draw_chips(chips: pd.DataFrame, item_id: str, seed: int) -> pd.DataFrame:
-    """Of as many groups as are shown, from the clearest to the most covered, the chip with the lowest hash each.
+    """Divide the chips into groups, from the clearest to the most covered, and select the one with the lowest hash in
+    each.
 
     Args:
         chips: `x`, `y`, `cloud` and `nodata` of all chips of the scene.
         item_id: the scene.
-        seed: of the recipe.
+        seed: the recipe's seed.
     """
     hashes = [keyed_hash(seed, DRAW, item_id, x, y) for x, y in zip(chips["x"], chips["y"], strict=True)]
     ordered = chips.assign(covered=chips["cloud"] + chips["nodata"], hash=hashes).sort_values(["covered", "hash"])
@@ -146,9 +147,9 @@ def draw_chips(chips: pd.DataFrame, item_id: str, seed: int) -> pd.DataFrame:
 
 
 def images(frames: Sequence[Frame]) -> list[NDArray[np.uint8] | None]:
-    """The frames as they would look to the eye, (FRAME, FRAME, 3); what is not data is grey.
+    """The frames in natural colours, (FRAME, FRAME, 3); nodata is grey.
 
-    How they are stretched goes by what is clear, beside which clouds are white.
+    The stretch is derived from clear pixels, so that clouds are white.
     """
     valid, clear = _measured(frames, "valid"), _measured(frames, "clear")
     stretch = Stretch.of(clear if clear.size else valid, valid)
@@ -156,7 +157,7 @@ def images(frames: Sequence[Frame]) -> list[NDArray[np.uint8] | None]:
 
 
 def _measured(frames: Sequence[Frame], where: Literal["clear", "valid"]) -> NDArray[np.float32]:
-    """What was measured in frames where they are clear, or at least data, of a part of the pixels: (bands, pixels)."""
+    """A subsample of the clear or the valid pixel values of all frames: (bands, pixels)."""
     some = np.s_[..., ::MEASURED, ::MEASURED]
     found = [frame.pixels[some][:, getattr(frame, where)[some]] for frame in frames if frame.pixels is not None]
     return np.concatenate(found, axis=1) if found else np.empty((1, 0), np.float32)

@@ -1,8 +1,8 @@
-"""How many pixels of each chip are cloud, and how many are nodata.
+"""Count the cloud and nodata pixels of each chip.
 
-Pixels are judged and counted in slabs that the processor's cache holds. Where the pixels of one quality asset are codes
-of 8 or 16 bits, the platform judges each code once, and pixels are compared with those that count: looking each of
-them up would take ten times as long.
+Pixels are classified and counted in slabs that fit the processor's cache. If the pixels of the single quality asset are
+8- or 16-bit codes, the platform classifies each code once, and pixels are compared with the matching codes, which is
+ten times as fast as a lookup per pixel.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import Mask, Pixels, Quality
 
-SLAB_BYTES = 1 << 18  # of pixels judged at a time; the cache holds them and what is made of them
-MOST_ROWS, FEWEST_ROWS = 255, 32  # of pixels whose sum in a column is kept as a byte
-CODES = ("uint8", "uint16")  # types of pixels whose every value is judged beforehand
-MOST_SPANS = 5  # of codes that are compared; more are looked up
-MOST_SCATTERED, FEWEST_SCATTERED = 16, 8  # codes, from 0, among which one comparison for all spans is looked for
+SLAB_BYTES = 1 << 18  # bytes of pixels classified at a time; they and the derived arrays fit the cache
+MOST_ROWS, FEWEST_ROWS = 255, 32  # limits of the rows per column sum; up to 255 it fits a byte
+CODES = ("uint8", "uint16")  # pixel types for which every value is classified in advance
+MOST_SPANS = 5  # spans of codes that are compared; more are looked up
+MOST_SCATTERED, FEWEST_SCATTERED = 16, 8  # codes, from 0, for which a single comparison is tried
 
 
 class ChipCounts:
-    """Counts of cloud and of nodata, filled part by part. Not to be shared between threads.
+    """Counts of cloud and nodata, filled part by part. Not thread-safe.
 
     Args:
-        quality: how pixels are judged.
-        side: pixels of a chip's side, at the resolution of the pixels that are counted.
-        rows: of chips.
-        columns: of chips.
-        what: what to say of pixels that the platform cannot judge.
+        quality: the platform's classification of pixels.
+        side: side length of a chip in counted pixels.
+        rows: number of rows of chips.
+        columns: number of columns of chips.
+        what: message for pixels that the platform cannot classify.
     """
 
     def __init__(self, quality: Quality, side: int, rows: int, columns: int, what: str) -> None:
-        self.shape = rows * side, columns * side  # of all chips, in pixels that are counted
+        self.shape = rows * side, columns * side  # size of all chips in counted pixels
         self.side = side
         self._quality, self._what, self._scratch = quality, what, _Scratch()
-        # Pixels in a column of so many rows, to be added up when all are counted.
+        # Column sums over blocks of rows, added up when all are counted.
         self._rows = next((rows for rows in range(MOST_ROWS, FEWEST_ROWS, -1) if side % rows == 0), side)
         dtype = np.uint8 if self._rows <= MOST_ROWS else np.uint32
         self._cloud, self._nodata = (np.zeros((self.shape[0] // self._rows, self.shape[1]), dtype) for _ in range(2))
         self._known: dict[Any, tuple[Codes, Codes] | None] = {}
 
     def shares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Shares of cloud and of nodata among the pixels of each chip, 0 to 1; (rows, columns) each."""
+        """Shares of cloud and nodata among the pixels of each chip, 0 to 1; (rows, columns) each."""
         side, (height, width) = self.side, self.shape
         parts = height // side, side // self._rows, width // side, side
         cloud, nodata = (
@@ -59,15 +59,15 @@ class ChipCounts:
         return cloud, nodata
 
     def add(self, row: int, column: int, pixels: Pixels) -> None:
-        """Judge and count a part of the chips, each pixel once.
+        """Classify and count a part of the chips; add each pixel only once.
 
         Args:
-            row: of its upper left pixel.
-            column: of its upper left pixel.
-            pixels: of each quality asset, (height, width) all.
+            row: row of the upper left pixel.
+            column: column of the upper left pixel.
+            pixels: pixels of each quality asset, all (height, width).
 
         Raises:
-            InputError: pixels that the platform cannot judge.
+            InputError: pixels that the platform cannot classify.
         """
         codes = self._codes(pixels)
         height, width = next(iter(pixels.values())).shape
@@ -95,7 +95,7 @@ class ChipCounts:
             raise InputError(f"{self._what} ({error}). Check the item's hrefs.") from error
 
     def _codes(self, pixels: Pixels) -> tuple[Codes, Codes] | None:
-        """Codes of cloud and of nodata; None where the platform has to judge the pixels."""
+        """Codes of cloud and of nodata; None if the platform must classify pixels directly."""
         if len(pixels) > 1:
             return None
         ((name, band),) = pixels.items()
@@ -105,7 +105,7 @@ class ChipCounts:
         return self._known[band.dtype]
 
     def _count(self, mask: Mask, row: int, column: int, counts: NDArray[Any]) -> None:
-        """Add up the columns of a mask."""
+        """Add the column sums of a mask."""
         height, width = mask.shape
         rows, columns = self._rows, slice(column, column + width)
         if row % rows == height % rows == 0:  # most blocks are a whole number of chips high
@@ -122,26 +122,26 @@ class ChipCounts:
 
 @cache
 def codes_of(judge: Callable[[Pixels], tuple[Mask, Mask]], asset: str, dtype: str) -> tuple[Codes, Codes] | None:
-    """The codes of one quality asset that are cloud, and those that are nodata.
+    """The codes of a quality asset that are cloud, and those that are nodata.
 
     Returns:
-        None where the platform cannot judge every code of the type; it may be able to judge those that occur.
+        None if the platform cannot classify every code of the type, even if it can classify those that occur.
     """
     codes = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)[np.newaxis]
     try:
         cloud, nodata = judge({asset: codes})
         tables = [np.asarray(mask, np.bool_).reshape(codes.size) for mask in (cloud, nodata)]
-    except Exception:  # whatever a platform makes of codes that its files never have
+    except Exception:  # whatever a platform raises for codes that never occur in its files
         return None
     return Codes(tables[0], codes.dtype), Codes(tables[1], codes.dtype)
 
 
 class Codes:
-    """Some codes of 8 or 16 bits, and which pixels have one of them.
+    """A set of 8- or 16-bit codes, and a fast test of which pixels have one of them.
 
     Args:
-        table: True of each code that counts, from 0.
-        dtype: of pixels.
+        table: whether each code, from 0, is in the set.
+        dtype: data type of pixels.
     """
 
     def __init__(self, table: Mask, dtype: np.dtype[Any]) -> None:
@@ -158,13 +158,13 @@ class Codes:
         self._zero = np.array(0, dtype)
 
     def among(self, pixels: NDArray[Any], lowest: int, highest: int, scratch: _Scratch) -> Mask | None:
-        """Which pixels have one of the codes, in an array of the scratch; None: none of them.
+        """Which pixels have one of the codes, in a scratch array; None: none of them.
 
         Args:
-            pixels: a slab.
-            lowest: of the pixels; used where codes go `by_range`.
-            highest: of the pixels, likewise.
-            scratch: for the result, which holds until its next use.
+            pixels: a slab of pixels.
+            lowest: lowest pixel value; used if codes go `by_range`.
+            highest: highest pixel value; used likewise.
+            scratch: buffers for the result, which is valid until their next use.
         """
         if not self._any:
             return None
@@ -175,8 +175,8 @@ class Codes:
             np.not_equal(np.bitwise_and(pixels, self._flags, words), self._zero, mask)
             return mask
         if not self._few:
-            return self._table.take(pixels, out=mask, mode="wrap")  # the quickest mode; the table has every code
-        # Few spans lie between the lowest and the highest code, and of some a comparison with one end is enough.
+            return self._table.take(pixels, out=mask, mode="wrap")  # the fastest mode; the table covers every code
+        # Few spans overlap the range of pixels, and for some a comparison with one end suffices.
         spans = [span for span in self._spans if span.first <= highest and span.last >= lowest]
         if len(spans) > 1 and self._scattered is not None and highest < self._scattered.codes:
             self._scattered.among(pixels, words, mask)
@@ -189,33 +189,33 @@ class Codes:
 
 
 class _Span:
-    """The codes from `first` to `last`; kept as arrays, since numbers would be converted at each comparison."""
+    """The codes from `first` to `last`, kept as arrays, since scalars would be converted at each comparison."""
 
     def __init__(self, first: int, last: int, dtype: np.dtype[Any]) -> None:
         self.first, self.last = first, last
         self._first, self._last, self._width = (np.array(code, dtype) for code in (first, last, last - first))
 
     def among(self, pixels: NDArray[Any], lowest: int, highest: int, words: NDArray[Any], out: Mask) -> None:
-        """Write which pixels have one of the codes; `lowest` and `highest` are of the pixels."""
+        """Write which pixels have one of the codes; `lowest` and `highest` are the extremes of the pixels."""
         if self.first == self.last:
             np.equal(pixels, self._first, out)
         elif highest <= self.last:
             np.greater_equal(pixels, self._first, out)
         elif lowest >= self.first:
             np.less_equal(pixels, self._last, out)
-        else:  # codes below the first wrap around, and lie above the last
+        else:  # codes below the first wrap around to values above the last
             np.less_equal(np.subtract(pixels, self._first, words), self._width, out)
 
 
 @dataclass(frozen=True)
 class _Scattered:
-    """Low codes of 8 bits that do not follow each other, told from the others by one comparison.
+    """Non-contiguous low 8-bit codes that one comparison separates from the others.
 
-    Multiplied, with overflow, and with some bits turned over, they are those from a limit on.
+    After a multiplication with overflow and an XOR, exactly these codes are at or above a limit.
 
     Attributes:
-        codes: so many, from 0, are told.
-        factor, turned, limit: numbers that tell them.
+        codes: number of codes, from 0, that are separated.
+        factor, turned, limit: parameters of the comparison.
     """
 
     codes: int
@@ -225,10 +225,10 @@ class _Scattered:
 
     @classmethod
     def of(cls, table: Mask) -> _Scattered | None:
-        """Of as many low codes as may be; None where that is too few.
+        """Separate as many low codes as possible; None if that is too few.
 
         Args:
-            table: True of each code that counts, from 0.
+            table: whether each code, from 0, is in the set.
         """
         numbers = np.arange(256, dtype=np.uint8)
         products = numbers[:MOST_SCATTERED, None, None] * numbers[:, None] ^ numbers
@@ -248,14 +248,14 @@ class _Scattered:
 
 
 class _Scratch:
-    """Arrays for what is made of a slab; new ones each time would take as long as all else."""
+    """Reusable arrays for results of a slab; allocating new ones would double the time."""
 
     def __init__(self) -> None:
         self._arrays = np.empty((3, 0), np.uint64)
         self._views: dict[Any, tuple[Mask, Mask, NDArray[Any]]] = {}
 
     def like(self, pixels: NDArray[Any]) -> tuple[Mask, Mask, NDArray[Any]]:
-        """Two masks and an array of the pixels' type, all of their shape."""
+        """Two masks and an array of the pixels' type, all of the pixels' shape."""
         key = pixels.shape, pixels.dtype
         if key not in self._views:
             if pixels.nbytes > self._arrays[0].nbytes:

@@ -1,7 +1,7 @@
-"""What an item says of the grid of its files, and whether that is the grid of the files.
+"""The grid that an item declares for its files, and whether the files have that grid.
 
-Where item and file contradict each other, one of them is of another scene or of another processing, and chips would be
-counted on a grid that nothing lies on. Fields that say nothing, such as `EPSG:None`, are as if they were not there.
+If item and file contradict each other, one of them belongs to another scene or processing, and chips would be counted
+on a wrong grid. Empty fields, such as `EPSG:None`, are treated as missing.
 
 Fields: projection extension of STAC, versions 1 and 2 (https://github.com/stac-extensions/projection).
 """
@@ -26,24 +26,24 @@ from clay_assets.grids import Grid
 from clay_assets.stac import Item
 
 CODES = ("proj:code", "proj:epsg", "proj:wkt2")
-TERMS = 6  # of an affine transform; its last row may follow
-GSD_ROUNDING = 1.5  # times; a nominal ground sample distance is not the size of a pixel
+TERMS = 6  # terms of an affine transform; its last row may follow
+GSD_ROUNDING = 1.5  # factor; a nominal ground sample distance is not exactly the pixel size
 _NUMBER = re.compile(r"\s*(?:epsg:)?\s*(\d+)(?:\.0+)?\s*", re.IGNORECASE)
 _NOTHING = re.compile(r"(?:epsg:?)?\s*(?:none|null|nan|<na>|unknown|undefined)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What an item says of the grid of one asset; None where it does not.
+    """The grid that an item declares for one asset; None for missing fields.
 
     Attributes:
-        item_id: the item.
-        asset: the asset.
-        crs: by `proj:code`, `proj:epsg` or `proj:wkt2`.
-        shape: height and width, `proj:shape`.
-        transform: `proj:transform`.
-        bbox: xmin, ymin, xmax, ymax in the CRS, `proj:bbox`.
-        gsd: nominal, metres.
+        item_id: id of the item.
+        asset: key of the asset.
+        crs: CRS from `proj:code`, `proj:epsg` or `proj:wkt2`.
+        shape: height and width from `proj:shape`.
+        transform: transform from `proj:transform`.
+        bbox: xmin, ymin, xmax, ymax in the CRS from `proj:bbox`.
+        gsd: nominal ground sample distance, metres.
     """
 
     item_id: str
@@ -56,27 +56,27 @@ class Declared:
 
     @property
     def grid(self) -> Grid | None:
-        """The grid, where all of it is said."""
+        """The grid if it is completely declared."""
         if self.crs is None or self.shape is None or self.transform is None:
             return None
         return Grid(self.crs, self.transform, *self.shape)
 
     @property
     def tells_extent(self) -> bool:
-        """Whether a shape can be held against the extent of a file."""
+        """Whether the declared shape can be checked against the extent of a file."""
         return any(said is not None for said in (self.transform, self.bbox, self.gsd))
 
     def shape_over(self, file: Grid) -> tuple[int, int] | None:
-        """Height and width over a file that is as fine or coarser by whole factors; [width, height] is written too."""
+        """Declared height and width; swapped if only [width, height] is an integer multiple of the file's shape."""
         if self.shape is None or _whole(self.shape, file) or not _whole(self.shape[::-1], file):
             return self.shape
         return self.shape[1], self.shape[0]
 
     def check_place(self, grid: Grid, href: str) -> None:
-        """Raise InputError if a file is in another CRS, or begins at another corner, than the item says."""
+        """Raise InputError if a file's CRS or upper left corner differs from the item's."""
         if self.crs is not None and self.crs != grid.crs:
             raise InputError(
-                f"{href}: is in {grid.crs.to_string()}, but its item says {self.crs.to_string()}; one of them is wrong "
+                f"{href}: CRS {grid.crs.to_string()}, but its item says {self.crs.to_string()}; one of them is wrong "
                 f"({self._field('proj:code')})."
             )
         if self.transform is None:
@@ -85,17 +85,17 @@ class Declared:
         begun = [max(abs(placed.c - x), abs(placed.f - y)) for placed in _orders(self.transform)]
         if min(begun) > _pixel(grid):
             raise InputError(
-                f"{href}: its corner is {begun[0]:g} m away from that of its item; item and file are not of one scene "
+                f"{href}: its corner is {begun[0]:g} m from the item's; item and file belong to different scenes "
                 f"({self._field('proj:transform')})."
             )
 
     def check_extent(self, grid: Grid, tolerance: float, href: str) -> None:
-        """Raise InputError if a grid has another extent, and so another pixel size, than the item says.
+        """Raise InputError if a grid's extent, and so its pixel size, differs from the item's.
 
         Args:
-            grid: of the file, with the height and width that the item says.
-            tolerance: by which the corners may differ, in units of the CRS.
-            href: of the file.
+            grid: the file's extent with the height and width declared by the item.
+            tolerance: allowed difference of the corners, in units of the CRS.
+            href: the file's address.
         """
         if self.transform is not None:
             apart = min(_apart(Grid(grid.crs, t, grid.height, grid.width), grid) for t in _orders(self.transform))
@@ -103,7 +103,7 @@ class Declared:
             if apart > tolerance:
                 raise InputError(
                     f"{href}: covers {_size(grid)}, but its item says {grid.height} × {grid.width} pixels of "
-                    f"{abs(said.a):g} × {abs(said.e):g} m ({self._field(field)}). Correct the item, or leave it out."
+                    f"{abs(said.a):g} × {abs(said.e):g} m ({self._field(field)}). Correct the item, or exclude it."
                 )
         elif self.bbox is not None:
             corners = _corners(grid)
@@ -111,22 +111,22 @@ class Declared:
             if np.abs(np.subtract(found, self.bbox)).max() > tolerance:
                 raise InputError(
                     f"{href}: covers {_size(grid)}, {tuple(map(float, found))}, but its item says {self.bbox} "
-                    f"({self._field('proj:bbox')}). Correct the item, or leave it out."
+                    f"({self._field('proj:bbox')}). Correct the item, or exclude it."
                 )
         elif self.gsd is not None:
             pixel = float(ground_sample_distance(grid, min(grid.height, grid.width)).mean())
             if not 1 / GSD_ROUNDING <= pixel / self.gsd <= GSD_ROUNDING:
                 raise InputError(
-                    f"{href}: covers {_size(grid)}, so that {grid.height} × {grid.width} pixels are {pixel:g} m large, "
-                    f"but its item says {self.gsd:g} m ({self._field('gsd')}). Correct the item, or leave it out."
+                    f"{href}: covers {_size(grid)}, so {grid.height} × {grid.width} pixels are {pixel:g} m each, "
+                    f"but its item says {self.gsd:g} m ({self._field('gsd')}). Correct the item, or exclude it."
                 )
 
     def check_file(self, grid: Grid, href: str) -> None:
-        """Raise InputError if the grid of the asset's own file has another shape or extent than the item says."""
+        """Raise InputError if the shape or extent of the asset's own file differs from the item's."""
         if self.shape is not None and (grid.height, grid.width) not in (self.shape, self.shape[::-1]):
             raise InputError(
                 f"{href}: has {grid.height} × {grid.width} pixels, but its item says {self.shape[0]} × {self.shape[1]} "
-                f"({self._field('proj:shape')}). Correct the item, or leave it out."
+                f"({self._field('proj:shape')}). Correct the item, or exclude it."
             )
         self.check_place(grid, href)
         self.check_extent(grid, _pixel(grid), href)
@@ -136,15 +136,15 @@ class Declared:
 
 
 def declared(item: Item, asset: str, *, own: bool = False) -> Declared:
-    """What an item says of the grid of an asset.
+    """Read the grid that an item declares for an asset.
 
     Args:
-        item: read by its platform.
-        asset: that it may lack.
-        own: take the fields of the asset alone, and no `gsd`; else the item's where the asset has none.
+        item: an item read by its platform.
+        asset: key of the asset, which may be missing.
+        own: only use fields of the asset, without `gsd`; otherwise fall back to the item's fields.
 
     Raises:
-        InputError: a field cannot be understood; names item and field.
+        InputError: a field is invalid; names item and field.
     """
     fields = {
         name: value
@@ -165,19 +165,19 @@ def declared(item: Item, asset: str, *, own: bool = False) -> Declared:
 
 
 def check_same_extent(grid: Grid, finest: Grid, href: str, first: str) -> None:
-    """Raise InputError if the files of one scene do not cover the same place."""
+    """Raise InputError if the files of a scene do not cover the same area."""
     if grid.crs != finest.crs:
-        raise InputError(f"{href}: is in {grid.crs.to_string()}, but {first} in {finest.crs.to_string()}.")
+        raise InputError(f"{href}: CRS {grid.crs.to_string()}, but {finest.crs.to_string()} in {first}.")
     apart = _apart(grid, finest)
     if apart > max(_pixel(grid), _pixel(finest)):
         raise InputError(
             f"{href}: covers {_size(grid)}, but {first} {_size(finest)}; their corners are {apart:g} m apart. "
-            "They are not of one scene; check the item's hrefs."
+            "They belong to different scenes. Check the item's hrefs."
         )
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
-    """Whether two grids have the same pixels, but for rounding."""
+    """Whether two grids have the same pixels, within rounding."""
     same = one.crs == other.crs and (one.height, one.width) == (other.height, other.width)
     return same and _apart(one, other) <= _pixel(one)
 
@@ -198,7 +198,7 @@ def _crs(item_id: str, fields: Mapping[str, Any]) -> CRS | None:
 
 
 def _epsg(code: Any) -> Any:
-    """A code as rasterio takes it; as a number it may have become text or a fraction on its way through a table."""
+    """An EPSG code in rasterio's form; tables may have converted the number to text or to a float."""
     found = _NUMBER.fullmatch(str(code))
     return int(found[1]) if found else code
 
@@ -228,10 +228,7 @@ def _transform(item_id: str, transform: Any) -> Affine | None:
 
 
 def _not_understood(item_id: str, field: str, value: Any, error: Exception) -> InputError:
-    return InputError(
-        f"{item_id}: its proj: fields cannot be understood ({field} {value!r}: {error}). Correct the item, or leave it "
-        "out."
-    )
+    return InputError(f"{item_id}: invalid proj: fields ({field} {value!r}: {error}). Correct the item, or exclude it.")
 
 
 def _given(value: Any) -> bool:
@@ -243,7 +240,7 @@ def _given(value: Any) -> bool:
 
 
 def _bbox(values: Any) -> tuple[float, float, float, float] | None:
-    """West, south, east and north; the middle pair of six are heights."""
+    """West, south, east and north; with six numbers, the third and the last are heights."""
     numbers = _numbers(values)
     if len(numbers) not in (4, 6):
         return None
@@ -252,7 +249,7 @@ def _bbox(values: Any) -> tuple[float, float, float, float] | None:
 
 
 def _numbers(values: Any) -> list[float]:
-    """Finite numbers; none at all where one of them is something else."""
+    """Finite numbers; empty if any value is something else."""
     try:
         numbers = [float(value) for value in values or ()]
     except (TypeError, ValueError):
@@ -268,7 +265,7 @@ def _whole(shape: Sequence[int], file: Grid) -> bool:
 
 
 def _orders(transform: Affine) -> tuple[Affine, ...]:
-    """The transform, and what it would be in GDAL's order of terms, which some items have."""
+    """The transform, and its interpretation in GDAL's order of terms, which some items use."""
     return transform, Affine.from_gdal(*tuple(transform)[:TERMS])
 
 

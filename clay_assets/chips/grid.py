@@ -1,7 +1,7 @@
-"""The chip grid of a scene: whole square chips counted on its finest grid, and their polygons.
+"""The chip grid of a scene: whole square chips on its finest grid, and their polygons.
 
-The ragged right and bottom edges are not chips. Polygons are the chips' four projected corners in EPSG:4326, split
-at the antimeridian (RFC 7946, section 3.1.9).
+Partial chips at the right and bottom edges are omitted. Polygons are the chips' four projected corners in EPSG:4326,
+split at the antimeridian (RFC 7946, section 3.1.9).
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 from clay_assets.grids import HALF_TURN, Grid
 
-CORNERS = 5  # of a chip's ring, the first again at the end
-TRANSFORMERS = 128  # that are kept; there are 120 zones of UTM
-# Of the interpolation of true pixel sizes: chips that are worth it, nodes and chips tried along each side, and what may
-# be off, relative. A geodesic of 77 m between rounded degrees is known to 4e-11.
+CORNERS = 5  # points of a chip's closed ring
+TRANSFORMERS = 128  # cache size; UTM has 120 zones
+# For interpolating true pixel sizes: minimum number of chips, nodes and test chips along each side, and the relative
+# tolerance. A geodesic of 77 m between rounded degrees is accurate to 4e-11.
 FEWEST_TO_INTERPOLATE, NODES, TRIED, UNSURE = 400, 7, 5, 2e-9
 _EARTH = pyproj.Geod(ellps="WGS84")
 
 
 def chips_in(grid: Grid, size: int) -> tuple[int, int]:
-    """Columns and rows of whole chips of `size` pixels."""
+    """Number of columns and rows of whole chips of `size` pixels."""
     return grid.width // size, grid.height // size
 
 
 def chip_corners(grid: Grid, size: int) -> NDArray[np.float64]:
     """Rings of the chips as longitude and latitude, degrees, row by row from the upper left; (rows * columns, 5, 2).
 
-    Corners run from the lower right, anticlockwise, as shapely's `box` does. A ring that is wider than half of the
-    world crosses the antimeridian.
+    Corners run anticlockwise from the lower right, like shapely's `box`. A ring wider than half the world crosses the
+    antimeridian.
 
     Args:
         grid: the finest grid of a scene, in a projected CRS in metres.
-        size: pixels of a chip's side.
+        size: side length of a chip in pixels.
 
     Raises:
-        InputError: the grid does not lie on the Earth.
+        InputError: the grid is not on the Earth.
     """
     columns, rows = chips_in(grid, size)
     corners = _lonlat(grid, *np.meshgrid(np.arange(columns + 1.0) * size, np.arange(rows + 1.0) * size))
@@ -56,7 +56,7 @@ def chip_polygons(grid: Grid, size: int) -> NDArray[Any]:
     """Chip polygons in EPSG:4326, in the order of `chip_corners`, split at the antimeridian; shape (rows * columns,).
 
     Raises:
-        InputError: the grid does not lie on the Earth.
+        InputError: the grid is not on the Earth.
     """
     return polygons_of(chip_corners(grid, size))
 
@@ -64,42 +64,42 @@ def chip_polygons(grid: Grid, size: int) -> NDArray[Any]:
 def polygons_of(rings: NDArray[np.float64]) -> NDArray[Any]:
     """Polygons of `chip_corners`, split at the antimeridian."""
     polygons: NDArray[Any] = shapely.polygons(rings)
-    for number in np.flatnonzero(crosses(shapely.bounds(polygons))):  # at most one column of chips or so
+    for number in np.flatnonzero(crosses(shapely.bounds(polygons))):  # at most about one column of chips
         # Edges are straight in degrees (RFC 7946, section 3.1.1; GeoParquet's `planar`), not great circles.
         polygons[number] = antimeridian.fix_polygon(polygons[number], fix_winding=True, great_circle=False)
     return polygons
 
 
 def crosses(bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which bounds of `chip_corners`, (n, 4), are of a chip that crosses the antimeridian."""
+    """Which bounds of `chip_corners`, (n, 4), belong to chips that cross the antimeridian."""
     return np.asarray(bounds.reshape(-1, 4)[:, 2] - bounds.reshape(-1, 4)[:, 0] > HALF_TURN)
 
 
 def ground_sample_distance(grid: Grid, size: int) -> NDArray[np.float64]:
-    """True size of a pixel in the middle of each chip, metres, in the order of `chip_corners`; (rows * columns,).
+    """True pixel size at the centre of each chip, metres, in the order of `chip_corners`; (rows * columns,).
 
     The geometric mean of both directions, along geodesics of WGS 84 across the chip.
     """
     columns, rows = chips_in(grid, size)
     edges = np.arange(columns + 1.0) * size, np.arange(rows + 1.0) * size
     middles = (np.arange(columns) + 0.5) * size, (np.arange(rows) + 0.5) * size
-    upright = _lonlat(grid, *np.meshgrid(edges[0], middles[1]))  # middles of the edges that two chips share
+    upright = _lonlat(grid, *np.meshgrid(edges[0], middles[1]))  # midpoints of the edges shared by two chips
     level = _lonlat(grid, *np.meshgrid(middles[0], edges[1]))
     across = _distance(upright[:, :-1], upright[:, 1:])
     return (np.sqrt(across * _distance(level[:-1], level[1:])) / size).ravel()
 
 
 def rounded_ground_sample_distance(grid: Grid, size: int) -> NDArray[np.float32]:
-    """`ground_sample_distance` as float32, the same to the last bit, in a fifth of its time for whole scenes.
+    """`ground_sample_distance` as float32, identical to the last bit, but five times as fast for whole scenes.
 
-    It hardly changes across a scene. So it is interpolated, and worked out only for chips where the last bit might
-    depend on what the interpolation is off by; for all chips where that is more than expected, as around a pole.
+    It hardly varies across a scene, so it is interpolated, and only computed for chips whose last bit might depend on
+    the interpolation error; if that is larger than expected, such as around a pole, it is computed for all chips.
     """
     columns, rows = chips_in(grid, size)
     if columns * rows < FEWEST_TO_INTERPOLATE:
         return ground_sample_distance(grid, size).astype(np.float32)
     last = np.array([columns - 1, rows - 1])
-    # Places of nodes and of chips that are tried, along each side; both on one grid.
+    # Positions of nodes and of test chips along each side, both on one grid.
     places = [
         np.concatenate([(_NODES + 1) / 2 * count, np.linspace(0, count, TRIED).astype(np.intp)]) for count in last
     ]
@@ -116,7 +116,7 @@ def rounded_ground_sample_distance(grid: Grid, size: int) -> NDArray[np.float32]
 
 
 def _chebyshev(at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The first polynomials of Chebyshev at places of −1 to 1; (places, polynomials)."""
+    """The first Chebyshev polynomials at positions in −1 to 1; (positions, polynomials)."""
     return np.cos(np.arange(NODES) * np.arccos(np.clip(at, -1, 1))[:, None])
 
 
@@ -125,7 +125,7 @@ _TO_CHEBYSHEV = np.linalg.inv(_chebyshev(_NODES))  # values at the nodes → coe
 
 
 def _gsd_at(grid: Grid, size: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As `ground_sample_distance`, of chips by their column and row, which may lie between those of the grid."""
+    """Like `ground_sample_distance`, for chips given by column and row, which may be fractional."""
     left, middle, right = (x + part for part in (0, 0.5, 1))
     upper, centre, lower = (y + part for part in (0, 0.5, 1))
     ends = _lonlat(
@@ -136,7 +136,7 @@ def _gsd_at(grid: Grid, size: int, x: NDArray[np.float64], y: NDArray[np.float64
 
 
 def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Metres between places, longitude and latitude (…, 2)."""
+    """Metres between positions, longitude and latitude (…, 2)."""
     lon, lat, lon2, lat2 = (np.ascontiguousarray(place[..., axis]) for place in (first, second) for axis in (0, 1))
     metres: NDArray[np.float64] = _EARTH.inv(lon, lat, lon2, lat2, return_back_azimuth=False)[2]
     return metres
@@ -149,11 +149,11 @@ def _lonlat(grid: Grid, column: NDArray[np.float64], row: NDArray[np.float64]) -
     lon, lat = _to_lonlat(grid.crs.to_wkt()).transform(x, y)
     lonlat = np.stack([lon, lat], axis=-1)
     if not np.isfinite(lonlat).all():
-        raise InputError(f"a grid of {grid.height} × {grid.width} pixels in {grid.crs} does not lie on the Earth.")
+        raise InputError(f"a grid of {grid.height} × {grid.width} pixels in {grid.crs} is not on the Earth.")
     return lonlat
 
 
 @lru_cache(maxsize=TRANSFORMERS)
 def _to_lonlat(wkt: str) -> pyproj.Transformer:
-    """From a CRS; kept, as making one takes longer than projecting a scene's chips. pyproj has one for each thread."""
+    """A transformer from a CRS; cached, as creating one is slower than projecting a scene's chips. Thread-safe."""
     return pyproj.Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)

@@ -1,4 +1,4 @@
-"""Places on a Hilbert curve over the world, which chips are sorted by, so that neighbours lie near in the file."""
+"""Positions on a Hilbert curve over the world, by which chips are sorted, so that neighbours are close in the file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than a chip of any platform but NAIP
+HILBERT_LEVEL = 16  # bits per axis: cells of 0.005° of longitude, smaller than chips of any platform except NAIP
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 Keys = NDArray[np.uint32]
 
 
 def keys_of(bounds: NDArray[np.float64]) -> Keys:
-    """Place on the curve of the centre of each bounding box.
+    """Position on the curve of the centre of each bounding box.
 
     Args:
         bounds: west, south, east and north, degrees; (n, 4). A chip split at the antimeridian spans the world; its
-            place is the antimeridian.
+            position is the antimeridian.
     """
     west, south, east, north = bounds.T
     return hilbert_distance(np.where(east - west > WORLD[2], WORLD[2], (west + east) / 2), (south + north) / 2)
 
 
 def hilbert_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> Keys:
-    """Distance along a Hilbert curve over the world of each place, as geopandas' `hilbert_distance` tells it.
+    """Distance of each position along a Hilbert curve over the world, equal to geopandas' `hilbert_distance`.
 
-    The algorithm is Rawrunprotected's (http://threadlocalmutex.com/, public domain), which geopandas has, too.
+    The algorithm is Rawrunprotected's (http://threadlocalmutex.com/, public domain), which geopandas also uses.
     """
     side = (1 << HILBERT_LEVEL) - 1
     places: list[Any] = [
@@ -55,7 +55,7 @@ def hilbert_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> Keys:
 
 
 def _spread(bits: Keys) -> Keys:
-    """Sixteen bits, with a place between each two."""
+    """Spread sixteen bits, with a gap between neighbours."""
     found: Any = bits
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
         found = (found | (found << shift)) & np.uint32(mask)

@@ -1,9 +1,9 @@
-"""The chip index of one scene, and how any chip index is opened.
+"""Make the chip index of one scene, and open any chip index.
 
 A row is one whole chip; the columns are those of `CHIP_SCHEMA`. For Sentinel-2 and Landsat the two percentages are
-those of stacchip's index, row for row. They are shares of all pixels of a chip, 0 to 1; cloud is not
-counted against the valid pixels alone. `gsd` is the true size on the ground of a pixel of the finest grid, in metres:
-in EPSG:3857 it is far from the grid's own.
+those of stacchip's index, row for row. They are shares of all pixels of a chip, 0 to 1, also for cloud, which does not
+refer to valid pixels only. `gsd` is the true ground size in metres of a pixel of the finest grid: in EPSG:3857 it is
+far from the grid's pixel size.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from clay_assets.storage.stores import Store, open_store
 from clay_assets.transport.access import Access
 from clay_assets.transport.locations import is_file_url, local_path
 
-CHIP_SIZE = 256  # pixels, the chip of Clay v1
-EXCLUDED_COUNT = "chips_excluded"  # in a file's metadata: chips that a recipe left out by their names
-GRID = "grid"  # in a file's metadata: the grid of its files, where its item declares another
-GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by the type number of WKB, which is also shapely's
+CHIP_SIZE = 256  # pixels, as in Clay v1
+EXCLUDED_COUNT = "chips_excluded"  # metadata key: chips that the recipe excludes by id
+GRID = "grid"  # metadata key: the grid of the scene's files if its item declares another
+GEOMETRY_TYPES = {3: "Polygon", 6: "MultiPolygon"}  # by WKB type number, which is also shapely's
 # A polygon of one ring as little-endian WKB: byte order, type, number of rings, of points, and the points.
 WKB_OF_RING = np.dtype(
     [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (CORNERS, 2))]
@@ -67,11 +67,11 @@ CHIP_SCHEMA = pa.schema(
 )
 
 
-# Percent of a chip's valid land-cover area, and the WorldCover code of the largest share; null where there is none.
+# Percent of a chip's valid land-cover area, and the WorldCover code of the largest share; null without land cover.
 LANDCOVER = pa.struct([(name, pa.uint8()) for name in WORLDCOVER_FIELDS.values()])
 LANDCOVER_FIELDS = [pa.field("landcover", LANDCOVER), pa.field("landcover_class", pa.uint8())]
 SPLIT_FIELD = pa.field("split", pa.string())  # train, validate, test, or buffer between them
-# The merged index has the year of acquisition too, by which readers find the files of a year, land cover and split.
+# The merged index also has land cover, split and the year of acquisition, by which readers find the files of a year.
 MERGED_SCHEMA = pa.schema(
     [
         *CHIP_SCHEMA.insert(CHIP_SCHEMA.get_field_index("datetime"), pa.field("year", pa.int16())),
@@ -79,7 +79,7 @@ MERGED_SCHEMA = pa.schema(
         SPLIT_FIELD,
     ]
 )
-# Columns of few values, which Parquet stores as dictionaries.
+# Columns with few distinct values, which Parquet stores as dictionaries.
 DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y", "landcover_class"]
 DICTIONARIES += ["split", *(f"landcover.{name}" for name in WORLDCOVER_FIELDS.values())]
 
@@ -95,24 +95,24 @@ def index_scene(
 ) -> pa.Table:
     """Index the chips of one scene.
 
-    Only the quality assets are read, once. Chips with more nodata than `options.max_chip_nodata` are left out.
+    Only the quality assets are read, once. Chips with more nodata than `options.max_chip_nodata` are skipped.
 
     Args:
-        item: a scene whose hrefs can be read. Where it lacks `proj:` fields, the files tell the grid.
+        item: a scene with readable hrefs. If `proj:` fields are missing, the grid is read from the files.
         platform: platform key.
-        options: the platform's recipe fields; those of clay_v1 if None.
-        chip_size: pixels of a chip's side on the finest grid.
-        access: ways to reach files besides the platform's own, such as a store's.
-        excluded: ids of chips that are left out whatever they hold.
+        options: the platform's recipe fields; None: those of clay_v1.
+        chip_size: side length of a chip in pixels of the finest grid.
+        access: ways to access files in addition to the platform's own, such as a store's.
+        excluded: ids of chips to exclude.
 
     Returns:
         A table of `CHIP_SCHEMA`, ordered by row and column of the chip, with `geo` metadata and the counts
-        `clay:chips_in_grid` and `clay:chips_above_nodata_limit`; `clay:chips_excluded` where any were. A chip that is
-        above the limit and excluded counts as above the limit.
+        `clay:chips_in_grid` and `clay:chips_above_nodata_limit`, and `clay:chips_excluded` if there are any. An
+        excluded chip above the limit counts as above the limit.
 
     Raises:
-        InputError: a missing asset, a wrong CRS or grid, a damaged file, or a scene smaller than one chip; names
-            the item.
+        InputError: a missing asset, an invalid CRS or grid, a damaged file, or a scene smaller than one chip; names the
+            item.
         SourceError: a remote file could not be read now.
     """
     source = platform_of(platform).with_access(*access)
@@ -121,7 +121,7 @@ def index_scene(
     missing = source.missing(document, source.quality.assets)
     if missing:
         raise InputError(
-            f"{item.id}: has no asset {', '.join(missing)}, only {', '.join(item.assets) or 'none'}; "
+            f"{item.id}: asset {', '.join(missing)} not found, only {', '.join(item.assets) or 'none'}; "
             f"{source.title} cannot be indexed without it."
         )
     grid, shares = read_shares(source, document, chip_size)
@@ -143,7 +143,7 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
         year: only this year of acquisition.
 
     Raises:
-        InputError: there is no chip index at that place.
+        InputError: chip index not found at that location.
     """
     text = str(location)
     text = (str(local_path(text)) if is_file_url(text) else text).rstrip("/")
@@ -152,7 +152,7 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
     store = open_store((parent or ".") if single else text)
     keys = [name] if single and store.exists(name) else [] if single else list(store.list("", ".parquet"))
     if not keys:
-        raise InputError(f"{location}: there is no chip index here; materialise chip_index or merged_index first.")
+        raise InputError(f"{location}: chip index not found. Materialise chip_index or merged_index first.")
     if platform is not None:
         platform_of(platform)
         keys = [key for key in keys if _may_hold(key, platform, "platform")]
@@ -168,7 +168,7 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
 
 
 def _may_hold(key: str, value: str, name: str) -> bool:
-    """Whether a file `{platform}/{year}/….parquet` may hold chips of one platform or year; True of other layouts."""
+    """Whether a file `{platform}/{year}/….parquet` can contain chips of a platform or year; True for other layouts."""
     folders = key.split("/")[:-1]
     if name == "year":
         years = [folder for folder in folders if folder.isdigit() and len(folder) == len(value)]
@@ -178,7 +178,7 @@ def _may_hold(key: str, value: str, name: str) -> bool:
 
 
 def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
-    """A lazy dataset of chip-index files, of scenes or of the merged index; at most one footer is read yet.
+    """A lazy dataset of chip-index files of scenes or of the merged index; reads at most one footer.
 
     Raises:
         InputError: the first file cannot be read.
@@ -195,7 +195,7 @@ def dataset_of(store: Store, keys: Sequence[str]) -> ds.Dataset:
 
 
 def as_chips(table: pa.Table) -> pa.Table:
-    """A scene's chip index with today's column types: version 0.1 wrote `platform` and `item_id` as dictionaries."""
+    """Convert a chip index to current column types: version 0.1 wrote `platform` and `item_id` as dictionaries."""
     if table.schema.names != CHIP_SCHEMA.names:
         return table
     for name in ("platform", "item_id"):
@@ -206,16 +206,16 @@ def as_chips(table: pa.Table) -> pa.Table:
 
 
 def declared_grid(platform: AnyPlatform, item: Item) -> Grid | None:
-    """The finest grid as an item's `proj:` fields tell it; None where they do not tell all of it.
+    """The finest grid according to an item's `proj:` fields; None if they are incomplete.
 
     Raises:
-        InputError: the fields cannot be understood; names the item.
+        InputError: the fields are invalid; names the item.
     """
     return declared(item, platform.assets.grid).grid
 
 
 def grid_of_file(table: pa.Table) -> Grid | None:
-    """The grid of an indexed scene where that is not the one that its item declares, since its files decide."""
+    """The grid of an indexed scene if its files differ from the grid that its item declares."""
     text = stamp_of(table.schema).get(GRID)
     if text is None:
         return None
@@ -224,10 +224,10 @@ def grid_of_file(table: pa.Table) -> Grid | None:
 
 
 def scene_crs(platform: AnyPlatform, item: dict[str, Any]) -> CRS:
-    """The CRS of a scene's chips, as its item tells it, or else the header of its first quality asset.
+    """The CRS of a scene's chips from its item, or else from the header of its first quality asset.
 
     Raises:
-        InputError: neither tells it; names the item or the file.
+        InputError: neither has it; names the item or the file.
         SourceError: a remote file could not be read now.
     """
     said = declared(item, platform.assets.grid).crs
@@ -235,12 +235,12 @@ def scene_crs(platform: AnyPlatform, item: dict[str, Any]) -> CRS:
         return said
     asset = next((item["assets"][name] for name in platform.quality.assets if name in item["assets"]), None)
     if asset is None:
-        raise InputError(f"{item['id']}: has neither proj: fields nor a quality asset, so its CRS is unknown.")
+        raise InputError(f"{item['id']}: neither proj: fields nor a quality asset found, so the CRS is unknown.")
     href = platform.href(asset)
     with open_raster(href, platform.access_to(href)) as source:
         crs: CRS | None = source.dataset.crs
     if crs is None:
-        raise InputError(f"{href}: has no CRS; fetch the file again.")
+        raise InputError(f"{href}: no CRS in the file. Download it again.")
     return crs
 
 
@@ -305,7 +305,7 @@ def _table(
 
 
 def rings_of(table: pa.Table) -> NDArray[np.float64] | None:
-    """The rings of a chip index as `chip_corners` has them; None where a geometry is anything but one such ring."""
+    """The rings of a chip index in the form of `chip_corners`; None if any geometry is not such a ring."""
     geometry = table["geometry"].combine_chunks()
     lengths = pc.binary_length(geometry).to_numpy(zero_copy_only=False)
     if geometry.null_count or not len(geometry) or (lengths != WKB_OF_RING.itemsize).any():
@@ -320,13 +320,13 @@ def rings_of(table: pa.Table) -> NDArray[np.float64] | None:
 
 
 def _places(item_id: str, chipids: Collection[str]) -> list[tuple[int, int]]:
-    """Column and row of those chips of some that are of a scene."""
+    """Column and row of the chips that belong to a scene."""
     places = filter(None, map(chip_place, chipids))
     return [(place.x, place.y) for place in places if place.item_id == item_id]
 
 
 def _geometry(rings: NDArray[np.float64]) -> tuple[pa.Array, NDArray[np.float64], list[str]]:
-    """Polygons of `chip_corners` as WKB, their bounds (n, 4), and the names of the types that occur."""
+    """Polygons of `chip_corners` as WKB, their bounds (n, 4), and the names of the geometry types."""
     corners = [rings[:, corner] for corner in range(CORNERS - 1)]
     bounds = np.concatenate([np.minimum.reduce(corners), np.maximum.reduce(corners)], axis=1)
     if crosses(bounds).any():

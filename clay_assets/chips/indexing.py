@@ -1,8 +1,8 @@
 """Indexing the scenes of one cell (platform and year) in parallel: one file per scene, resumable.
 
-A scene's file carries a fingerprint of its inputs; a later run keeps the file as long as the fingerprint is the same.
-A scene that cannot be indexed is set aside with its error and the others go on. The ledger has one row per scene; its
-columns are described in `chips/columns.py`.
+A scene's file contains a fingerprint of its inputs; later runs keep the file as long as the fingerprint is unchanged. A
+scene that cannot be indexed is skipped and its error recorded. The ledger has one row per scene; its columns are
+described in `chips/columns.py`.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ LEDGER_TYPES = {
 
 @dataclass(frozen=True)
 class SceneJob:
-    """What one worker needs to index one scene; small enough to be sent to another machine.
+    """What a worker needs to index one scene; small enough to be sent to another machine.
 
     Attributes:
         item: the scene.
         platform: platform key.
-        key: of its index.
-        store: where the index goes.
-        recipe: chip size and the platform's fields.
-        stamp: of the recipe.
-        excluded: chip id → reason of the chips that the recipe leaves out.
+        key: key of its index file.
+        store: storage of the index file.
+        recipe: the recipe; its chip size and the platform's fields are used.
+        stamp: the recipe's stamp.
+        excluded: chip id → reason of the chips that the recipe excludes.
     """
 
     item: Item
@@ -88,29 +88,29 @@ def index_scenes(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> ChipCell:
-    """Index every scene of a cell that is not indexed yet.
+    """Index all scenes of a cell that are not indexed yet.
 
-    Scenes that the recipe excludes are rows of the ledger alone. Chips that it excludes change the fingerprint of their
-    scene, so that this scene alone is indexed again.
+    Excluded scenes are only rows of the ledger. Excluded chips change the fingerprint of their scene, so that only this
+    scene is indexed again.
 
     Args:
         platform: platform key.
         year: partition.
-        items: scenes whose hrefs can be read.
-        store: where the index files go.
-        recipe: chip size and the platform's fields.
-        executor: runs scenes in parallel; the workers write the files.
-        in_flight: scenes submitted at once.
-        progress: called with (scenes done, scenes in all).
+        items: scenes with readable hrefs.
+        store: storage of the index files.
+        recipe: the recipe; its chip size and the platform's fields are used.
+        executor: runs scenes in parallel; workers write the files.
+        in_flight: number of scenes submitted at once.
+        progress: called with (scenes done, all scenes).
 
     Returns:
         The cell, its ledger ordered by item id.
 
     Raises:
-        StorageError: the store cannot be written; no point in trying the other scenes.
-        SourceError: a worker process was killed, which ends its pool.
+        StorageError: the store cannot be written, so other scenes are not tried.
+        SourceError: a worker process was killed, which breaks the pool.
     """
-    stamp = recipe.stamp()  # made here, so that files say the same wherever they are written
+    stamp = recipe.stamp()  # created here, so that all workers write the same
     scenes, chips = recipe.excluded_scenes(platform), recipe.excluded_chips(platform)
     wanted = [item for item in items if item["id"] not in scenes]
     jobs = (
@@ -128,14 +128,14 @@ def index_scenes(
     rows, kept = [], 0
     for name in sorted({item["id"] for item in items} & set(scenes)):
         rows.append(_row(name, EXCLUDED, excluded={name: scenes[name]}))
-        logger.info("%s %d: %s is left out: %s", platform, year, name, scenes[name])
+        logger.info("%s %d: %s is excluded: %s", platform, year, name, scenes[name])
     try:
         for done, (job, future) in enumerate(run_bounded(executor, index_one, jobs, in_flight), start=1 + len(rows)):
             try:
                 row, was_there = future.result()
             except (StorageError, BrokenExecutor):
                 raise
-            except Exception as error:  # whatever a library makes of a bad scene, it is not the others' fault
+            except Exception as error:  # whatever a library raises for a bad scene must not affect the others
                 text = failure_text(error, job.item["id"], logger)
                 rows.append(_row(job.item["id"], FAILED, error=text, excluded=job.excluded))
             else:
@@ -144,8 +144,8 @@ def index_scenes(
             progress(done, len(items))
     except BrokenExecutor as error:
         raise SourceError(
-            f"{platform} {year}: a worker process ended before its scene was indexed ({error}). Run again, which goes "
-            "on from here; if it persists lower CLAY_WORKERS, for want of memory."
+            f"{platform} {year}: a worker process ended before its scene was indexed ({error}). Run again to "
+            "resume; if it persists, lower CLAY_WORKERS to save memory."
         ) from error
     if kept:
         logger.info("%s %d: %d of %d scenes were indexed before and are kept", platform, year, kept, len(items))
@@ -154,7 +154,7 @@ def index_scenes(
 
 
 def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
-    """Index one scene and write its file; returns its ledger row, and whether the file was there already."""
+    """Index one scene and write its file; returns its ledger row, and whether the file already existed."""
     fingerprint = fingerprint_of(job.item, job.platform, job.recipe, job.store)
     kept = _row_of_file(job, fingerprint)
     if kept is not None:
@@ -181,16 +181,16 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
 
 
 def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, version: str | None = None) -> str:
-    """32 hexadecimal digits that change whenever the index of a scene would.
+    """32 hexadecimal digits that change whenever the index of a scene would change.
 
-    Files in our own storage count by their keys, so that a storage may be moved.
+    Files in our storage are identified by their keys, so that the storage can be moved.
 
     Args:
         item: the scene.
         platform: platform key.
-        recipe: whose fields count.
+        recipe: the recipe; its relevant fields are used.
         store: our storage.
-        version: of the platform; None: today's.
+        version: version of the platform; None: the current one.
     """
     basis = {
         "version": INDEX_VERSION,
@@ -199,7 +199,7 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, vers
         "chip_size": recipe.chip_size,
         "max_chip_nodata": recipe.options(platform).max_chip_nodata,
     }
-    # Ids alone: their reasons change no chip.
+    # Only ids: reasons do not affect chips.
     excluded = chips_of_scene(recipe.exclude, platform, item["id"])
     told = {"beside": _beside(item, platform), "excluded": excluded}
     given = {name: value for name, value in told.items() if value}
@@ -209,9 +209,9 @@ def fingerprint_of(item: Item, platform: str, recipe: Recipe, store: Store, vers
 def former_fingerprint_of(
     item: Item, platform: str, recipe: Recipe, store: Store, version: str | None = None
 ) -> str | None:
-    """The fingerprint that version 0.1 would have given the same index; None where it would have been another.
+    """The fingerprint that version 0.1 would have given the same index; None if the index would have differed.
 
-    Its files are kept: what has changed since is their column types, which are cast when they are merged.
+    Such files are kept: only column types have changed since, and they are cast when merged.
     """
     if (INDEX_VERSION, version or platform_of(platform).version) != LIKE_FORMER or _beside(item, platform):
         return None
@@ -227,13 +227,13 @@ def former_fingerprint_of(
 
 
 def exclusions_in(ledger: pd.DataFrame) -> list[dict[str, str]]:
-    """What the recipe excluded of the scenes of a ledger: `excluded`, the id of a scene or a chip, and its `reason`."""
+    """The exclusions in a ledger: `excluded`, the id of a scene or a chip, and its `reason`."""
     told = ledger["exclusions"].dropna().map(json.loads)
     return [{"excluded": name, "reason": why} for entries in told for name, why in entries.items()]
 
 
 def _beside(item: Item, platform: str) -> dict[str, int]:
-    """Name and bytes of what lies beside local quality files and belongs to them, such as a mask."""
+    """Name and size of sidecar files of local quality files, such as masks."""
     assets = (item["assets"].get(name) or {} for name in platform_of(platform).quality.assets)
     hrefs = [str(asset.get("href") or "") for asset in assets]
     beside = [path for href in hrefs if href and ("://" not in href or is_file_url(href)) for path in side_cars(href)]
@@ -241,7 +241,7 @@ def _beside(item: Item, platform: str) -> dict[str, int]:
 
 
 def _below(root: str, value: Any) -> Any:
-    """A JSON value whose addresses below our storage are relative to it."""
+    """Make addresses in our storage relative to it in a JSON value."""
     if isinstance(value, dict):
         return {name: _below(root, entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -254,7 +254,7 @@ def _hash(text: str) -> str:
 
 
 def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
-    """The ledger row of an index that is there already, if it is what this job would write."""
+    """The ledger row of an existing index, if this job would write the same."""
     try:
         parquet = pq.ParquetFile(io.BytesIO(job.store.read(job.key)))
     except (FileNotFoundError, OSError, ValueError):
@@ -270,7 +270,7 @@ def _row_of_file(job: SceneJob, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _still_right(job: SceneJob, parquet: pq.ParquetFile) -> set[str | None]:
-    """The fingerprints of former versions that would have given a scene this same index."""
+    """The fingerprints of former versions that would have given a scene the same index."""
     basis = job.item, job.platform, job.recipe, job.store
     right = {former_fingerprint_of(*basis)}
     before = platform_of(job.platform).same_without_nodata

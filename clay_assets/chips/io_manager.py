@@ -1,4 +1,4 @@
-"""The IO managers of chip indexes and of their land cover. A fan-in never loads frames, it hands over lazy cells."""
+"""The IO managers of chip indexes and of their land cover. A fan-in passes lazy cells and never loads frames."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clay_assets.storage.stores import Store
 
     class AnyCell(Protocol):
-        """The files of one cell, as their ledger lists them."""
+        """The files of one cell, as listed in their ledger."""
 
         @property
         def platform(self) -> str: ...
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class Cells(StoreIOManager):
-    """Cells whose files their asset has written scene by scene: what is stored here is the ledger.
+    """Cells whose asset writes the files scene by scene; the IO manager only stores the ledger.
 
-    Loading gives a list of the cells that exist, whichever number of partitions was asked for, in the order of their
-    keys. The order of a fan-in's keys is otherwise that of a hash, and a fan-in over one key a bare object.
+    Loading gives a list of the existing cells sorted by key, for any number of partitions. Dagster otherwise orders a
+    fan-in's keys by hash, and passes a bare object for a single key.
     """
 
     ledgers: ClassVar[str]  # folder
@@ -47,11 +47,11 @@ class Cells(StoreIOManager):
 
     @abstractmethod
     def folder(self, platform: str, year: int) -> str:
-        """Where the files of a cell lie."""
+        """The folder of a cell's files."""
 
     @abstractmethod
     def stored(self) -> "Callable[[Store, str, int], AnyCell]":
-        """What reads a cell's ledger."""
+        """The function that reads a cell's ledger."""
 
     def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
         return UPath(self.ledgers)
@@ -70,12 +70,12 @@ class Cells(StoreIOManager):
         self.store.write(path.as_posix(), self.encode(obj))
         removed = obj.prune()
         if removed:
-            context.log.info(f"{removed} files of scenes that the cell no longer has were removed")
+            context.log.info(f"{removed} files of scenes that are no longer in the cell were removed")
         uri = self.store.uri(self.folder(obj.platform, obj.year))
         context.add_output_metadata(self.metadata_of(context, self.schema(), self.rows(obj), uri))
 
     def rows(self, obj: "AnyCell") -> int:
-        """Rows of all files of a cell."""
+        """Number of rows in all files of a cell."""
         return int(obj.scenes["chips"].sum())
 
     def load_input(self, context: dg.InputContext) -> "list[Any]":

@@ -1,11 +1,10 @@
 """Land cover of chips: the share of each ESA WorldCover class in every chip of a scene.
 
-WorldCover is read once per scene and file, at its coarsest overview with at least `SAMPLES` pixels across a chip. Each
-pixel is carried into the scene's CRS and belongs to the chip whose cell of the pixel grid its centre lies in, weighted
-by its true area. Where full resolution is coarser than that, as under chips of 0.3 m pixels, a pixel is taken as
-several.
+WorldCover is read once per scene and file, at the coarsest overview with at least `SAMPLES` pixels across a chip. Each
+pixel centre is transformed to the scene's CRS and assigned to the chip that contains it, weighted by the pixel's true
+area. If full resolution is coarser than that, as under chips of 0.3 m pixels, pixels are subdivided.
 
-How the scenes of a cell are measured is in `measuring`.
+The scenes of a cell are measured in `measuring`.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ from clay_assets.transport.access import Access
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 16  # land-cover pixels across a chip, at least
-DEGREE = 111_195  # m of latitude, on the sphere
-CACHED = 8192  # chips whose shares are worked on while a processor has them at hand
-MARGIN = 1 / 16  # of a chip: its projected edges leave the straight ones of its polygon by less, even at 83° latitude
-STRIP = 1 << 20  # pixels carried into the scene's CRS at a time
-CORNERS = 5  # of a chip's ring, the first again at the end
-FIT = 0.05  # pixels that the corners of chips may lie off the grid that is fitted to them
+SAMPLES = 16  # minimum land-cover pixels across a chip
+DEGREE = 111_195  # m per degree of latitude, on the sphere
+CACHED = 8192  # chips per block, so that their shares fit the processor's cache
+MARGIN = 1 / 16  # share of a chip; projected edges deviate from the polygon's by less, even at 83° latitude
+STRIP = 1 << 20  # pixels transformed to the scene's CRS at a time
+CORNERS = 5  # points of a chip's closed ring
+FIT = 0.05  # pixels by which chip corners may deviate from the fitted grid
 CODES = np.array(list(WORLDCOVER_CLASSES), np.uint8)
 SHARE_SCHEMA = pa.schema(
     [
@@ -60,12 +59,12 @@ _FLOATS = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WorldCover:
-    """Where WorldCover lies.
+    """The location of WorldCover.
 
     Attributes:
         location: folder, `s3://bucket/prefix` or `https://` folder of its files.
-        access: how it is reached.
-        cells: 3° cells that have a file; None where they cannot be listed, and each is asked for.
+        access: how the files are accessed.
+        cells: 3° cells that have a file; None if they cannot be listed and each file must be requested.
     """
 
     location: str
@@ -73,22 +72,22 @@ class WorldCover:
     cells: frozenset[str] | None
 
     def present(self, needed: list[str]) -> set[str]:
-        """Which of some cells have a file."""
+        """The given cells that have a file."""
         if self.cells is not None:
             return set(needed) & self.cells
         return cells_on_web(self.location, needed, self.access)
 
 
 def open_worldcover(location: str, access: Access | None = None, *, needed: bool = True) -> WorldCover:
-    """WorldCover as a setting names it.
+    """Open WorldCover at a configured location.
 
     Args:
         location: folder, `s3://bucket/prefix` or `https://` folder.
-        access: how S3 is read; unsigned by default, as the public bucket allows.
-        needed: False where there is no chip to look up, as in a cell with nothing to do; then nothing is asked of it.
+        access: how S3 is accessed; unsigned by default, as the public bucket allows it.
+        needed: False if there are no chips to measure; the location is then not accessed.
 
     Raises:
-        InputError: the folder cannot be listed, or holds no file of the edition whose classes are known.
+        InputError: the folder cannot be listed, or has no file of the supported edition.
         SourceError: the source did not answer.
     """
     access = access or Access(unsigned=True)
@@ -99,21 +98,21 @@ def open_worldcover(location: str, access: Access | None = None, *, needed: bool
 def chip_land_cover(
     chips: pa.Table, crs: CRS | None, chip_size: int, worldcover: WorldCover, *, declared: Grid | None = None
 ) -> pa.Table:
-    """Land cover of the chips of one scene.
+    """Measure the land cover of the chips of one scene.
 
     Args:
-        chips: of its chip index; columns `chipid`, `chip_index_x`, `chip_index_y`, `gsd` and `geometry` are used.
-        crs: of the scene's grid; may be None where there is no chip.
+        chips: its chip index; columns `chipid`, `chip_index_x`, `chip_index_y`, `gsd` and `geometry` are used.
+        crs: CRS of the scene's grid; may be None without chips.
         chip_size: pixels of a chip's side.
-        worldcover: where land cover lies.
-        declared: the scene's grid as its item tells it, for scenes all of whose chips cross the antimeridian.
+        worldcover: location of land cover.
+        declared: the scene's grid according to its item, for scenes all of whose chips cross the antimeridian.
 
     Returns:
         A table of `SHARE_SCHEMA` in the order of `chips`, with the 3° cells under the chips in its metadata:
-        `clay:worldcover` those with a file, `clay:worldcover_absent` those without.
+        `clay:worldcover` lists those with a file, `clay:worldcover_absent` those without.
 
     Raises:
-        InputError: chips that do not lie on a grid of that CRS, or WorldCover files that cannot be used; names them.
+        InputError: chips that are not on a grid of that CRS, or unusable WorldCover files; names them.
         SourceError: a remote source did not answer.
     """
     count = chips.num_rows
@@ -123,7 +122,7 @@ def chip_land_cover(
     if count and crs is not None:
         polygons = shapely.from_wkb(chips["geometry"].to_numpy(zero_copy_only=False))
         grid = _ChipGrid.fitted(chips, polygons, crs, chip_size, declared)
-        side = float(pc.min(chips["gsd"]).as_py()) * chip_size / DEGREE  # of the smallest chip, degrees of latitude
+        side = float(pc.min(chips["gsd"]).as_py()) * chip_size / DEGREE  # smallest chip, degrees of latitude
         parts, owner = shapely.get_parts(polygons, return_index=True)
         names, part, cell = cells_touched(parts)
         needed = [names[number] for number in np.unique(cell)]
@@ -150,9 +149,9 @@ def chip_land_cover(
 
 
 def whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
-    """Shares that sum to 1 as whole percent that sum to 100, by largest remainders; shape (classes, n).
+    """Round shares that sum to 1 to whole percent that sum to 100, by largest remainders; shape (classes, n).
 
-    The order of classes by their shares stays; of equal remainders the first class takes the percent.
+    The order of classes by share is preserved; for equal remainders the first class gets the percent.
     """
     found = np.empty(shares.shape, np.uint8)
     for start in range(0, shares.shape[1], CACHED):
@@ -166,7 +165,7 @@ def _whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
     floor = np.floor(percent)
     missing = np.rint(100 - floor.sum(axis=0)).astype(np.uint8)
     left = percent - floor
-    # Place of each class by what is left of it: it comes after all later classes, until one has no more.
+    # Rank by remainder: each class starts behind all later ones, and moves ahead of those without a larger remainder.
     rank = np.broadcast_to(np.arange(len(shares), dtype=np.uint8)[::-1, None], shares.shape).copy()
     for one in range(len(shares)):
         for other in range(one):
@@ -180,16 +179,16 @@ def _whole_percent(shares: _FLOATS) -> NDArray[np.uint8]:
 def land_cover_of(
     shares: NDArray[np.float32], covered: NDArray[np.float32], min_valid_share: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Land cover of chips as the merged index has it.
+    """Land cover of chips in the form of the merged index.
 
     Args:
-        shares: of each class, NaN where there is none; (classes, n).
+        shares: share of each class, NaN without land cover; (classes, n).
         covered: share of each chip that WorldCover covers; (n,).
-        min_valid_share: that it has to cover.
+        min_valid_share: minimum share that it must cover.
 
     Returns:
-        Percent of each class, (classes, n), and the code of the class with the largest share, of equal ones the first,
-        (n,); 0 where WorldCover covers less.
+        Percent of each class, (classes, n), and the code of the class with the largest share, the first if tied, (n,);
+        0 where WorldCover covers less.
     """
     known = np.flatnonzero((covered >= np.float32(min_valid_share)) & (covered > 0))
     whole = len(known) == len(covered)
@@ -211,14 +210,14 @@ def land_cover_of(
 
 @dataclass(frozen=True)
 class _ChipGrid:
-    """Which chip of a scene lies at a place.
+    """Maps positions to the chips of a scene.
 
     Attributes:
         transformer: longitude and latitude → x and y of the scene's CRS.
         inverse: x and y → column and row of chips.
-        period: of x, where the CRS ends at the antimeridian (EPSG:3857); 0 where it goes on.
+        period: period of x if the CRS ends at the antimeridian (EPSG:3857); 0 if it continues.
         middle: x around which x is unwrapped.
-        labels: (rows, columns) → number of the chip in its index, −1 where the index has none.
+        labels: (rows, columns) → number of the chip in its index, −1 if the index has none.
     """
 
     transformer: pyproj.Transformer
@@ -231,17 +230,17 @@ class _ChipGrid:
     def fitted(
         cls, chips: pa.Table, polygons: NDArray[Any], crs: CRS, size: int, declared: Grid | None = None
     ) -> _ChipGrid:
-        """The grid on which the corners of the chips' polygons lie: as their files do, wherever items say."""
+        """Fit the grid to the corners of the chips' polygons, which follow the files rather than the items."""
         scene = chips["chipid"][0].as_py().rsplit("-", 2)[0]
         x, y = (chips[f"chip_index_{axis}"].to_numpy().astype(np.intp) for axis in "xy")
         labels = np.full((y.max() + 1, x.max() + 1), -1, np.intp)
         labels[y, x] = np.arange(len(x))
         transformer = pyproj.Transformer.from_crs("EPSG:4326", crs.to_wkt(), always_xy=True)
         whole = (shapely.get_num_geometries(polygons) == 1) & (shapely.get_num_coordinates(polygons) == CORNERS)
-        if not whole.any():  # all cross the antimeridian, or hold a pole
+        if not whole.any():  # all cross the antimeridian, or contain a pole
             if declared is None:
                 raise InputError(
-                    f"{scene}: all its chips cross ±180°, and its item does not tell their grid. Add proj: fields."
+                    f"{scene}: all chips cross ±180°, and the item does not declare their grid. Add proj: fields."
                 )
             t = declared.transform
             grid = Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
@@ -252,7 +251,7 @@ class _ChipGrid:
         period = _period(transformer, polygons[whole][0])
         middle = float(corners[0, 0, 0])
         corners[..., 0] = _unwrapped(corners[..., 0], period, middle)
-        # From the lower right, anticlockwise, as `chip_polygons` writes them.
+        # Anticlockwise from the lower right, as written by `chip_polygons`.
         column = x[whole, None] + np.array([1, 1, 0, 0])
         row = y[whole, None] + np.array([1, 0, 0, 1])
         places = np.stack([column.ravel(), row.ravel(), np.ones(column.size)], axis=1)
@@ -261,7 +260,7 @@ class _ChipGrid:
         step = np.abs(solution[:2]).max()
         if not np.isfinite(solution).all() or not off <= FIT * step:
             raise InputError(
-                f"{scene}: its chips do not lie on a grid of {crs.to_string()}: their corners are up to "
+                f"{scene}: its chips are not on a grid of {crs.to_string()}: corners are up to "
                 f"{off / step:.3g} pixels off. {AGAIN}"
             )
         (a, d), (b, e), (c, f) = solution.tolist()
@@ -269,20 +268,20 @@ class _ChipGrid:
         return cls(transformer, ~grid, period, middle, labels)
 
     def chip_at(self, lon: _FLOATS, lat: _FLOATS) -> NDArray[np.intp]:
-        """The chip at each place, −1 where there is none."""
+        """The chip at each position, −1 if there is none."""
         x, y = self.transformer.transform(lon, lat)
         x = _unwrapped(x, self.period, self.middle)
         t = self.inverse
         column, row = t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
         rows, columns = self.labels.shape
-        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)  # False of what cannot be projected
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)  # False if not projectable
         found = np.full(column.shape, -1, np.intp)
         found[inside] = self.labels[row[inside].astype(np.intp), column[inside].astype(np.intp)]
         return found
 
 
 def _period(transformer: pyproj.Transformer, polygon: Any) -> float:
-    """How far x jumps where longitudes go from 180° to −180°, at the latitude of a polygon; 0 if it does not."""
+    """The jump of x from longitude 180° to −180° at the latitude of a polygon; 0 if there is none."""
     latitude = float(shapely.bounds(polygon)[1])
     (west, east), _ = transformer.transform([-180.0 + 1e-9, 180.0 - 1e-9], [latitude, latitude])
     jump = abs(east - west)
@@ -297,7 +296,7 @@ def _unwrapped(x: _FLOATS, period: float, middle: float) -> _FLOATS:
 
 
 def _bounds_of(parts: NDArray[Any]) -> _FLOATS:
-    """West, south, east, north of the chips in a file, and a little more."""
+    """West, south, east, north of the chips in a file, with a small margin."""
     bounds = shapely.bounds(parts)
     margin = MARGIN * (bounds[:, 2:] - bounds[:, :2]).max(axis=0)
     whole: _FLOATS = np.concatenate([bounds[:, :2].min(axis=0) - margin, bounds[:, 2:].max(axis=0) + margin])
@@ -308,12 +307,12 @@ def _areas(href: str, values: NDArray[np.uint8], transform: Affine, finer: int, 
     """Area (steradians) of nodata and of each class in each chip, shape (count, 12).
 
     Args:
-        href: of the file, for messages.
-        values: of a window of it.
-        transform: of the window, north up, degrees.
-        finer: each pixel is taken as so many squared.
-        grid: of the chips.
-        count: of the chips.
+        href: the file's address, for messages.
+        values: pixels of a window of the file.
+        transform: transform of the window, north up, degrees.
+        finer: factor by which pixels are subdivided in each direction.
+        grid: grid of the chips.
+        count: number of chips.
     """
     height, width = (side * finer for side in values.shape)
     fine = Affine(transform.a / finer, 0, transform.c, 0, transform.e / finer, transform.f)

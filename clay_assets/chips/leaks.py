@@ -1,13 +1,13 @@
-"""Whether chips of different splits are too near to each other, whoever split them and by whatever rule.
+"""Check that chips of different splits are not too close to each other, regardless of how they were split.
 
-The splits of all chips are painted on one grid of 1 km² cells: the equal-area grid of EASE-Grid 2.0 (EPSG:6933), which
-reaches both poles and joins at ±180. Its cells are square at 30°, and narrower and taller beyond: 2 km at 64°, 8 km
-at 84°, where UTM and EPSG:3857 end, and more towards the poles. A cell counts as painted wherever a chip's bounding box
-touches it. Then every painted cell is grown by the distance; a cell of another split in there is a leak. So no pair of
-chips that is too near is missed, and chips that are apart by the distance and two cells are never said to be.
+The splits of all chips are painted on one grid of 1 km² cells: the equal-area EASE-Grid 2.0 (EPSG:6933), which includes
+both poles and wraps at ±180. Its cells are square at 30°, and taller and narrower at higher latitudes: 2 km at 64°, 8
+km at 84°, where UTM and EPSG:3857 end, and more towards the poles. A cell is painted if a chip's bounding box touches
+it. Every painted cell is then grown by the distance; a cell of another split inside is a leak. So every pair of chips
+that is too close is found, and chips that are apart by the distance plus two cells are never reported.
 
-Memory is that of the grid, one byte per cell (0.5 GB where chips cover the whole Earth), however many chips there are.
-Nothing here knows how splits are drawn.
+Memory is one byte per grid cell (0.5 GB if chips cover the whole Earth), for any number of chips. This module does not
+depend on how splits are drawn.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from clay_assets.findings import Finding, make_finding
 PAINTED = ("train", "validate", "test")
 UNPAINTED = "buffer"
 KNOWN = (*PAINTED, UNPAINTED)
-NO_GEOMETRY = "chips have no geometry. Materialise their chip_index again."
+NO_GEOMETRY = "chips have no geometry. Re-materialise their chip_index."
 
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Painted = Sequence[Numbers]  # of each split in `PAINTED`, boxes of cells
+Painted = Sequence[Numbers]  # boxes of cells for each split in `PAINTED`
 
 TURN, HALF_TURN, POLE = 360.0, 180.0, 90.0
 _EARTH = Geod(ellps="WGS84")
@@ -44,11 +44,11 @@ _E2 = _EARTH.es
 _E = np.sqrt(_E2)
 STANDARD_PARALLEL = np.radians(30.0)  # of EPSG:6933
 SCALE = float(np.cos(STANDARD_PARALLEL) / np.sqrt(1 - _E2 * np.sin(STANDARD_PARALLEL) ** 2))
-# On a sphere as small as the Earth is curved most strongly, nothing is farther apart than on WGS 84.
-SMALLEST_RADIUS = _EARTH.a * (1 - _E2) / 1000  # km, of a meridian at the equator
-SMALL = 256  # cells; larger chips are painted one by one, since there are few
-WINDOW = 64  # rows, and columns at least, that are looked at together
-ROW_GROUPS = 16  # of a part, that are read together
+# On a sphere with the Earth's strongest curvature, no distance is larger than on WGS 84.
+SMALLEST_RADIUS = _EARTH.a * (1 - _E2) / 1000  # km, radius of curvature of a meridian at the equator
+SMALL = 256  # cells; larger chips are few, and are painted one by one
+WINDOW = 64  # rows, and minimum columns, that are searched together
+ROW_GROUPS = 16  # of a part that are read together
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -64,22 +64,22 @@ ROWS = round(_EARTH.a * _AT_POLE / SCALE / 1000)
 
 
 class _Window(NamedTuple):
-    """A part of the grid with all that may be too near to it around it."""
+    """A part of the grid with surroundings that may be too close to it."""
 
-    rows: slice  # of the part
+    rows: slice  # without the surroundings
     columns: slice
-    low: int  # row and column at which the surroundings start; columns may lie beyond ±180
+    low: int  # first row and column of the surroundings; columns may extend beyond ±180
     west: int
     painted: NDArray[np.uint8]
 
 
 def painted(boxes: Floats, splits: NDArray[np.uint8], polygons: Callable[[Mask], NDArray[Any]]) -> Painted:
-    """What `Leaks.paint` paints of chips: few numbers, and worked out wherever the chips are.
+    """Convert chips to what `Leaks.paint` paints: few numbers, which can be computed on any worker.
 
     Args:
-        boxes: west, south, east and north of each, degrees; (n, 4).
-        splits: place in `KNOWN` of each; (n,).
-        polygons: gives the polygons, in two parts, of those chips whose box spans more than half of the world.
+        boxes: west, south, east and north of each chip, degrees; (n, 4).
+        splits: index in `KNOWN` of each chip's split; (n,).
+        polygons: returns the split polygons of those chips whose box spans more than half the world.
     """
     wide = boxes[:, 2] - boxes[:, 0] > HALF_TURN
     if wide.any():
@@ -90,13 +90,13 @@ def painted(boxes: Floats, splits: NDArray[np.uint8], polygons: Callable[[Mask],
 
 
 def painted_rows(rows: pa.Table | pa.RecordBatch) -> Painted:
-    """What `Leaks.paint` paints of rows of the merged index.
+    """Convert rows of the merged index to what `Leaks.paint` paints.
 
     Args:
-        rows: with `bbox` and `split`, and `geometry` if there is a chip across ±180.
+        rows: rows with `bbox` and `split`, and `geometry` if a chip crosses ±180.
 
     Raises:
-        InputError: a split has another name, or a chip no place.
+        InputError: a split is unknown, or a chip has no geometry.
     """
     boxes = _boxes(rows["bbox"])
     splits = rows["split"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
@@ -110,40 +110,40 @@ def _codes(splits: NDArray[Any]) -> NDArray[np.uint8]:
     present, codes = np.unique(splits, return_inverse=True)
     unknown = sorted({*present.tolist()} - {*KNOWN})
     if unknown:
-        raise InputError(f"{', '.join(map(repr, unknown))} is not a split; there are {', '.join(KNOWN)}.")
+        raise InputError(f"{', '.join(map(repr, unknown))}: unknown split. Known: {', '.join(KNOWN)}.")
     return np.array([KNOWN.index(name) for name in present], np.uint8)[codes]
 
 
 def _packed(boxes: Floats) -> Numbers:
-    """First and last columns and rows of boxes, each box once, as one number."""
+    """First and last columns and rows of boxes packed in one number, without duplicates."""
     west, south, east, north = boxes.T
     corners = _column_at(west), _column_at(east), _row_at(south), _row_at(north)
-    # Scenes of one place have the same chips year after year, and small chips share a cell.
+    # Scenes of a place have the same chips every year, and small chips share cells.
     return np.unique(np.ravel_multi_index(corners, (COLUMNS, COLUMNS, ROWS, ROWS)))
 
 
 class Leaks:
-    """Looks for chips of different splits that are nearer than a distance. Add all chips, then ask for the finding.
+    """Finds chips of different splits that are closer than a distance. Add all chips, then get the finding.
 
     Args:
-        distance_km: what chips of different splits must be apart; with 0, they may not share a cell.
+        distance_km: minimum distance between chips of different splits; with 0, they must not share a cell.
     """
 
     def __init__(self, distance_km: float) -> None:
         self.distance_km = distance_km
-        self._painted = np.zeros((ROWS, COLUMNS), np.uint8)  # what is never written takes no memory
-        self._in_use = np.zeros(ROWS, bool)  # rows with something painted
-        self._fresh = np.zeros(ROWS, bool)  # rows painted since they were last looked at
+        self._painted = np.zeros((ROWS, COLUMNS), np.uint8)  # pages that are never written take no memory
+        self._in_use = np.zeros(ROWS, bool)  # rows with painted cells
+        self._fresh = np.zeros(ROWS, bool)  # rows painted since the last search
 
     def add(self, geometry: NDArray[Any], splits: NDArray[Any]) -> None:
         """Paint chips.
 
         Args:
-            geometry: chip polygons in EPSG:4326, in two parts where they cross ±180; (n,).
-            splits: of each, `train`, `validate`, `test` or `buffer`; (n,).
+            geometry: chip polygons in EPSG:4326, split where they cross ±180; (n,).
+            splits: split of each chip, `train`, `validate`, `test` or `buffer`; (n,).
 
         Raises:
-            InputError: a split has another name, or a chip no geometry.
+            InputError: a split is unknown, or a chip has no geometry.
         """
         parts, chip = shapely.get_parts(geometry, return_index=True)
         if len(np.unique(chip)) < len(geometry):
@@ -158,11 +158,11 @@ class Leaks:
         """Paint chips, or parts of chips, none of which crosses ±180.
 
         Args:
-            boxes: west, south, east and north of each, degrees; (n, 4).
-            splits: of each; (n,).
+            boxes: west, south, east and north of each chip, degrees; (n, 4).
+            splits: split of each box; (n,).
 
         Raises:
-            InputError: a split has another name, or a box is not finite.
+            InputError: a split is unknown, or a box is not finite.
         """
         codes = _codes(splits)
         if not np.isfinite(boxes).all():
@@ -173,10 +173,10 @@ class Leaks:
         """The leaks among all chips that were added.
 
         Args:
-            fresh: look only around chips that were added since the last look.
+            fresh: only search around chips that were added since the last search.
 
         Returns:
-            `leaking_km2`, and unless it is a fresh look, `painted_km2`; a violation names a place and both splits.
+            `leaking_km2`, and unless `fresh`, `painted_km2`; violations name a position and both splits.
         """
         said: list[str] = []
         leaking = 0
@@ -192,7 +192,7 @@ class Leaks:
                 latitude = self._edges[window.rows.start + row]
                 longitude = (window.columns.start + column) * TURN / COLUMNS - HALF_TURN
                 said.append(
-                    f"a {PAINTED[first]} chip at latitude {latitude:.2f}°, longitude {longitude:.2f}° is nearer than "
+                    f"a {PAINTED[first]} chip at latitude {latitude:.2f}°, longitude {longitude:.2f}° is closer than "
                     f"{self.distance_km:g} km to a {PAINTED[second]} chip"
                 )
         self._fresh[:] = False
@@ -208,13 +208,13 @@ class Leaks:
 
     @cached_property
     def _edges(self) -> Floats:
-        """Latitudes between the rows, from pole to pole."""
+        """Latitudes of the row edges, from pole to pole."""
         y = (np.arange(1, ROWS) / ROWS * 2 - 1) * _EARTH.a * _AT_POLE / 2 / SCALE
         _, latitude = Transformer.from_crs(6933, 4326, always_xy=True).transform(np.zeros_like(y), y)
         return np.concatenate([[-POLE], latitude, [POLE]])
 
     def paint(self, boxes: Painted) -> None:
-        """Paint what `painted` made of chips."""
+        """Paint the result of `painted`."""
         for number, packed in enumerate(boxes):
             if len(packed):
                 self._paint(packed, np.uint8(1 << number))
@@ -238,7 +238,7 @@ class Leaks:
                 flat[here + step] |= bit
 
     def _windows(self, rows: Mask) -> Iterator[_Window]:
-        """Parts of the grid, in some rows, around which more than one split is painted."""
+        """Parts of the grid in the given rows around which more than one split is painted."""
         reach = np.degrees(self.distance_km / SMALLEST_RADIUS)
         for south in range(0, ROWS, WINDOW):
             north = min(south + WINDOW, ROWS)
@@ -260,7 +260,7 @@ class Leaks:
                 yield _Window(slice(south, north), slice(west, east), low, west - aside, window)
 
     def _too_near(self, window: _Window, first: int, second: int) -> Mask:
-        """Cells of the window's own part that one split has painted, and that are too near to another."""
+        """Cells of the window, without its surroundings, that are painted by one split and too close to another."""
         aside, below = window.columns.start - window.west, window.rows.start - window.low
         rows = window.rows.stop - window.rows.start
         other = (window.painted & second) > 0
@@ -282,7 +282,7 @@ class Leaks:
         return suspect
 
     def _columns_within(self, rows: Numbers, others: Numbers) -> Numbers:
-        """How many columns aside a cell of another row may be nearer than the distance; -1 where none is."""
+        """By how many columns cells of two rows can be apart and still be closer than the distance; -1 for none."""
         high, low = np.maximum(rows, others), np.minimum(rows, others)
         apart = np.radians(np.maximum(0, self._edges[high] - self._edges[low + 1])) * (rows != others)
         half = np.sin(self.distance_km / SMALLEST_RADIUS / 2)
@@ -295,16 +295,16 @@ class Leaks:
 
     @cached_property
     def _farthest(self) -> Floats:
-        """Of each row, the latitude that is farthest from the equator."""
+        """The latitude of each row that is farthest from the equator."""
         return np.maximum(np.abs(self._edges[:-1]), np.abs(self._edges[1:]))
 
 
 def rows_to_paint(file: pq.ParquetFile, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """A part of the merged index, as `Leaks.add_rows` takes it: polygons are read only where a chip may cross ±180.
+    """Read a part of the merged index for `Leaks.add_rows`; polygons are only read where chips may cross ±180.
 
     Args:
         file: the part.
-        columns: to be read besides.
+        columns: additional columns to read.
     """
     for first in range(0, file.num_row_groups, ROW_GROUPS):
         groups = list(range(first, min(first + ROW_GROUPS, file.num_row_groups)))
@@ -330,7 +330,7 @@ def _row_at(latitude: Floats) -> Numbers:
 
 
 def _spread(mask: Mask, by: int) -> Mask:
-    """Where a mask is set within so many places along its last axis."""
+    """Dilate a mask by the given number of elements along its last axis."""
     count = mask.shape[-1]
     summed = np.zeros((*mask.shape[:-1], count + 1), np.int32)
     np.cumsum(mask, axis=-1, out=summed[..., 1:])

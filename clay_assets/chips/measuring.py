@@ -1,7 +1,7 @@
-"""Land cover of the scenes of a cell: measured once, resumed after a kill, bad ones set aside.
+"""Measure the land cover of a cell's scenes: each once, resumable, skipping bad scenes.
 
-A scene's file carries a fingerprint of its inputs, and a later run keeps it as long as that is the same. A scene whose
-land cover cannot be read is set aside with its error, and the others go on. What is measured is in `landcover`.
+A scene's file contains a fingerprint of its inputs; later runs keep the file as long as it is unchanged. A scene whose
+land cover cannot be read is skipped and its error recorded. The measurement is in `landcover`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _FLOATS = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LandCoverJob:
-    """What one worker needs for one scene; small enough to be sent to another machine."""
+    """What a worker needs for one scene; small enough to be sent to another machine."""
 
     item_id: str
     item: Item | None
@@ -83,24 +83,24 @@ def measure_land_cover(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> LandCoverCell:
-    """Measure the land cover of every indexed scene of a cell whose land cover is not there yet.
+    """Measure the land cover of all indexed scenes of a cell that have none yet.
 
     Args:
         cell: the chip indexes.
-        items: of its imagery, which tell the CRS of the chips.
-        worldcover: where land cover lies.
-        store: where the files go.
-        recipe: chip size, and what the files are stamped with.
-        executor: runs scenes in parallel; the workers write the files.
-        in_flight: scenes submitted at once.
-        progress: called with (scenes done, scenes in all).
+        items: items of its imagery, which define the CRS of the chips.
+        worldcover: location of land cover.
+        store: storage of the files.
+        recipe: the recipe; its chip size is used, and files are stamped with it.
+        executor: runs scenes in parallel; workers write the files.
+        in_flight: number of scenes submitted at once.
+        progress: called with (scenes done, all scenes).
 
     Returns:
         The cell's land cover, its ledger ordered by item id.
 
     Raises:
-        InputError: a web server holds none of the files that are needed.
-        StorageError: the store cannot be written; no point in trying the other scenes.
+        InputError: a web server has none of the required files.
+        StorageError: the store cannot be written, so other scenes are not tried.
     """
     stamp, known = recipe.stamp(), {item["id"]: item for item in items}
     scenes = cell.scenes
@@ -125,7 +125,7 @@ def measure_land_cover(
             row, without, was_there = future.result()
         except StorageError:
             raise
-        except Exception as error:  # whatever a library makes of a bad file, it is not the other scenes' fault
+        except Exception as error:  # whatever a library raises for a bad file must not affect other scenes
             text = failure_text(error, job.item_id, logger)
             rows.append(_row(job, FAILED, error=text))
         else:
@@ -135,8 +135,8 @@ def measure_land_cover(
         progress(done, len(scenes))
     if worldcover.cells is None and absent and not any(row["worldcover_files"] for row in rows):
         raise InputError(
-            f"WorldCover {worldcover.location}: does not hold any of the files that the chips of {cell.platform} "
-            f"{cell.year} need. Check CLAY_WORLDCOVER."
+            f"WorldCover {worldcover.location}: none of the required files found for the chips of {cell.platform} "
+            f"{cell.year}. Check CLAY_WORLDCOVER."
         )
     if kept:
         logger.info("%s %d: land cover of %d of %d scenes is kept", cell.platform, cell.year, kept, len(scenes))
@@ -148,7 +148,7 @@ def measure_one(job: LandCoverJob) -> tuple[dict[str, Any], int, bool]:
     """Measure one scene and write its file.
 
     Returns:
-        Its ledger row, how many 3° cells under it have no file, and whether its file was there already.
+        Its ledger row, the number of 3° cells under it without a file, and whether its file already existed.
     """
     fingerprint = fingerprint_of(job.chips_fingerprint, job.chip_size)
     kept = _kept(job, fingerprint)
@@ -157,7 +157,7 @@ def measure_one(job: LandCoverJob) -> tuple[dict[str, Any], int, bool]:
     chips = _read_chips(job)
     for attempt in retrying(WORK_ATTEMPTS):
         with attempt:
-            # Where item and files differ, chips lie on the grid of the files, which their index then tells.
+            # If item and files differ, chips follow the grid of the files, which is then stored in their index.
             grid = grid_of_file(chips) or _declared(job)
             crs = None if not chips.num_rows else grid.crs if grid else _crs(job)
             table = chip_land_cover(chips, crs, job.chip_size, job.worldcover, declared=grid)
@@ -173,15 +173,15 @@ def measure_one(job: LandCoverJob) -> tuple[dict[str, Any], int, bool]:
 
 
 def fingerprint_of(chips_fingerprint: str, chip_size: int) -> str:
-    """32 hexadecimal digits that change whenever the land cover of a scene's chips would, WorldCover's files aside."""
+    """32 hexadecimal digits that change with a scene's land cover, except for changes of WorldCover's files."""
     basis = json.dumps([LANDCOVER_VERSION, EDITION, chips_fingerprint, chip_size])
     return hashlib.blake2b(basis.encode(), digest_size=16).hexdigest()
 
 
 def composition(cells: Sequence[LandCoverCell]) -> _FLOATS:
-    """Share of each class in the area of the chips of some cells, from their ledgers; shape (11,).
+    """Share of each class in the area of some cells' chips, from their ledgers; shape (11,).
 
-    What the shares lack of 1 has no land cover.
+    The rest to 1 has no land cover.
     """
     fields = list(WORLDCOVER_FIELDS.values())
     sums, chips = np.zeros(len(fields)), 0
@@ -193,7 +193,7 @@ def composition(cells: Sequence[LandCoverCell]) -> _FLOATS:
 
 
 def composition_of_tiles(tiles: pd.DataFrame) -> _FLOATS:
-    """Share of each class in the valid area of some MGRS tiles, which are of one size; shape (11,)."""
+    """Share of each class in the valid area of some MGRS tiles, which have equal size; shape (11,)."""
     shares = tiles[list(WORLDCOVER_CLASSES.values())].fillna(0).to_numpy(np.float64)
     weights = tiles["valid_share"].fillna(1).to_numpy(np.float64)
     whole: _FLOATS = weights @ shares / weights.sum() if weights.sum() else np.zeros(shares.shape[1])
@@ -214,7 +214,7 @@ def _read_chips(job: LandCoverJob) -> pa.Table:
 
 def _normalised(job: LandCoverJob) -> tuple[AnyPlatform, Item]:
     if job.item is None:
-        raise InputError(f"{job.item_id}: is indexed, but not in scene_imagery. {AGAIN}")
+        raise InputError(f"{job.item_id}: indexed, but missing from scene_imagery. {AGAIN}")
     source = platform_of(job.platform).with_access(job.store.access)
     return source, source.read_item(job.item)
 
@@ -235,7 +235,7 @@ def _declared(job: LandCoverJob) -> Grid | None:
 
 
 def _kept(job: LandCoverJob, fingerprint: str) -> tuple[dict[str, Any], int] | None:
-    """The ledger row of land cover that is there already, if it is what this job would write."""
+    """The ledger row of existing land cover, if this job would write the same."""
     try:
         table = pq.read_table(io.BytesIO(job.store.read(job.key)))
     except (FileNotFoundError, OSError, ValueError):
@@ -245,7 +245,7 @@ def _kept(job: LandCoverJob, fingerprint: str) -> tuple[dict[str, Any], int] | N
         return None
     absent = stamp.get("worldcover_absent", "").split()
     if absent and job.worldcover.present(absent):
-        return None  # files that were missing then are there now
+        return None  # files that were missing then exist now
     return _row_of(job, table, stamp)
 
 

@@ -1,7 +1,8 @@
-"""What the gate paints of each part of the merged index, kept beside it, so that a merge reads no part that it keeps.
+"""What the gate paints for each part of the merged index, stored next to it, so that merges do not read unchanged
+parts.
 
-It holds only of the part that it was made with: the content that the manifest tells, and the footer that the file has
-now, which also tells a part that was replaced by another of the same size.
+It is only valid for the part that it was made from, identified by the content in the manifest and the file's current
+footer, which also detects a replacement of the same size.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TAIL = 8  # bytes at the end of a Parquet file: the size of its footer, and `PAR
 
 @dataclass(frozen=True)
 class PaintedPart:
-    """What the gate paints of a part.
+    """What the gate paints for a part.
 
     Attributes:
         boxes: see `leaks.painted`.
@@ -42,7 +43,7 @@ class PaintedPart:
 
 
 def store_painted(store: Store, part: Part, found: PaintedPart, recipe: Recipe) -> None:
-    """Write what the gate paints of a part that is published."""
+    """Write what the gate paints for a published part."""
     boxes = np.concatenate(found.boxes)
     split = np.repeat(np.arange(len(found.boxes), dtype=np.uint8), [len(one) for one in found.boxes])
     counts = json.dumps(dict(found.splits), sort_keys=True)
@@ -55,7 +56,7 @@ def store_painted(store: Store, part: Part, found: PaintedPart, recipe: Recipe) 
 
 
 def stored_painted(store: Store, part: Part) -> PaintedPart | None:
-    """What is kept of a part; None if it is of another, or cannot be read."""
+    """What is stored for a part; None if it belongs to another part or cannot be read."""
     try:
         table = pq.read_table(io.BytesIO(store.read(layout.painted(part.platform, part.year))))
         stamp = stamp_of(table.schema)
@@ -69,7 +70,7 @@ def stored_painted(store: Store, part: Part) -> PaintedPart | None:
 
 
 def joined(some: Sequence[Painted]) -> list[Numbers]:
-    """What was painted of several runs, each box once."""
+    """Combine what was painted in several runs, without duplicate boxes."""
     return [np.unique(np.concatenate(own)) for own in zip(*some, strict=True)]
 
 

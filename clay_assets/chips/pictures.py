@@ -1,6 +1,6 @@
-"""Where chips are, and how many: of one platform and year, and of the merged index.
+"""Maps and counts of chips: of one platform and year, and of the merged index.
 
-Chips are counted column by column or scene by scene, never drawn one by one.
+Chips are counted by column or by scene, and never drawn individually.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from clay_assets.storage import layout
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FINE = 0.1  # degrees; squares that chips are counted in as they are read
-STEPS = (0.1, 0.2, 0.5, 1, 2, 3)  # degrees; of squares drawn
-SQUARES = 130  # across a map at most
+FINE = 0.1  # degrees; squares in which chips are counted while reading
+STEPS = (0.1, 0.2, 0.5, 1, 2, 3)  # degrees; sizes of drawn squares
+SQUARES = 130  # at most, across a map
 BINS = 10  # of shares above 0
-STRETCH = 20  # where the most is so many times the least, colours go by the logarithm
-BAR_ROW = 27  # pixels that a bar and the gap above it are high
-LEAST_SHARE = 0.002  # a class of which no bar has so much is not drawn
-TOLD = 4  # percent from which there is room for a number
+STRETCH = 20  # ratio of the largest to the smallest count above which colours are logarithmic
+BAR_ROW = 27  # height in pixels of a bar and the gap above it
+LEAST_SHARE = 0.002  # classes below this share in every bar are not drawn
+TOLD = 4  # minimum percent with room for a number
 NO_LAND_COVER = "No land cover"
-DARK = ("Tree cover", "Built-up", "Permanent water bodies", "Herbaceous wetland")  # white numbers can be read on them
+DARK = ("Tree cover", "Built-up", "Permanent water bodies", "Herbaceous wetland")  # white numbers are readable on them
 DENSITY = LinearSegmentedColormap.from_list("density", ["#9ecae1", "#4292c6", "#08519c", "#3f007d", "#1a0033"])
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What there is to say about the chips of a cell.
+    """Counts of the chips of a cell.
 
     Attributes:
-        x, y: middles of squares of `FINE` degrees with chips in them; one may occur several times.
-        chips: how many there are in each.
-        shares: name → chips by that share: those with none, then in tenths of the rest.
+        x, y: centres of squares of `FINE` degrees that contain chips; squares may repeat.
+        chips: number of chips in each square.
+        shares: name → histogram of chips by that share: first those with 0, then tenths of the rest.
     """
 
     x: NDArray[np.float64]
@@ -59,7 +59,7 @@ class Tally:
 
 
 def tally(cell: ChipCell) -> Tally:
-    """Count the chips of a cell by place, cloud and nodata."""
+    """Count the chips of a cell by position, cloud and nodata."""
     columns = {
         "x": pc.field("bbox", "xmin"),
         "y": pc.field("bbox", "ymin"),
@@ -79,26 +79,26 @@ def tally(cell: ChipCell) -> Tally:
 
 
 def cell_map(cell: ChipCell, title: str) -> bytes:
-    """Chips of a cell by place, and by their cloud and nodata."""
+    """Chips of a cell by position, and by cloud and nodata."""
     counted = tally(cell)
     if not counted.chips.sum():
         return style.empty_picture(
-            title, "nothing to do in this partition" if cell.ledger.empty else "no chip in any scene"
+            title, "nothing to do in this partition" if cell.ledger.empty else "no chips in any scene"
         )
     below = TOP + HEIGHT + 52
     figure = style.new_figure(title, below + 98)
     density_map(figure, counted.x, counted.y, counted.chips)
     width = (style.WIDTH - 2 * style.EDGE - 30) / 2
     for name, left, colour in (("cloud", style.EDGE, style.BLUE), ("nodata", style.EDGE + width + 30, style.VERMILION)):
-        axes = style.axes_at(figure, left, below, width, 66, f"% of chips, by their share of {name}, %")
+        axes = style.axes_at(figure, left, below, width, 66, f"% of chips by share of {name}, %")
         _share_bars(axes, counted.shares[name], colour)
     return style.png(figure)
 
 
 def scene_places(cells: Sequence[ChipCell]) -> pd.DataFrame:
-    """Where the indexed scenes of some cells are, and how many chips each has, from the scenes' own tables.
+    """Positions of the indexed scenes of some cells, and the number of chips of each, from `scene_imagery`.
 
-    Only two columns of `scene_imagery` are read; scenes that it no longer has are left out.
+    Only two columns are read; scenes that are no longer in the table are omitted.
 
     Returns:
         Columns `x`, `y` (degrees, a point in the scene) and `chips`.
@@ -111,7 +111,7 @@ def scene_places(cells: Sequence[ChipCell]) -> pd.DataFrame:
             continue
         try:
             table = pq.read_table(key, filesystem=cell.store.filesystem(), columns=["id", "geometry"])
-        except (FileNotFoundError, pa.ArrowInvalid):  # a storage that was cleared of it
+        except (FileNotFoundError, pa.ArrowInvalid):  # removed from the storage
             continue
         points = shapely.point_on_surface(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
         known = pd.DataFrame({"id": table["id"].to_pylist(), "x": shapely.get_x(points), "y": shapely.get_y(points)})
@@ -120,12 +120,12 @@ def scene_places(cells: Sequence[ChipCell]) -> pd.DataFrame:
 
 
 def index_map(places: pd.DataFrame, parts: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Chips of the merged index by place, and by year and platform.
+    """Chips of the merged index by position, and by year and platform.
 
     Args:
-        places: as `scene_places` gives them.
+        places: the result of `scene_places`.
         parts: `platform`, `year` and `rows` of each partition.
-        title: of the picture.
+        title: the picture's title.
     """
     if not parts:
         return style.empty_picture(title, "no chips yet")
@@ -151,15 +151,15 @@ def index_map(places: pd.DataFrame, parts: Sequence[Mapping[str, Any]], title: s
 
 
 def composition_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> bytes:
-    """Land cover of several sets, each a bar of its classes in their legend's colours.
+    """Land cover of several sets, each drawn as a bar of classes in WorldCover's colours.
 
     Args:
-        rows: name → share of each class, shape (11,); what they lack of 1 has no land cover.
-        title: of the picture.
+        rows: name → share of each class, shape (11,); the rest to 1 has no land cover.
+        title: the picture's title.
     """
     rows = {name: shares for name, shares in rows.items() if shares.sum() > 0}
     if not rows:
-        return style.empty_picture(title, "WorldCover has nothing of these chips")
+        return style.empty_picture(title, "no WorldCover under these chips")
     classes = list(WORLDCOVER_CLASSES.values())
     table = np.array(list(rows.values()))
     lacking = np.clip(1 - table.sum(axis=1), 0, 1)
@@ -194,7 +194,7 @@ def composition_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> 
 
 
 def density_map(figure: Any, x: NDArray[Any], y: NDArray[Any], chips: NDArray[Any]) -> None:
-    """Squares in the colour of the number of chips in them, with a scale at the side."""
+    """Squares coloured by their number of chips, with a colour scale."""
     axes = map_panel(figure, x, y, style.WIDTH - LEFT - 84)
     west, east = axes.get_xlim()
     south, north = axes.get_ylim()

@@ -1,10 +1,10 @@
 """Cloud and nodata shares of every chip of a scene, from its quality assets.
 
-A quality asset is judged by its first band or by its file's own mask, as the platform says. It may be coarser than the
-finest grid by a whole factor (Sentinel-2's 20 m scene classification under 10 m bands): then it is counted at its own
-resolution, which gives the same shares. One asset is counted block by block as it is decoded, several are read in
-strips, so memory does not grow with a scene; a mask that its file does not have is not read at all. What a pixel means
-is the platform's to judge.
+A quality asset is classified by its first band or by its file's mask, depending on the platform. It may be coarser than
+the finest grid by an integer factor (Sentinel-2's 20 m scene classification under 10 m bands): it is then counted at
+its own resolution, which gives the same shares. A single asset is counted block by block while it is decoded, several
+are read in strips, so memory does not grow with the scene; a mask that the file does not have is not read. The platform
+defines the meaning of pixels.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.sources.cog.scanning import can_scan, scan
 from clay_assets.stac import Item
 
-STRIP_PIXELS = 24_000_000  # pixels of one quality asset held at a time, where several are judged together
-CACHE_BYTES = 64 << 20  # of decoded blocks, for a strip that ends amid them
-DATA = 255  # of a mask, where there is data
+STRIP_PIXELS = 24_000_000  # pixels of one quality asset in memory, if several are classified together
+CACHE_BYTES = 64 << 20  # of decoded blocks, for strips that end inside them
+DATA = 255  # mask value of valid pixels
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Source:
     """The file of an asset.
 
     Attributes:
-        href: where it lies.
-        header: what has to be known to read its blocks.
-        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha.
+        href: address of the file.
+        header: header needed to read its blocks.
+        measured: bands, from 1, that contain measurements, even if the file declares one as alpha.
     """
 
     href: str
@@ -60,25 +60,25 @@ class Source:
     measured: tuple[int, ...] = ()
 
     def request(self, band: int | None, window: Window) -> BlockRequest | None:
-        """What has to be read for a window of a band, from 1, or of the mask; None: no pixel, as all are data."""
+        """The request for a window of a band, from 1, or of the mask; None if all pixels are valid."""
         if band is None:
             return mask_request(self.href, self.header, [window], self.measured)
         return BlockRequest(self.href, self.header, [window], bands=[band - 1])
 
 
 def source_of(platform: AnyPlatform, item: Item, name: str) -> Source:
-    """Read the header of an asset's file, as its platform reaches it and its item describes it."""
+    """Read the header of an asset's file with the platform's access and the item's description."""
     href = platform.href(item["assets"][name])
     return Source(href, read_header(href, platform.access_to(href)), platform.measured(item, name))
 
 
 def read_windows(reader: BlockReader, wanted: Sequence[tuple[Source, int | None, Window]]) -> list[NDArray[Any]]:
-    """Pixels of some windows, (height, width) each: of a band, from 1, or the mask, 0 where there is no data.
+    """Read windows, (height, width) each, of a band, from 1, or of the mask, 0 for nodata.
 
-    A mask that its file does not have takes no memory, and cannot be written to.
+    The mask of a file without one takes no memory and is read-only.
 
     Raises:
-        InputError, SourceError: as `BlockReader.read`.
+        InputError, SourceError: see `BlockReader.read`.
     """
     requests = [source.request(band, window) for source, band, window in wanted]
     found = iter(reader.read([request for request in requests if request is not None]))
@@ -93,23 +93,23 @@ def read_windows(reader: BlockReader, wanted: Sequence[tuple[Source, int | None,
 
 
 def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Shares]:
-    """Read the quality assets of a scene once, and reduce them to chips.
+    """Read the quality assets of a scene once, and aggregate them to chips.
 
-    The finest grid is that of the file of `platform.assets.grid`, if that is a quality asset. Else it has the extent of
-    the first quality asset, and the height and width that the item says, or the file of `platform.assets.grid` if the
-    item does not.
+    The finest grid is that of the file of `platform.assets.grid`, if that is a quality asset. Otherwise it has the
+    extent of the first quality asset, and the height and width declared by the item or, if missing, of the file of
+    `platform.assets.grid`.
 
     Args:
-        platform: how the files are reached and the pixels judged.
-        item: the scene; it may lack optional assets.
-        size: pixels of a chip's side on the finest grid.
+        platform: defines the access to files and the classification of pixels.
+        item: the scene; optional assets may be missing.
+        size: side length of a chip in pixels of the finest grid.
 
     Returns:
-        The finest grid, placed as the files are placed, and the shares.
+        The finest grid, positioned like the files, and the shares.
 
     Raises:
-        InputError: files that contradict the item, or do not lie on the grid, or not on a whole fraction of it, or
-            smaller than one chip.
+        InputError: files that contradict the item, are not on the grid or an integer fraction of it, or are smaller
+            than one chip.
         SourceError: a remote file could not be read.
     """
     said = declared(item, platform.assets.grid)
@@ -125,7 +125,7 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
     columns, rows = chips_in(found, size)
     if not columns or not rows:
         raise InputError(
-            f"{first.href}: a scene of {found.height} × {found.width} pixels holds no chip of {size} × {size}."
+            f"{first.href}: a scene of {found.height} × {found.width} pixels is smaller than a chip of {size} × {size}."
         )
     factors = {name: _factor(found, source, size) for name, source in sources.items()}
     for name, source in sources.items():
@@ -134,20 +134,20 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
             declared(item, name, own=True).check_file(grids[name], source.href)
     if of_file != platform.assets.grid:
         said.check_extent(found, max(grids[of_file].pixel), first.href)
-    band, finest = _band_of(platform), min(factors.values())  # at whose resolution pixels are counted
-    repeats = {name: factor // finest for name, factor in factors.items()}  # of each pixel, along both sides
+    band, finest = _band_of(platform), min(factors.values())  # pixels are counted at its resolution
+    repeats = {name: factor // finest for name, factor in factors.items()}  # subdivision of each pixel along both sides
     height, width = rows * size // finest, columns * size // finest
     requests = (
         source.request(band, Window(0, 0, width // repeats[name], height // repeats[name]))
         for name, source in sources.items()
     )
     needed = [request for request in requests if request is not None]
-    if not needed:  # no pixel tells one chip from another
+    if not needed:  # all chips have the same shares
         masks = platform.quality.judge({name: np.full((1, 1), DATA, np.uint8) for name in sources})
         cloud, nodata = (np.full((rows, columns), np.float32(mask[0, 0])) for mask in masks)
         return found, Shares(cloud, nodata)
     names = ", ".join(f"{source.href} ({source.header.dtype})" for source in sources.values())
-    what = f"{names}: is no quality band of {platform.title}"
+    what = f"{names}: not a valid quality band of {platform.title}"
     counts = ChipCounts(platform.quality, size // finest, rows, columns, what)
     if len(sources) == 1 and can_scan(needed[0]):
         _count_block_by_block(platform, next(iter(sources)), needed[0], counts)
@@ -157,7 +157,7 @@ def read_shares(platform: AnyPlatform, item: Item, size: int) -> tuple[Grid, Sha
 
 
 def _count_block_by_block(platform: AnyPlatform, name: str, request: BlockRequest, counts: ChipCounts) -> None:
-    """Where one file tells all, and its blocks are decoded by us."""
+    """Count a single file whose blocks we decode."""
     masked = platform.quality.reads == "mask"
 
     def visit(row: int, column: int, pixels: NDArray[Any]) -> None:
@@ -175,7 +175,7 @@ def _count_in_strips(
     requests: Sequence[BlockRequest],
     counts: ChipCounts,
 ) -> None:
-    """Where several files tell one thing, or a file is read through rasterio: whole strips of all files."""
+    """Count several files together, or files read through rasterio, in whole strips."""
     band, (height, width) = _band_of(platform), counts.shape
     step, apart = _strip(requests, height, counts.side)
     with closing(BlockReader(platform.files.access, cache_bytes=0 if apart else CACHE_BYTES)) as reader:
@@ -187,21 +187,21 @@ def _count_in_strips(
             ]
             pixels = {}
             for name, part in zip(sources, read_windows(reader, wanted), strict=True):
-                times = repeats[name]  # quality assets of one scene may differ in resolution
+                times = repeats[name]  # quality assets of a scene can differ in resolution
                 pixels[name] = part if times == 1 else part.repeat(times, axis=0).repeat(times, axis=1)
             counts.add(top, 0, pixels)
 
 
 def _strip(requests: Sequence[BlockRequest], height: int, side: int) -> tuple[int, bool]:
-    """Rows of pixels read at once, and whether no block lies in two of the strips.
+    """Rows of pixels read at once, and whether every block is in only one strip.
 
-    They are whole rows of chips, and of the files' blocks even where those take up to twice the room, so that none is
-    read twice.
+    Strips are whole rows of chips, and also of the files' blocks if that needs at most twice the memory, so that no
+    block is read twice.
 
     Args:
-        requests: for all chips, of each file.
-        height: of all chips, in pixels that are counted.
-        side: of a chip, in the same.
+        requests: request of each file for all chips.
+        height: height of all chips in counted pixels.
+        side: side length of a chip in counted pixels.
     """
     most, together = height // side, 1  # rows of chips
     for request in requests:
@@ -216,12 +216,12 @@ def _strip(requests: Sequence[BlockRequest], height: int, side: int) -> tuple[in
 
 
 def _band_of(platform: AnyPlatform) -> int | None:
-    """What is read of a quality asset: a band, from 1, or the mask."""
+    """What to read of a quality asset: a band, from 1, or the mask."""
     return None if platform.quality.reads == "mask" else 1
 
 
 def _refined(grid: Grid, shape: tuple[int, int]) -> Grid:
-    """The same extent in another number of pixels."""
+    """The same extent with another number of pixels."""
     (height, width), t = shape, grid.transform
     across, down = grid.width / width, grid.height / height
     finer = Affine(t.a * across, t.b * down, t.c, t.d * across, t.e * down, t.f)
@@ -229,23 +229,23 @@ def _refined(grid: Grid, shape: tuple[int, int]) -> Grid:
 
 
 def _check_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> None:
-    """Hold an item that tells no more than a shape against the header of its finest file, where that can be read."""
+    """Check an item that only declares a shape against the header of its finest file, if readable."""
     if platform.assets.grid not in item["assets"]:
         return
     try:
         source = source_of(platform, item, platform.assets.grid)
         finest = _grid_of(source)
-    except InputError:  # of which nothing else is needed
+    except InputError:  # nothing else of it is needed
         return
     said.check_file(finest, source.href)
     check_same_extent(file, finest, href, source.href)
 
 
 def _shape_of_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid, href: str) -> tuple[int, int]:
-    """Height and width by the header of the asset on the finest grid, which has to cover the same place."""
+    """Height and width from the header of the asset on the finest grid, which must cover the same area."""
     name = platform.assets.grid
     if name not in item["assets"]:
-        raise InputError(f"{item['id']}: has neither proj:shape nor the asset {name}, so its grid is unknown.")
+        raise InputError(f"{item['id']}: neither proj:shape nor the asset {name} found, so the grid is unknown.")
     source = source_of(platform, item, name)
     finest = _grid_of(source)
     said.check_place(finest, source.href)
@@ -257,12 +257,12 @@ def _grid_of(source: Source) -> Grid:
     header, href = source.header, source.href
     if header.crs is None:
         raise InputError(
-            f"{href}: has no CRS. Write it into the file, such as with `rio edit-info --crs`; what lies beside a file "
-            "is read only of local ones."
+            f"{href}: no CRS in the file. Add one, such as with `rio edit-info --crs`; sidecar files are only read for "
+            "local files."
         )
     crs = CRS.from_string(header.crs)
     if not crs.is_projected or crs.linear_units_factor[1] != 1.0:
-        raise InputError(f"{href}: is in {crs.to_string()}, not in a projected CRS in metres.")
+        raise InputError(f"{href}: {crs.to_string()} is not a projected CRS in metres.")
     return Grid(crs, Affine(*header.transform), header.height, header.width)
 
 
@@ -273,6 +273,6 @@ def _factor(grid: Grid, source: Source, size: int) -> int:
     if factor < 1 or abs(down - factor) > 0 or abs(across - factor) > 0 or size % factor:
         raise InputError(
             f"{source.href}: {raster.height} × {raster.width} pixels do not fit the finest grid of {grid.height} × "
-            f"{grid.width} with chips of {size}: the factor must be whole and divide the chip."
+            f"{grid.width} with chips of {size}: the factor must be an integer and divide the chip."
         )
     return factor

@@ -1,9 +1,9 @@
-"""What holds of the chips of one scene, whatever they show. What holds of a cell's files and of the merged index is in
-`published`; how an index is made is in `index`.
+"""Rules that the chips of a scene must satisfy. Checks of a cell's files and of the merged index are in `audit`;
+indexes are made in `index`.
 
-A chip lies inside its scene if it is a cell of the scene's pixel grid. A STAC footprint would not do: it follows the
-valid pixels roughly, so that whole chips at the edges stick out of it. It is what remains to be held against where an
-item does not tell its grid; then a chip has to touch it.
+A chip is inside its scene if it is a cell of the scene's pixel grid. A STAC footprint is not suitable: it only roughly
+follows the valid pixels, so that whole chips at the edges extend beyond it. It is only used when the item does not
+declare its grid; then a chip has to touch it.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ SHARES = ("cloud_cover_percentage", "nodata_percentage")
 SUM_TOLERANCE = 1e-5  # eleven float32 shares
 AREAL = (3, 6)  # shapely's type numbers of Polygon and MultiPolygon
 WORLD = np.array([-180.0, -90.0, 180.0, 90.0])
-# Pixels: chips are placed as their file is, which may lie up to a pixel each way from where its item says.
+# Pixels: chips follow their file, which can deviate from its item by up to a pixel in each direction.
 POSITION_TOLERANCE = 1.5
-TURN, TINY = 1e-6, 1e-300  # of a corner, relative to what its two products are; so that nothing is divided by 0
-AGAIN = "Delete it and materialise chip_index again."
-CHECKED = ["chipid", "item_id", "chip_index_x", "chip_index_y", *SHARES, "geometry"]  # what the findings look at
+TURN, TINY = 1e-6, 1e-300  # turn at a corner, relative to the sum of its two products; avoids a division by 0
+AGAIN = "Delete it and re-materialise chip_index."
+CHECKED = ["chipid", "item_id", "chip_index_x", "chip_index_y", *SHARES, "geometry"]  # columns that the rules need
 
 
 def check_chips(table: pa.Table, platform: str, item_id: str, name: str, remedy: str = AGAIN) -> None:
-    """Refuse a scene's chip index that cannot be valid, its geometry aside.
+    """Reject an invalid chip index of a scene; geometry is not checked.
 
     Args:
-        table: of the scene.
-        platform: its platform's key.
-        item_id: of the scene.
-        name: of the file or scene, for the message.
+        table: the scene's chip index.
+        platform: the platform's key.
+        item_id: id of the scene.
+        name: name of the file or scene, for messages.
         remedy: what to do about it.
 
     Raises:
-        InputError: other columns than the contract's, shares outside 0 to 1, pixels without a size, nulls, rows of
-            another platform or scene, or chip ids that do not belong to the scene or repeat.
+        InputError: unexpected columns, shares outside 0 to 1, pixel sizes that are not positive, nulls, rows of another
+            platform or scene, or chip ids that do not match the scene or repeat.
     """
     if not table.schema.equals(CHIP_SCHEMA):
-        raise InputError(f"{name}: its columns are not those of a chip index. {remedy}")
+        raise InputError(f"{name}: not the columns of a chip index. {remedy}")
     if any(column.null_count for column in table.columns):
-        raise InputError(f"{name}: has empty values. {remedy}")
+        raise InputError(f"{name}: null values found. {remedy}")
     if not (table["gsd"].to_numpy() > 0).all():
-        raise InputError(f"{name}: gsd has values that are not above 0. {remedy}")
+        raise InputError(f"{name}: gsd values must be above 0. {remedy}")
     for column, expected in (("platform", platform), ("item_id", item_id)):
         if set(table[column].unique().to_pylist()) - {expected}:
-            raise InputError(f"{name}: has rows whose {column} is not {expected}. {remedy}")
+            raise InputError(f"{name}: rows found whose {column} is not {expected}. {remedy}")
     for found in (shares_in_range(table), ids_unique(table, item_id)):
         found.raise_if_violated(name, remedy)
 
 
 def shares_in_range(table: pa.Table) -> Finding:
-    """Cloud and nodata shares lie in 0 to 1.
+    """Check that cloud and nodata shares are between 0 and 1.
 
     Returns:
-        `chips`, how many are `outside` by either share, and the `lowest_share` and `highest_share`.
+        `chips`, the number `outside` by either share, and the `lowest_share` and `highest_share`.
     """
     said, outside = [], np.zeros(table.num_rows, np.bool_)
     numbers: dict[str, Any] = {}
     for column in SHARES:
         values = table[column].to_numpy()
-        off = ~((values >= 0) & (values <= 1))  # NaN is outside too
+        off = ~((values >= 0) & (values <= 1))  # NaN also counts as outside
         outside |= off
         if off.any():
             first = int(np.flatnonzero(off)[0])
@@ -90,12 +90,12 @@ def shares_in_range(table: pa.Table) -> Finding:
 
 
 def ids_unique(table: pa.Table, item_id: str) -> Finding:
-    """Chip ids are `{item_id}-{x}-{y}` of the scene, and none occurs twice.
+    """Check that chip ids are `{item_id}-{x}-{y}` of the scene, and none occurs twice.
 
-    As no two scenes of a cell have one id, its chip ids are unique if those of each scene are.
+    As the ids of a cell's scenes are unique, its chip ids are unique if those of each scene are.
 
     Returns:
-        `chips`, how many have `foreign_ids`, and how many repeat another's place (`repeated`).
+        `chips`, the number with `foreign_ids`, and the number that repeat another chip's position (`repeated`).
     """
     x, y = table["chip_index_x"], table["chip_index_y"]
     ids = pc.binary_join_element_wise(item_id, x.cast(pa.string()), y.cast(pa.string()), "-")
@@ -103,7 +103,7 @@ def ids_unique(table: pa.Table, item_id: str) -> Finding:
     places = x.to_numpy().astype(np.uint32) << 16 | y.to_numpy()
     repeated = np.ones(len(places), np.bool_)
     repeated[np.unique(places, return_index=True)[1]] = False
-    said = [f"has chip ids that are not of scene {item_id}: {_chips(table, foreign)}"] if foreign.any() else []
+    said = [f"chip ids do not match scene {item_id}: {_chips(table, foreign)}"] if foreign.any() else []
     said += [f"a chip id occurs twice: {_chips(table, repeated)}"] if repeated.any() else []
     return make_finding(
         said,
@@ -115,10 +115,10 @@ def ids_unique(table: pa.Table, item_id: str) -> Finding:
 
 
 def shares_sum_to_one(table: pa.Table) -> Finding:
-    """Land-cover shares of each chip lie in 0 to 1 and sum to 1; a chip without any has none of them.
+    """Check that land-cover shares of each chip are between 0 and 1 and sum to 1, or are all missing.
 
     Args:
-        table: of one scene's land cover.
+        table: land cover of one scene.
 
     Returns:
         `chips`, `chips_off`, `chips_without_land_cover`, and `highest_deviation` from 1.
@@ -129,7 +129,7 @@ def shares_sum_to_one(table: pa.Table) -> Finding:
     if off.any():
         first = int(np.flatnonzero(off)[0])
         said.append(
-            f"land-cover shares do not sum to 100 %, or do not lie in 0 to 1, or disagree with valid_share: "
+            f"land-cover shares do not sum to 100 %, are not within 0 to 1, or contradict valid_share: "
             f"{_chips(table, off)} with a sum of {100 * sums[first]:.5g} % and a valid_share of {covered[first]:.3g}"
         )
     return make_finding(
@@ -143,12 +143,12 @@ def shares_sum_to_one(table: pa.Table) -> Finding:
 
 
 def land_cover_off(table: pa.Table) -> NDArray[np.bool_]:
-    """Which chips `shares_sum_to_one` finds."""
+    """Which chips violate `shares_sum_to_one`."""
     return _land_cover(table)[-1]
 
 
 def _land_cover(table: pa.Table) -> tuple[NDArray[Any], ...]:
-    """Of each chip: sum of its shares, share covered, whether it has no land cover, whether that is wrong."""
+    """For each chip: sum of its shares, share covered, whether it has no land cover, and whether that is wrong."""
     columns = [table[name] for name in WORLDCOVER_FIELDS.values()]
     shares = np.stack([column.cast(pa.float64()).to_numpy() for column in columns], axis=1)
     covered = table["valid_share"].cast(pa.float64()).to_numpy()
@@ -161,28 +161,28 @@ def _land_cover(table: pa.Table) -> tuple[NDArray[Any], ...]:
 
 
 def geometry_valid(table: pa.Table) -> Finding:
-    """Geometries are valid polygons within ±180° and ±90°.
+    """Check that geometries are valid polygons within ±180° and ±90°.
 
     Returns:
-        `chips`, how many are `invalid`, and how many reach beyond the Earth's coordinates (`off_earth`).
+        `chips`, the number that are `invalid`, and the number beyond ±180° or ±90° (`off_earth`).
     """
     rings = rings_of(table)
-    if rings is not None and (np.abs(rings) <= WORLD[2:]).all() and _convex(rings).all():  # as nearly every scene
+    if rings is not None and (np.abs(rings) <= WORLD[2:]).all() and _convex(rings).all():  # like nearly every scene
         return make_finding([], violation_count=0, chips=table.num_rows, invalid=0, off_earth=0)
     return _validity(table, _polygons(table))
 
 
 def geometry_in_scene(table: pa.Table, grid: Grid | None, footprint: Any, chip_size: int) -> Finding:
-    """Geometries are valid, and those of the scene's grid at the chips' columns and rows.
+    """Check that geometries are valid, and match the scene's grid at the chips' columns and rows.
 
     Args:
-        table: of one scene.
-        grid: the scene's finest; None if its item does not tell.
-        footprint: the item's geometry, EPSG:4326, for when there is no grid; None if there is none either.
-        chip_size: pixels of a chip's side.
+        table: chips of one scene.
+        grid: the scene's finest grid; None if its item does not declare it.
+        footprint: the item's geometry, EPSG:4326, used if there is no grid; None if it has none.
+        chip_size: side length of a chip in pixels.
 
     Returns:
-        As `geometry_valid`, and how many chips lie `outside` their scene, how many elsewhere in it than they should
+        Like `geometry_valid`, plus the number of chips `outside` their scene, the number at a wrong position in it
         (`misplaced`), and `scenes_without_grid`.
     """
     polygons = _polygons(table)
@@ -198,8 +198,8 @@ def geometry_in_scene(table: pa.Table, grid: Grid | None, footprint: Any, chip_s
         misplaced = ~outside & ~_same_place(polygons, expected, chip_size)
     elif footprint is not None:
         outside = ~shapely.dwithin(polygons, footprint, FOOTPRINT_ROUNDING)
-    said = [f"chips lie outside their scene: {_chips(table, outside)}"] if outside.any() else []
-    said += [f"chips lie elsewhere in their scene: {_chips(table, misplaced)}"] if misplaced.any() else []
+    said = [f"chips outside their scene: {_chips(table, outside)}"] if outside.any() else []
+    said += [f"chips at wrong positions in their scene: {_chips(table, misplaced)}"] if misplaced.any() else []
     numbers: dict[str, Any] = {
         "outside": int(outside.sum()),
         "misplaced": int(misplaced.sum()),
@@ -215,12 +215,12 @@ def geometry_in_scene(table: pa.Table, grid: Grid | None, footprint: Any, chip_s
 
 def _polygons(table: pa.Table) -> NDArray[Any]:
     wkb = table["geometry"].to_numpy(zero_copy_only=False)
-    polygons: NDArray[Any] = shapely.from_wkb(wkb, on_invalid="ignore")  # None where it is no geometry at all
+    polygons: NDArray[Any] = shapely.from_wkb(wkb, on_invalid="ignore")  # None if it is not a geometry
     return polygons
 
 
 def _convex(rings: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rings of four corners are closed and turn one way at each of them, far beyond rounding: valid polygons."""
+    """Which rings of four corners are closed and turn one way at each corner, well beyond rounding: valid polygons."""
     x, y = np.diff(rings, axis=1).transpose(2, 0, 1)
     ahead, aside = x * np.roll(y, -1, axis=1), y * np.roll(x, -1, axis=1)
     turns = (ahead - aside) / (np.abs(ahead) + np.abs(aside) + TINY)
@@ -234,19 +234,19 @@ def _validity(table: pa.Table, polygons: NDArray[Any]) -> Finding:
     sound = shapely.is_valid(polygons) & ~shapely.is_empty(polygons) & np.isin(shapely.get_type_id(polygons), AREAL)
     bounds = shapely.bounds(polygons).reshape(-1, 4)
     away = sound & ~np.all((bounds >= WORLD[[0, 1, 0, 1]]) & (bounds <= WORLD[[2, 3, 2, 3]]), axis=1)
-    said = [f"geometry is no valid polygon: {_chips(table, ~sound)}"] if not sound.all() else []
-    said += [f"geometry lies outside ±180° and ±90°: {_chips(table, away)}"] if away.any() else []
+    said = [f"geometry is not a valid polygon: {_chips(table, ~sound)}"] if not sound.all() else []
+    said += [f"geometry is outside ±180° and ±90°: {_chips(table, away)}"] if away.any() else []
     invalid, off = int((~sound).sum()), int(away.sum())
     return make_finding(said, violation_count=invalid + off, chips=table.num_rows, invalid=invalid, off_earth=off)
 
 
 def _same_place(polygons: NDArray[Any], expected: NDArray[Any], chip_size: int) -> NDArray[np.bool_]:
-    """Which polygons have their corners where they are expected, within a pixel or so."""
+    """Which polygons have their corners at the expected positions, within about a pixel."""
     here, there = shapely.bounds(polygons), shapely.bounds(expected)
     pixel = (there[:, 3] - there[:, 1]) / chip_size  # degrees of latitude
     tolerance = POSITION_TOLERANCE * pixel / np.cos(np.radians(there[:, 1]))  # a degree of longitude is shorter
     same: NDArray[np.bool_] = shapely.equals_exact(polygons, expected, tolerance)
-    # A pixel decides whether a chip is cut at the antimeridian; there latitudes have to do.
+    # A pixel decides whether a chip is split at the antimeridian, so only latitudes are compared there.
     cut: NDArray[np.bool_] = np.abs(there[:, [0, 2]]).max(axis=1, initial=0) > HALF_TURN - tolerance
     level: NDArray[np.bool_] = np.abs(here[:, [1, 3]] - there[:, [1, 3]]).max(axis=1, initial=0) <= tolerance
     return same | (cut & level)

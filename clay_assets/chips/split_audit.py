@@ -1,7 +1,7 @@
-"""The splits of the merged index as it is stored: whether they are apart, what share each has, and of what land cover.
+"""Audit the splits of the stored merged index: their distance, shares and land cover.
 
-Each part is read once, and only the columns that are needed, so memory is bounded by some row groups and by the grid
-that `leaks` paints on.
+Each part is read once, and only the required columns, so memory is bounded by a few row groups and the grid that
+`leaks` paints on.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CLASSES = list(WORLDCOVER_CLASSES.values())
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """The chips of one platform by split, in the order of `SPLITS`, and last the buffer.
+    """The chips of one platform by split, in the order of `SPLITS`, followed by the buffer.
 
     Attributes:
-        chips: how many; (4,).
-        land_cover: summed percent of each class of those with land cover; (4, 11).
+        chips: number of chips; (4,).
+        land_cover: summed percent of each class over chips with land cover; (4, 11).
     """
 
     chips: NDArray[np.int64]
@@ -44,7 +44,7 @@ class SplitCounts:
 
     @classmethod
     def of(cls, rows: pa.Table) -> SplitCounts:
-        """Of rows with `split` and `landcover`."""
+        """Count rows with `split` and `landcover`."""
         split = pc.index_in(rows["split"], pa.array(KNOWN)).combine_chunks().fill_null(len(KNOWN)).to_numpy()
         cover = rows["landcover"].combine_chunks()
         has = cover.is_valid().to_numpy(zero_copy_only=False)
@@ -64,11 +64,11 @@ class SplitCounts:
 
 
 def look_at_splits(store: Store, splits: Splits) -> dict[str, Finding]:
-    """Every part of the merged index.
+    """Check every part of the merged index.
 
     Args:
-        store: where it lies.
-        splits: of the recipe.
+        store: the index's storage.
+        splits: the recipe's splits.
 
     Returns:
         Findings by name: `splits_apart` (see `Leaks.finding`), and `shares_of_splits` (see `shares_of_splits`).
@@ -97,16 +97,16 @@ def look_at_splits(store: Store, splits: Splits) -> dict[str, Finding]:
 
 
 def shares_of_splits(counts: Mapping[str, SplitCounts], splits: Splits) -> Finding:
-    """Every platform has chips of each split that the recipe wants.
+    """Check that every platform has chips of each split of the recipe.
 
     Args:
-        counts: by platform. A platform without chips is left out.
-        splits: of the recipe.
+        counts: counts by platform; platforms without chips are skipped.
+        splits: the recipe's splits.
 
     Returns:
-        `{split}_chips` of all platforms, and a record per platform: `chips`, the percent of each split among the chips
-        that have one, `buffer_percent` of all, and the `class` whose share differs most between a split and the whole,
-        by so many `points`. A violation for each split that has no chip of a platform.
+        `{split}_chips` of all platforms, and a record per platform: `chips`, the percent of each split among chips that
+        have one, `buffer_percent` of all, and the `class` whose share differs most between a split and the whole, with
+        the difference in `points`. One violation for each split without chips of a platform.
     """
     said, rows = [], []
     wanted = [name for name in SPLITS if splits.shares[name]]
@@ -115,7 +115,7 @@ def shares_of_splits(counts: Mapping[str, SplitCounts], splits: Splits) -> Findi
         if not chips:
             continue
         kept = max(1, chips - of_split[BUFFER])
-        said += [f"{platform}: no chip is {name}, of {chips:,}" for name in wanted if not of_split[name]]
+        said += [f"{platform}: none of {chips:,} chips is {name}" for name in wanted if not of_split[name]]
         rows.append(
             {
                 "platform": platform,
@@ -130,7 +130,7 @@ def shares_of_splits(counts: Mapping[str, SplitCounts], splits: Splits) -> Findi
 
 
 def _farthest_class(land_cover: NDArray[np.float64]) -> dict[str, Any]:
-    """The class whose share in a split differs most from that in the whole, and by how many points."""
+    """The class whose share in a split differs most from its share in the whole, and the difference in points."""
     whole, sums = land_cover.sum(axis=0), land_cover.sum(axis=1, keepdims=True)
     present = (sums[:, 0] > 0) & (np.arange(len(KNOWN)) < len(SPLITS))
     if not present.any():

@@ -1,4 +1,4 @@
-"""The map of the splits: which block of the ground is for training, validation and test."""
+"""The map of the splits: which blocks are for training, validation and test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from clay_assets.pictures import style
 from clay_assets.pictures.maps import HEIGHT, LEFT, TOP, coast, map_panel, shapes
 
 COLOURS = {"train": "#9ecae1", "validate": style.ORANGE, "test": style.VERMILION}
-PALE = {"train": "#eaf3f9", "validate": "#f7e3bd", "test": "#f3cfb8"}  # where there is no land cover, such as at sea
+PALE = {"train": "#eaf3f9", "validate": "#f7e3bd", "test": "#f3cfb8"}  # without land cover, such as at sea
 
 
 def split_map(plan: SplitPlan, title: str) -> bytes:
-    """Where the blocks of each split lie, and how much of the land each has.
+    """Map of the blocks of each split, with the split's share of the land.
 
-    Blocks of one split run into each other. Blocks without land cover are pale.
+    Neighbouring blocks of a split merge. Blocks without land cover are pale.
     """
     figure = style.new_figure(title, TOP + HEIGHT + 62)
     corners = np.array([-180.0, 180.0]), np.array([-90.0, 90.0])

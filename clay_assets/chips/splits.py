@@ -1,17 +1,18 @@
-"""Which split a chip belongs to: `train`, `validate`, `test`, or `buffer` between them.
+"""The split of each chip: `train`, `validate`, `test`, or `buffer` between them.
 
-The Earth is cut into blocks (`clay_assets.chips.blocks`), the same for all platforms and years, and each block has one
-split. A chip has that split if, grown by half of the recipe's distance, it lies wholly in blocks of the split; else it
-is `buffer`. So any two chips of different splits are at least that distance apart, whatever other chips there are.
+The Earth is divided into blocks (`clay_assets.chips.blocks`), the same for all platforms and years, and each block has
+one split. A chip has that split if, grown by half the recipe's distance, it is entirely inside blocks of the split;
+otherwise it is `buffer`. So any two chips of different splits are at least that distance apart, regardless of other
+chips.
 
-Within a stratum, blocks are drawn by keyed hash until a split has its share of the land. Then blocks outside the
-regions are exchanged while this brings the splits nearer to the whole, in their share of the land and of the sampled
-tiles and in the land cover of both. Of several such draws the best is kept. All of this depends on `worldcover_stats`
-and the recipe's seed, tile rules and `splits` alone, never on chips: whatever cell or platform is added, the split of a
-chip stays what it is.
+Within a stratum, blocks are drawn by keyed hash until a split has its share of the land. Blocks outside the regions are
+then exchanged as long as this makes the splits more similar to the whole, in their share of the land and of the sampled
+tiles and in the land cover of both. The best of several such draws is kept. All of this depends only on
+`worldcover_stats` and the recipe's seed, tile rules and `splits`, never on chips: adding cells or platforms does not
+change the split of a chip.
 
-A chip is read from its corners. What is grown is its bounding box in degrees, widened by what edges that are straight
-in a scene's CRS bulge, so that it is never too small. `clay_assets.chips.leaks` tests the result.
+A chip is represented by its corners. Its bounding box in degrees is grown, and widened by the curvature of edges that
+are straight in the scene's CRS, so that it is never too small. `clay_assets.chips.leaks` checks the result.
 """
 
 from __future__ import annotations
@@ -55,36 +56,36 @@ from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
 from clay_assets.storage.stores import Store
 
-VERSION = "1"  # raise it when the same recipe and land cover would be split otherwise
+VERSION = "1"  # increase it when the same recipe and land cover would be split differently
 SPLITS = ("train", "validate", "test")
 BUFFER = "buffer"
 SPLIT_NAMES = (*SPLITS, BUFFER)
 
 Codes = NDArray[np.uint8]
 
-DEGREE = 110.574  # km of a meridian, where a degree is shortest (WGS 84, at the equator)
-WIDE_DEGREE = 111.7  # km, where it is longest
-# The gate paints on cells of 1 km² that are square at 30° (EASE-Grid 2.0, EPSG:6933), and takes a cell for its chip.
+DEGREE = 110.574  # km along a meridian, where a degree is shortest (WGS 84, at the equator)
+WIDE_DEGREE = 111.7  # km, where a degree is longest
+# The gate paints cells of 1 km² that are square at 30° (EASE-Grid 2.0, EPSG:6933), so chips are rounded to cells.
 TRUE_SCALE = np.cos(np.radians(30.0))
-CELLS_OF_GATE = 1.25  # by which a chip is grown beside half of the distance, so that the gate has no false alarm
+CELLS_OF_GATE = 1.25  # additional growth of a chip, so that the gate has no false alarms
 TALLEST_CELL = 110.0  # km, at the poles
-MEASURES = ("valid_share", "count", "diversity")  # of a tile, besides its classes; tile rules look at them
+MEASURES = ("valid_share", "count", "diversity")  # columns of a tile besides its classes that tile rules use
 LEAST_OF_REGION = len(SPLITS)  # blocks with land
-POINT = 0.01  # the unit in which deviations are squared and added up
-LEAST_GAIN = 1e-6  # of an exchange, so that no rounding decides
+POINT = 0.01  # unit in which deviations are squared and summed
+LEAST_GAIN = 1e-6  # minimum gain of an exchange, so that rounding has no effect
 MOST_EXCHANGES = 100
-DRAWS = 60  # that the best is taken of
-BORDER_WEIGHT = 500.0  # of the share of such chips, beside the squared deviations
+DRAWS = 60  # number of draws, of which the best is kept
+BORDER_WEIGHT = 500.0  # weight of the share of such chips, relative to the squared deviations
 
 
 @dataclass(frozen=True)
 class GroundSplits:
-    """The split of every place on Earth. Some kilobytes, as they are sent to workers with every scene.
+    """The split of every position on Earth, in a few kilobytes, as it is sent to workers with every scene.
 
     Attributes:
-        distance_km: between chips of different splits.
-        grid: its cells.
-        codes: place in `SPLITS` of each cell's split.
+        distance_km: minimum distance between chips of different splits.
+        grid: grid of cells.
+        codes: index in `SPLITS` of each cell's split.
     """
 
     distance_km: float
@@ -92,14 +93,14 @@ class GroundSplits:
     codes: Codes
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be worked out again."""
+        """Exclude cached values."""
         return {"distance_km": self.distance_km, "grid": self.grid, "codes": self.codes}
 
     def split_of(self, geometry: NDArray[Any]) -> NDArray[np.str_]:
         """The split of each chip.
 
         Args:
-            geometry: chip polygons in EPSG:4326, in two parts where they cross ±180; (n,).
+            geometry: chip polygons in EPSG:4326, split where they cross ±180; (n,).
 
         Returns:
             (n,) of `train`, `validate`, `test` or `buffer`.
@@ -110,19 +111,19 @@ class GroundSplits:
         return np.array(SPLIT_NAMES)[self.codes_of(*extents_of(geometry))]
 
     def codes_of(self, west: Floats, south: Floats, east: Floats, north: Floats) -> Codes:
-        """Place in `SPLIT_NAMES` of the split of each chip.
+        """Index in `SPLIT_NAMES` of the split of each chip.
 
         Args:
-            west: of chips, degrees; (n,).
-            south: likewise.
-            east: likewise; of a chip that crosses ±180 beyond 180.
-            north: likewise.
+            west: western edges of chips, degrees; (n,).
+            south: southern edges.
+            east: eastern edges; beyond 180 for chips that cross ±180.
+            north: northern edges.
         """
         west, south, east, north = self._grown(west, south, east, north)
         found = np.full(len(west), len(SPLITS), np.uint8)
         first, last = self.grid.row_at(south), self.grid.row_at(north)
         whole = np.ones(len(west), bool)
-        for step in range(int((last - first).max(initial=-1)) + 1):  # a chip lies in few rows
+        for step in range(int((last - first).max(initial=-1)) + 1):  # a chip spans few rows
             chips = np.flatnonzero(whole & (first + step <= last))
             code, one = self._along_row(first[chips] + step, west[chips], east[chips])
             whole[chips] = one & ((step == 0) | (code == found[chips]))
@@ -131,10 +132,10 @@ class GroundSplits:
         return found
 
     def _along_row(self, rows: NDArray[np.int64], west: Floats, east: Floats) -> tuple[Codes, NDArray[np.bool_]]:
-        """The split at the west of each span of a row, and whether it is the same along all of the span."""
+        """The split at the western end of each span of a row, and whether it is the same along the whole span."""
         columns = self.grid.columns[rows]
         left, right = self.grid.column_at(west, rows), self.grid.column_at(east, rows)
-        right = np.minimum(right, left + columns)  # once around, and no further
+        right = np.minimum(right, left + columns)  # at most once around
         turns = left // columns
         left, right = left - turns * columns, right - turns * columns
         start = self.grid.starts[rows]
@@ -143,7 +144,7 @@ class GroundSplits:
 
     @cached_property
     def _borders(self) -> NDArray[np.int32]:
-        """Of every row, twice around: how many borders of splits lie west of each cell, counted on from row to row."""
+        """For every row, twice around: the number of split borders west of each cell, accumulated from row to row."""
         cells = np.arange(len(self.codes))
         columns = self.grid.columns[self.grid.rows]
         before = np.where(self.grid.column == 0, cells + columns - 1, cells - 1)
@@ -153,17 +154,17 @@ class GroundSplits:
         return np.cumsum(border[starts + around % np.repeat(self.grid.columns, 2 * self.grid.columns)], dtype=np.int32)
 
     def _grown(self, west: Floats, south: Floats, east: Floats, north: Floats) -> tuple[Floats, ...]:
-        """Boxes that hold every place within half of the distance of a chip; longitudes may lie beyond ±180."""
+        """Boxes that contain every position within half the distance of a chip; longitudes may exceed ±180."""
         farthest = np.maximum(np.abs(south), np.abs(north))
         nearest = np.where((south <= 0) & (north >= 0), 0, np.minimum(np.abs(south), np.abs(north)))
         shrink = np.maximum(np.cos(np.radians(farthest)), TRUE_SCALE / TALLEST_CELL)
         diagonal = WIDE_DEGREE * np.hypot(north - south, (east - west) * np.cos(np.radians(nearest)))
-        bulge = diagonal**2 / (8 * RADIUS) * (1 + 1 / shrink)  # of a straight edge or a great circle off a parallel
+        bulge = diagonal**2 / (8 * RADIUS) * (1 + 1 / shrink)  # of edges from a parallel
         bulge = np.minimum(bulge, diagonal / 2)
         cell = np.maximum(TRUE_SCALE / shrink, 1 / TRUE_SCALE)  # km, the longer side
         reach = (self.distance_km / 2 + CELLS_OF_GATE * cell + bulge) / DEGREE
         polar = farthest + reach >= POLE
-        # The longitudes that a circle reaches (Bronstein et al.: a right spherical triangle).
+        # The longitude range of a circle (Bronstein et al.: a right spherical triangle).
         ratio = np.sin(np.radians(reach)) / np.cos(np.radians(np.where(polar, 0, farthest)))
         aside = np.degrees(np.arcsin(np.clip(ratio, 0, 1)))
         around = polar | (east - west + 2 * aside >= TURN)
@@ -174,13 +175,14 @@ class GroundSplits:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The splits of the ground, and how they were drawn.
+    """The splits of the ground, and the blocks that they were drawn from.
 
     Attributes:
-        ground: the split of every place.
-        block: number of the block that each cell of its grid belongs to.
-        blocks: one record per block, by its number: `name`, `stratum`, `split`, `land_km2`.
-        fingerprint: of all that decides the split of a chip; a part of the merged index made with another is old.
+        ground: the split of every position.
+        block: number of the block of each cell of its grid.
+        blocks: one record per block, by number: `name`, `stratum`, `split`, `land_km2`.
+        fingerprint: hash of everything that affects the split of a chip; parts of the merged index with another one are
+            stale.
     """
 
     ground: GroundSplits
@@ -193,11 +195,11 @@ class SplitPlan:
         """Draw the splits of a recipe.
 
         Args:
-            recipe: its seed, tile rules and `splits` count.
+            recipe: the recipe; its seed, tile rules and `splits` are used.
             worldcover_stats: the table of that name: class shares 0 to 1 and `valid_share` of MGRS tiles, EPSG:4326.
 
         Raises:
-            InputError: a region or a split has too few blocks; says which, and what to do.
+            InputError: a region or a split has too few blocks; names it and the remedy.
         """
         splits = recipe.splits
         grid = BlockGrid.of(splits)
@@ -217,9 +219,9 @@ class SplitPlan:
 
 
 def stored_plan(store: Store, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> SplitPlan:
-    """The splits of a recipe as they were drawn before; drawn and stored where they are not of the same fingerprint.
+    """Load the stored splits of a recipe; draw and store them if the fingerprint differs.
 
-    They lie in `chips/splits.parquet`: block and split of each cell, in the order of `BlockGrid`.
+    They are stored in `chips/splits.parquet`: block and split of each cell, in the order of `BlockGrid`.
     """
     fingerprint = split_fingerprint(recipe, worldcover_stats)
     grid = BlockGrid.of(recipe.splits)
@@ -233,7 +235,7 @@ def stored_plan(store: Store, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame
                 if len(codes) == grid.columns.sum():
                     return SplitPlan(ground, table["block"].to_numpy(), tuple(json.loads(stamp["blocks"])), fingerprint)
     except (FileNotFoundError, pa.ArrowException, OSError, KeyError, ValueError):
-        pass  # none yet, or not what was stored: it is drawn, which takes half a minute
+        pass  # missing or unreadable: drawing takes half a minute
     plan = SplitPlan.of(recipe, worldcover_stats)
     columns = {"block": plan.block, "split": np.array(SPLITS)[plan.ground.codes]}
     sides = dict(zip(("west", "south", "east", "north"), grid.bounds().T, strict=True))
@@ -243,11 +245,11 @@ def stored_plan(store: Store, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame
 
 
 def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str:
-    """Hash of all that decides the split of a chip, without drawing anything.
+    """Hash of everything that affects the split of a chip, without drawing anything.
 
     Args:
-        recipe: its seed, tile rules and `splits` count.
-        worldcover_stats: in any order.
+        recipe: the recipe; its seed, tile rules and `splits` are used.
+        worldcover_stats: the table of that name, in any order.
     """
     stats = worldcover_stats.sort_values("name", ignore_index=True)
     document = recipe.model_dump(mode="json", by_alias=True, include={"seed", "tile_rules", "splits"})
@@ -261,12 +263,12 @@ def split_fingerprint(recipe: Recipe, worldcover_stats: gpd.GeoDataFrame) -> str
 def _drawn(blocks: Blocks, splits: Splits, seed: int, number: int) -> Codes:
     """Blocks drawn by keyed hash within each stratum, until a split has its share of the land there."""
     codes = np.zeros(len(blocks.names), np.uint8)
-    left_over = dict.fromkeys(SPLITS[1:], 0.0)  # of strata that are too small for a block of each
+    left_over = dict.fromkeys(SPLITS[1:], 0.0)  # strata that are too small for one block of each split
     for region in splits.regions:
         having = int(((blocks.strata == region.name) & (blocks.land > 0)).sum())
         if having < LEAST_OF_REGION:
             raise InputError(
-                f"splits, region {region.name}: has {having} blocks with land, and one of each split is needed. "
+                f"splits, region {region.name}: {having} blocks with land, but one of each split is needed. "
                 "Make its block_km smaller, or its outline larger."
             )
     for stratum in sorted({*blocks.strata}):
@@ -289,8 +291,8 @@ def _drawn(blocks: Blocks, splits: Splits, seed: int, number: int) -> Codes:
 
 
 def _improved(blocks: Blocks, codes: Codes, splits: Splits) -> tuple[Codes, float]:
-    """Exchange blocks between splits, or move one, while the splits become more like the whole."""
-    measures = np.concatenate([blocks.classes, np.zeros_like(blocks.classes[:, :1])], axis=1)  # the last: no block
+    """Exchange blocks between splits, or move one, as long as the splits become more similar to the whole."""
+    measures = np.concatenate([blocks.classes, np.zeros_like(blocks.classes[:, :1])], axis=1)  # last: no block
     whole = measures.sum(axis=1, keepdims=True)
     codes = np.append(codes, np.uint8(0))
     held = [code for code, name in enumerate(SPLITS) if code and splits.shares[name]]
@@ -317,9 +319,10 @@ def _improved(blocks: Blocks, codes: Codes, splits: Splits) -> tuple[Codes, floa
 
 
 def _moves(blocks: Blocks, codes: Codes, held: list[int]) -> tuple[NDArray[Any], ...]:
-    """Pairs of blocks that may exchange their splits, and these; one of a pair may be none (the number after all).
+    """Pairs of blocks that may exchange their splits, and these splits; one of a pair may be no block (the last
+    number).
 
-    Blocks of regions stay as they are drawn: there are too few of them for their own share to stay right.
+    Blocks of regions are not exchanged: there are too few of them to keep their share right.
     """
     none = len(codes)
     moves = []
@@ -337,12 +340,12 @@ def _moves(blocks: Blocks, codes: Codes, held: list[int]) -> tuple[NDArray[Any],
 
 
 def _deviation(covers: Floats, whole: Floats, share: float) -> Floats:
-    """How far splits are from the whole: in their share of the land and in its composition; (splits,).
+    """Deviation of splits from the whole in their share of the land and in its composition; (splits,).
 
     Args:
         covers: km² of each class in each population; (populations, splits, classes).
-        whole: of all splits together; (populations, 1, classes).
-        share: that a split should have.
+        whole: km² over all splits; (populations, 1, classes).
+        share: target share of a split.
     """
     dry = [number for number, name in enumerate(CLASSES) if name != WATER]
     tiny = np.finfo(float).tiny
@@ -354,7 +357,7 @@ def _deviation(covers: Floats, whole: Floats, share: float) -> Floats:
 
 
 def _across_borders(grid: BlockGrid, codes: Codes) -> float:
-    """About which share of the widest chips lies across borders of splits, of the whole Earth."""
+    """Approximate share of the widest chips on Earth that cross borders of splits."""
     _, south, _, north = grid.bounds().T
     column, columns = grid.column, grid.columns[grid.rows]
     east = codes[grid.starts[grid.rows] + (column + 1) % columns]
@@ -370,6 +373,6 @@ def _check_none_is_empty(blocks: Blocks, codes: Codes, splits: Splits) -> None:
     empty = [n for c, n in enumerate(SPLITS) if splits.shares[n] and not land[codes == c].sum()]
     if empty:
         raise InputError(
-            f"splits: no block with land is left for {', '.join(empty)}; there are {(land > 0).sum()}. "
+            f"splits: no block with land left for {', '.join(empty)}, of {(land > 0).sum()}. "
             "Make block_km smaller or the share larger, or set the share to 0."
         )

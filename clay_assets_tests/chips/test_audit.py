@@ -108,8 +108,8 @@ def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) ->
     assert (found.numbers["chips"], found.numbers["chips_of_ledger"]) == (60, 192)
     missing, rows, run, damaged = found.violations
     assert missing == f"S2A_A: {paths['S2A_A']}: file not found"
-    assert rows == "S2A_B: the file holds 60 chips, the ledger says 64"
-    assert run == "S2A_B: the file is not the one that the ledger tells of"
+    assert rows == "S2A_B: the file has 60 chips, the ledger 64"
+    assert run == "S2A_B: the file is not the one listed in the ledger"
     assert damaged.startswith(f"S2A_C: {paths['S2A_C']}: cannot be read")
 
 
@@ -131,7 +131,7 @@ def test_chips_that_cannot_be_are_named_with_their_scene(store, cell, look) -> N
         "S2A_B: nodata_percentage has values outside 0 to 1: 1 chips, first S2A_B-0-0 with 2",
     )
     assert found["shares_in_range"].numbers["highest_share"] == 2
-    assert found["geometry_in_scene"].violations == ("S2A_B: geometry is no valid polygon: S2A_B-0-0",)
+    assert found["geometry_in_scene"].violations == ("S2A_B: geometry is not a valid polygon: S2A_B-0-0",)
     assert found["rows_of_ledger"].ok
 
 
@@ -204,8 +204,8 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None
     found = rows_of_chip_indexes(store, joined(cells))
     lost, other, fewer, extra = found.violations
     assert lost.startswith(f"{L2}|2020: {part(store, L2, 2020)}: cannot be read")
-    assert other.startswith(f"{S2}|2020: the file, 190 chips in ")
-    assert fewer == f"{S2}|2020: 190 chips, its chip index has 192"
+    assert other.startswith(f"{S2}|2020: the file has 190 chips in ")
+    assert fewer == f"{S2}|2020: 190 chips, but 192 in its chip index"
     assert extra == f"{part(store, L1, 2019)} is not in the manifest"
     assert found.numbers["chips"] == 190 + 64
     assert found.numbers["files_not_in_manifest"] == 1
@@ -217,17 +217,16 @@ def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
     size = path.stat().st_size
     pq.write_table(pq.read_table(path), path, compression="none")
     (said,) = rows_of_chip_indexes(store, joined(cells)).violations
-    assert said == (
-        f"{S2}|2021: the file, 64 chips in {path.stat().st_size:,} bytes, is not the one of 64 in {size:,} "
-        "that the manifest tells of"
-    )
+    assert said == (f"{S2}|2021: the file has 64 chips in {path.stat().st_size:,} bytes, the manifest 64 in {size:,}")
 
 
 @pytest.mark.slow
 def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
     document = json.loads(store.read(layout.MANIFEST))
     store.write(layout.MANIFEST, json.dumps({**document, "rows": 321}).encode())
-    assert rows_of_chip_indexes(store, joined(cells)).violations == ("the manifest says 321 chips, its partitions 320",)
+    assert rows_of_chip_indexes(store, joined(cells)).violations == (
+        "321 chips in the manifest, 320 in its partitions",
+    )
 
 
 @pytest.mark.slow
@@ -244,10 +243,10 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
     found = merged_ids_unique(store)
     assert found.numbers == {"chips": 326, "scenes": 6, "repeated": 2, "foreign_ids": 64, "scenes_in_two_parts": 1}
     foreign, twice, two = found.violations
-    assert foreign == f"{L2}|2020: 64 chip ids are not of their scene and place"
+    assert foreign == f"{L2}|2020: 64 chip ids do not match their scene and position"
     assert twice.startswith(f"{S2}|2020: 2 chip ids repeat, first ")
     assert twice.rpartition(" ")[2] in repeated
-    assert two == f"{S2}|2021: scene S2A_A is in 2020 too"
+    assert two == f"{S2}|2021: scene S2A_A is also in 2020"
 
 
 @pytest.mark.slow
@@ -302,13 +301,11 @@ def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(store, cell,
     (off,) = found["shares_sum_to_100_percent"].violations
     assert off.startswith("S2A_A: land-cover shares do not sum to 100 %")
     assert found["rows_of_chip_index"].violations == (
-        "S2A_B: the file holds 60 chips, the ledger says 64",
+        "S2A_B: the file has 60 chips, the ledger 64",
         f"S2A_C: {paths['S2A_C']}: file not found",
     )
     stale = look_at_land_cover(land_cover, ChipCell(S2, 2020, store, indexed_again), threads, 4)["rows_of_chip_index"]
-    assert stale.violations[:3] == tuple(
-        f"scene {name} has no land cover of its chips as they are now" for name in SCENES
-    )
+    assert stale.violations[:3] == tuple(f"no up-to-date land cover for scene {name}" for name in SCENES)
     assert stale.numbers["scenes_not_looked_at"] == 3
 
 
@@ -316,7 +313,7 @@ def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None
     land_cover = write_land_cover(cell)
     assert land_cover_of_cells(merge_cells([cell], [land_cover], recipe, None)).ok
     (said,) = land_cover_of_cells(merge_cells([cell], [], recipe, None)).violations
-    assert said.startswith(f"{S2}|2020: 3 of 3 scenes have no land cover of their chips as they are now")
+    assert said.startswith(f"{S2}|2020: no up-to-date land cover for 3 of 3 scenes")
     ledger = cell.ledger.copy()
     ledger.loc[1, "fingerprint"] = "0" * 32
     found = land_cover_of_cells(merge_cells([ChipCell(S2, 2020, store, ledger)], [land_cover], recipe, None))
@@ -336,6 +333,6 @@ def test_chips_whose_land_cover_differs_from_the_samples_are_told(store, cell) -
     (row,) = found.rows
     assert (row["chips"], row["sample"]) == (pytest.approx(50), pytest.approx(100 * 0.7 / 1.5))
     (said,) = composition_of_sample(cells, tiles, 0.03).violations
-    assert said == f"{S2}: 50.0 % of its chips' area is Tree cover, and 46.7 % of the sampled tiles"
+    assert said == f"{S2}: Tree cover covers 50.0 % of its chips and 46.7 % of the sampled tiles"
     assert composition_of_sample([LandCoverCell(S2, 2020, store, ledger.head(0))], tiles, 0.03).ok
     assert composition_of_sample(cells, tiles.head(0), 0.03).ok

@@ -106,7 +106,7 @@ def test_a_file_that_does_not_exist(scene):
 
 def test_no_quality_asset(scene):
     del scene["assets"]["scl"]
-    refused(scene, scene["id"], "has no asset scl, only red", "Sentinel-2 L2A cannot be indexed without it")
+    refused(scene, scene["id"], "asset scl not found, only red", "Sentinel-2 L2A cannot be indexed without it")
 
 
 def test_neither_shape_nor_the_asset_on_the_finest_grid(scene):
@@ -126,7 +126,7 @@ def test_crs_of_the_item_contradicts_the_file(scene):
 
 def test_corner_of_the_item_contradicts_the_file(scene):
     scene["assets"]["red"]["proj:transform"] = [10, 0, LEFT + 500, 0, -10, TOP]
-    refused(scene, str(scl(scene)), "its corner is 500 m away", "not of one scene")
+    refused(scene, str(scl(scene)), "its corner is 500 m from the item's", "different scenes")
 
 
 @pytest.mark.parametrize("shape", [["high", "wide"], [600], [0, 600], 600])
@@ -135,23 +135,23 @@ def test_a_shape_that_makes_no_sense(scene, shape, with_crs):
     scene["assets"]["red"]["proj:shape"] = shape
     if not with_crs:
         del scene["properties"]["proj:epsg"]
-    refused(scene, scene["id"], "proj: fields cannot be understood", "proj:shape")
+    refused(scene, scene["id"], "invalid proj: fields", "proj:shape")
 
 
 @pytest.mark.parametrize("transform", [["a", 0, 0, 0, 0, 0], [10, 0], 10])
 def test_a_transform_that_makes_no_sense(scene, transform):
     scene["assets"]["red"]["proj:transform"] = transform
-    refused(scene, scene["id"], "proj: fields cannot be understood")
+    refused(scene, scene["id"], "invalid proj: fields")
 
 
 def test_unknown_crs(scene):
     scene["properties"]["proj:epsg"] = 999_999
-    refused(scene, scene["id"], "proj: fields cannot be understood")
+    refused(scene, scene["id"], "invalid proj: fields")
 
 
 def test_smaller_than_one_chip(tmp_path):
     scene = sentinel_2(tmp_path, scl_pixels(127))
-    refused(scene, str(scl(scene)), "a scene of 254 × 254 pixels holds no chip of 256 × 256")
+    refused(scene, str(scl(scene)), "a scene of 254 × 254 pixels is smaller than a chip of 256 × 256")
 
 
 @pytest.mark.parametrize("side", [400, 200, 599, 1200])
@@ -164,17 +164,17 @@ def test_factor_that_is_not_whole_or_does_not_divide_the_chip(scene, side):
 
 def test_no_crs(scene):
     write_tiff(scl(scene), scl_pixels(), AT_20, None)
-    refused(scene, str(scl(scene)), "has no CRS")
+    refused(scene, str(scl(scene)), "no CRS in the file")
 
 
 def test_degrees(scene):
     write_tiff(scl(scene), scl_pixels(), from_origin(9, 1, 0.0001, 0.0001), "EPSG:4326")
-    refused(scene, str(scl(scene)), "is in EPSG:4326, not in a projected CRS in metres")
+    refused(scene, str(scl(scene)), "EPSG:4326 is not a projected CRS in metres")
 
 
 def test_feet(scene):
     write_tiff(scl(scene), scl_pixels(), AT_20, "EPSG:2229")
-    refused(scene, str(scl(scene)), "not in a projected CRS in metres")
+    refused(scene, str(scl(scene)), "is not a projected CRS in metres")
 
 
 @pytest.mark.parametrize(("platform", "dtype"), [(S2, np.uint16), (S2, np.float32), (L2, np.float32)])
@@ -186,7 +186,7 @@ def test_a_band_in_the_place_of_the_quality_band(tmp_path, platform, dtype):
     else:
         scene = landsat(tmp_path, values)
         file = Path(scene["assets"]["qa_pixel"]["href"])
-    refused(scene, str(file), np.dtype(dtype).name, "is no quality band", platform=platform)
+    refused(scene, str(file), np.dtype(dtype).name, "not a valid quality band", platform=platform)
 
 
 def test_no_time(scene):

@@ -146,10 +146,10 @@ def test_a_platform_that_does_not_know_every_code_is_asked_of_those_that_occur()
     quality = quality_of(np.arange(10) == 3, np.arange(10) == 0)
     assert codes_of(quality.judge, NAME, "uint8") is None
     pixels = np.random.default_rng(0).integers(0, 10, (64, 64), dtype=np.uint8)
-    counts = ChipCounts(quality, 32, 2, 2, "a.tif: is no quality band")
+    counts = ChipCounts(quality, 32, 2, 2, "a.tif: not a valid quality band")
     counts.add(0, 0, {NAME: pixels})
     np.testing.assert_array_equal(counts.shares()[0], expected(pixels == 3, 32))
-    with pytest.raises(InputError, match=r"a\.tif: is no quality band \(index 10 is out of bounds"):
+    with pytest.raises(InputError, match=r"a\.tif: not a valid quality band \(index 10 is out of bounds"):
         counts.add(0, 0, {NAME: pixels + np.uint8(1)})
 
 

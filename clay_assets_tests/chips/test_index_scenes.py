@@ -169,7 +169,7 @@ def test_a_bad_scene_is_set_aside_and_the_rest_done(store, run, items, tmp_path,
     failed = ledger[ledger["outcome"] == FAILED]
     assert set(failed.index) == {items[0]["id"] + "_BAD", bare["id"]}
     assert "absent.tif: file not found" in failed.loc[items[0]["id"] + "_BAD", "error"]
-    assert "has no asset scl" in failed.loc[bare["id"], "error"]
+    assert "asset scl not found" in failed.loc[bare["id"], "error"]
     assert failed_share(cell) == pytest.approx(2 / (SCENES + 2))
     assert len(cell.keys) == len(items) == len(store.list(""))
     assert ledger["error"].isna().sum() == len(items)

@@ -330,7 +330,7 @@ def test_a_file_of_another_place_or_kind_is_named(tmp_path: Path) -> None:
 
 def test_chips_of_another_crs_are_refused(tmp_path: Path) -> None:
     write_cell(tmp_path, "N00E006", plain(10), factors=(2,), shown=1)
-    with pytest.raises(InputError, match=r"its chips do not lie on a grid of EPSG:32633.*Materialise chip_index"):
+    with pytest.raises(InputError, match=r"its chips are not on a grid of EPSG:32633.*Materialise chip_index"):
         measured(scene_at(7.5, 1.5, 32632, 10, 30), tmp_path, 32633)
 
 

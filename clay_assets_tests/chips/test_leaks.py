@@ -131,7 +131,7 @@ def test_the_grid_is_that_of_ease_2() -> None:
 
 def test_bad_input_is_refused() -> None:
     gate = Leaks(DISTANCE)
-    with pytest.raises(InputError, match=r"'dev' is not a split; there are train, validate, test, buffer\."):
+    with pytest.raises(InputError, match=r"'dev': unknown split\. Known: train, validate, test, buffer\."):
         gate.add(np.array([box(0, 0)]), np.array(["dev"]))
     with pytest.raises(InputError, match="chips have no geometry"):
         gate.add(np.array([shapely.Polygon()]), np.array(["train"]))

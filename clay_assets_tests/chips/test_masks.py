@@ -382,5 +382,5 @@ def test_two_files_that_do_not_fit_are_refused(tmp_path):
 def test_a_scene_without_vh_is_refused_by_name(tmp_path):
     item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
     del item.assets["vh"]
-    with pytest.raises(InputError, match=f"{item.id}: has no asset vh, only vv"):
+    with pytest.raises(InputError, match=f"{item.id}: asset vh not found, only vv"):
         every_chip(item, S1)

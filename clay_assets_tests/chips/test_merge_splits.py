@@ -151,7 +151,7 @@ def test_splits_are_the_same_in_worker_processes(index: Index) -> None:
 
 @pytest.mark.slow
 def test_a_leak_within_a_cell_is_never_published(index: Index) -> None:
-    with pytest.raises(InputError, match=r"merged_index, landsat.*\|2020: a .* chip at .* is nearer than 5 km"):
+    with pytest.raises(InputError, match=r"merged_index, landsat.*\|2020: a .* chip at .* is closer than 5 km"):
         index.merge(CARELESS)
     assert not list(index.store.list(layout.MERGED))
     assert not index.store.exists(layout.MANIFEST)
@@ -173,7 +173,7 @@ def test_a_leak_across_platforms_and_years_is_never_published(index: Index) -> N
     assert index.merge(cells=[one]).splits[S2]["train"] == 64
     before = index.files()
     all_test = replace(PLAN, ground=replace(PLAN.ground, codes=np.full_like(PLAN.ground.codes, SPLITS.index("test"))))
-    with pytest.raises(InputError, match=rf"{L1}\|2019: .*a test chip at .* is nearer than 5 km to a train chip"):
+    with pytest.raises(InputError, match=rf"{L1}\|2019: .*a test chip at .* is closer than 5 km to a train chip"):
         index.merge(all_test, cells=[one, other])
     assert index.files() == before
 
@@ -212,8 +212,8 @@ def test_parts_that_were_changed_later_are_found(index: Index) -> None:
     index.replace_splits(S2, 2019, np.resize(np.array(SPLITS), len(splits)))
     found = look_at_splits(index.store, index.recipe.splits)[APART]
     assert not found.ok
-    assert "is nearer than 5 km to a" in found.summary
-    for other, said in (("dev", r"'dev' is not a split"), (None, "'None' is not a split")):
+    assert "is closer than 5 km to a" in found.summary
+    for other, said in (("dev", r"'dev': unknown split"), (None, "'None': unknown split")):
         index.replace_splits(S2, 2019, np.full(len(splits), other, object))
         assert said in look_at_splits(index.store, index.recipe.splits)[APART].summary
     path = index.store.root / layout.merged_part(S2, 2019)

@@ -88,16 +88,16 @@ def test_chip_ids_that_repeat_or_are_foreign_are_named() -> None:
     assert twice.violations == ("a chip id occurs twice: 2 chips, first S2A_B-2-1",)
     foreign = ids_unique(changed(table, "chipid", 6, "S2A_C-1-1"), SCENE)
     assert foreign.numbers == {"chips": 20, "foreign_ids": 1, "repeated": 0}
-    assert foreign.violations == ("has chip ids that are not of scene S2A_B: S2A_C-1-1",)
+    assert foreign.violations == ("chip ids do not match scene S2A_B: S2A_C-1-1",)
     assert ids_unique(table, "S2A_C").violation_count == 20
 
 
 @pytest.mark.parametrize(
     ("polygon", "number", "said"),
     [
-        (shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "invalid", "geometry is no valid polygon"),
-        (shapely.Polygon(), "invalid", "geometry is no valid polygon"),
-        (shapely.Point(9, 0.9), "invalid", "geometry is no valid polygon"),
+        (shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "invalid", "geometry is not a valid polygon"),
+        (shapely.Polygon(), "invalid", "geometry is not a valid polygon"),
+        (shapely.Point(9, 0.9), "invalid", "geometry is not a valid polygon"),
         (shapely.box(179.9, 0, 180.1, 0.2), "off_earth", "geometry lies outside ±180° and ±90°"),
         (shapely.box(9, 89.9, 9.1, 90.1), "off_earth", "geometry lies outside ±180° and ±90°"),
     ],
@@ -158,7 +158,7 @@ def test_chips_that_lie_elsewhere_are_named() -> None:
     )
     found = geometry_in_scene(swapped, GRID, None, SIZE)
     assert (found.numbers["misplaced"], found.numbers["outside"], found.violation_count) == (2, 0, 2)
-    assert found.violations == ("chips lie elsewhere in their scene: 2 chips, first S2A_B-0-0",)
+    assert found.violations == ("chips at wrong positions in their scene: 2 chips, first S2A_B-0-0",)
 
 
 @pytest.mark.parametrize(("pixels", "misplaced"), [(1, 0), (3, 20)])
@@ -171,7 +171,7 @@ def test_chips_beyond_the_grid_of_their_scene_are_named() -> None:
     smaller = Grid(GRID.crs, GRID.transform, 3 * SIZE, 5 * SIZE)
     found = geometry_in_scene(scene(), smaller, None, SIZE)
     assert (found.numbers["outside"], found.numbers["misplaced"]) == (5, 0)
-    assert found.violations == ("chips lie outside their scene: 5 chips, first S2A_B-0-3",)
+    assert found.violations == ("chips outside their scene: 5 chips, first S2A_B-0-3",)
 
 
 def test_where_no_grid_is_known_chips_have_to_touch_the_footprint() -> None:
@@ -183,7 +183,7 @@ def test_where_no_grid_is_known_chips_have_to_touch_the_footprint() -> None:
     assert found.numbers["scenes_without_grid"] == 1
     found = geometry_in_scene(table, None, shapely.union_all(polygons[:10]), SIZE)
     assert found.numbers["outside"] == 5
-    assert found.violations == ("chips lie outside their scene: 5 chips, first S2A_B-0-3",)
+    assert found.violations == ("chips outside their scene: 5 chips, first S2A_B-0-3",)
     assert geometry_in_scene(table, None, None, SIZE).ok
 
 
@@ -198,6 +198,6 @@ def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(store
     ledger = cell.ledger.set_index("item_id")
     assert ledger["outcome"].to_dict() == {"S2A_GOOD": "indexed", "S2A_BAD": "failed"}
     assert ledger.loc["S2A_BAD", "error"].startswith(
-        "S2A_BAD: geometry is no valid polygon: 4 chips, first S2A_BAD-0-0. Check the item's proj: fields"
+        "S2A_BAD: geometry is not a valid polygon: 4 chips, first S2A_BAD-0-0. Check the item's proj: fields"
     )
     assert [key.rpartition("/")[2] for key in store.list("")] == ["S2A_GOOD.parquet"]

@@ -278,9 +278,9 @@ def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
     with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Materialise"):
         plan.ground.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
     island = {"name": "island", "block_km": 400, "outline": [[0, 0], [1, 0], [1, 1]]}
-    with pytest.raises(InputError, match="region island: has 0 blocks with land, and one of each split is needed"):
+    with pytest.raises(InputError, match="region island: 0 blocks with land, but one of each split is needed"):
         SplitPlan.of(recipe_with(regions=[island]), stats)
-    with pytest.raises(InputError, match=r"no block with land is left for .*test; there are \d\. Make block_km"):
+    with pytest.raises(InputError, match=r"no block with land left for .*test, of \d\. Make block_km"):
         SplitPlan.of(recipe_with(regions=[]), stats.iloc[:1])
 
 
@@ -294,8 +294,8 @@ def test_a_split_without_chips_is_a_violation() -> None:
     }
     finding = shares_of_splits(counts, load_recipe().splits)
     assert finding.violations == (
-        "modis: no chip is validate, of 100",
-        "modis: no chip is test, of 100",
+        "modis: none of 100 chips is validate",
+        "modis: none of 100 chips is test",
     )
     assert finding.rows[1] == {
         "platform": "naip",

@@ -208,14 +208,14 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             "chip_index",
             layout.chip_ledger(KEY, YEAR),
             lambda table: with_value(table, "chips", 99),
-            {"rows_of_ledger": "the ledger says 99"},
+            {"rows_of_ledger": "the ledger 99"},
         ),
         ("chip_index", layout.chip_ledger(KEY, YEAR), None, dict.fromkeys(HARD["chip_index"], "file not found")),
         (
             "chip_landcover",
             layout.landcover_ledger(KEY, YEAR),
             lambda table: with_value(table, "chips_fingerprint", "0" * 32),
-            {"rows_of_chip_index": "has no land cover of its chips as they are now"},
+            {"rows_of_chip_index": "no up-to-date land cover"},
         ),
         (
             "cog_headers",

@@ -126,7 +126,7 @@ def test_beside_a_remote_file_nothing_is_asked_for(
 def test_a_scene_without_crs_is_told_what_can_help(tmp_path: Path) -> None:
     path = with_place_beside(tmp_path / "a.tif")
     path.with_name("a.tif.aux.xml").unlink()
-    with pytest.raises(InputError, match=r"a\.tif: has no CRS\. Write it into the file"):
+    with pytest.raises(InputError, match=r"a\.tif: no CRS in the file\. Add one"):
         nodata(path)
 
 
