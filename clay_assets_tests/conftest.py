@@ -1,8 +1,8 @@
-"""Fixtures that every test may use: real servers, real data, and an environment that nothing leaks into.
+"""Fixtures for all tests: real servers, real data, and an isolated environment.
 
-A server starts when the first test asks for it, once per test process (with `-n 2`, once per worker, each on
-ports of its own). What cannot run on this machine is skipped, listed at the end under NOT RUN, and is an
-error when `CI` is set. Fixtures of one stage belong in the conftest.py of its folder.
+A server starts when the first test needs it, once per test process (with `-n 2`, once per worker, each on its own
+ports). Tests that cannot run on this machine are skipped and listed at the end under NOT RUN; they are errors if `CI`
+is set. Fixtures of one stage belong in the conftest.py of its folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from clay_assets_tests.chain import Chain
 
 REPOSITORY = Path(__file__).parents[1]
-# Modules that take minutes; begun early, so that no worker is left alone with one.
+# Modules that take minutes; started early, so that no worker is left alone with one.
 LONG = (
     "platforms/test_add_a_platform.py",
     "real/test_real_platforms.py",
@@ -49,22 +49,22 @@ EXPENSIVE_FIXTURES = (
     "built",
     "deployment",
 )  # fixtures: the whole chain, run once; PostgreSQL, S3 and Dagster's processes
-# Marker → fixtures; a test has the marker if it needs one of them. `make check` leaves all of these out.
+# Marker → fixtures; tests that need one of them get the marker. `make check` excludes all of these tests.
 MARKERS = {
     "server": ("stac_api", "s3_server", "servers_apart", "deployment", "stacchip", "readers"),
     "browser": ("ui", "page", "browser", "chromium"),
     "chain": ("built", "planet", "deployment", "dagster_home"),
 }
-GARBAGE_FROM = 50_000  # objects made before Python looks for garbage, 700 by default: a tenth of the suite's time
-BUILDING = 1200  # seconds that a test of the whole chain may take on a busy machine, the chain included
+GARBAGE_FROM = 50_000  # allocations before a garbage collection; the default of 700 takes a tenth of the suite's time
+BUILDING = 1200  # seconds for a test of the whole chain on a busy machine, including the chain
 NOT_RUN = "NOT RUN: "
-TORCH, WITH_TORCH = "PyTorch", "training/with_torch/"  # what is missing then, and the tests that need it
-SCREENSHOT = "screenshot"  # property of a test: the path of one
-RECORD = "--record-values"  # store the planet's values instead of comparing with those stored
+TORCH, WITH_TORCH = "PyTorch", "training/with_torch/"  # what is missing, and the tests that need it
+SCREENSHOT = "screenshot"  # property of a test: path of a screenshot
+RECORD = "--record-values"  # store the planet's values instead of comparing them with the stored ones
 
 
 def not_run(what: str, why: object) -> NoReturn:
-    """Skip the test with a reason that the summary lists; fail it in continuous integration."""
+    """Skip the test with a reason that is listed in the summary; fail it in continuous integration."""
     reason = f"{NOT_RUN}{what}: {why}"
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
@@ -72,24 +72,24 @@ def not_run(what: str, why: object) -> NoReturn:
 
 
 def pytest_configure() -> None:
-    """Look for garbage less often; each process of the suite holds millions of objects of libraries to look at."""
+    """Collect garbage less often, as each process of the suite holds millions of library objects."""
     gc.set_threshold(GARBAGE_FROM)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option of `make expected`."""
+    """The option used by `make expected`."""
     parser.addoption(RECORD, action="store_true", help="store the values that `versions` compares with")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a costly fixture on one worker, and otherwise those of a module."""
+    """Keep tests that share an expensive fixture on one worker, and otherwise those of a module."""
     place = _place(item)
     group = EXPENSIVE_FIXTURES[place] if place < len(EXPENSIVE_FIXTURES) else item.nodeid.partition("::")[0]
     item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the costliest; the first test that needs the whole chain waits for it."""
+    """Start with the most expensive tests; the first test that needs the whole chain waits for it."""
     items.sort(key=_place)
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -101,14 +101,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    """Place of a test's fixture in EXPENSIVE_FIXTURES, then of its module in LONG; after them if it is in neither."""
+    """Position of a test's fixture in EXPENSIVE_FIXTURES, then of its module in LONG; last if it is in neither."""
     fixtures, module = getattr(item, "fixturenames", ()), item.nodeid.partition("::")[0]
     costly = [*(name in fixtures for name in EXPENSIVE_FIXTURES), *(module.endswith(name) for name in LONG)]
     return costly.index(True) if True in costly else len(costly)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List where the screenshots lie, and what was not run and why, once each."""
+    """List the screenshots, and which tests were not run and why, once each."""
     ended = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
     taken = {str(value) for report in ended for name, value in report.user_properties if name == SCREENSHOT}
     if taken:
@@ -136,7 +136,7 @@ def _folder_of_all_workers(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Take away settings and credentials of the outside, and give Dagster a home of its own."""
+    """Remove outside settings and credentials, and give Dagster its own home."""
     home = tmp_path_factory.mktemp("dagster_home")
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +146,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
                 "CLAY_ARTIFACTS",
             ):
                 patch.delenv(name)
-        # No ~/.aws, and no question to the metadata service of a cloud machine.
+        # No ~/.aws, and no requests to a cloud machine's metadata service.
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             patch.setenv(name, os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -158,7 +158,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture
 def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Dagster home for this test alone; `DAGSTER_HOME` points to it."""
+    """A Dagster home for this test only; `DAGSTER_HOME` points to it."""
     home = tmp_path / "dagster_home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
@@ -168,7 +168,7 @@ def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of published data for offline use: `CLAY_REAL_DATA`, else `../shared/data` of the repository."""
+    """Folder of published data for offline use: `CLAY_REAL_DATA`, or else `../shared/data` of the repository."""
     folder = Path(os.environ.get("CLAY_REAL_DATA", REPOSITORY.parent / "shared" / "data")).resolve()
     if not (folder / "MANIFEST.md").is_file():
         reason = f"{NOT_RUN}real data: there is no {folder} (set CLAY_REAL_DATA to the folder with MANIFEST.md)"
@@ -178,7 +178,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def stac_api() -> Iterator[StacApi]:
-    """A STAC API on PostgreSQL; collections stay from test to test: use names of your own, or `clear()`."""
+    """A STAC API on PostgreSQL; collections persist between tests: use unique names, or `clear()`."""
     try:
         server = StacApi()
     except ServerUnavailableError as error:
@@ -200,11 +200,11 @@ def s3_server() -> Iterator[S3Server]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """An empty bucket, to which the AWS variables of the environment lead.
+    """An empty bucket; the AWS variables of the environment point to its server.
 
     Attributes:
-        name: of the bucket.
-        server: where it is.
+        name: name of the bucket.
+        server: the S3 server.
         client: boto3 client for it.
     """
 
@@ -233,21 +233,21 @@ def _bucket(server: S3Server) -> Iterator[Bucket]:
 
 @pytest.fixture
 def s3_bucket(s3_server: S3Server) -> Iterator[Bucket]:
-    """A new bucket for this test, in an environment with the AWS SDK's own variables."""
+    """A new bucket for this test, in an environment with the AWS SDK's variables."""
     with _bucket(s3_server) as bucket:
         yield bucket
 
 
 @pytest.fixture(scope="module")
 def module_s3_bucket(s3_server: S3Server) -> Iterator[Bucket]:
-    """The same for all tests of one module."""
+    """A bucket shared by all tests of a module."""
     with _bucket(s3_server) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def gdal_s3(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """`s3_bucket` with GDAL's own names of the endpoint too, to open `/vsis3/` without our code."""
+    """`s3_bucket` with GDAL's endpoint variables, to open `/vsis3/` without our code."""
     for name, value in s3_bucket.server.gdal_env.items():
         monkeypatch.setenv(name, value)
     return s3_bucket
@@ -263,7 +263,7 @@ def servers_apart() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def fault_proxy(servers_apart: ServerProcess) -> Iterator[Callable[[str], FaultProxy]]:
-    """Return a function that puts a `FaultProxy` in front of a URL; all are stopped after the test."""
+    """Return a function that starts a `FaultProxy` in front of a URL; all are stopped after the test."""
     with ExitStack() as stack:
 
         def start(url: str) -> FaultProxy:
@@ -289,7 +289,7 @@ def file_server(servers_apart: ServerProcess) -> Iterator[Callable[[Path], FileS
 
 @pytest.fixture(scope="session")
 def stacchip() -> Stacchip:
-    """The published stacchip library, as an independent opinion on chip indexes."""
+    """The published stacchip library, as an independent reference for chip indexes."""
     try:
         return Stacchip()
     except OracleUnavailableError as error:
@@ -298,7 +298,7 @@ def stacchip() -> Stacchip:
 
 @pytest.fixture(scope="session")
 def readers() -> Readers:
-    """Readers of Parquet in an environment of their own."""
+    """Parquet readers in a separate environment."""
     try:
         return Readers()
     except OracleUnavailableError as error:
@@ -307,16 +307,16 @@ def readers() -> Readers:
 
 @pytest.fixture(scope="session")
 def planet(tmp_path_factory: pytest.TempPathFactory) -> Planet:
-    """The miniature planet, one for all workers. Tests must leave its files as they are."""
+    """The miniature planet, shared by all workers. Tests must not change its files."""
     folder = _folder_of_all_workers(tmp_path_factory)
     with (folder / "planet.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one makes it, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker makes it, the others wait
         return make_planet(folder / "planet")
 
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's, over fewer years and months."""
+    """The demo's recipe with fewer years and months."""
     from clay_assets_tests.chain import YEARS, recipe_with
 
     return recipe_with(
@@ -328,7 +328,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(planet: Planet, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    """The whole chain, run once. Tests must leave it as it is."""
+    """The whole chain, run once. Tests must not change it."""
     from clay_assets.definitions import build_definitions
     from clay_assets_tests.chain import Chain, instance_in, overrides
 

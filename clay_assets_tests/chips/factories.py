@@ -1,4 +1,4 @@
-"""Scenes and chip indexes made to order, for what the planet does not have. Right answers belong to the tests."""
+"""Factories of scenes and chip indexes that the planet does not have. Expected results belong to the tests."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from clay_assets.storage.stores import Store
 
 S2, L1, L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
 EPSG, LEFT, TOP = 32632, 500_000, 100_020  # a corner in zone 32 north, near the equator
-FINGERPRINT = "f" * 32  # of made scenes, whose making is of no interest
+FINGERPRINT = "f" * 32  # stamp of made scenes, not relevant to the tests
 
 
 def write_tiff(path: Path, pixels: NDArray[Any], transform: Affine, crs: str | None, **layout: Any) -> Path:
-    """One band or several as a GeoTIFF, uncompressed unless told."""
+    """Write one or several bands as a GeoTIFF, uncompressed by default."""
     bands = pixels if pixels.ndim > 2 else pixels[None]
     count, height, width = bands.shape
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_tiff(path: Path, pixels: NDArray[Any], transform: Affine, crs: str | N
 
 
 def scl_pixels(size: int = 300, seed: int = 0) -> NDArray[np.uint8]:
-    """Scene classification codes 0 to 11 at random, some chips more cloudy than others."""
+    """Random scene classification codes 0 to 11, some chips cloudier than others."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 12, (size, size), dtype=np.uint8)
 
@@ -57,7 +57,7 @@ def scl_pixels(size: int = 300, seed: int = 0) -> NDArray[np.uint8]:
 def sentinel_2(
     folder: Path, scl: NDArray[Any] | None = None, item_id: str = "S2A_32NMF_20200102_0_L2A"
 ) -> dict[str, Any]:
-    """A Sentinel-2 item as Earth Search writes it, with a 20 m `scl` file and a 10 m `red` one, in zone 32 north."""
+    """A Sentinel-2 item as in Earth Search, with a 20 m `scl` file and a 10 m `red` file, in zone 32 north."""
     pixels = scl_pixels() if scl is None else scl
     height, width = (2 * side for side in pixels.shape)
     at = {gsd: from_origin(LEFT, TOP, gsd, gsd) for gsd in (10, 20)}
@@ -76,7 +76,7 @@ def sentinel_2(
 def landsat(
     folder: Path, qa: NDArray[Any], item_id: str = "LC08_L2SP_188060_20200102_20200110_02_T1_SR"
 ) -> dict[str, Any]:
-    """A Landsat item as the USGS server writes it, with a 30 m `qa_pixel` file, in zone 32 north."""
+    """A Landsat item as in the USGS server, with a 30 m `qa_pixel` file, in zone 32 north."""
     path = write_tiff(folder / "QA_PIXEL.tif", qa, from_origin(LEFT, TOP, 30, 30), f"EPSG:{EPSG}")
     properties = {
         "proj:epsg": EPSG,
@@ -102,7 +102,7 @@ def _item(item_id: str, properties: dict[str, Any], assets: dict[str, Any]) -> d
 
 
 def without_proj(item: dict[str, Any]) -> dict[str, Any]:
-    """The item without any `proj:` field."""
+    """The item without `proj:` fields."""
 
     def plain(fields: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if not name.startswith("proj:")}
@@ -118,7 +118,7 @@ def without_proj(item: dict[str, Any]) -> dict[str, Any]:
 def chip_table(
     platform: str, item_id: str, year: int, west: float, south: float, columns: int, rows: int, step: float = 0.023
 ) -> pa.Table:
-    """A valid chip index of a scene that lies square in degrees; cloud and nodata are pseudo-random."""
+    """A valid chip index of a scene that is square in degrees; cloud and nodata are pseudo-random."""
     y, x = (axis.ravel() for axis in np.indices((rows, columns)))
     left, bottom = west + x * step, south + (rows - 1 - y) * step
     boxes = shapely.box(left, bottom, left + step, bottom + step)
@@ -170,7 +170,7 @@ def write_cell(
     rows: int = 8,
     place: tuple[float, float] | None = None,
 ) -> ChipCell:
-    """A cell of square scenes, one index file each, strewn over the world or all at one place."""
+    """Write a cell of square scenes, one index file each, scattered over the world or all at one place."""
     chips = {}
     for item_id in sorted(scenes):
         rng = np.random.default_rng([year, *item_id.encode()])
@@ -184,7 +184,7 @@ def write_cell(
 
 
 def share_table(chipids: pa.ChunkedArray, seed: int = 0) -> pa.Table:
-    """Valid land cover of some chips, pseudo-random: every fifth has none, and half of every seventh is covered."""
+    """Valid, pseudo-random land cover of chips: every fifth has none, and every seventh is half covered."""
     count = len(chipids)
     shares = np.random.default_rng([seed, count]).dirichlet(np.full(11, 0.3), count).astype(np.float32)
     place = np.arange(count)
@@ -194,7 +194,7 @@ def share_table(chipids: pa.ChunkedArray, seed: int = 0) -> pa.Table:
 
 
 def land_cover_ledger(cell: ChipCell, fingerprint: str = FINGERPRINT) -> pd.DataFrame:
-    """The ledger of land cover of all scenes of a cell, as it is now."""
+    """The up-to-date land-cover ledger of all scenes of a cell."""
     scenes = cell.scenes
     nothing = {name: 0 if kind.startswith(("int", "float")) else "" for name, kind in LANDCOVER_LEDGER_TYPES.items()}
     rows = [
@@ -214,7 +214,7 @@ def land_cover_ledger(cell: ChipCell, fingerprint: str = FINGERPRINT) -> pd.Data
 
 
 def write_land_cover(cell: ChipCell) -> LandCoverCell:
-    """Land cover of all chips of a cell by the ledger; of square scenes, whatever their index files hold."""
+    """Write land cover for all chips in a cell's ledger, assuming square scenes regardless of their index files."""
     for row in cell.scenes.itertuples():
         side = max(1, round(row.chips**0.5))
         chipids = pa.chunked_array([[f"{row.item_id}-{n % side}-{n // side}" for n in range(row.chips)]], pa.string())
@@ -228,14 +228,14 @@ def write_land_cover(cell: ChipCell) -> LandCoverCell:
 
 
 def made_plan(seed: int = 0, fingerprint: str = "made") -> SplitPlan:
-    """Splits of blocks of 800 km, at random; quickly made, as no land cover is looked at."""
+    """Random splits of 800 km blocks; fast, as land cover is ignored."""
     grid = BlockGrid.of(Splits(block_km=800))
     codes = np.random.default_rng(seed).integers(0, 3, grid.columns.sum()).astype(np.uint8)
     return SplitPlan(GroundSplits(5.0, grid, codes), np.arange(len(codes)), (), fingerprint)
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
-    """Items of a file with one JSON document per line."""
+    """Read items from a file with one JSON document per line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

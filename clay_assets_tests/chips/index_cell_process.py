@@ -1,7 +1,7 @@
-"""Index one cell in a process of its own, for tests that kill it.
+"""Index one cell in a separate process, for tests that kill it.
 
 python -m … ITEMS.ndjson PLATFORM YEAR STORE             index its scenes
-python -m … ITEMS.ndjson PLATFORM YEAR STORE WORLDCOVER  measure the land cover of its chips, whose ledger is stored
+python -m … ITEMS.ndjson PLATFORM YEAR STORE WORLDCOVER  measure the land cover of its chips; needs a stored ledger
 """
 
 import sys
@@ -18,7 +18,7 @@ from clay_assets_tests.chips.factories import read_items
 
 
 def main(items: str, platform: str, year: str, store: str, worldcover: str = "") -> None:
-    """Index or measure, then say how many scenes failed and how many were there before."""
+    """Index or measure, then print how many scenes failed and how many already existed."""
     if worldcover:
         opened = open_store(store)
         with ThreadPoolExecutor(1) as pool:

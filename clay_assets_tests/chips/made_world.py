@@ -1,4 +1,4 @@
-"""Land cover of a made world, and made chips of every platform's kind, for tests of the splits."""
+"""Synthetic land cover of a world, and synthetic chips like those of every platform, for tests of the splits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 
 CLASSES = list(WORLDCOVER_CLASSES.values())
 CHIP = 256  # pixels
-# Platform → pixel, m; of MODIS in EPSG:3857.
+# Platform → pixel size, m; for MODIS in EPSG:3857.
 PIXELS = {"naip": 0.6, "linz": 0.3, "sentinel-2-l2a": 10, "sentinel-1-rtc": 10, "landsat-c2l1": 30, "modis": 500}
 CROWDED = ((-100, 40), (172, -43), (179.9, 66), (-179.95, -17), (10, 50), (20, 83.2), (-60, -62), (0, 0))
 
 
 def land_cover(step: float = 2.0, seed: int = 1) -> gpd.GeoDataFrame:
-    """Tiles of `step` degrees on two thirds of the world, whose classes change slowly from place to place."""
+    """Tiles of `step` degrees on two thirds of the world, whose classes vary slowly in space."""
     rng = np.random.default_rng(seed)
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-180, 180, step), np.arange(-58, 82, step)))
     waves = rng.uniform(0, 2 * np.pi, (2, len(CLASSES) + 1))
@@ -41,11 +41,11 @@ def land_cover(step: float = 2.0, seed: int = 1) -> gpd.GeoDataFrame:
 
 
 def made_chips(scenes: int, seed: int = 2) -> tuple[NDArray[Any], NDArray[Any], list[NDArray[np.float64]]]:
-    """Chips of scenes of all platforms, crowded where it is difficult, the others anywhere.
+    """Chips of scenes of all platforms, concentrated at difficult positions, the others anywhere.
 
     Returns:
-        Polygons, platforms, and of each chip places all over it, also on its edges as they are in the scene's CRS:
-        longitude and latitude, (places, 2).
+        Polygons, platforms, and for each chip positions all over it, including its edges in the scene's CRS: longitude
+        and latitude, (positions, 2).
     """
     rng = np.random.default_rng(seed)
     polygons, platforms, places = [], [], []
@@ -95,7 +95,7 @@ def _lonlat(crs: CRS, x: Any, y: Any, inverse: bool = False) -> tuple[Any, Any]:
 
 
 def nearest_km(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The least distance on the sphere of places (longitude, latitude) from others, km; a little above the true one."""
+    """The smallest spherical distance between two sets of positions (lon, lat), km; slightly overestimated."""
     first, second = (_on_sphere(places) for places in (one, other))
     most = max((first[at : at + 500] @ second.T).max() for at in range(0, len(first), 500))
     return float(6371.0 * np.arccos(np.clip(most, -1, 1)))

@@ -1,4 +1,4 @@
-"""Merge synthetic cells in a process of its own, for tests that kill or measure it.
+"""Merge synthetic cells in a separate process, for tests that kill or measure it.
 
 python -m … kill STORE          merge what `make_cells` wrote there
 python -m … "full spill" STORE  the same where no file may be large, sorted on disk; or "full part", in memory
@@ -22,12 +22,12 @@ YEARS = (2018, 2019, 2020)
 SCENES, COLUMNS, ROWS = 10, 40, 40
 SORT_MEMORY = 64 << 20  # so that the rows of a test do not fit
 CHIPS_OF_A_LARGE_SCENE = (100, 100)
-LARGEST_FILE = 100_000  # bytes; a file system that is full fails as one does that takes no larger files
-PLACE = (10.0, 10.0)  # of all scenes, so that the area they cover is the same however many there are
+LARGEST_FILE = 100_000  # bytes; a full file system fails like one with a file size limit
+PLACE = (10.0, 10.0)  # of all scenes, so that they cover the same area for any number
 
 
 def make_cells(store: Store) -> list[ChipCell]:
-    """Three cells of some ten thousand chips each."""
+    """Make three cells of some ten thousand chips each."""
     recipe = load_recipe("clay_v1")
     cells = [
         write_cell(store, recipe, S2, year, [f"S2A_{year}_{n:03d}" for n in range(SCENES)], COLUMNS, ROWS)
@@ -39,7 +39,7 @@ def make_cells(store: Store) -> list[ChipCell]:
 
 
 def standing_cells(store: Store) -> list[ChipCell]:
-    """The cells that `make_cells` wrote."""
+    """Load the cells that `make_cells` wrote."""
     chips = COLUMNS * ROWS
     return [
         ChipCell(S2, year, store, ledger_of({f"S2A_{year}_{n:03d}": chips for n in range(SCENES)})) for year in YEARS
@@ -47,7 +47,7 @@ def standing_cells(store: Store) -> list[ChipCell]:
 
 
 def standing_land_cover(cells: list[ChipCell]) -> list[LandCoverCell]:
-    """The land cover that `write_land_cover` wrote of some cells."""
+    """Load the land cover that `write_land_cover` wrote for some cells."""
     return [LandCoverCell(cell.platform, cell.year, cell.store, land_cover_ledger(cell)) for cell in cells]
 
 

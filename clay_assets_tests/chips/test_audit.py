@@ -1,4 +1,4 @@
-"""Stored chip indexes that were damaged, lost or replaced are found, one cell's files and the merged index alike."""
+"""Damaged, missing and replaced chip indexes are found, both in a cell's files and in the merged index."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cells(store, recipe, cell, threads) -> list[ChipCell]:
 
 @pytest.fixture
 def joined(recipe):
-    """Cells with the land cover that was written of them, as it is now."""
+    """Cells with the land cover that was written for them."""
 
     def of(cells):
         return merge_cells(cells, [write_land_cover(cell) for cell in cells], recipe, made_plan().fingerprint)
@@ -143,7 +143,7 @@ def test_chips_are_held_against_the_grid_of_their_item(store, cell, look) -> Non
         "assets": {"red": {"proj:shape": [2048, 2048], "proj:transform": [10, 0, 500000, 0, -10, 100020]}},
     }
     found = look(cell, [item])["geometry_in_scene"]
-    assert found.numbers["misplaced"] == 64  # the made scene lies anywhere but there
+    assert found.numbers["misplaced"] == 64  # the synthetic scene is elsewhere
     assert found.numbers["scenes_without_grid"] == 2
 
 
@@ -189,7 +189,7 @@ def test_without_a_merged_index_there_is_nothing_wrong(tmp_path) -> None:
 
 
 def rewritten(store, platform: str, year: int, change) -> None:
-    """Replace a part by a change of it, with the metadata that it had."""
+    """Replace a part by a modified version with the same metadata."""
     path = part(store, platform, year)
     table = pq.read_table(path)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
@@ -251,7 +251,7 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
 
 @pytest.mark.slow
 def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells, joined) -> None:
-    """They are no fault of the merged index, which is held against its manifest alone."""
+    """They are not faults of the merged index, which is only compared with its manifest."""
     first, second, third = cells
     changed = ChipCell(S2, 2020, store, first.ledger.assign(fingerprint="0" * 32, chips=63))
     new = write_cell(store, recipe, L1, 2019, ["LC08_B"])
@@ -323,7 +323,7 @@ def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None
 
 def test_chips_whose_land_cover_differs_from_the_samples_are_told(store, cell) -> None:
     land_cover = write_land_cover(cell)
-    shares = {"tree_cover": [0.4, 0.8, 0.0], "cropland": [0.4, 0.0, 0.8]}  # half, half, of what is covered
+    shares = {"tree_cover": [0.4, 0.8, 0.0], "cropland": [0.4, 0.0, 0.8]}  # half and half of the covered area
     ledger = land_cover.ledger.assign(**shares, chips=[100, 100, 100])
     cells = [LandCoverCell(S2, 2020, store, ledger)]
     tiles = pd.DataFrame(0.0, index=range(2), columns=list(WORLDCOVER_CLASSES.values()))

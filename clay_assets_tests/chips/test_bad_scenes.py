@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a scene: what still works, and what is said of the rest."""
+"""Everything that can be wrong with a scene: what still works, and the messages for the rest."""
 
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def test_smaller_than_one_chip(tmp_path):
 
 @pytest.mark.parametrize("side", [400, 200, 599, 1200])
 def test_factor_that_is_not_whole_or_does_not_divide_the_chip(scene, side):
-    """Of a finest grid of 600 pixels: factors 1.5, 3, just above 1, and ½."""
+    """For a finest grid of 600 pixels: factors 1.5, 3, just above 1, and ½."""
     gsd = 6000 / side
     write_tiff(scl(scene), scl_pixels(side), from_origin(LEFT, TOP, gsd, gsd), f"EPSG:{EPSG}")
     refused(scene, str(scl(scene)), f"{side} × {side} pixels", "600 × 600", "the factor must be whole")

@@ -1,4 +1,4 @@
-"""Pixels of chips that are cloud or nodata, counted part by part: as by hand, whatever the parts and the codes."""
+"""Cloud and nodata pixels counted part by part match a manual count, for any parts and codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "codes"
 
 
 def quality_of(cloud: np.ndarray, nodata: np.ndarray) -> Quality:
-    """A platform that looks codes up in two tables."""
+    """A platform that looks up codes in two tables."""
 
     def judge(pixels: Any) -> tuple[np.ndarray, np.ndarray]:
         return cloud[pixels[NAME]], nodata[pixels[NAME]]
@@ -73,7 +73,7 @@ def test_any_codes(name: str, dtype: str) -> None:
         cloud, nodata = TABLES[name](generator, size), random_table(generator, size, 0.1)
         quality = quality_of(cloud, nodata)
         assert codes_of(quality.judge, NAME, dtype) is not None
-        most = int(generator.choice([3, 12, 16, size]))  # codes that occur lie below
+        most = int(generator.choice([3, 12, 16, size]))  # the codes that occur are lower
         pixels = generator.integers(0, most, (64, 96)).astype(dtype)
         counts = ChipCounts(quality, 32, 2, 3, "")
         for rows, columns in parts_of(64, 96, 32, 48):
@@ -102,7 +102,7 @@ def test_any_parts(
     np.testing.assert_array_equal(nodata, expected(pixels == 0, side))
 
 
-@pytest.mark.parametrize("side", [251, 257, 1024, 2 * 263])  # prime, and more than a byte counts
+@pytest.mark.parametrize("side", [251, 257, 1024, 2 * 263])  # prime, and more than fits a byte
 @pytest.mark.parametrize("block", [(512, 512), (128, 2048)])
 def test_chips_of_any_side(side: int, block: tuple[int, int]) -> None:
     pixels = np.full((2 * side, 2 * side), 8, np.uint16)

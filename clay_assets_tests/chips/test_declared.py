@@ -1,4 +1,4 @@
-"""What an item says of its grid against its files: what agrees is indexed, what contradicts is set aside by name."""
+"""Declared grids against files: matching scenes are indexed, contradicting ones are skipped with a message."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def index(document: Item, platform: str = S2) -> Any:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Item:
-    """Higher than wide: 4 × 2 chips of 10 m."""
+    """Taller than wide: 4 × 2 chips of 10 m."""
     document = sentinel_2(tmp_path, np.full((HIGH, WIDE), 4, np.uint8))
-    document["assets"]["red"]["href"] = "/nowhere/B04.tif"  # it is not read where the item says the grid
+    document["assets"]["red"]["href"] = "/nowhere/B04.tif"  # it is not read if the item declares the grid
     return document
 
 
@@ -152,7 +152,7 @@ def test_every_real_item_is_understood(real_data: Path) -> None:
     assert understood["naip", True] == 716
 
 
-# --- what is set aside ----------------------------------------------------------------------------
+# --- what is skipped ----------------------------------------------------------------------------
 
 
 def refused(scene: Item, *said: str, platform: str = S2) -> None:
@@ -176,7 +176,7 @@ def test_a_quality_file_of_a_quarter_of_the_scene(scene: Item) -> None:
 
 
 def test_a_quality_file_of_a_quarter_of_the_scene_beside_the_whole_file(tmp_path: Path) -> None:
-    """Where the item says nothing, the file on the finest grid does."""
+    """If the item declares nothing, the file on the finest grid is used."""
     scene = sentinel_2(tmp_path)
     for asset in scene["assets"].values():
         without(asset, "shape", "transform")

@@ -1,4 +1,4 @@
-"""What a recipe excludes is in no chip index, land cover or merged index, and nothing else is made again for it."""
+"""Exclusions are not in the chip index, land cover or merged index, and nothing else is rebuilt for them."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, made_plan, scl_pixels, sentinel_2, write_land_cover
 
 A, B = "S2A_32NMF_20200102_0_L2A", "S2B_32NMF_20200107_0_L2A"
-SIDE = 768  # pixels of the quality band, at half the resolution
+SIDE = 768  # pixels of the quality band at half the resolution
 CHIPS = 36
 
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Two scenes of 6 × 6 chips each at one place."""
+    """Two scenes of 6 × 6 chips each at the same place."""
     folder = tmp_path_factory.mktemp("scenes")
     return [sentinel_2(folder / name, scl_pixels(SIDE, seed) // 11 + 4, name) for seed, name in enumerate((A, B))]
 
 
 def without(recipe: Recipe, *names: str, why: str = "a plane") -> Recipe:
-    """The recipe with exclusions of scenes and chips of Sentinel-2."""
+    """The recipe with excluded Sentinel-2 scenes and chips."""
     kinds = ("scene" if name in (A, B) else "chip" for name in names)
     excluded = [Exclusion(platform=S2, reason=why, **{kind: name}) for kind, name in zip(kinds, names, strict=True)]
     return recipe.model_copy(update={"exclude": tuple(excluded)})
 
 
 class Chain:
-    """Index, land cover and merged index of one cell, as their assets make them."""
+    """Chip index, land cover and merged index of one cell, made as by their assets."""
 
     def __init__(self, store: LocalStore, items: list[dict[str, Any]], threads: Executor) -> None:
         self.store, self.items, self.threads = store, items, threads
@@ -139,7 +139,7 @@ def test_only_the_ids_count_not_the_reasons_nor_other_platforms(chain: Chain, re
     assert again.kept == 2
     assert list(again.ledger["fingerprint"]) == list(first.ledger["fingerprint"])
     assert exclusions_in(again.ledger) == [{"excluded": f"{A}-0-0", "reason": "a bird"}]
-    assert list(again.ledger["chips_excluded"]) == [1, 0]  # of a file that was kept, too
+    assert list(again.ledger["chips_excluded"]) == [1, 0]  # also for a file that was kept
     other = Exclusion(platform="naip", scene=B, reason="a seam")
     both = without(recipe, f"{A}-0-0").model_copy(update={"exclude": (*without(recipe, f"{A}-0-0").exclude, other)})
     assert chain.index(both).kept == 2
@@ -171,4 +171,4 @@ def test_reconcile_tells_of_cells_that_were_indexed_with_other_exclusions(chain:
     assert len(said(without(recipe, A))) == 1
     chain.index(changed)
     assert said(changed) == []
-    assert len(said(recipe)) == 1  # what is no longer excluded is to be indexed again
+    assert len(said(recipe)) == 1  # no longer excluded, so it must be indexed again

@@ -1,4 +1,4 @@
-"""Quick ways to the places and sizes of chips give what the plain ones give, to the last bit."""
+"""Fast computations of chip positions and sizes are bit-identical to the simple ones."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_no_chip_is_written_too() -> None:
 
 @pytest.mark.slow
 def test_transformers_are_kept_for_all_threads() -> None:
-    """Each thread projects with one of its own, and all as a new one does."""
+    """Each thread uses its own transformer, with the same results as a new one."""
     grids = [GRIDS[name] for name in ("Sentinel-2", "Landsat", "NAIP", "LINZ")]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda grid: chip_corners(grid, 256), grids * 8))

@@ -1,6 +1,4 @@
-"""The column `gsd`: what a pixel of each chip measures on the ground, held against pyproj's areas and against maps'
-own formulas.
-"""
+"""The column `gsd`, the ground size of a pixel, compared with pyproj's areas and with projection formulas."""
 
 from __future__ import annotations
 
@@ -27,19 +25,19 @@ MERCATOR_RADIUS = 6378137.0  # metres, of EPSG:3857
 
 
 def grid(crs: str, left: float, top: float, gsd: float, columns: int = 4, rows: int = 3) -> Grid:
-    height, width = rows * SIZE + 17, columns * SIZE + 30  # a ragged edge, which is no chip
+    height, width = rows * SIZE + 17, columns * SIZE + 30  # a partial edge, which is not a chip
     return Grid(CRS.from_user_input(crs), from_origin(left, top, gsd, gsd), height, width)
 
 
 def across(crs: str, north: float, gsd: float) -> Grid:
-    """A grid of 5 × 3 chips whose third column lies across 180°."""
+    """A grid of 5 × 3 chips whose third column crosses 180°."""
     latitude = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform(500_000, north)[1]
     edge = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(180, latitude)[0]
     return grid(crs, edge - 2.4 * SIZE * gsd, north, gsd, columns=5)
 
 
 def middles(one: Grid) -> NDArray[np.float64]:
-    """Longitude and latitude of each chip's middle, by pyproj alone; shape (chips, 2)."""
+    """Longitude and latitude of each chip's centre, only with pyproj; shape (chips, 2)."""
     columns, rows = one.width // SIZE, one.height // SIZE
     row, column = np.divmod(np.arange(rows * columns), columns)
     x = one.transform.c + one.transform.a * (column + 0.5) * SIZE
@@ -48,9 +46,9 @@ def middles(one: Grid) -> NDArray[np.float64]:
 
 
 def side_by_area(one: Grid) -> NDArray[np.float64]:
-    """Side of a square as large as one pixel of each chip: pyproj's geodesic area of the chip's outline.
+    """Side of a square with the area of one pixel of each chip, from pyproj's geodesic area of the chip's outline.
 
-    The outline runs through many points of the projected sides, since a side is no geodesic.
+    The outline has many points along the projected sides, since a side is not a geodesic.
     """
     columns, rows = one.width // SIZE, one.height // SIZE
     along = np.linspace(0, SIZE, 65)[:-1]
@@ -97,7 +95,7 @@ def test_in_web_mercator_it_shrinks_with_the_cosine_of_latitude(top: float) -> N
     latitude = middles(one)[:, 1]
     found = ground_sample_distance(one, SIZE)
     np.testing.assert_allclose(found, 500 * np.cos(np.radians(latitude)), rtol=0.007)
-    # More exactly: scale along a parallel and along a meridian of the ellipsoid.
+    # More precisely: scale along a parallel and along a meridian of the ellipsoid.
     e2, sin = EARTH.es, np.sin(np.radians(latitude))
     normal = EARTH.a / np.sqrt(1 - e2 * sin**2)
     meridian = normal * (1 - e2) / (1 - e2 * sin**2)
@@ -157,7 +155,7 @@ def test_the_index_tells_it_for_the_finest_grid(tmp_path) -> None:
 
 
 def test_each_row_of_the_index_has_that_of_its_own_chip(tmp_path) -> None:
-    """In Web Mercator it differs from row to row; chips that are left out must not shift it."""
+    """In Web Mercator it differs from row to row; skipped chips must not shift it."""
     pixels = np.zeros((300, 200), np.uint8)
     pixels[:128] = 0  # the upper chip is nodata
     pixels[128:] = 4

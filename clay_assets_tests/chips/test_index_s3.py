@@ -1,4 +1,4 @@
-"""Scenes and index on S3: how hrefs are read, what is retried, what is not, and index files that come back."""
+"""Scenes and index on S3: access to hrefs, what is retried and what is not, and reading back index files."""
 
 import re
 from copy import deepcopy
@@ -19,7 +19,7 @@ from clay_assets_tests.chips.factories import L2, S2, made_plan, write_land_cove
 ASSET = {S2: "scl", L2: "qa_pixel"}
 
 
-LANDSAT_BUCKET = "usgs-landsat"  # whose requester pays
+LANDSAT_BUCKET = "usgs-landsat"  # requester-pays
 
 
 def on_s3(bucket, document, platform):
@@ -49,7 +49,7 @@ def some(planet, platform, count=1):
 
 @pytest.fixture
 def proxy(s3_bucket, fault_proxy, monkeypatch):
-    """A proxy in front of the S3 server; the AWS variables lead to it."""
+    """A proxy in front of the S3 server; the AWS variables point to it."""
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     return proxy
@@ -80,7 +80,7 @@ def test_a_scene_that_is_not_there_is_an_error_that_names_it(planet, s3_bucket, 
     remote["assets"]["scl"]["href"] = f"{s3_bucket.url}/scenes/nothing.tif"
     with pytest.raises(InputError, match=rf"{s3_bucket.url}/scenes/nothing\.tif: file not found"):
         index(remote, S2)
-    assert len([seen for seen in proxy.seen if "nothing.tif" in seen.path]) <= 2  # it is not asked for in vain
+    assert len([seen for seen in proxy.seen if "nothing.tif" in seen.path]) <= 2  # no useless requests
 
 
 def test_wrong_credentials_are_told(planet, s3_bucket, monkeypatch):
@@ -94,7 +94,7 @@ def test_wrong_credentials_are_told(planet, s3_bucket, monkeypatch):
 
 
 def test_a_remote_file_that_breaks_off_is_a_passing_error(planet, s3_bucket):
-    """It may be that it is just being written, so another attempt is worth it."""
+    """The file may still be being written, so a retry can help."""
     document = some(planet, S2)[0]
     content = Path(document["assets"]["scl"]["href"]).read_bytes()
     remote = on_s3(s3_bucket, document, S2)

@@ -1,4 +1,4 @@
-"""The chips of one scene are what the planet was drawn with, lie where pyproj says, and open in other tools."""
+"""The chips of a scene match what was drawn, are positioned as by pyproj, and open in other tools."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_schema_is_the_contract(planet, platform):
 
 
 def test_a_chip_is_counted_with_its_ragged_edge_left_away(tmp_path):
-    """600 pixels of 10 m: two whole chips each way; shares worked out here from the pixels."""
+    """600 pixels of 10 m: two whole chips in each direction; expected shares are computed from the pixels."""
     pixels = scl_pixels(300)
     table = index(sentinel_2(tmp_path, pixels), S2)
     assert table["chipid"].to_pylist() == [f"S2A_32NMF_20200102_0_L2A-{n}" for n in ("0-0", "1-0", "0-1", "1-1")]
@@ -111,7 +111,7 @@ def test_chip_size_and_limit_can_be_chosen(tmp_path):
     pixels[:64] = 0
     document = sentinel_2(tmp_path, pixels)
     small = index(document, S2, chip_size=128)
-    assert counts_of(small) == (16, 4, 12)  # the upper four are all nodata
+    assert counts_of(small) == (16, 4, 12)  # the upper four are entirely nodata
     assert set(small["chip_index_y"].to_pylist()) == {1, 2, 3}
     strict = index(document, S2, options=PLATFORMS[S2].rules.options(max_chip_nodata=0.0))
     assert strict["chip_index_y"].to_pylist() == [1, 1]
@@ -120,7 +120,7 @@ def test_chip_size_and_limit_can_be_chosen(tmp_path):
 
 @pytest.mark.slow
 def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path):
-    """40 × 3 chips of 30 m with every chip's first k pixels cloudy, more pixels than one strip holds."""
+    """40 × 3 chips of 30 m, each with its first k pixels cloudy; more pixels than fit one strip."""
     rows, columns = 3, 40
     qa = np.zeros((rows * 1024, columns * 1024), np.uint16)
     for y in range(rows):
@@ -136,11 +136,11 @@ def test_microseconds_of_a_time_are_cut_to_the_contracts_milliseconds(tmp_path):
     assert table["datetime"].to_pylist() == [pd.Timestamp("2020-01-02T09:41:32.918Z").to_pydatetime()]
 
 
-# --- where chips lie ---------------------------------------------------------------------------------------------
+# --- positions of chips ---------------------------------------------------------------------------------------------
 
 
 def corners_by_hand(document, platform, x, y):
-    """Longitudes and latitudes of a chip's corners by pyproj alone, from the item's own fields."""
+    """Longitudes and latitudes of a chip's corners, only with pyproj, from the item's fields."""
     fields = {**document["properties"], **(document["assets"]["red"] if platform == S2 else {})}
     gsd, _, left, _, _, top = fields["proj:transform"][:6]
     epsg = fields.get("proj:epsg") or int(fields["proj:code"].removeprefix("EPSG:"))
@@ -181,7 +181,7 @@ def test_chips_on_the_antimeridian_are_split_there(planet, platform, place):
         corners = corners_by_hand(document, platform, x, y)
         around = np.where(corners[:, 0] < 0, corners[:, 0] + 360, corners[:, 0])
         whole = shapely.Polygon(np.column_stack([around, corners[:, 1]]))
-        assert polygon.area == pytest.approx(whole.area, rel=1e-5)  # the cut is rounded to 1e-7°
+        assert polygon.area == pytest.approx(whole.area, rel=1e-5)  # the split is rounded to 1e-7°
         if around.min() < 180 < around.max():
             crossing += 1
             assert polygon.geom_type == "MultiPolygon"
@@ -211,7 +211,7 @@ def test_a_scene_that_is_nowhere_on_earth_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(planet, tmp_path_factory):
-    """Index files of three scenes of two platforms, as a pipeline's folder of them is."""
+    """Index files of three scenes of two platforms, in the pipeline's layout."""
     folder = tmp_path_factory.mktemp("indexes")
     for platform, place in ((S2, "33UUU"), (S2, "60KYG"), (L2, "192023")):
         item = find(planet.items(platform), place)

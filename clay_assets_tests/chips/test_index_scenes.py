@@ -1,4 +1,4 @@
-"""A cell's scenes: indexed once, resumed after a kill, bad ones set aside, the same on every executor."""
+"""A cell's scenes: indexed once, resumed after a kill, bad ones skipped, the same on every executor."""
 
 import shutil
 import subprocess
@@ -55,7 +55,7 @@ def run(store, recipe, threads):
 
 
 def files(store):
-    """Key → (bytes, time of the last change) of every file of the store."""
+    """Key → (bytes, modification time) of every file in the store."""
     paths = {key: store.root / key for key in store.list("")}
     return {key: (path.read_bytes(), path.stat().st_mtime_ns) for key, path in paths.items()}
 
@@ -114,7 +114,7 @@ def test_progress_counts_every_scene(store, recipe, threads, items):
     assert seen == [(n, len(items)) for n in range(1, len(items) + 1)]
 
 
-# --- running it again ----------------------------------------------------------------------------------------------
+# --- re-running ----------------------------------------------------------------------------------------------
 
 
 def test_a_second_run_keeps_everything(store, run, items):
@@ -199,7 +199,7 @@ def test_storage_that_cannot_be_written_ends_the_run(tmp_path, run, items):
         run(items, store=LocalStore(tmp_path / "file" / "store"))
 
 
-# --- processes that die, race, or lie elsewhere --------------------------------------------------------------------
+# --- processes that die, race, or run elsewhere --------------------------------------------------------------------
 
 
 def start(items_path, store):
@@ -364,7 +364,7 @@ def test_landsat_cells_work_too(planet, run, store):
 
 
 def test_a_storage_may_be_moved_whatever_its_name(items, run, recipe, tmp_path):
-    """Images of ours count by their keys, not by where the storage lies."""
+    """Our images are identified by their keys, not by the location of the storage."""
     fingerprints = []
     for name in ("here", "there", "línea ñandú 海"):
         store = LocalStore(tmp_path / name)

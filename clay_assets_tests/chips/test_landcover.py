@@ -1,4 +1,4 @@
-"""Land cover of chips: against exactextract on their polygons, on the planet and a real tile; and with bad input."""
+"""Land cover of chips: compared with exactextract on their polygons, on the planet and a real tile; and bad input."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def exact(chips: pa.Table, files: list[Path]) -> pd.DataFrame:
 
 
 def clumped(seed: int, size: int = 600, clump: int = 4) -> NDArray[np.uint8]:
-    """Classes at random in clumps, a tenth of them nodata."""
+    """Random clumps of classes, a tenth of them nodata."""
     codes = np.array([0, *WORLDCOVER_CLASSES], np.uint8)
     cells = np.random.default_rng(seed).choice(codes, (size // clump, size // clump))
     return np.kron(cells, np.ones((clump, clump), np.uint8)).astype(np.uint8)
@@ -103,8 +103,8 @@ def clumped(seed: int, size: int = 600, clump: int = 4) -> NDArray[np.uint8]:
 
 # --- against exactextract ---------------------------------------------------------------------------------------------
 
-# Of a share, as the pixels under a chip's outline are counted whole: 16 samples a side, 64 under the outline, each
-# wrong by up to half, clumped; five standard deviations.
+# Tolerance of a share, as pixels under a chip's outline are counted whole: 16 samples per side, 64 under the outline,
+# each wrong by up to half, clumped; five standard deviations.
 TOLERANCE = 0.09
 
 
@@ -133,14 +133,14 @@ def test_shares_are_those_of_exactextract_on_the_chips_polygons(
     known = theirs["valid_share"] > 0.3
     assert known.any()
     np.testing.assert_allclose(ours.loc[known, FIELDS], theirs.loc[known, FIELDS], rtol=0, atol=2 * TOLERANCE)
-    # Errors at the outlines of neighbours cancel.
+    # Errors at shared outlines cancel.
     np.testing.assert_allclose(
         ours.loc[known, FIELDS].mean(), theirs.loc[known, FIELDS].mean(), rtol=0, atol=TOLERANCE / 2
     )
 
 
 def test_chips_of_a_tile_beyond_180_in_mercator_find_their_files(tmp_path: Path) -> None:
-    """EPSG:3857 ends at ±180°: of a scene across it, x of the one side is a world away from x of the other."""
+    """EPSG:3857 ends at ±180°: in a scene that crosses it, x of the two sides differs by a whole world."""
     for cell, value in (("N00E177", 10), ("N00W180", 80)):
         write_cell(tmp_path, cell, plain(value), factors=(2,), shown=1)
     width = 20_037_508.342789244
@@ -154,7 +154,7 @@ def test_chips_of_a_tile_beyond_180_in_mercator_find_their_files(tmp_path: Path)
 
 @pytest.mark.slow
 def test_pixels_weigh_their_true_area(tmp_path: Path) -> None:
-    """Two classes by halves of latitude, under a chip that is 2.2° high: the southern half is larger."""
+    """Two classes in the northern and southern half of a chip that is 2.2° high: the southern half is larger."""
     values = np.repeat(np.array([10, 40], np.uint8), 1500)[:, None] * np.ones(3000, np.uint8)
     write_cell(tmp_path, "N60E012", values.astype(np.uint8), factors=(2,), shown=1)
     chips = scene_at(13.5, 61.5, 3857, 1900, 1)
@@ -170,7 +170,7 @@ def test_pixels_weigh_their_true_area(tmp_path: Path) -> None:
 
 
 def test_shares_of_the_planets_chips_are_true(planet: Planet, store, recipe, threads) -> None:
-    """Held against the files at full resolution by exactextract; these repeat the planet's cells."""
+    """Compared with exactextract on the files at full resolution, which repeat the planet's cells."""
     items = [item for item in planet.items(S2) if item["properties"]["datetime"].startswith("2021")]
     by_tile = {item["id"].split("_")[1]: item for item in items}
     cell = index_scenes(S2, 2021, list(by_tile.values()), store, recipe, threads, 4)
@@ -184,7 +184,7 @@ def test_shares_of_the_planets_chips_are_true(planet: Planet, store, recipe, thr
         chips = pq.read_table(store.root / chips_key)
         ours, theirs = pq.read_table(store.root / key).to_pandas(), exact(chips, files)
         assert len(ours) == scene.chips == len(chips)
-        # Cells of 5.6 km under chips of 2.6 km: at most a few borders, each off by half a pixel of 18.
+        # Cells of 5.6 km under chips of 2.6 km: at most a few borders, each off by half of 18 pixels' width.
         np.testing.assert_allclose(ours["valid_share"], theirs["valid_share"], rtol=0, atol=0.05)
         known = theirs["valid_share"] > 0.1
         np.testing.assert_allclose(ours.loc[known, FIELDS], theirs.loc[known, FIELDS], rtol=0, atol=0.06)
@@ -192,7 +192,7 @@ def test_shares_of_the_planets_chips_are_true(planet: Planet, store, recipe, thr
 
 @pytest.mark.slow
 def test_the_real_tile_32nlg(real_data: Path) -> None:
-    """The chips of a real Sentinel-2 grid against exactextract, and together against the tile's shares."""
+    """The chips of a real Sentinel-2 grid compared with exactextract, and in total with the tile's shares."""
     folder = real_data / "worldcover"
     grid = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet")
     tile = grid[grid["name"] == "32NLG"].iloc[[0]]
@@ -201,7 +201,7 @@ def test_the_real_tile_32nlg(real_data: Path) -> None:
     ours = measured(chips, folder, 32632)
     # Full resolution under the chips with most of the land.
     some = np.argsort(-ours["tree_cover"].fillna(0).to_numpy(), kind="stable")[::40][:12]
-    with rasterio.open(folder / file_name("N00E006"), overview_level=3) as source:  # 160 m, as is read
+    with rasterio.open(folder / file_name("N00E006"), overview_level=3) as source:  # 160 m, the level that is read
         values, transform = source.read(1), source.transform
     inside = np.zeros((len(some), 256))
     lon = transform.c + transform.a * (np.arange(values.shape[1]) + 0.5)
@@ -243,9 +243,9 @@ def polygons_union(chips: pa.Table) -> Any:
     ],
 )
 def test_the_coarsest_level_with_16_pixels_a_side_is_read(tmp_path: Path, pixel: float, epsg: int, factor: int) -> None:
-    """Each level of the file says another class."""
+    """Each level of the file has a different class."""
     path = tmp_path / file_name("N00E006")
-    size = 36000  # as real files, so sparse
+    size = 36000  # as large as real files, so sparse
     profile = {"driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint8", "nodata": 0}
     transform = rasterio.transform.from_origin(6, 3, 3 / size, 3 / size)
     with rasterio.open(
@@ -276,7 +276,7 @@ def test_chips_without_worldcover_have_no_land_cover(tmp_path: Path) -> None:
     ocean = measured(scene_at(-30.0, 1.5, 32626, 10, 3), tmp_path, 32626)
     assert (ocean["valid_share"] == 0).all()
     assert ocean[FIELDS].isna().all(axis=None)
-    # Half of a chip row lies in a cell without a file: it counts as not covered.
+    # Half of a chip row is in a cell without a file, and counts as not covered.
     coast = measured(scene_at(9.0, 1.5, 32632, 30, 3), tmp_path, 32632)
     assert sorted(coast["valid_share"].round(1).unique()) == [0.0, 0.5, 1.0]
     assert (coast.loc[coast["valid_share"] > 0, "tree_cover"] == 1).all()
@@ -301,7 +301,7 @@ def test_an_unknown_value_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"N00E006_Map\.tif: pixel value 77 is neither a WorldCover class"):
         measured(scene_at(7.5, 1.5, 32632, 10, 2), tmp_path, 32632)
     assert path.exists()
-    # Elsewhere in the file it is nobody's business.
+    # Elsewhere in the file it has no effect.
     values = plain(10)
     values[0, 0] = 77
     write_cell(tmp_path, "N00E006", values, factors=(2,), shown=1)
@@ -314,7 +314,7 @@ def test_files_of_another_edition_are_named(tmp_path: Path) -> None:
     path.rename(older)
     with pytest.raises(InputError, match=rf"but {older.name} of the edition 2020 v100.*Check CLAY_WORLDCOVER"):
         open_worldcover(str(tmp_path))
-    write_cell(tmp_path, "N00E006", plain(40), factors=(2,), shown=1)  # beside it, the right one is read
+    write_cell(tmp_path, "N00E006", plain(40), factors=(2,), shown=1)  # next to it, the right one is read
     assert (measured(scene_at(7.5, 1.5, 32632, 10, 2), tmp_path, 32632)["cropland"] == 1).all()
 
 

@@ -1,4 +1,4 @@
-"""The gate finds every pair of chips that is too near, whoever split them, and no pair that is not."""
+"""The gate finds every pair of chips that is too close, regardless of how they were split, and no other pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISTANCE = 5.0  # km
 
 
 def found(*chips: tuple[Any, str], distance: float = DISTANCE) -> bool:
-    """Whether the gate finds a leak among chips that are added one after another."""
+    """Whether the gate finds a leak among chips that are added one by one."""
     gate = Leaks(distance)
     for polygon, split in chips:
         gate.add(np.array([polygon]), np.array([split]))
@@ -27,7 +27,7 @@ def found(*chips: tuple[Any, str], distance: float = DISTANCE) -> bool:
 
 
 def box(longitude: float, latitude: float, km: float = 2.56) -> Any:
-    """A chip whose lower left corner is there."""
+    """A chip with this lower left corner."""
     tall = km / 111.2
     wide = tall / np.cos(np.radians(latitude))
     parts = [shapely.box(longitude, latitude, min(longitude + wide, 180), latitude + tall)]
@@ -42,7 +42,7 @@ def moved(longitude: float, latitude: float, azimuth: float, km: float) -> tuple
 
 
 LATITUDES, LONGITUDES, AZIMUTHS = (-83.5, -43.0, 0.0, 12.3, 50.0, 66.6, 79.0, 83.9), (-180.0, 5.0, 179.99), (0, 45, 90)
-# Any two of a latitude, a longitude and an azimuth meet.
+# All pairs of latitude, longitude and azimuth occur.
 PLACES = [
     (latitude, longitude, AZIMUTHS[(row + column) % len(AZIMUTHS)])
     for row, latitude in enumerate(LATITUDES)
@@ -103,7 +103,7 @@ def test_random_splits_leak_where_brute_force_says_so() -> None:
     while len(agreed) < 60:
         one, other = rng.choice(len(polygons), 2, replace=False)
         apart = nearest_km(places[one], places[other])
-        for distance in (apart + 1, 0.5 * apart - 40):  # boxes are nearer than chips that lie askew
+        for distance in (apart + 1, 0.5 * apart - 40):  # boxes are closer than rotated chips
             if 0 < distance < 300:
                 leaks_there = found((polygons[one], "train"), (polygons[other], "test"), distance=distance)
                 agreed.append(leaks_there == (apart < distance))
@@ -151,5 +151,5 @@ def test_a_look_at_what_is_new_finds_what_is_too_near_to_the_old() -> None:
     assert gate.finding(fresh=True).ok
     gate.add(np.array([near]), np.array(["validate"]))
     assert not gate.finding(fresh=True).ok
-    assert gate.finding(fresh=True).ok  # nothing was added since
+    assert gate.finding(fresh=True).ok  # nothing added since
     assert not gate.finding().ok

@@ -1,5 +1,5 @@
-"""Scenes that are judged by their file's mask (NAIP) or by values that are no measurement (Sentinel-1): every share is
-worked out here from the pixels that were written.
+"""Scenes classified by their file's mask (NAIP) or by invalid values (Sentinel-1): expected shares are computed from
+the pixels that were written.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import write_tiff
 
 NAIP, S1 = "naip", "sentinel-1-rtc"
-ROWS, COLUMNS = 2, 3  # whole chips of a made scene
+ROWS, COLUMNS = 2, 3  # whole chips of a synthetic scene
 HEIGHT, WIDTH = ROWS * 256 + 88, COLUMNS * 256 + 32
 LEFT, TOP, EPSG = 601_135, 3_430_446, 26916  # zone 16 of NAD83, as in the real image
 SIDE = 256
-INVALID = [[0, 1, SIDE * SIDE], [700, SIDE * SIDE // 2, SIDE * SIDE // 2 + 1]]  # pixels of each chip without data
+INVALID = [[0, 1, SIDE * SIDE], [700, SIDE * SIDE // 2, SIDE * SIDE // 2 + 1]]  # nodata pixels of each chip
 RGBN = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 
 
 def valid_pixels():
-    """A mask with `INVALID` pixels of each chip at 0, and the ragged edges at 0 too."""
+    """A mask that is 0 for `INVALID` pixels of each chip and for the partial edges."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for y, x in np.ndindex(ROWS, COLUMNS):
         chip = np.full(SIDE * SIDE, 255, np.uint8)
@@ -48,7 +48,7 @@ def valid_pixels():
 
 
 def image(path, bands, colours, mask=None, **layout):
-    """An aerial image; `mask` becomes one inside the file."""
+    """An aerial image; `mask` is written as an internal mask."""
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": bands.dtype, **layout}
     with (
@@ -61,7 +61,7 @@ def image(path, bands, colours, mask=None, **layout):
             transform=from_origin(LEFT, TOP, 1, 1),
         ) as sink,
     ):
-        sink.colorinterp = colours  # before the pixels, since TIFF keeps it in the header
+        sink.colorinterp = colours  # before the pixels, since TIFF stores it in the header
         sink.write(bands)
         if mask is not None:
             sink.write_mask(mask)
@@ -69,19 +69,19 @@ def image(path, bands, colours, mask=None, **layout):
 
 
 def colours_of(seed=0, count=4):
-    """Bands with some 0 in each, but never in all of one pixel."""
+    """Bands with some zeros in each, but never in all bands of a pixel."""
     bands = np.random.default_rng(seed).integers(0, 255, (count, HEIGHT, WIDTH), dtype=np.uint8)
     bands[count - 1][(bands == 0).all(axis=0)] = 1
     return bands
 
 
 def named(*names):
-    """A band list as the Planetary Computer writes it."""
+    """A band list as in the Planetary Computer."""
     return {"eo:bands": [{"name": name, "common_name": name.lower()} for name in names]}
 
 
 def naip_item(path, shape=(HEIGHT, WIDTH), bands=None, **properties):
-    """An item as the Planetary Computer writes it, but for its band list."""
+    """An item as in the Planetary Computer, except for its band list."""
     return pystac.Item.from_dict(
         {
             "type": "Feature",
@@ -125,7 +125,7 @@ def with_internal_mask(path):
 
 
 def with_alpha_and_nodata_tag(path):
-    """Alpha stands before the tag, which is one of all bands."""
+    """Alpha takes precedence over the tag, which applies to all bands."""
     bands = np.concatenate([colours_of()[:3], valid_pixels()[None]])
     return image(path, bands, RGBA, alpha="yes", nodata=255)
 
@@ -152,12 +152,12 @@ def test_chips_with_more_than_half_nodata_are_left_out(tmp_path):
 
 def test_black_pixels_of_an_image_without_mask_are_data(tmp_path):
     path = image(tmp_path / "m.tif", np.zeros((4, HEIGHT, WIDTH), np.uint8), RGBN)
-    with rasterio.open(path) as source:  # near infrared is no alpha
+    with rasterio.open(path) as source:  # near infrared is not alpha
         assert all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums)
     assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
 
 
-# --- near infrared that the file calls alpha --------------------------------------------------------
+# --- near infrared declared as alpha --------------------------------------------------------
 
 
 NIR = named("Red", "Green", "Blue", "NIR")
@@ -178,7 +178,7 @@ UNNAMED = {"bands": [{"data_type": "uint8"}] * 4}
     ],
 )
 def test_near_infrared_is_no_alpha_whatever_the_file_says(tmp_path, bands, properties):
-    path = with_alpha(tmp_path / "m.tif")  # dark over water, in the numbers of `INVALID`
+    path = with_alpha(tmp_path / "m.tif")  # dark over water, as many pixels as in `INVALID`
     table = every_chip(naip_item(path, bands=bands, **properties))
     assert table["nodata_percentage"].to_pylist() == [0.0] * 6
 
@@ -201,13 +201,13 @@ def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path, imagery):
 
 
 def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path):
-    """What an older version took for nodata may be near infrared; where it took nothing, its index is still right."""
+    """What an older version treated as nodata may be near infrared; without any nodata, its index is still right."""
     recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
     files = with_alpha(tmp_path / "dark.tif"), image(tmp_path / "light.tif", colours_of(), RGBN)
     items = [{**naip_item(path, bands=NIR).to_dict(), "id": path.stem} for path in files]
     former = replace(PLATFORMS[NAIP], version="1", quality=replace(PLATFORMS[NAIP].quality, measured=0))
     for item in items:
-        item["assets"]["image"].pop("eo:bands")  # which that version did not look at
+        item["assets"]["image"].pop("eo:bands")  # that version ignored it
     chips = []
     for platform in (former, PLATFORMS[NAIP]):
         with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
@@ -251,13 +251,13 @@ def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
     assert every_chip(naip_item(path))["nodata_percentage"].to_pylist() == [0.0] * 6
     with rasterio.open(path, "r+") as source:
         source.nodata = 0
-    with pytest.raises(InputError, match=r"m\.tif: not a readable raster"):  # with a mask to be read it is missed
+    with pytest.raises(InputError, match=r"m\.tif: not a readable raster"):  # a mask is read
         every_chip(naip_item(path))
 
 
 @pytest.mark.slow
 def test_a_mask_is_read_in_strips(tmp_path):
-    """31 million pixels, more than one strip; of each chip as many pixels are valid as it has chips before it."""
+    """31 million pixels, more than one strip; each chip has as many valid pixels as there are chips before it."""
     rows, columns, path = 24, 20, tmp_path / "m.tif"
     alpha = np.zeros((rows * SIDE + 100, columns * SIDE), np.uint8)
     for y, x in np.ndindex(rows, columns):
@@ -283,7 +283,7 @@ def real_item(real_data, **properties):
 
 
 def test_the_real_image(real_data):
-    """It was reduced to 256 × 256 pixels, so `proj:shape` is made that of the file."""
+    """It was reduced to 256 × 256 pixels, so `proj:shape` is set to the file's."""
     item = real_item(real_data, **{"proj:shape": [256, 256]})
     with rasterio.open(item.assets["image"].href) as source:
         assert source.count == 4
@@ -293,13 +293,13 @@ def test_the_real_image(real_data):
     assert table["nodata_percentage"].to_pylist() == [0.0]
     assert table["cloud_cover_percentage"].to_pylist() == [0.0]
     assert table["gsd"].to_pylist() == pytest.approx([np.sqrt(across * down)], rel=0.001)
-    box = table["bbox"][0].as_py()  # the whole image: the item's own footprint
+    box = table["bbox"][0].as_py()  # the whole image: the item's footprint
     for side, expected in zip(("xmin", "ymin", "xmax", "ymax"), item.bbox, strict=True):
         assert box[side] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_real_image_beside_an_item_of_another_size(real_data):
-    """The image is the grid, so its file decides: there is no other band that would lie on what the item says."""
+    """The image defines the grid, so its file decides: no other band could match the item's declaration."""
     table = index_scene(real_item(real_data), NAIP)
     assert table["chipid"].to_pylist() == ["al_m_3008501_ne_16_1_20110815_20111017-0-0"]
     assert table.equals(index_scene(real_item(real_data, **{"proj:shape": [256, 256]}), NAIP))
@@ -309,7 +309,7 @@ def test_the_real_image_beside_an_item_of_another_size(real_data):
 
 
 def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
-    """An item of the Planetary Computer with two files, 10 m, zone 32 north."""
+    """An item as in the Planetary Computer with two files, 10 m, zone 32 north."""
     transform = from_origin(500_000, 100_020, 10, 10)
     hrefs = {
         name: str(write_tiff(Path(folder) / f"{name}.tif", pixels, transform, "EPSG:32632", nodata=nodata, **layout))
@@ -343,7 +343,7 @@ def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
 @pytest.mark.parametrize("tag", [-32768, None])
 def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
     vv, vh = (np.full((SIDE, SIDE), 0.1, np.float32) for _ in range(2))
-    vv[:10] = value  # 10 rows of VV, 6 of VH, 4 of them the same
+    vv[:10] = value  # 10 rows of VV, 6 of VH, 4 of them in both
     vh[6:12] = value
     table = every_chip(sentinel_1(tmp_path, vv, vh, tag), S1)
     assert table["nodata_percentage"].to_pylist() == [0.0 if is_data else 12 / 256]
@@ -353,7 +353,7 @@ def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [512, 256, 1024, None], ids=["512", "256", "1024", "rows"])
 def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block):
-    """30 million pixels; 6100 rows end amid a chip and amid a block. Both files have their own nodata."""
+    """30 million pixels; 6100 rows end inside a chip and inside a block. Both files have their own nodata."""
     height, width = 6100, 5000
     rows, columns = height // SIDE, width // SIDE
     vv, vh = (np.full((height, width), 0.1, np.float32) for _ in range(2))
@@ -365,7 +365,7 @@ def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block)
         expected[y, x] = SIDE
     expected[2, 3] += SIDE * 10
     vv[2 * SIDE + 100 : 2 * SIDE + 110, 3 * SIDE : 4 * SIDE] = np.nan
-    vv[rows * SIDE :], vh[:, columns * SIDE :] = -32768, 0  # the ragged edges are no chips
+    vv[rows * SIDE :], vh[:, columns * SIDE :] = -32768, 0  # the partial edges are not chips
     layout = {"tiled": True, "blockxsize": block, "blockysize": block} if block else {}
     table = every_chip(sentinel_1(tmp_path, vv, vh, **layout), S1)
     assert counts_of(table) == (rows * columns, 0, rows * columns)

@@ -1,4 +1,4 @@
-"""Land cover of a cell's scenes: measured once, resumed after a kill, bad ones set aside."""
+"""Land cover of a cell's scenes: measured once, resumed after a kill, bad ones skipped."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_scenes_are_measured_again_once_a_missing_file_is_there(
     assert set(first.ledger["outcome"]) == {MEASURED}
     whole = measure(cell, items, planet.worldcover)
     assert whole.ledger["chips_without_land_cover"].sum() == 0
-    assert 0 < whole.kept < 4  # those that lacked no file
+    assert 0 < whole.kept < 4  # those without missing files
 
 
 def test_items_without_proj_fields_and_items_that_are_gone(planet, items, cell_of, measure) -> None:
@@ -118,7 +118,7 @@ def test_one_bad_file_sets_its_scenes_aside(planet, items, cell_of, measure, tmp
     failed = found.ledger[found.ledger["outcome"] == FAILED]
     assert 0 < len(failed) < 4
     assert failed["error"].str.contains("N51E012_Map.tif: not a readable raster").all()
-    assert not found.lacking(cell)  # they were looked at, and the ledger says why they have none
+    assert not found.lacking(cell)  # they were measured, and the ledger has the reason
 
 
 def test_a_web_server_without_any_file_is_told(planet, items, cell_of, measure, file_server, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A whole Sentinel-1 scene is indexed within 1 GiB, and no block of its files is read twice.
 
-Such a scene is 2 × 2.4 GB of pixels. The files here are as large but mostly sparse, so that they are quick to make:
-blocks without data take no bytes, and as many in GDAL's cache as any other.
+Such a scene has 2 × 2.4 GB of pixels. The files here are equally large but mostly sparse, so that they are fast to
+make: empty blocks take no bytes on disk, but as many as any other in GDAL's cache.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-HEIGHT, WIDTH, BLOCK, CHIP = 21_200, 28_900, 512, 256  # pixels; the first two of real items
+HEIGHT, WIDTH, BLOCK, CHIP = 21_200, 28_900, 512, 256  # pixels; the first two as in real items
 ROWS, COLUMNS = HEIGHT // CHIP, WIDTH // CHIP
-EVERY = 7  # of the blocks has data
+EVERY = 7  # share of blocks with data
 GIB = 1 << 30
 
 INDEX = """
@@ -53,7 +53,7 @@ def has_data(row: int, column: int) -> bool:
 
 
 def write_band(path: Path, height: int, width: int, empty_rows: int) -> None:
-    """Sparse backscatter, tiled as the catalogue's COGs are; of each block with data some rows have none."""
+    """Sparse backscatter, tiled like the catalogue's COGs; some rows of each block with data are nodata."""
     power = np.tile(np.random.default_rng(0).random(BLOCK, dtype=np.float32) + 0.01, (BLOCK, 1))
     power[:empty_rows] = -32768
     with rasterio.open(
@@ -118,7 +118,7 @@ def test_a_whole_sentinel_1_scene(tmp_path: Path) -> None:
     print(f"peak {seen['peak'] / GIB:.2f} GiB, {seen['peak_before'] / GIB:.2f} before; {seen['seconds']:.1f} s")
     assert seen["peak"] < GIB
     size = sum((tmp_path / "large" / f"{name}.tif").stat().st_size for name in ("vv", "vh"))
-    assert 0.9 * size < seen["read"] < 1.1 * size  # with headers, without the ragged edge
+    assert 0.9 * size < seen["read"] < 1.1 * size  # with headers, without the partial edge
 
     y, x = np.nonzero([[has_data(row // 2, column // 2) for column in range(COLUMNS)] for row in range(ROWS)])
     assert seen["counts"]["clay:chips_in_grid"] == str(ROWS * COLUMNS)

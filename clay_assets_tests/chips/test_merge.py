@@ -1,4 +1,4 @@
-"""The merged index: what it holds, when it is rewritten, what it refuses, and that its manifest tells the truth."""
+"""The merged index: its content, when it is rewritten, what it rejects, and the accuracy of its manifest."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 100
 PLAN = made_plan()
-OTHER = "0" * 32  # fingerprint of other inputs than those of the made scenes
+OTHER = "0" * 32  # fingerprint of other inputs than the synthetic scenes'
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def cells(store, recipe):
 
 
 def state(store):
-    """Key → (bytes, time of the last change) of all of the merged index."""
+    """Key → (bytes, modification time) of every file of the merged index."""
     keys = [*store.list(layout.MERGED), *filter(store.exists, [layout.MANIFEST])]
     return {key: (store.read(key), (store.root / key).stat().st_mtime_ns) for key in keys}
 
@@ -87,14 +87,14 @@ def manifest(store):
 
 
 def rewrite(store, cell, item_id, change, fingerprint=FINGERPRINT):
-    """Write a scene's index again, changed."""
+    """Rewrite a scene's index with changes."""
     key = layout.chips(cell.platform, cell.year, item_id)
     table = pq.read_table(store.root / key)
     store.write(key, encode_arrow(change(table), {"fingerprint": fingerprint}))
 
 
 def made_anew(store, cell):
-    """The cell as if each of its scenes had been indexed from other inputs."""
+    """The cell as if all of its scenes had been indexed from other inputs."""
     for item_id in cell.scenes["item_id"]:
         rewrite(store, cell, item_id, lambda table: table, OTHER)
     return ChipCell(cell.platform, cell.year, store, cell.ledger.assign(fingerprint=OTHER))
@@ -111,7 +111,7 @@ def replace(name, value):
     return change
 
 
-# --- what it holds ----------------------------------------------------------------------------------------------------
+# --- content ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
 
 
 def test_hilbert_keys_are_neighbours_on_the_curve():
-    """One cell in each step along a curve through a grid of cells: each next cell touches the last one."""
+    """One cell per step along a curve through a grid of cells: each cell touches the previous one."""
     side = 16
     y, x = (axis.ravel() for axis in np.indices((side, side)))
     cell = np.array([360 / 2**HILBERT_LEVEL, 180 / 2**HILBERT_LEVEL])
@@ -307,7 +307,7 @@ def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(cells, 
         order = np.arange(len(table))[::-1] if other.startswith("its own") else np.zeros(len(table), int)
         pq.write_table(table.take(order), path, compression="zstd")
         assert path.stat().st_size < len(content)
-        with path.open("rb+") as file:  # of the same size: bytes between the data and the footer
+        with path.open("rb+") as file:  # same size: bytes between the data and the footer
             written = file.read()
             footer = int.from_bytes(written[-8:-4], "little") + 8
             file.seek(len(written) - footer)
@@ -328,7 +328,7 @@ def test_a_cell_of_one_chip(store, recipe, join):
 
 
 def test_ids_of_scenes_that_begin_alike_are_in_order(store, recipe, join):
-    """A chip of scene `A-1` may lie between two of scene `A`, as ids are text."""
+    """A chip of scene `A-1` can be between two of scene `A`, as ids are text."""
     names = ["A", "A-1", "A-1-2", "A.", "A0", "B"]
     cell = write_cell(store, recipe, S2, 2020, names, 12, 12, (10.0, 10.0))
     join([cell])
@@ -357,7 +357,7 @@ def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(store, recipe, jo
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 @pytest.mark.parametrize("changed", [None, 2018, 2020])
 def test_two_merges_at_once(request, store, recipe, threads, tmp_path, kind, changed):
-    """Another merge begins and ends while one is at work: of the same cells it does no harm, else the first stops."""
+    """Another merge runs while one is in progress: with the same cells it is harmless, otherwise the first stops."""
     target = (
         LocalStore(tmp_path / "merged") if kind == "folder" else open_store(request.getfixturevalue("s3_bucket").url)
     )
@@ -391,7 +391,8 @@ def test_two_merges_at_once(request, store, recipe, threads, tmp_path, kind, cha
     assert (again.written, again.parts) == (0, parts)
 
 
-# --- no room ----------------------------------------------------------------------------------------------------------
+# --- no space
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("what", "said"), [("spill", "chips cannot be sorted in"), ("part", "cannot write")])
@@ -418,7 +419,7 @@ def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(cells, s
             join(cells)
 
 
-# --- what it refuses, before anything is published -------------------------------------------------------------------
+# --- what it rejects before anything is published -------------------------------------------------------------------
 
 
 def renamed(name):
@@ -479,9 +480,9 @@ def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
 def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
     join(cells)
     before = state(store)
-    rewrite(store, cells[0], "S2A_B", lambda table: table, OTHER)  # a run began anew, and was killed
+    rewrite(store, cells[0], "S2A_B", lambda table: table, OTHER)  # a run started over, and was killed
     ledger = cells[0].ledger.copy()
-    ledger.loc[ledger["item_id"] == "S2A_A", "fingerprint"] = OTHER  # the part has to be made again for another reason
+    ledger.loc[ledger["item_id"] == "S2A_A", "fingerprint"] = OTHER  # the part has to be rebuilt for another reason
     rewrite(store, cells[0], "S2A_A", lambda table: table, OTHER)
     with pytest.raises(InputError, match=r"S2A_B\.parquet: changed after its ledger was written"):
         join([ChipCell(S2, 2020, store, ledger), *cells[1:]])
@@ -534,7 +535,7 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, jo
     process.wait(SECONDS)
     assert part(store, S2, 2018).exists()
     assert store.exists(layout.MANIFEST) == (before != "nothing")
-    assert all(state(store)[key] == old[key] for key in old)  # the manifest still tells the older state
+    assert all(state(store)[key] == old[key] for key in old)  # the manifest still has the older state
     finished = sum(part(store, S2, year).exists() for year in (2018, 2019, 2020))
     kept = part(store, S2, 2018).stat().st_mtime_ns
 
@@ -549,7 +550,7 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, jo
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_cell(tmp_path):
-    """Five times the rows, 240 MB more of them, cost no more than the 128 MB that this sort may hold."""
+    """Five times the rows, 240 MB more, take no more than the 128 MB allowed for this sort."""
 
     def measure(rows):
         command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "measure", str(tmp_path / rows), rows]
@@ -600,7 +601,7 @@ def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(
     again = join(cells, land_cover=[changed, *land_cover[1:]])
     assert (again.written, again.without_land_cover) == (1, [])
     table = pq.read_table(part(store, S2, 2020), partitioning=None)
-    assert table.filter(pc.field("item_id") == "S2A_B")["landcover"].null_count == 64  # set aside: the ledger says why
+    assert table.filter(pc.field("item_id") == "S2A_B")["landcover"].null_count == 64  # failed, see the ledger
     assert table.filter(pc.field("item_id") == "S2A_A")["landcover"].null_count < 64
     stricter = recipe.model_copy(update={"chip_landcover": ChipLandcover(min_valid_share=0.4)})
     assert join(cells, land_cover=land_cover, recipe=stricter).written == 3
@@ -612,12 +613,12 @@ def test_a_cell_without_current_land_cover_keeps_its_old_part(cells, store, join
     first = join(cells)
     before = state(store)
     changed = made_anew(store, cells[0])
-    land_cover = [write_land_cover(cell) for cell in cells]  # of the chips as they were, for the first of them
+    land_cover = [write_land_cover(cell) for cell in cells]  # outdated for the first of them
     again = join([changed, *cells[1:]], land_cover=land_cover)
     assert (again.written, again.without_land_cover) == (0, [f"{S2}|2020"])
     assert again.parts == first.parts
     assert state(store) == before
-    # None at all is the same, and so is a cell that never had any, which has no part.
+    # The same without any, and for a cell that never had any, which has no part.
     assert join([changed, *cells[1:]], land_cover=land_cover[1:]).parts == first.parts
     new = write_cell(store, load_recipe(), L1, 2020, ["LC08_NEW"])
     again = join([*cells, new], land_cover=land_cover)

@@ -1,4 +1,4 @@
-"""What other people's tools make of the merged index, and how little a query by bounding box reads."""
+"""How other tools read the merged index, and how little a bounding-box query reads."""
 
 import json
 
@@ -44,7 +44,7 @@ def large(merged):
 
 @pytest.fixture(scope="module")
 def window(large):
-    """A box of half a degree in the middle of one scene."""
+    """A box of half a degree at the centre of one scene."""
     row = pq.read_table(large, partitioning=None, filters=pc.field("chipid") == "S2A_050-20-20")["bbox"][0].as_py()
     return (row["xmin"] - 0.25, row["ymin"] - 0.25, row["xmin"] + 0.25, row["ymin"] + 0.25)
 
@@ -129,7 +129,7 @@ def test_part_is_geoparquet_1_1(large):
     assert column["covering"]["bbox"]["ymax"] == ["bbox", "ymax"]
     frame = gpd.read_parquet(large, columns=["geometry"])
     assert column["bbox"] == list(frame.total_bounds)
-    # Arrow readers, GDAL among them, look into the Arrow schema in the file, not beside it.
+    # Arrow readers, including GDAL, read the Arrow schema in the file, not the Parquet metadata next to it.
     assert pq.read_schema(large).metadata[b"geo"] == file.metadata.metadata[b"geo"]
     assert {file.metadata.row_group(0).column(n).compression for n in range(file.metadata.num_columns)} == {"ZSTD"}
 
@@ -172,7 +172,7 @@ def test_it_opens_with_no_option_in_dask_polars_and_datasets(small, readers):
 
 
 def test_files_prune_by_platform_and_year(merged):
-    """By their statistics: no folder's name has to be known."""
+    """By their statistics, without knowing folder names."""
     kept = ds.dataset(merged).get_fragments(filter=(pc.field("platform") == S2) & (pc.field("year") == 2021))
     counted = [fragment.count_rows() for fragment in kept if fragment.subset(pc.field("year") == 2021).row_groups]
     assert sum(counted) == 64

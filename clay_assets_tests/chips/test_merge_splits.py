@@ -1,4 +1,4 @@
-"""Splits in the merged index: of every chip, the same whatever is merged, and nothing is published that leaks."""
+"""Splits in the merged index: every chip has one, independent of what is merged, and leaks are never published."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PLAN = made_plan()
 
 @dataclass(frozen=True)
 class Careless(GroundSplits):
-    """Splits chips one by one, whatever lies beside them."""
+    """Splits chips one by one, ignoring their neighbours."""
 
     def codes_of(
         self, west: NDArray[np.float64], south: NDArray[Any], east: NDArray[Any], north: NDArray[Any]
@@ -83,7 +83,7 @@ class Index:
         return pq.read_table(self.store.root / layout.merged_part(platform, year), partitioning=None)
 
     def replace_splits(self, platform: str, year: int, splits: NDArray[Any]) -> None:
-        """Put other splits into a part, past the merge."""
+        """Put other splits into a part, bypassing the merge."""
         path = self.store.root / layout.merged_part(platform, year)
         table = pq.ParquetFile(path).read()
         column = table.schema.get_field_index("split")
@@ -197,7 +197,7 @@ def test_a_part_that_is_kept_with_older_splits_stops_the_merge_where_it_leaks(in
 
 
 def _place_of(rows: pa.Table, plan: SplitPlan) -> tuple[float, float]:
-    """Where another plan has another split than a row."""
+    """A position where another plan has a different split than a row."""
     geometry = shapely.from_wkb(rows["geometry"].to_pylist())
     old, new = np.array(rows["split"].to_pylist()), plan.ground.split_of(geometry)
     chip = np.flatnonzero((old != new) & (old != BUFFER) & (new != BUFFER))[0]
@@ -231,7 +231,7 @@ def test_a_kept_part_that_cannot_be_read_is_named(index: Index) -> None:
     path = index.store.root / layout.merged_part(S2, 2019)
     size = path.stat().st_size
     path.write_bytes(bytes(size))
-    index.store.delete([layout.painted(S2, 2019)])  # of a storage that an older version wrote
+    index.store.delete([layout.painted(S2, 2019)])  # of a storage written by an older version
     with pytest.raises(InputError, match=r"part-0\.parquet: cannot be used .* Delete it and materialise merged_index"):
         index.merge()
 

@@ -1,4 +1,4 @@
-"""Releases: a state of the merged index that stays what it was, on a folder and on S3, and tells what of it is gone."""
+"""Releases: an immutable state of the merged index, in a folder and on S3, which reports missing parts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ids(store: Store, release: str | None = None, platform: str | None = None) -
 
 
 def read_and_pick(store: Store, recipe: Recipe, threads: Executor) -> tuple[ChipCell, ChipCell]:
-    """Two cells, merged and released as `v1`, and the first merged again with a scene more."""
+    """Two cells, merged and released as `v1`, and the first merged again with one more scene."""
     first, other = (
         write_cell(store, recipe, S2, 2020, ["S2A_A", "S2A_B"]),
         write_cell(store, recipe, L1, 2019, ["LC_C"]),
@@ -69,7 +69,7 @@ def check_two_states(store: Store) -> None:
         assert hashlib.blake2b(content, digest_size=16).hexdigest() == part.content
     shared = {part.content for part in release.parts} & {part.content for part in read_manifest(store)}
     release_index(store, "v2", TODAY)
-    assert len(store.list(f"{layout.RELEASES}/parts")) == 3  # that of the other platform is shared
+    assert len(store.list(f"{layout.RELEASES}/parts")) == 3  # the other platform's part is shared
     assert len(shared) == 1
     assert ids(store, "v2") == ids(store)
     assert names_of_releases(store) == ["v1", "v2"]
@@ -80,7 +80,7 @@ def test_a_release_stays_what_it_was(store: LocalStore, recipe: Recipe, threads:
     check_two_states(store)
     other = layout.merged_part(L1, 2019)
     kept = next(part for part in read_release(store, "v1").parts if part.platform == L1)
-    assert (store.root / other).samefile(store.root / layout.RELEASES / kept.path)  # no byte is stored twice
+    assert (store.root / other).samefile(store.root / layout.RELEASES / kept.path)  # nothing is stored twice
 
 
 def test_a_release_on_s3_stays_what_it_was(s3_bucket: Bucket, recipe: Recipe, threads: Executor) -> None:
@@ -124,7 +124,7 @@ def test_the_same_state_under_the_same_name_changes_nothing(
     store.delete([f"{layout.RELEASES}/{first.parts[0].path}"])
     with pytest.raises(InputError, match="The merged index still has all of them: run `clay-assets release`"):
         open_chips(store, release="v1")
-    assert len(open_chips(store, first.parts[1].platform, release="v1")) == 64  # what is there is used
+    assert len(open_chips(store, first.parts[1].platform, release="v1")) == 64  # existing parts are used
     release_index(store, "v1", TODAY)
     assert {key: store.read(key) for key in store.list("")} == before
 

@@ -1,4 +1,4 @@
-"""What cannot be valid of a scene's chips is found, counted and named; and it is never written."""
+"""Invalid chips of a scene are found, counted and named, and never written."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ SQUARE = [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0)]
 
 
 def ring(*corners: tuple[float, float]) -> bytes:
-    """WKB of one ring of five points, whatever they are."""
+    """WKB of one ring of five arbitrary points."""
     return struct.pack("<BIII10d", 1, 3, 1, len(corners), *(number for corner in corners for number in corner))
 
 
@@ -122,7 +122,7 @@ def ring(*corners: tuple[float, float]) -> bytes:
         SQUARE,
         SQUARE[::-1],
         [SQUARE[0], SQUARE[2], SQUARE[1], SQUARE[3], SQUARE[0]],  # a bow tie
-        [*SQUARE[:3], (0.9, 0.9), SQUARE[0]],  # concave, and valid
+        [*SQUARE[:3], (0.9, 0.9), SQUARE[0]],  # concave but valid
         [*SQUARE[:3], (0.5, 0.5), SQUARE[0]],  # flat at one corner
         [SQUARE[0]] * 5,
         [*SQUARE[:2], *SQUARE[:2], SQUARE[0]],
@@ -179,7 +179,7 @@ def test_where_no_grid_is_known_chips_have_to_touch_the_footprint() -> None:
     polygons = shapely.from_wkb(table["geometry"].to_numpy())
     footprint = shapely.union_all(polygons[:15])
     found = geometry_in_scene(table, None, footprint, SIZE)
-    assert found.ok  # the last row sticks out of it, and touches it all the same
+    assert found.ok  # the last row extends beyond it, but still touches it
     assert found.numbers["scenes_without_grid"] == 1
     found = geometry_in_scene(table, None, shapely.union_all(polygons[:10]), SIZE)
     assert found.numbers["outside"] == 5
@@ -188,10 +188,10 @@ def test_where_no_grid_is_known_chips_have_to_touch_the_footprint() -> None:
 
 
 def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(store, recipe, threads, tmp_path) -> None:
-    """A file whose rows and columns run in one direction: its chips are lines."""
+    """A file whose rows and columns run in the same direction: its chips are lines."""
     good = sentinel_2(tmp_path / "good", item_id="S2A_GOOD")
     bad = without_proj(sentinel_2(tmp_path / "bad", item_id="S2A_BAD"))
-    (tmp_path / "bad" / "B04.tif").unlink()  # which the shape would be held against
+    (tmp_path / "bad" / "B04.tif").unlink()  # the shape would be checked against it
     bad["assets"]["red"]["proj:shape"] = [600, 600]
     write_tiff(tmp_path / "bad" / "SCL.tif", scl_pixels(), Affine(20, 20, LEFT, 20, 20, TOP), "EPSG:32632", nodata=0)
     cell = index_scenes(S2, 2020, [good, bad], store, recipe, threads, 2)

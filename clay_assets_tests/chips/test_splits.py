@@ -1,4 +1,4 @@
-"""Blocks are drawn from land cover and the recipe alone, and chips of different splits are never too near."""
+"""Blocks are drawn only from land cover and the recipe, and chips of different splits are never too close."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recipe_with(**splits: Any) -> Recipe:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
-    """The best of a few draws: the first of those that the best of all is taken of, which takes a minute."""
+    """Only use the first few draws: using all takes a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clay_assets.chips.splits.DRAWS", 5)
         yield
@@ -57,7 +57,7 @@ def plan(stats: gpd.GeoDataFrame) -> SplitPlan:
 
 @pytest.fixture(scope="module")
 def many_borders(plan: SplitPlan) -> GroundSplits:
-    """Every block has any split, whatever its neighbours have."""
+    """Every block has a random split, independent of its neighbours."""
     codes = np.random.default_rng(3).integers(0, len(SPLITS), len(plan.blocks)).astype(np.uint8)
     return replace(plan.ground, codes=codes[plan.block])
 
@@ -77,7 +77,7 @@ def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders:
     }
     for one, other in combinations(SPLITS, 2):
         assert nearest_km(together[one], together[other]) >= distance
-    # The test can tell: chips in the buffer are nearer.
+    # The test is sensitive: chips in the buffer are closer.
     assert nearest_km(together["train"], together[BUFFER]) < 1
     gate = Leaks(distance)
     gate.add(polygons, splits)
@@ -85,7 +85,7 @@ def test_no_chips_of_different_splits_are_nearer_than_the_distance(many_borders:
 
 
 def chips_at_borders(grid: BlockGrid, distance: float, points: int = 6) -> NDArray[Any]:
-    """Small chips on both sides of every border of blocks, just as far from it as chips may be that are not buffer."""
+    """Small chips on both sides of every block border, as close to it as possible without being buffer."""
     rng = np.random.default_rng(1)
     west, south, east, north = (np.tile(side, points) for side in grid.bounds().T)
     around = (west < -150) | (east > 150) | ((west > -10) & (east < 40))
@@ -123,7 +123,7 @@ def test_the_gate_has_no_false_alarm_at_any_distance_and_latitude(
     splits = ground.split_of(near)
     assert {*splits} == {*SPLITS, BUFFER}
     assert finding().ok, finding().summary
-    # The test can tell: with chips that are not grown by the gate's cells there is one.
+    # The test is sensitive: there is a leak if chips are not grown by the gate's cells.
     monkeypatch.setattr("clay_assets.chips.splits.CELLS_OF_GATE", 0)
     assert not finding().ok
 
@@ -286,7 +286,7 @@ def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
 
 def test_a_split_without_chips_is_a_violation() -> None:
     cover = np.zeros((4, len(CLASSES)))
-    cover[:3, 0], cover[1, 1] = 50, 50  # trees everywhere; of the validation chips, half is shrubland
+    cover[:3, 0], cover[1, 1] = 50, 50  # trees everywhere; half of the validation chips is shrubland
     counts = {
         "naip": SplitCounts(np.array([90, 5, 5, 1]), cover),
         "modis": SplitCounts(np.array([50, 0, 0, 50]), np.zeros_like(cover)),
@@ -320,7 +320,7 @@ def test_the_inner_part_of_blocks_is_where_the_widest_chips_fit(stats: gpd.GeoDa
     every, sampled, inner = (population.sum(axis=1) for population in blocks.classes)
     assert (sampled <= every + 1e-6).all()
     assert (inner <= every + 1e-6).all()
-    # Of a block of 800 km, 670 km each way are inside; and the listed tiles of the sinusoidal grid have no coast.
+    # 670 km of a block of 800 km are inside in each direction; and the listed sinusoidal tiles have no coast.
     assert 0.2 < inner.sum() / every.sum() < (670 / 800) ** 2 + 0.03
     modis = recipe.options("modis").model_copy(update={"published_tiles": ((8, 18),)})  # 0° to 10° N, 0° to 10° E
     one = recipe.model_copy(update={"platforms": {**recipe.platforms, "modis": modis}})
@@ -331,4 +331,4 @@ def test_the_inner_part_of_blocks_is_where_the_widest_chips_fit(stats: gpd.GeoDa
     none = recipe.model_copy(
         update={"platforms": {**recipe.platforms, "modis": modis.model_copy(update={"published_tiles": ((0, 17),)})}}
     )
-    assert len(Blocks.of(none, grid, stats[stats.geometry.bounds["maxy"] < 60]).classes) == 2  # nothing is listed there
+    assert len(Blocks.of(none, grid, stats[stats.geometry.bounds["maxy"] < 60]).classes) == 2  # no tiles listed

@@ -1,4 +1,4 @@
-"""The index equals that of stacchip 0.1.38, row for row, on scenes of the planet and on real ones."""
+"""The index equals stacchip 0.1.38's, row for row, on scenes of the planet and on real ones."""
 
 import json
 from copy import deepcopy
@@ -33,7 +33,7 @@ def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
         "nodata_percentage",
     ):
         assert ours[column].to_pylist() == theirs[column].cast(ours[column].type).to_pylist(), column
-    # stacchip's rings run clockwise and start elsewhere.
+    # stacchip's rings run clockwise and start at another corner.
     polygons = shapely.normalize(shapely.from_wkb(ours["geometry"].to_numpy(zero_copy_only=False)))
     expected = shapely.normalize(shapely.from_wkt(theirs["geometry"].to_numpy(zero_copy_only=False)))
     np.testing.assert_allclose(shapely.get_coordinates(polygons), shapely.get_coordinates(expected), rtol=0, atol=1e-9)
@@ -41,14 +41,14 @@ def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
 
 
 def with_finest_grid(document):
-    """For stacchip, which takes the coarsest of several transforms unless one is in the properties."""
+    """For stacchip, which uses the coarsest of several transforms unless one is in the properties."""
     changed = deepcopy(document)
     changed["properties"].update({name: document["assets"]["red"][name] for name in ("proj:shape", "proj:transform")})
     return changed
 
 
 def wedged(planet, platform, place):
-    """A scene with a wedge of nodata through its chips, that says its CRS as stacchip understands it."""
+    """A scene with a nodata wedge through its chips, and a CRS in a form that stacchip understands."""
     for item in planet.items(platform):
         shares = planet.chip_truth(item["id"])["nodata_percentage"]
         if place in item["id"] and "proj:epsg" in item["properties"] and shares.max() > 0.5:
@@ -87,7 +87,7 @@ def test_real_landsat_scene(real_data, stacchip, tmp_path, max_nodata, rows):
     quality = document["assets"]["QA_PIXEL.TIF"]
     quality["href"] = str(folder / f"{name}_QA_PIXEL.TIF")
     quality.pop("alternate", None)
-    # The scene's corners, divided by the pixels of the reduced file; our own reading has nothing but the file.
+    # The scene's corners, divided by the pixels of the reduced file; our own reading only uses the file.
     west, east, south, north = 143685, 371115, -436215, -204285
     transform = [(east - west) / 379, 0, west, 0, (south - north) / 386, north]
     grid = {"proj:epsg": 32620, "proj:shape": [386, 379], "proj:transform": transform}

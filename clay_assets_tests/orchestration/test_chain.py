@@ -305,9 +305,8 @@ def test_chips_of_modis_are_what_lies_under_them_in_the_sinusoidal_source(built:
         state, qc, red = (values[down.clip(0, height - 1), across.clip(0, width - 1)] for values in source.values())
         nodata = ~inside | (qc & 3 == 3) | (red == -28672)
         cloud = inside & np.where(state == 65535, qc & 3 == 2, np.isin(state & 3, (1, 2)))
-        assert chip.nodata_percentage == pytest.approx(
-            nodata.mean(), abs=2e-3
-        )  # GDAL approximates positions to 1/8 of a pixel
+        # GDAL approximates positions to 1/8 of a pixel.
+        assert chip.nodata_percentage == pytest.approx(nodata.mean(), abs=2e-3)
         assert chip.cloud_cover_percentage == pytest.approx(cloud.mean(), abs=2e-3)
         latitude = pyproj.Transformer.from_crs(3857, 4326, always_xy=True).transform(
             0, grid.e * (256 * int(chip.chip_index_y) + 128) + grid.f
@@ -322,8 +321,7 @@ def test_chips_of_linz_are_of_0_3_m_or_of_their_coarser_source(built: Chain) -> 
     by_survey = index.groupby(index["item_id"].astype(str).map(surveys))["gsd"].median()
     assert set(by_survey.index) == set(surveys)
     for survey, gsd in by_survey.items():
-        assert gsd == pytest.approx(
-            0.4 if survey == "southland_2016_0.4m" else 0.3, rel=3e-3
-        )  # NZTM is not equidistant
+        # NZTM is not equidistant.
+        assert gsd == pytest.approx(0.4 if survey == "southland_2016_0.4m" else 0.3, rel=3e-3)
     notes = built.metadata("scene_imagery", "linz|2016")["notes"]
     assert "kept at 0.4 m, coarser than 0.3 m" in str(notes)

@@ -1,5 +1,4 @@
-"""Real servers on loopback for the tests: a STAC API, S3, static files, and a proxy that makes them fail.
+"""Real servers on loopback for the tests: a STAC API, S3, static files, and a proxy that injects faults.
 
-Nothing here imitates a server's behaviour; the programs are the ones that run in production. Nothing here is
-imported by `clay_assets`.
+No server is mocked; the programs are those that run in production. `clay_assets` does not import this package.
 """

@@ -1,7 +1,7 @@
-"""Signed files as the Planetary Computer has them: a service that hands out signatures, and blob storage behind it.
+"""Signed files as in the Planetary Computer: a service that issues signatures, and blob storage that requires them.
 
-Blob storage is reached by its real host names, which exist nowhere offline: clients are told to use this server as
-their HTTP proxy (`http_proxy`), and hrefs are `http://{account}.blob.core.windows.net/{container}/...`.
+Blob storage is addressed by its real host names, which cannot be resolved offline: clients use this server as their
+HTTP proxy (`http_proxy`), and hrefs are `http://{account}.blob.core.windows.net/{container}/...`.
 
 The service: https://planetarycomputer.microsoft.com/docs/concepts/sas/
 Signatures: https://learn.microsoft.com/rest/api/storageservices/create-service-sas
@@ -28,12 +28,12 @@ HOST = ".blob.core.windows.net"
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 TOKENS = "/api/sas/v1/token/"
 LIFETIME = timedelta(minutes=45)
-PATIENCE = 30.0  # seconds that a refused request waits for others
+PATIENCE = 30.0  # seconds that a rejected request waits for others
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question for a token: account and container, and the subscription key that came with it."""
+    """One request for a token: account and container, and the subscription key sent with it."""
 
     place: str
     key: str | None
@@ -45,7 +45,7 @@ class Served:
 
     Attributes:
         path: `account/container/...`, without the query.
-        status: of the answer.
+        status: status of the response.
         size: bytes of its body.
     """
 
@@ -61,7 +61,7 @@ class _Handler(RangeHandler):
     def send_head(self) -> BinaryIO | io.BytesIO | None:
         if self.path.startswith(TOKENS):
             return self._token(self.path.removeprefix(TOKENS))
-        parts = urlsplit(self.path)  # of a proxied request: the whole address
+        parts = urlsplit(self.path)  # of a proxied request: the full address
         account = (parts.hostname or "").removesuffix(HOST)
         container = parts.path.lstrip("/").partition("/")[0]
         if not self.owner.admits(f"{account}/{container}", parse_qs(parts.query)):
@@ -87,10 +87,10 @@ class _Handler(RangeHandler):
 
 
 class BlobService:
-    """Serves a folder as signed blobs; a context manager. In tests take it from the fixture `blobs` (see `apart`).
+    """Serves a folder as signed blobs; a context manager. In tests use the fixture `blobs` (see `process`).
 
     Args:
-        folder: with `account/container/...` in it.
+        folder: folder that contains `account/container/...`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,8 +115,8 @@ class BlobService:
     # --- the service ----------------------------------------------------------------------------------
 
     def new_token(self, place: str, key: str | None) -> dict[str, str]:
-        """The answer to a question for a token of `account/container`."""
-        signature = secrets.token_urlsafe(32) + "+/="  # which an address must escape, as in real ones
+        """The response to a request for a token of `account/container`."""
+        signature = secrets.token_urlsafe(32) + "+/="  # must be escaped in an address, as in real ones
         with self._lock:
             expiry = datetime.now(UTC) + self._lifetime
             self._valid[signature] = (place, expiry)
@@ -127,7 +127,7 @@ class BlobService:
         return {"msft:expiry": until, "token": urlencode({**fields, "sig": signature})}
 
     def admits(self, place: str, query: dict[str, list[str]]) -> bool:
-        """Whether a request's signature is good for `account/container` now."""
+        """Whether a request's signature is currently valid for `account/container`."""
         with self._lock:
             held, expiry = self._valid.get(query.get("sig", [""])[0], ("", datetime.min.replace(tzinfo=UTC)))
             good = held == place and datetime.now(UTC) < expiry and not self._forbidden
@@ -140,46 +140,46 @@ class BlobService:
             return good
 
     def wait_for_others(self) -> None:
-        """Wait until so many requests are refused as `refuse_together` says."""
+        """Wait until the number of rejected requests set by `refuse_together` is reached."""
         with self._refused:
             self._waiting += 1
             self._refused.notify_all()
             self._refused.wait_for(lambda: self._waiting >= self._together, PATIENCE)
 
     def note(self, served: Served) -> None:
-        """Note a request for a blob."""
+        """Record a request for a blob."""
         with self._lock:
             self._served.append(served)
 
-    # --- what a test may change -----------------------------------------------------------------------
+    # --- what tests can change -----------------------------------------------------------------------
 
     def revoke(self, after: int = 0) -> None:
-        """Take back all signatures, once so many more blobs were served."""
+        """Revoke all signatures after the given number of further blobs."""
         with self._lock:
             self._until_revoked = after or None
             if not after:
                 self._valid.clear()
 
     def refuse_together(self, count: int) -> None:
-        """Answer the first requests that are refused when so many of them are there."""
+        """Delay the first rejections until the given number of requests is waiting."""
         with self._lock:
             self._together, self._waiting = count, 0
 
     def forbid(self) -> None:
-        """Refuse every signature from now on, new ones too."""
+        """Reject every signature from now on, including new ones."""
         with self._lock:
             self._forbidden = True
 
     def hand_out_for(self, seconds: float) -> None:
-        """New signatures are valid for so long."""
+        """Set the validity of new signatures."""
         with self._lock:
             self._lifetime = timedelta(seconds=seconds)
 
-    # --- what was seen --------------------------------------------------------------------------------
+    # --- recorded requests --------------------------------------------------------------------------------
 
     @property
     def asked(self) -> list[Asked]:
-        """Questions for a token so far."""
+        """Requests for a token so far."""
         with self._lock:
             return list(self._asked)
 
@@ -191,7 +191,7 @@ class BlobService:
 
     @property
     def signatures(self) -> list[str]:
-        """What no file or message may hold: of every signature handed out the part that no escaping changes."""
+        """Text that no file or message may contain: the part of each issued signature unaffected by escaping."""
         with self._lock:
             return [signature.rstrip("+/=") for signature in self._handed_out]
 

@@ -1,9 +1,8 @@
-"""One program that runs in the background of the tests: its log, its start within a time, its certain end.
+"""A background program of the tests: its log, a timeout for its start, and guaranteed termination.
 
-What the programs are and how they are configured belongs in the module of each server. Every program gets a
-parent-death signal, and every working folder a watcher that removes it, so that a killed pytest leaves
-nothing. The signal is sent when the *thread* that started the program ends: start servers from the main
-thread.
+Programs and their configuration are in the module of each server. Every program gets a parent-death signal, and every
+working folder a watcher that removes it, so that a killed pytest leaves nothing behind. The signal is sent when the
+*thread* that started the program ends, so start servers from the main thread.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TAIL_LINES = 30
-# Below Linux' range for outgoing connections (32768-60999), so that none of those takes a port between our
-# choosing it and the server's opening it.
+# Below Linux' range for outgoing connections (32768-60999), so that none of them takes a port between choosing it and
+# opening it.
 PORTS = range(20000, 32000)
 
 
 class ServerUnavailableError(Exception):
-    """The server's software is not on this machine."""
+    """The server's software is not installed."""
 
 
 class ServerStartError(Exception):
-    """The software is there but did not start, or did not answer in time."""
+    """The software is installed but did not start, or did not answer in time."""
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing on 127.0.0.1 listens on; processes draw from the range independently."""
+    """Return an unused TCP port on 127.0.0.1; processes draw from the range independently."""
     draw = random.SystemRandom()
     for _ in range(100):
         port = draw.choice(PORTS)
@@ -46,24 +45,25 @@ def free_port() -> int:
 
 
 def outside_environment() -> dict[str, str]:
-    """Environment for a server: ours, without anything that would configure a database or cloud client."""
+    """Environment for a server: ours, without variables that configure a database or cloud client."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "AWS_", "CEPH_", "CLAY_", "GDAL_"))}
 
 
 class WorkFolder:
-    """A temporary folder that is gone after `remove()`, and also when the test process dies without it.
+    """A temporary folder that is deleted by `remove()`, or when the test process dies.
 
     Args:
         prefix: start of the folder's name.
-        owner: operating system user who shall own it, when that is not ourselves.
+        owner: operating system user that owns it, if not the current one.
     """
 
     def __init__(self, prefix: str, owner: str | None = None) -> None:
-        """Make the folder and start its watcher."""
+        """Create the folder and start its watcher."""
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         if owner is not None:
             shutil.chown(self.path, owner, owner)
-        # The watcher reads from a pipe that ends with us; the pause lets the servers end before their files.
+        # The watcher reads from a pipe that closes when this process ends; the pause lets servers stop before their
+        # files go.
         self._watcher = subprocess.Popen(
             ["sh", "-c", 'cat >/dev/null; sleep 2; rm -rf "$0"', str(self.path)],
             stdin=subprocess.PIPE,
@@ -85,10 +85,10 @@ class WorkFolder:
 def command_line(command: Sequence[str], user: str | None, death_signal: str) -> list[str]:
     """Wrap a command so that it runs as `user` and gets `death_signal` when the starting thread ends."""
     setpriv = shutil.which("setpriv")
-    if setpriv is None:  # not Linux: the finalisers alone end the server
+    if setpriv is None:  # not Linux: only the finalisers stop the server
         return list(command)
     become = [] if user is None else ["--reuid", user, "--regid", user, "--init-groups"]
-    # We may have died before the signal was set, and then nobody sends it: the program starts only under us.
+    # If this process died before the signal was set, it is never sent, so the program only starts under this parent.
     only_under_us = ["sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
     return [setpriv, *become, "--pdeathsig", death_signal, "--", *only_under_us, *command]
 
@@ -97,13 +97,13 @@ class Daemon:
     """A running program whose output goes to a file.
 
     Args:
-        name: what to call it in error messages.
+        name: name in error messages.
         command: program and arguments, in the foreground.
         log: file for its output.
-        env: its whole environment.
+        env: its complete environment.
         user: operating system user to run as; needs root.
-        stop_signal: asks it to end, in `stop`.
-        death_signal: what it gets when we die; its files are removed then, so nothing has to be saved.
+        stop_signal: signal sent by `stop`.
+        death_signal: signal sent when this process dies; its files are then removed, so nothing needs saving.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Daemon:
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: str = "KILL",
     ) -> None:
-        """Start the program; `wait_until` says when it is up."""
+        """Start the program; use `wait_until` to wait for it."""
         self.name, self.log, self.stop_signal = name, log, stop_signal
         with log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -141,10 +141,10 @@ class Daemon:
         return "\n".join(lines[-TAIL_LINES:])
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until `ready()` is true; errors of network and database clients in it count as "not yet".
+        """Wait until `ready()` is true; errors of network and database clients count as not ready.
 
         Raises:
-            ServerStartError: the program ended, or time is over; the message holds the end of its log.
+            ServerStartError: the program ended, or the timeout expired; the message contains the end of its log.
         """
         end = time.monotonic() + seconds
         last: Exception | None = None
@@ -156,13 +156,13 @@ class Daemon:
             try:
                 if ready():
                     return
-            except Exception as error:  # each client library has its own "refused"
+            except Exception as error:  # each client library has its own error for refused connections
                 last = error
             time.sleep(0.05)
         raise ServerStartError(f"{self.name} was not ready in {seconds:.0f} s (last error: {last!r}):\n{self.tail()}")
 
     def stop(self, seconds: float = 10) -> None:
-        """Ask the program to end, wait, and after `seconds` kill it with all of its process group."""
+        """Ask the program to stop, wait, and kill its process group after `seconds`."""
         if self._child.poll() is None:
             self._child.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -173,10 +173,10 @@ class Daemon:
 
 
 def run_tool(command: Sequence[str], seconds: float, *, user: str | None = None, cwd: Path | None = None) -> str:
-    """Run a set-up command to its end and return its output.
+    """Run a set-up command and return its output.
 
     Raises:
-        ServerStartError: it failed or took too long; the message holds its output.
+        ServerStartError: it failed or took too long; the message contains its output.
     """
     try:
         done = subprocess.run(

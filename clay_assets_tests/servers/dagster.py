@@ -1,6 +1,6 @@
-"""Dagster as it is deployed: a code server, the webserver and the daemon, each a process of its own.
+"""Dagster as deployed: a code server, the webserver and the daemon, each in its own process.
 
-What instance they share is said by the `dagster.yaml` in their `DAGSTER_HOME`.
+Their shared instance is configured by `dagster.yaml` in their `DAGSTER_HOME`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import requests
 
 from clay_assets_tests.servers.daemon import Daemon, free_port
 
-STARTING = 120  # seconds; each imports Dagster, on a machine that has other things to do
+STARTING = 120  # seconds; each imports Dagster, possibly on a busy machine
 T = TypeVar("T")
 
 
@@ -25,11 +25,11 @@ class DagsterServers:
     """Code server, webserver and daemon.
 
     Args:
-        home: `DAGSTER_HOME`, with its dagster.yaml; the logs of the processes go there too.
-        environment: variables besides those of this process.
+        home: `DAGSTER_HOME` with its dagster.yaml; process logs are also written there.
+        environment: additional variables.
 
     Attributes:
-        url: of the webserver.
+        url: address of the webserver.
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class DagsterServers:
                 command = [str(Path(sys.executable).with_name(program)), *arguments]
                 daemon = Daemon(f"Dagster's {name}", command, home / f"{name}.log", env=self.environment)
                 self._daemons.append(daemon)
-                if name == "code":  # the others look for it when they start
+                if name == "code":  # the others need it when they start
                     daemon.wait_until(lambda: _listens(code), STARTING)
             self._daemons[1].wait_until(self._loaded, STARTING)
         except BaseException:
@@ -62,7 +62,7 @@ class DagsterServers:
         return bool(location["loadStatus"] == "LOADED")
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data of a query's answer; an answer with errors is an AssertionError."""
+        """The data of a query's response; errors raise an AssertionError."""
         answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
         body = answer.json()
         assert "errors" not in body, body["errors"]
@@ -70,7 +70,7 @@ class DagsterServers:
         return data
 
     def wait_for(self, what: str, look: Callable[[], T | None], seconds: float = 200, every: float = 0.5) -> T:
-        """What `look` finds, once it finds something; the processes' logs if it does not."""
+        """Wait for a result of `look`; if there is none, the error contains the processes' logs."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := look():
@@ -79,7 +79,7 @@ class DagsterServers:
         raise AssertionError(f"no {what} in {seconds:.0f} s\n" + "\n".join(daemon.tail() for daemon in self._daemons))
 
     def stop(self) -> None:
-        """End all three, the code server last."""
+        """Stop all three, the code server last."""
         for daemon in reversed(self._daemons):
             daemon.stop()
 

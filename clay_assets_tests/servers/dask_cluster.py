@@ -1,4 +1,4 @@
-"""A Dask scheduler and its workers as processes of this machine."""
+"""A Dask scheduler and its workers as local processes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SECONDS = 240  # on a busy machine
 
 
 class DaskCluster:
-    """A scheduler with workers of one thread each; `stop` ends all.
+    """A scheduler with single-threaded workers; `stop` ends all.
 
     Args:
-        workers: how many to start.
-        allowed_failures: workers that may end while they work on a job, until it is given up.
+        workers: number of workers to start.
+        allowed_failures: number of workers that may die while running a job before it fails.
     """
 
     def __init__(self, workers: int, allowed_failures: int = 3) -> None:
-        """Start them, and wait until they are there."""
+        """Start them, and wait until they are connected."""
         self._of_scheduler = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
         self.folder, self.daemons = WorkFolder("clay-dask-"), list[Daemon]()
         self.port, self.workers = free_port(), list[Daemon]()
@@ -38,33 +38,33 @@ class DaskCluster:
             raise
 
     def start_scheduler(self) -> None:
-        """A scheduler at the cluster's address."""
+        """Start a scheduler at the cluster's address."""
         self.scheduler = self._start("scheduler", ["--host", "127.0.0.1", "--port", str(self.port)], self._of_scheduler)
 
     def add_worker(self, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> Daemon:
-        """One more worker.
+        """Add a worker.
 
         Args:
-            environment: variables that only it has.
-            command: begins its command line, such as `unshare`.
+            environment: additional variables of this worker.
+            command: prefix of its command line, such as `unshare`.
         """
         arguments = [self.address, "--nthreads", "1", "--no-nanny", "--local-directory", str(self.folder.path)]
         self.workers.append(self._start("worker", arguments, environment or {}, command))
         return self.workers[-1]
 
     def wait_for(self, workers: int) -> None:
-        """Wait until so many workers are there."""
+        """Wait until this number of workers is connected."""
         from distributed import Client
 
-        with Client(self.address, timeout=SECONDS, set_as_default=False) as client:  # one, as making it takes long
+        with Client(self.address, timeout=SECONDS, set_as_default=False) as client:  # only one, as creating it is slow
             self.scheduler.wait_until(lambda: len(client.nthreads()) == workers, SECONDS)
 
     def kill(self, daemon: Daemon) -> None:
-        """End one at once, as a machine that is gone."""
+        """Kill one immediately, like a machine that disappears."""
         os.kill(daemon.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for daemon in reversed(self.daemons):
             daemon.stop()
         self.folder.remove()

@@ -1,8 +1,7 @@
-"""A proxy in front of any HTTP server that answers wrongly, late or not at all, as planned, and counts.
+"""A proxy in front of any HTTP server that answers wrongly, late or not at all, as planned, and counts requests.
 
-It passes the client's Host header on, so that S3 signatures hold and a STAC API's paging links lead back to
-the proxy. Each request gets a connection of its own. What a client should do about a fault belongs in the
-tests.
+It forwards the client's Host header, so that S3 signatures stay valid and a STAC API's paging links point to the proxy.
+Each request gets its own connection. Expected reactions of clients belong in the tests.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ BLOCK = 1 << 16
 
 @dataclass
 class Fault:
-    """One planned fault; `FaultProxy`'s methods make these.
+    """One planned fault; created by `FaultProxy`'s methods.
 
     Attributes:
         kind: answer, reset, stall, truncate or delay.
-        times: how many more requests get it; None: all.
+        times: number of further requests that get it; None: all.
         path: regular expression searched in the request's path and query.
-        method: HTTP method it is limited to, or None.
+        method: HTTP method that it is limited to, or None.
     """
 
     kind: str
@@ -45,7 +44,7 @@ class Fault:
     body: bytes = b""
     seconds: float = 0.0
     keep: int = 0
-    signed_for: str = ""  # requests whose signature names this scope are spared
+    signed_for: str = ""  # requests whose signature contains this scope are not affected
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Seen:
 
     Attributes:
         path: path and query.
-        headers: by lower-case name.
-        at: `time.monotonic()` when its head had arrived.
+        headers: headers by lower-case name.
+        at: `time.monotonic()` when its head arrived.
         fault: kind of the fault it got, or None.
     """
 
@@ -67,10 +66,10 @@ class Seen:
 
 
 class FaultProxy:
-    """A running proxy; a context manager. In tests take it from the fixture `fault_proxy` (see `apart`).
+    """A running proxy; a context manager. In tests use the fixture `fault_proxy` (see `process`).
 
-    Faults are used up in the order in which they were planned: the first with times left whose path and
-    method match. A request that meets none is passed on.
+    Faults are applied in the order in which they were planned: the first one with times left whose path and method
+    match. Other requests are forwarded.
 
     Args:
         target_url: `http://host:port` of the server behind it.
@@ -117,7 +116,7 @@ class FaultProxy:
         self._add(Fault("answer", times, path, method, status, {**extra, **(headers or {})}, body))
 
     def region(self, name: str) -> None:
-        """Answer as S3 does for a bucket of another region, unless a request is signed for that region."""
+        """Answer like S3 for a bucket in another region, unless a request is signed for that region."""
         body = f"<Error><Code>PermanentRedirect</Code><Region>{name}</Region></Error>".encode()
         headers = {"x-amz-bucket-region": name, "Content-Type": "application/xml"}
         self._add(Fault("answer", None, "", None, 301, headers, body, signed_for=f"/{name}/s3/"))
@@ -143,15 +142,15 @@ class FaultProxy:
         path: str = "",
         method: str | None = None,
     ) -> None:
-        """Say nothing for so long, then close without an answer."""
+        """Send nothing for this time, then close without a response."""
         self._add(Fault("stall", times, path, method, seconds=seconds))
 
     def delay(self, seconds: float, *, times: int | None = None, path: str = "", method: str | None = None) -> None:
-        """Wait for so long, then pass the request on; for all requests unless told."""
+        """Wait for this time, then forward the request; by default for all requests."""
         self._add(Fault("delay", times, path, method, seconds=seconds))
 
     def truncate(self, keep: int = 100, *, times: int | None = 1, path: str = "", method: str | None = None) -> None:
-        """Pass the answer's head and `keep` bytes of its body, then close."""
+        """Forward the response's head and `keep` bytes of its body, then close."""
         self._add(Fault("truncate", times, path, method, keep=keep))
 
     def clear(self) -> None:
@@ -161,7 +160,7 @@ class FaultProxy:
             self._seen.clear()
             self._max_in_flight = self._in_flight
 
-    # --- what was seen ----------------------------------------------------------------------------
+    # --- recorded requests ----------------------------------------------------------------------------
 
     @property
     def seen(self) -> list[Seen]:
@@ -177,7 +176,7 @@ class FaultProxy:
 
     @property
     def max_in_flight(self) -> int:
-        """Most requests that were being answered at one moment."""
+        """Largest number of simultaneous requests."""
         with self._lock:
             return self._max_in_flight
 
@@ -201,7 +200,7 @@ class FaultProxy:
             return met
 
     def _once_not_in_flight(self) -> Callable[[], None]:
-        """A function that takes one request off the count, however often it is called."""
+        """A function that decrements the count once, however often it is called."""
         left = [1]
 
         def ended() -> None:
@@ -223,7 +222,7 @@ class FaultProxy:
             body = await _request_body(reader, headers)
             await self._answer(fault, head, body, reader, writer, ended)
         except (OSError, EOFError):
-            pass  # either side went away, which is what this proxy is for
+            pass  # either side disconnected, which is what this proxy is for
         finally:
             if ended:
                 ended()
@@ -251,7 +250,7 @@ class FaultProxy:
                 return
             case Fault(kind="delay"):
                 await _pause(reader, fault.seconds)
-        # The one hop that is ours: no second request on this connection; the body was acknowledged already.
+        # This hop only: no second request on this connection; the body was already acknowledged.
         kept = [line for line in head if line and not line.lower().startswith(("connection:", "expect:"))]
         up_reader, up_writer = await asyncio.open_connection(*self._target, limit=HEAD_LIMIT)
         try:
@@ -265,7 +264,7 @@ class FaultProxy:
                     writer.write(held)
                     await writer.drain()
                     held = block
-            # With the last bytes the client may send its next request, before this one would be seen to end here.
+            # After the last bytes the client may send its next request before the end of this one is registered here.
             ended()
             writer.write(held)
             await writer.drain()
@@ -298,7 +297,7 @@ class FaultProxy:
 
 
 async def _request_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
-    """Read a request's body as it is on the wire, chunk sizes included."""
+    """Read a request's raw body, including chunk sizes."""
     if "chunked" not in headers.get("transfer-encoding", ""):
         return await reader.readexactly(int(headers.get("content-length", 0)))
     parts = []
@@ -311,7 +310,7 @@ async def _request_body(reader: asyncio.StreamReader, headers: dict[str, str]) -
 
 
 async def _pause(reader: asyncio.StreamReader, seconds: float) -> None:
-    """Wait, or raise EOFError as soon as the client goes away, so that it is not counted as in flight."""
+    """Wait, or raise EOFError as soon as the client disconnects, so that it is not counted as in flight."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await reader.read(1)

@@ -1,4 +1,4 @@
-"""A file server with ETags, whose answers a test changes and whose requests it counts."""
+"""A file server with ETags that counts requests and whose responses tests can change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Handler(RangeHandler):
 
 
 class Host:
-    """A file server with ETags, whose answers a test changes."""
+    """A file server with ETags whose responses tests can change."""
 
     def __init__(self, folder: Path) -> None:
         self.seen: list[tuple[str, str, str | None]] = []

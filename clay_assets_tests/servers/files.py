@@ -1,6 +1,6 @@
-"""A static HTTP file server with byte ranges, for hrefs and downloads; the standard library's has no ranges.
+"""A static HTTP file server with byte ranges, which the standard library's lacks, for hrefs and downloads.
 
-Follows RFC 9110, section 14, for one range per request, which is what GDAL and every downloader asks for.
+Follows RFC 9110, section 14, with one range per request, as used by GDAL and downloaders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
 
     Attributes:
         owner: the server that it belongs to.
-        status, sent: status and headers of the answer, once its head is written.
+        status, sent: status and headers of the response, once its head is written.
     """
 
     protocol_version = "HTTP/1.1"
@@ -79,7 +79,7 @@ class _Handler(RangeHandler):
 
 
 class FileServer:
-    """Serves a folder on 127.0.0.1; a context manager. In tests take it from the fixture `file_server`.
+    """Serves a folder on 127.0.0.1; a context manager. In tests use the fixture `file_server`.
 
     Args:
         folder: its root.
@@ -98,7 +98,7 @@ class FileServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def count(self, request: str) -> None:
-        """Note a request."""
+        """Record a request."""
         with self._lock:
             self._requests.append(request)
 

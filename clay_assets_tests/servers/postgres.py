@@ -1,6 +1,6 @@
-"""PostgreSQL with PostGIS on loopback, its data in a temporary folder. What it stores belongs elsewhere.
+"""PostgreSQL with PostGIS on loopback, with its data in a temporary folder.
 
-PostgreSQL refuses to run as root: then the system user `postgres`, which Debian's package makes, runs it.
+PostgreSQL refuses to run as root, so in that case the system user `postgres` of Debian's package runs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clay_assets_tests.servers.daemon import Daemon, ServerUnavailableError, Wor
 
 INSTALL = "scripts/install_test_servers.sh installs it as root"
 INITDB = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
-# Nothing has to survive a crash, and tests are many small transactions. A date without a time means UTC.
+# Data need not survive a crash, and tests use many small transactions. A date without a time means UTC.
 OPTIONS = (
     "timezone=UTC",
     "fsync=off",
@@ -28,10 +28,10 @@ OPTIONS = (
 
 
 def binaries() -> Path:
-    """Return the folder of `initdb` and `postgres` of the newest installation that has PostGIS.
+    """Return the folder of `initdb` and `postgres` of the newest installation with PostGIS.
 
     Raises:
-        ServerUnavailableError: there is none.
+        ServerUnavailableError: no such installation found.
     """
     candidates = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"),
@@ -57,11 +57,11 @@ class Postgres:
     """A running PostgreSQL server with one superuser, `postgres`, and no password.
 
     Attributes:
-        port: on 127.0.0.1.
+        port: port on 127.0.0.1.
     """
 
     def __init__(self) -> None:
-        """Make the database cluster and start the server, about 1.5 s."""
+        """Create the database cluster and start the server, about 1.5 s."""
         folder = binaries()
         user = None
         if os.geteuid() == 0:
@@ -93,7 +93,7 @@ class Postgres:
                 self._folder.path / "postgres.log",
                 user=user,
                 stop_signal=signal.SIGINT,  # "fast": do not wait for clients
-                death_signal="QUIT",  # "immediate", but shared memory is given back
+                death_signal="QUIT",  # "immediate", but shared memory is released
             )
             self._daemon.wait_until(self._answers, 60)
         except BaseException:
@@ -111,7 +111,7 @@ class Postgres:
         return f"postgresql://postgres:trust@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Make a database with the PostGIS extension and return its address."""
+        """Create a database with the PostGIS extension and return its address."""
         import psycopg
         from psycopg import sql
 
@@ -122,7 +122,7 @@ class Postgres:
         return self.dsn(name)
 
     def stop(self) -> None:
-        """End the server and remove its data."""
+        """Stop the server and remove its data."""
         if self._daemon is not None:
             self._daemon.stop()
         self._folder.remove()

@@ -1,7 +1,7 @@
-"""The servers that are written in Python, `FaultProxy`, `FileServer` and `BlobService`, in one process of their own.
+"""The servers written in Python, `FaultProxy`, `FileServer` and `BlobService`, in a separate process.
 
-rasterio keeps the interpreter's lock in some calls that make GDAL send requests, so a server in a thread of
-the same process would wait for the client, and the client for it, for ever.
+rasterio holds the GIL in some calls in which GDAL sends requests, so a server in a thread of the same process would
+deadlock with its client.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FAULT_METHODS = ("answer", "garbage", "empty", "reset", "stall", "delay", "trunc
 
 
 class _Remote(BaseProxy):
-    """Methods and properties of an object in the other process; the methods are those that are exposed."""
+    """Exposed methods and properties of an object in the other process."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -56,7 +56,7 @@ _Manager.register("blob_service", BlobService, proxytype=_RemoteBlobService)
 
 
 class ServerProcess:
-    """A running process in which proxies and file servers can be started; about 0.3 s."""
+    """A running process in which proxies and file servers can be started; takes about 0.3 s."""
 
     def __init__(self) -> None:
         """Start the process."""
@@ -81,22 +81,22 @@ class ServerProcess:
         return True
 
     def fault_proxy(self, target_url: str) -> FaultProxy:
-        """Start a `FaultProxy` there; what is returned has its methods and properties."""
+        """Start a `FaultProxy` there; returns an object with its methods and properties."""
         start = cast("Callable[[str], FaultProxy]", self._manager.fault_proxy)  # type: ignore[attr-defined]
         return start(target_url)
 
     def file_server(self, folder: Path) -> FileServer:
-        """Start a `FileServer` there; what is returned has its methods and properties."""
+        """Start a `FileServer` there; returns an object with its methods and properties."""
         start = cast("Callable[[Path], FileServer]", self._manager.file_server)  # type: ignore[attr-defined]
         return start(folder.resolve())
 
     def blob_service(self, folder: Path) -> BlobService:
-        """Start a `BlobService` there; what is returned has its methods and properties."""
+        """Start a `BlobService` there; returns an object with its methods and properties."""
         start = cast("Callable[[Path], BlobService]", self._manager.blob_service)  # type: ignore[attr-defined]
         return start(folder.resolve())
 
     def stop(self) -> None:
-        """End the process with all servers in it."""
+        """Stop the process with all of its servers."""
         if self._daemon is not None:
             self._daemon.stop()
         self._folder.remove()

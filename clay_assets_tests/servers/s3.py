@@ -1,8 +1,8 @@
-"""S3 as it is in production: a Ceph object gateway (RGW) with one monitor and one in-memory store.
+"""Production-grade S3: a Ceph object gateway (RGW) with one monitor and one in-memory store.
 
-The configuration follows Ceph's own development cluster (`vstart.sh`) cut down to one of each, without keys
-between its parts. S3 itself is strict: requests that are not signed with the keys of `S3Server.env` are
-refused. Everything listens on 127.0.0.1.
+The configuration follows Ceph's development cluster (`vstart.sh`) reduced to one of each, without keys between its
+parts. S3 itself is strict: requests that are not signed with the keys of `S3Server.env` are rejected. Everything
+listens on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from clay_assets_tests.servers.daemon import (
 INSTALL = "scripts/install_test_servers.sh installs it as root"
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool")
 REGION = "us-east-1"
-# By default the monitor waits a second before each of some thirty map changes of a start; with these it does
-# not. A store that asks the monitor to place it in the cluster's map while it starts can overtake its own
-# connection (the gateway's pools, made at the same moment, do the same) and never comes up: we place it, and
-# wait for it. The memory store holds what is put into it; the size is only where it says that it is full.
+# By default the monitor waits a second before each of some thirty map changes during start-up; with these options it
+# does not. A store that asks the monitor to place it in the cluster's map while starting can race with its own
+# connection (as can the gateway's pools, created at the same time) and never come up, so it is placed explicitly, and
+# waited for. The memory store grows with its content; the size is only the limit at which it reports being full.
 CONFIGURATION = """\
 [global]
 fsid = {fsid}
@@ -71,7 +71,7 @@ rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 
 
 def missing() -> str | None:
-    """Say why the server cannot run here, or None when it can."""
+    """Return the reason why the server cannot run here, or None."""
     for program in PROGRAMS:
         if shutil.which(program) is None:
             return f"{program} is not installed ({INSTALL})"
@@ -83,12 +83,12 @@ class S3Server:
 
     Attributes:
         endpoint_url: `http://127.0.0.1:PORT`; buckets are addressed by path.
-        access_key: of its only user, who owns every bucket.
-        secret_key: of the same.
+        access_key: access key of its only user, who owns every bucket.
+        secret_key: secret key of this user.
     """
 
     def __init__(self) -> None:
-        """Start monitor, store and gateway in this order, and make the user."""
+        """Start monitor, store and gateway in this order, and create the user."""
         if reason := missing():
             raise ServerUnavailableError(reason)
         self.access_key, self.secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
@@ -121,7 +121,7 @@ class S3Server:
         mon = start("ceph-mon", "-i", "a")
 
         def ask_monitor(*words: str) -> None:
-            # One that answers already may not know its cluster yet, and refuse; both questions may be asked again.
+            # A daemon may answer before it knows its cluster, and reject requests; both can be repeated.
             ask = ["ceph", *conf, "--connect-timeout", "30", "osd", *words]
             mon.wait_until(lambda: run_tool(ask, 60) is not None, 180)
 
@@ -147,12 +147,11 @@ class S3Server:
 
     @property
     def env(self) -> dict[str, str]:
-        """The AWS SDK's own variables: enough for boto3, obstore and `pyarrow.fs.FileSystem.from_uri`.
+        """The AWS SDK's variables, sufficient for boto3, obstore and `pyarrow.fs.FileSystem.from_uri`.
 
-        `pyarrow.fs.S3FileSystem()` ignores the endpoint in them (apache/arrow issue 49643).
+        `pyarrow.fs.S3FileSystem()` ignores their endpoint (apache/arrow issue 49643).
 
-        Checksums only when required: RGW 16 does not know the trailing checksums that newer SDKs add to
-        uploads.
+        Checksums only when required: RGW 16 does not support the trailing checksums that newer SDKs add to uploads.
         """
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
@@ -167,7 +166,7 @@ class S3Server:
 
     @property
     def gdal_env(self) -> dict[str, str]:
-        """The same endpoint in GDAL's words: GDAL 3.10 does not read `AWS_ENDPOINT_URL`."""
+        """The same endpoint in GDAL's variables: GDAL 3.10 does not read `AWS_ENDPOINT_URL`."""
         return {
             "AWS_S3_ENDPOINT": self.endpoint_url.removeprefix("http://"),
             "AWS_HTTPS": "NO",
@@ -175,7 +174,7 @@ class S3Server:
         }
 
     def client(self, **options: Any) -> Any:
-        """Return a boto3 S3 client of the server's user; `options` go to `boto3.client`."""
+        """Return a boto3 S3 client of the server's user; `options` are passed to `boto3.client`."""
         import boto3
         from botocore.config import Config
 
@@ -196,11 +195,11 @@ class S3Server:
         )
 
     def new_bucket(self, name: str, public_read: bool = False) -> str:
-        """Make a bucket and return its name.
+        """Create a bucket and return its name.
 
         Args:
-            name: by the rules of S3: lower case letters, digits, hyphens.
-            public_read: whether requests without any signature may list and read it.
+            name: bucket name allowed by S3: lower-case letters, digits, hyphens.
+            public_read: whether unsigned requests may list and read it.
         """
         client = self.client()
         client.create_bucket(Bucket=name)
@@ -212,7 +211,7 @@ class S3Server:
         return name
 
     def stop(self) -> None:
-        """End gateway, store and monitor, in this order, each waited for, and remove their files."""
+        """Stop gateway, store and monitor in this order, waiting for each, and remove their files."""
         while self._daemons:
             self._daemons.pop().stop()
         self._folder.remove()

@@ -1,4 +1,4 @@
-"""An environment that leads to a `BlobService`, and how to see that none of its signatures is shown."""
+"""An environment that points to a `BlobService`, and checks that none of its signatures is shown."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from clay_assets_tests.servers.process import ServerProcess
 def signed_blobs(
     folder: Path, servers: ServerProcess, patch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[BlobService]:
-    """The service and the storage, which the environment leads to; no token is held.
+    """The service and the storage that the environment points to; no tokens are cached.
 
-    At the end no signature may be in any log record of the test, those of libraries at DEBUG included.
+    At the end no signature may be in any log record of the test, including DEBUG records of libraries.
     """
     folder.mkdir(exist_ok=True)
     service = servers.blob_service(folder)
@@ -31,14 +31,14 @@ def signed_blobs(
     patch.setenv("http_proxy", service.url)
     patch.setenv("PC_SDK_SAS_URL", service.url + TOKENS.rstrip("/"))
     caplog.set_level("DEBUG")
-    shared_signer()._tokens.clear()  # of the test before
+    shared_signer()._tokens.clear()  # from the previous test
     yield service
     assert_unsigned(service, caplog.text)
     service.stop()
 
 
 def assert_unsigned(blobs: BlobService, *texts: object) -> None:
-    """None of some texts holds a signature; of an exception the whole traceback is searched."""
+    """Check that no text contains a signature; for exceptions the whole traceback is searched."""
     for text in texts:
         shown = "".join(traceback.format_exception(text)) if isinstance(text, BaseException) else str(text)
         assert not [signature for signature in blobs.signatures if signature in shown]

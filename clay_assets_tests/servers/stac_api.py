@@ -1,8 +1,8 @@
-"""A STAC API as the Planetary Computer runs it: stac-fastapi-pgstac on PostgreSQL with PostGIS.
+"""A STAC API like the Planetary Computer's: stac-fastapi-pgstac on PostgreSQL with PostGIS.
 
-Follows https://stac-utils.github.io/pgstac/pypgstac/ for loading. What is loaded is the tests' affair: items
-go in unchanged, also those of STAC 0.7.0 whose `datetime` is a date without a time ("2020-10-31"), which the
-database takes as midnight UTC and the API answers as they were.
+Loading follows https://stac-utils.github.io/pgstac/pypgstac/. Tests decide what is loaded: items are stored unchanged,
+including those of STAC 0.7.0 whose `datetime` is a date without a time ("2020-10-31"), which the database interprets as
+midnight UTC and the API returns as they were.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUERYABLES: dict[str, dict[str, str]] = {
 
 
 def missing() -> str | None:
-    """Say why the server cannot run here, or None when it can."""
+    """Return the reason why the server cannot run here, or None."""
     for module in ("psycopg", "pypgstac", "stac_fastapi.pgstac", "uvicorn"):
         try:
             found = importlib.util.find_spec(module)
@@ -58,7 +58,7 @@ def missing() -> str | None:
 
 
 def minimal_collection(collection_id: str) -> dict[str, Any]:
-    """Return the least that STAC 1.0 asks of a collection."""
+    """Return a minimal STAC 1.0 collection."""
     return {
         "type": "Collection",
         "stac_version": "1.0.0",
@@ -71,7 +71,7 @@ def minimal_collection(collection_id: str) -> dict[str, Any]:
 
 
 class StacApi:
-    """A running STAC API with nothing in it until `load` is called.
+    """A running STAC API, empty until `load` is called.
 
     Attributes:
         url: root of the API, `http://127.0.0.1:PORT`.
@@ -128,11 +128,11 @@ class StacApi:
             return bool(answer.status == 200)
 
     def load(self, collections: list[dict[str, Any]], items: Iterable[dict[str, Any]]) -> None:
-        """Add or replace collections and items; may be called again.
+        """Add or replace collections and items; can be called repeatedly.
 
         Args:
-            collections: STAC collections. Collections that an item names and nobody gave are made up.
-            items: STAC items. Of two with the same collection and id, the later stays.
+            collections: STAC collections. Missing collections of items are generated.
+            items: STAC items. If collection and id repeat, the last item is kept.
         """
         from pypgstac.db import PgstacDB
         from pypgstac.load import Loader, Methods
@@ -153,14 +153,14 @@ class StacApi:
                     load(str(path), Methods.upsert)
 
     def clear(self) -> None:
-        """Remove every collection with its items."""
+        """Remove all collections with their items."""
         import psycopg
 
         with psycopg.connect(self._dsn, options="-c search_path=pgstac,public") as connection:
             connection.execute("DELETE FROM collections")
 
     def stop(self) -> None:
-        """End API and database and remove their files."""
+        """Stop API and database and remove their files."""
         if self._api is not None:
             self._api.stop()
         if self._postgres is not None:

@@ -1,4 +1,4 @@
-"""Programs that tests start show their log when they fail, and do not outlive the test process."""
+"""Programs started by tests show their log when they fail, and do not outlive the test process."""
 
 from __future__ import annotations
 

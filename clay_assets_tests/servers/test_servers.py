@@ -1,6 +1,6 @@
-"""The servers answer as real ones do, and the proxy fails as planned.
+"""The servers behave like real ones, and the proxy fails as planned.
 
-What clay_assets makes of them is tested beside its modules.
+How clay_assets uses them is tested with its modules.
 """
 
 from __future__ import annotations

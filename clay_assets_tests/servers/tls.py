@@ -1,4 +1,4 @@
-"""HTTPS with a certificate of our own, which clients must be told of: a small server, and TLS in front of another."""
+"""HTTPS with a self-signed certificate that clients must trust: a small server, and TLS in front of another one."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class TlsServer:
     """Listens on 127.0.0.1 in threads; a context manager.
 
     Args:
-        certificate: PEM file, as `make_certificate` writes it.
+        certificate: PEM file written by `make_certificate`.
 
     Attributes:
-        redirects: path → where its requests are sent on to; other paths are answered with `content`.
-        seen: path, and headers by lower-case name, of the requests so far.
+        redirects: path → redirect target; other paths are answered with `content`.
+        seen: path, and headers by lower-case name, of all requests so far.
     """
 
     def __init__(self, certificate: Path) -> None:
@@ -75,7 +75,7 @@ class TlsServer:
 
 
 def make_certificate(folder: Path) -> Path:
-    """Make a key and a certificate of 127.0.0.1, valid for a day, in one PEM file."""
+    """Write a key and a certificate for 127.0.0.1, valid for a day, to one PEM file."""
     path = folder / "certificate.pem"
     options = ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *options, "-keyout", str(path), "-out", f"{path}.x509"]
@@ -86,12 +86,12 @@ def make_certificate(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def tls_in_front_of(url: str, certificate: Path, log: Path) -> Iterator[str]:
-    """The `https://` address that leads to a server; in a process of its own, as rasterio needs it (see `process`).
+    """An `https://` address in front of a server; in a separate process, as required by rasterio (see `process`).
 
     Args:
         url: `http://127.0.0.1:port` of the server.
-        certificate: PEM file, as `make_certificate` writes it.
-        log: file for what the process says.
+        certificate: PEM file written by `make_certificate`.
+        log: file for the output of the process.
     """
     port, target = free_port(), urlsplit(url).port
     code = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def _forward(certificate: str, port: int, target: int) -> None:
 
     def serve(accepted: socket.socket) -> None:
         with (
-            contextlib.suppress(OSError),  # a client that does not trust us goes away
+            contextlib.suppress(OSError),  # a client that does not trust the certificate disconnects
             context.wrap_socket(accepted, server_side=True) as client,
             socket.create_connection(("127.0.0.1", target)) as server,
         ):
