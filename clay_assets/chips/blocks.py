@@ -217,8 +217,7 @@ def _inside(grid: BlockGrid, outline: shapely.Polygon) -> Floats:
 def _land_cover(
     grid: BlockGrid, of_cell: NDArray[np.int64], blocks: int, stats: gpd.GeoDataFrame, recipe: Recipe
 ) -> Floats:
-    """Km² of each class in each block: of all tiles, of the sampled tiles, and of the part that contains the widest
-    chips.
+    """Km² of each class in each block: in all tiles, in the sampled tiles, and in the interior of the block.
 
     Empty populations, as in a world with few tiles, are omitted.
     """

@@ -132,8 +132,7 @@ def draw_scene(cell: ChipCell, seed: int) -> str | None:
 
 
 def draw_chips(chips: pd.DataFrame, item_id: str, seed: int) -> pd.DataFrame:
-    """Divide the chips into groups, from the clearest to the most covered, and select the one with the lowest hash in
-    each.
+    """Select the chip with the lowest hash in each group, from the clearest to the most covered.
 
     Args:
         chips: `x`, `y`, `cloud` and `nodata` of all chips of the scene.

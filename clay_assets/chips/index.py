@@ -1,9 +1,9 @@
 """Make the chip index of one scene, and open any chip index.
 
 A row is one whole chip; the columns are those of `CHIP_SCHEMA`. For Sentinel-2 and Landsat the two percentages are
-those of stacchip's index, row for row. They are shares of all pixels of a chip, 0 to 1, also for cloud, which does not
-refer to valid pixels only. `gsd` is the true ground size in metres of a pixel of the finest grid: in EPSG:3857 it is
-far from the grid's pixel size.
+those of stacchip's index, row for row. Both are shares of all pixels of a chip, 0 to 1; cloud is not relative to valid
+pixels only. `gsd` is the true ground size in metres of a pixel of the finest grid: in EPSG:3857 it is far from the
+grid's pixel size.
 """
 
 from __future__ import annotations

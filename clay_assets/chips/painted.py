@@ -1,5 +1,4 @@
-"""What the gate paints for each part of the merged index, stored next to it, so that merges do not read unchanged
-parts.
+"""What the gate paints for each part of the merged index, stored so that merges need not read unchanged parts.
 
 It is only valid for the part that it was made from, identified by the content in the manifest and the file's current
 footer, which also detects a replacement of the same size.

@@ -75,7 +75,7 @@ POINT = 0.01  # unit in which deviations are squared and summed
 LEAST_GAIN = 1e-6  # minimum gain of an exchange, so that rounding has no effect
 MOST_EXCHANGES = 100
 DRAWS = 60  # number of draws, of which the best is kept
-BORDER_WEIGHT = 500.0  # weight of the share of such chips, relative to the squared deviations
+BORDER_WEIGHT = 500.0  # weight of the share of chips that cross borders of splits, relative to the squared deviations
 
 
 @dataclass(frozen=True)
@@ -319,8 +319,7 @@ def _improved(blocks: Blocks, codes: Codes, splits: Splits) -> tuple[Codes, floa
 
 
 def _moves(blocks: Blocks, codes: Codes, held: list[int]) -> tuple[NDArray[Any], ...]:
-    """Pairs of blocks that may exchange their splits, and these splits; one of a pair may be no block (the last
-    number).
+    """Pairs of blocks that may exchange their splits, and these splits; the last number stands for no block.
 
     Blocks of regions are not exchanged: there are too few of them to keep their share right.
     """

@@ -104,7 +104,7 @@ def test_items_without_proj_fields_and_items_that_are_gone(planet, items, cell_o
     shutil.rmtree(cell.store.root / "chips" / "chip_landcover")
     gone = measure(cell, bare[1:], planet.worldcover).ledger.set_index("item_id")
     assert gone.loc[items[0]["id"], "outcome"] == FAILED
-    assert "is indexed, but not in scene_imagery" in gone.loc[items[0]["id"], "error"]
+    assert "indexed, but missing from scene_imagery" in gone.loc[items[0]["id"], "error"]
     assert (gone.loc[[item["id"] for item in items[1:]], "outcome"] == MEASURED).all()
 
 
@@ -124,7 +124,7 @@ def test_one_bad_file_sets_its_scenes_aside(planet, items, cell_of, measure, tmp
 def test_a_web_server_without_any_file_is_told(planet, items, cell_of, measure, file_server, tmp_path: Path) -> None:
     cell = cell_of(items)
     (tmp_path / "web").mkdir()
-    with pytest.raises(InputError, match=r"does not hold any of the files that the chips of sentinel-2-l2a 2021 need"):
+    with pytest.raises(InputError, match=r"none of the required files found for the chips of sentinel-2-l2a 2021"):
         measure(cell, items, file_server(tmp_path / "web").url)
     found = measure(cell, items, file_server(planet.worldcover).url)
     assert set(found.ledger["outcome"]) == {MEASURED}

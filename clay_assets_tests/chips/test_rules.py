@@ -98,8 +98,8 @@ def test_chip_ids_that_repeat_or_are_foreign_are_named() -> None:
         (shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "invalid", "geometry is not a valid polygon"),
         (shapely.Polygon(), "invalid", "geometry is not a valid polygon"),
         (shapely.Point(9, 0.9), "invalid", "geometry is not a valid polygon"),
-        (shapely.box(179.9, 0, 180.1, 0.2), "off_earth", "geometry lies outside ±180° and ±90°"),
-        (shapely.box(9, 89.9, 9.1, 90.1), "off_earth", "geometry lies outside ±180° and ±90°"),
+        (shapely.box(179.9, 0, 180.1, 0.2), "off_earth", "geometry is outside ±180° and ±90°"),
+        (shapely.box(9, 89.9, 9.1, 90.1), "off_earth", "geometry is outside ±180° and ±90°"),
     ],
 )
 def test_geometry_that_cannot_be_is_named(polygon: shapely.Geometry, number: str, said: str) -> None:

@@ -37,7 +37,7 @@ def test_it_lists_and_changes_nothing(store: LocalStore, command: Command) -> No
         "sentinel-2-l2a  chip index  dropped  5 B  chips/chip_index/sentinel-2-l2a/2020/dropped.parquet",
         "sentinel-2-l2a  headers  dropped  5 B  training/cog_headers/sentinel-2-l2a/2020/dropped.parquet",
         "sentinel-2-l2a  land cover  dropped  5 B  chips/chip_landcover/sentinel-2-l2a/2020/dropped.parquet",
-        "note: 1 files that nothing needs are younger than --older-than, and stay",
+        "note: 1 unneeded files are younger than --older-than and are kept",
         f"{store.root}: 9 files of imagery, chip indexes, land cover and headers",
         "",
         "platform        kind        scenes  files  bytes",
