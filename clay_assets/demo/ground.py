@@ -25,8 +25,8 @@ Codes = NDArray[np.uint8]
 Numbers = NDArray[np.float32]
 
 CROPS, TOWN, SNOW, WATER = 40, 50, 70, 80  # WorldCover codes
-SHALLOWS = 81  # additional codes
-SHORE = 0.82  # share of the sea's height above which it is shallow
+SHALLOWS = 81  # an additional code
+SHORE = 0.82  # share of sea level above which water is shallow
 TEXTURE = 512  # period of textures in pixels
 GRAIN = 64  # period of the pixel-to-pixel texture
 SQRT2 = 2**0.5

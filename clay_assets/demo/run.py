@@ -117,7 +117,7 @@ def summary(seconds: float) -> str:
         "",
         f"without a scene    {(requests['outcome'] == 'none').sum():>8,}   failed {failed:,}",
         *(f"                   {'':>8}   {count:,} × {reason}" for reason, count in reasons.most_common(MOST_REASONS)),
-        f"left out           {chips['chips_above_nodata_limit'].sum():>8,}   chips, for nodata",
+        f"skipped            {chips['chips_above_nodata_limit'].sum():>8,}   chips, too much nodata",
         f"headers            {headers['files'].sum():>8,}   files, {headers['blocks'].sum():,} blocks",
         f"merged rows        {manifest['rows']:>8,}   in {len(manifest['partitions'])} partitions",
         "",

@@ -38,10 +38,7 @@ S2_PIXELS = 1100  # pixels of 10 m, both ways: four whole chips and a partial on
 LANDSAT_GSD = 30
 LANDSAT_WIDTH, LANDSAT_HEIGHT = 640, 590  # pixels; two whole chips and a partial one
 SWATH_HEIGHT = 270  # minimum in pixels if a site spans several tiles
-LEFT_MARGIN, RIGHT_MARGIN = (
-    9_000,
-    6_000,
-)  # m around the outermost tile centres; the left margin is wider than any wedge
+LEFT_MARGIN, RIGHT_MARGIN = 9_000, 6_000  # m beyond the outermost tile centres; the left one is wider than any wedge
 VERTICAL_MARGIN = 2_500  # m
 
 SENTINEL_2_TILES = (

@@ -174,8 +174,8 @@ def _requests_are_of(instance: dg.DagsterInstance, platform: str, recipe: Recipe
 
 
 def _asked_by(document: Any, platform: str) -> object:
-    """The choices in a recipe's document that affect a platform's requests: all except exclusions, unless the platform
-    searches its catalogue before it makes requests.
+    """The choices in a recipe's document that affect a platform's requests: all except exclusions, of which only scenes
+    count, and only if the platform searches before it makes requests.
     """
     choices: dict[str, Any] = dict(json.loads(document) if isinstance(document, str) else document)
     excluded = choices.pop("exclude", [])
