@@ -161,7 +161,7 @@ def write_linz_catalog(folder: Path, children: list[Json]) -> None:
         "stac_version": "1.0.0",
         "id": "nz-imagery-demo",
         "title": "New Zealand Imagery (demo planet)",
-        "description": "Synthetic aerial surveys of the miniature planet.",
+        "description": "Made-up aerial surveys of the miniature planet.",
         "stac_extensions": [FILE],
         "links": [
             {"rel": "root", "href": "./catalog.json", "type": "application/json"},
@@ -201,7 +201,7 @@ def _collection(survey: Survey, links: list[Json], boxes: NDArray[np.float64]) -
         "stac_version": "1.0.0",
         "id": survey.id,
         "title": _title(survey),
-        "description": "Synthetic orthophotography of the miniature planet.",
+        "description": "Made-up orthophotography of the miniature planet.",
         "license": "CC-BY-4.0",
         "links": [
             {"rel": "root", "href": f"{up}catalog.json", "type": "application/json"},

@@ -203,7 +203,7 @@ def _item(folder: Path, site: Site, draft: Draft, start: datetime, number: int) 
             "type": GEOTIFF,
             "roles": ["data"],
             "title": f"{polarization}: {_WAY[polarization[0]]} transmit, {_WAY[polarization[1]]} receive",
-            "description": "Gamma nought, radiometrically terrain corrected, linear power (synthetic).",
+            "description": "Gamma nought, radiometrically terrain corrected, linear power (made up).",
             "raster:bands": [{"nodata": NODATA, "data_type": "float32", "spatial_resolution": 10.0}],
         }
         for polarization in draft.polarizations

@@ -39,7 +39,7 @@ def collection(name: str) -> Json:
         "stac_extensions": [],
         "id": name,
         "title": _TITLES[name],
-        "description": "Synthetic scenes of the miniature planet that the demo and the tests run on.",
+        "description": "Made-up scenes of the miniature planet that the demo and the tests run on.",
         "license": "Apache-2.0",
         "extent": {
             "spatial": {"bbox": [[-180, -90, 180, 90]]},
