@@ -381,7 +381,7 @@ class _Scenes:
             name = next((one for one in self.platform.asset_names if one in item["assets"]), None)
             if name is None:
                 remedy = "Check that the catalogue has this platform."
-                return Line("warning", what, f"{item['id']}: none of the assets to read found", remedy)
+                return Line("warning", what, f"{item['id']}: required assets not found", remedy)
             href = self.platform.href(item["assets"][name], self.options)
         except InputError as error:
             return _failure(what, error, "warning")  # other items may be valid
