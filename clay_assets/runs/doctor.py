@@ -498,7 +498,7 @@ def _dask(address: str, storage: str) -> Iterator[Line]:
     ours = metadata.version(PACKAGE)
     for worker, answer in sorted(found.items()):
         if isinstance(answer, Exception):
-            remedy = "Install clay_assets there, and make CLAY_STORAGE reachable under the same name."
+            remedy = "Install clay_assets there, and let it reach CLAY_STORAGE under the same name."
             yield Line(
                 "failed", f"Dask worker {worker}", f"{type(answer).__name__}: {' '.join(str(answer).split())}", remedy
             )

@@ -159,7 +159,7 @@ def test_factor_that_is_not_whole_or_does_not_divide_the_chip(scene, side):
     """For a finest grid of 600 pixels: factors 1.5, 3, just above 1, and ½."""
     gsd = 6000 / side
     write_tiff(scl(scene), scl_pixels(side), from_origin(LEFT, TOP, gsd, gsd), f"EPSG:{EPSG}")
-    refused(scene, str(scl(scene)), f"{side} × {side} pixels", "600 × 600", "the factor must be whole")
+    refused(scene, str(scl(scene)), f"{side} × {side} pixels", "600 × 600", "the factor must be an integer")
 
 
 def test_no_crs(scene):

@@ -656,8 +656,8 @@ def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells
         (replace("tree_cover", 0.999), "land-cover shares do not sum to 100 %"),
         (replace("tree_cover", None), "land-cover shares do not sum to 100 %"),
         (replace("tree_cover", float("nan")), "land-cover shares do not sum to 100 %"),
-        (replace("valid_share", 1.5), "disagree with valid_share"),
-        (replace("valid_share", 0.0), "disagree with valid_share"),
+        (replace("valid_share", 1.5), "contradict valid_share"),
+        (replace("valid_share", 0.0), "contradict valid_share"),
         (lambda table: table.drop_columns(["mangroves"]), "columns are not those of land cover"),
     ],
 )

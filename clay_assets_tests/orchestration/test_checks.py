@@ -239,7 +239,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             "merged_index",
             layout.merged_part(KEY, YEAR),
             lambda table: pa.concat_tables([table, table.slice(3, 1)]),
-            {"rows_of_chip_indexes": f"{CELL}: the file, ", "chip_ids_unique": "1 chip ids repeat, first S2"},
+            {"rows_of_chip_indexes": f"{CELL}: the file has ", "chip_ids_unique": "1 chip ids repeat, first S2"},
         ),
         (
             "merged_index",
