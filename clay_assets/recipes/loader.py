@@ -97,7 +97,7 @@ SUM_TOLERANCE = 1e-6  # percent
 
 
 class SplitRegion(_Strict):
-    """A region with smaller blocks and its own draw, needed where a platform only covers that region."""
+    """A region with smaller blocks and its own draw, as some platforms only cover that region."""
 
     name: str = Field(min_length=1, description="name of the region; part of its random draw")
     block_km: float = Field(gt=0, allow_inf_nan=False, description="side of its blocks; must divide `splits.block_km`")

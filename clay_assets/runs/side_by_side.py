@@ -103,7 +103,7 @@ class _Opened:
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
-    jobs: set[str] = field(default_factory=set)  # number of completed runs
+    jobs: set[str] = field(default_factory=set)  # jobs that have been run
 
 
 _opened: list[_Opened] = []
