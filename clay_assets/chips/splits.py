@@ -235,7 +235,7 @@ def stored_plan(store: Store, recipe: Recipe, worldcover_stats: gpd.GeoDataFrame
                 if len(codes) == grid.columns.sum():
                     return SplitPlan(ground, table["block"].to_numpy(), tuple(json.loads(stamp["blocks"])), fingerprint)
     except (FileNotFoundError, pa.ArrowException, OSError, KeyError, ValueError):
-        pass  # missing or unreadable: drawing takes half a minute
+        pass  # missing or outdated: it is drawn, which takes half a minute
     plan = SplitPlan.of(recipe, worldcover_stats)
     columns = {"block": plan.block, "split": np.array(SPLITS)[plan.ground.codes]}
     sides = dict(zip(("west", "south", "east", "north"), grid.bounds().T, strict=True))

@@ -38,7 +38,7 @@ class _Lazy(click.Group):
         import_later("boto3")
         if cmd_name in WITHOUT_PANDAS:
             never_import("pandas")
-        gc.disable()  # imports create no garbage, and collecting it takes a tenth of their time
+        gc.disable()  # imports create no garbage, and looking for it takes a tenth of their time
         try:
             command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
         finally:

@@ -66,7 +66,7 @@ def _trees(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int8], NDArray[np.bool_]]:
     """Trees in the cells of a grid: masks of crowns and shadows, and the brightness of crowns."""
     salt += view.salt
-    angle = 0.3 + scatter(salt, np.zeros(1))[0]  # each grid has its own offset
+    angle = 0.3 + scatter(salt, np.zeros(1))[0]  # each grid has its own orientation
     across, down = _turned(view, angle)
     row = np.floor(down / apart)
     across += apart * scatter(salt + 4, row)
