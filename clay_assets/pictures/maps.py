@@ -33,7 +33,7 @@ LAND = "land_110m.geojson"
 TOP, HEIGHT, LEFT, RIGHT = 42, 276, 46, 24  # pixels: position and size of a map in a picture
 SMALL_PART = 100  # degrees
 LEAST_PART = 3  # minimum extent in degrees
-CROWDED = 4000  # tiles at least this wide are drawn as polygons, others as dots
+CROWDED = 4000  # tiles; from this number on they are drawn as polygons, fewer as dots
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
