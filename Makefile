@@ -11,7 +11,7 @@ export UV_NATIVE_TLS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check expected bench-setup bench lint format lock clean
+.PHONY: help setup demo dev test check expected bench-setup bench lint format lock dist try-wheel clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,5 +65,12 @@ lock: .venv/.dev  ## renew constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --no-annotate -o constraints.txt pyproject.toml
 
+dist: setup  ## build wheel and sdist into dist/
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+
+try-wheel: dist  ## run the demo from the wheel, in an empty environment outside the checkout
+	$(BIN)/python scripts/try_wheel.py dist/*.whl
+
 clean:  ## remove the demo and what tools have left
-	rm -rf demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf demo dist .pytest_cache .ruff_cache .mypy_cache

@@ -14,7 +14,7 @@ from clay_assets.errors import InputError
 from clay_assets.orchestration.factories import GeoTablesIOManager, StacItemsIOManager
 from clay_assets.orchestration.resources import ClayResource
 from clay_assets.orchestration.source_code import linked_to_repository
-from clay_assets.runs import automation, failed_partitions, jobs
+from clay_assets.runs import alerts, automation, failed_partitions, jobs
 from clay_assets.settings import check_keywords
 from clay_assets.stages import ASSETS, CHECKS, RESOURCES
 
@@ -41,7 +41,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: A
         asset_checks=[*CHECKS, *failed_partitions.CHECKS],
         jobs=jobs.ALL,
         schedules=automation.SCHEDULES,
-        sensors=automation.SENSORS,
+        sensors=[*automation.SENSORS, *alerts.SENSORS],
         # The assets of a run execute in sequence, and each has its own worker pool, so a process per step would only
         # add startup time. Each run is still a separate process.
         executor=dg.in_process_executor,

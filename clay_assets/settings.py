@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, SecretStr, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clay_assets.errors import InputError
@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: use a local pool")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
     requests_in_flight: int = Field(default=12, ge=1, le=64, description="parallel requests per host and run")
+    alert_webhook: SecretStr | None = Field(
+        default=None, description="URL of a Slack-compatible webhook that is called when a partition is left failed"
+    )
+    alert_email: str | None = Field(default=None, description="the same by e-mail: one or more addresses with commas")
+    alert_smtp: SecretStr = Field(
+        default=SecretStr("smtp://localhost"), description="mail server, `smtp[s]://[user:password@]host[:port]`"
+    )
+    alert_from: str | None = Field(default=None, description="sender of the e-mail; none: clay_assets@ this machine")
+    dagster_url: str | None = Field(default=None, description="address of the Dagster UI, for links to runs")
 
 
 # Settings and variables that platforms add. Platforms import this module, so they declare them here: setting → default.

@@ -5,7 +5,8 @@ sensor start`. The automation condition of `merged_index` is set on the asset.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from clay_assets.stages import PARTITIONED, assets_by_job, cell_assets
 RETRY_OF = "clay/retry_of"  # tag: id of the failed run
 # Dagster's own tags of retried runs (`run_retries` in dagster.yaml).
 RETRY_NUMBER, WILL_RETRY, MAX_RETRIES = (f"dagster/{name}" for name in ("retry_number", "will_retry", "max_retries"))
+RETRY_SENSOR = "retry_failed_cells"
 LAST_OF_CELL = "chip_landcover"  # the merge waits for it
 RETRY_INTERVAL = 600  # seconds; temporary faults may be over by then
 MERGE_INTERVAL = 300  # seconds
@@ -95,7 +97,62 @@ def new_year(context: dg.ScheduleEvaluationContext, clay: ClayResource) -> Itera
     yield from _asked(context, recipe, wanted, "complete")
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A partition with assets whose latest run failed, of one job.
+
+    Attributes:
+        partition: its key.
+        job: the job that makes the assets again.
+        assets: those that failed, or were not reached, in the order of the chain.
+        latest: the latest run of the partition, whatever it was to make; None if Dagster no longer knows any.
+    """
+
+    partition: str
+    job: str
+    assets: tuple[str, ...]
+    latest: dg.DagsterRun | None
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether a run of the partition has not ended."""
+        return self.latest is not None and not self.latest.is_finished
+
+    @property
+    def dagster_will_retry(self) -> bool:
+        """Whether Dagster itself is about to run it again (`run_retries` in dagster.yaml)."""
+        return self.latest is not None and self.latest.tags.get(WILL_RETRY) == "true"
+
+    @property
+    def can_be_retried(self) -> bool:
+        """Whether its failure is the first: no retry, by us or by Dagster, has been made or is about to be."""
+        return (
+            self.latest is not None
+            and self.latest.status is dg.DagsterRunStatus.FAILURE
+            and not (RETRY_OF in self.latest.tags or RETRY_NUMBER in self.latest.tags or self.dagster_will_retry)
+        )
+
+    def with_assets(self, assets: Iterable[str]) -> "Failed":
+        """The same partition with further assets."""
+        return replace(self, assets=(*self.assets, *assets))
+
+
+def failed_partitions(instance: dg.DagsterInstance) -> list[Failed]:
+    """The partitions whose latest run failed, per job that makes them again."""
+    failed: dict[tuple[str, str], list[str]] = {}
+    for asset, partitions in PARTITIONED.items():
+        for partition, status in status_of(instance, asset, partitions).items():
+            if status is AssetPartitionStatus.FAILED:
+                failed.setdefault((partition, _JOB_OF[asset]), []).append(asset)
+    latest = {
+        partition: next(iter(instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: partition}), limit=1)), None)
+        for partition in {partition for partition, _ in failed}
+    }
+    return [Failed(key, job, tuple(assets), latest[key]) for (key, job), assets in sorted(failed.items())]
+
+
 @dg.sensor(
+    name=RETRY_SENSOR,
     jobs=[jobs.cell, *(jobs.BY_NAME[name] for name in _OTHER_JOBS)],
     minimum_interval_seconds=RETRY_INTERVAL,
     description=(
@@ -105,25 +162,18 @@ def new_year(context: dg.ScheduleEvaluationContext, clay: ClayResource) -> Itera
 )
 def retry_failed_cells(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Request each failed partition once."""
-    failed: dict[tuple[str, str], list[str]] = {}
-    for asset, partitions in PARTITIONED.items():
-        for partition, status in status_of(context.instance, asset, partitions).items():
-            if status is AssetPartitionStatus.FAILED:
-                failed.setdefault((partition, _JOB_OF[asset]), []).append(asset)
-    left = []
-    for (partition, job), assets in sorted(failed.items()):
-        latest = next(iter(context.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: partition}), limit=1)), None)
-        if latest is None or latest.status is not dg.DagsterRunStatus.FAILURE or _was_retried(latest.tags):
-            left.append(partition)
-            continue
-        yield dg.RunRequest(
-            run_key=f"retry of {latest.run_id}",
-            job_name=job,
-            partition_key=partition,
-            asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={RETRY_OF: latest.run_id, MAX_RETRIES: "0"},
-        )
-    if len(left) == len(failed):
+    found = failed_partitions(context.instance)
+    left = [failed.partition for failed in found if not failed.can_be_retried]
+    for failed in found:
+        if failed.can_be_retried and failed.latest is not None:
+            yield dg.RunRequest(
+                run_key=f"retry of {failed.latest.run_id}",
+                job_name=failed.job,
+                partition_key=failed.partition,
+                asset_selection=[dg.AssetKey(asset) for asset in failed.assets],
+                tags={RETRY_OF: failed.latest.run_id, MAX_RETRIES: "0"},
+            )
+    if len(left) == len(found):
         why = f"retried already, cancelled, or about to be retried: {', '.join(left)}" if left else "nothing failed"
         yield dg.SkipReason(why)
 
@@ -181,7 +231,3 @@ def _asked_by(document: Any, platform: str) -> object:
     excluded = choices.pop("exclude", [])
     searched = PLATFORMS[platform].rules.resolve is not None
     return choices, [one["scene"] for one in excluded if searched and one["platform"] == platform and one["scene"]]
-
-
-def _was_retried(tags: Mapping[str, str]) -> bool:
-    return RETRY_OF in tags or RETRY_NUMBER in tags or tags.get(WILL_RETRY) == "true"

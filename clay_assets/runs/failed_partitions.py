@@ -4,6 +4,8 @@ It covers all partitions, so it is not partitioned itself. The other checks are:
 Dagster 1.13, show which cell breaks a rule.
 """
 
+from dataclasses import dataclass
+
 import dagster as dg
 from dagster import AssetPartitionStatus
 
@@ -46,19 +48,34 @@ _STATUSES = tuple(AssetPartitionStatus)
 CHECKS = [_check_of(asset) for asset in PARTITIONED]
 
 
-def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
-    """A failed partition as a row: time, run, and the first error of that run."""
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: its id, when it ended, the step that failed first, and that step's error in one line."""
+
+    run_id: str
+    when: str
+    step: str
+    error: str
+
+
+def last_failure(instance: dg.DagsterInstance, partition: str) -> Failure:
+    """The latest failed run of a partition; with an empty id if Dagster no longer knows it."""
     runs = instance.get_run_records(
         dg.RunsFilter(tags={PARTITION_TAG: partition}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
     )
     if not runs:
-        return {"partition": partition, "run": "", "when": "", "error": "its run has been deleted"}
+        return Failure("", "", "", "its run has been deleted")
     run = runs[0]
-    events = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    errors = [step_error(event.dagster_event) for event in events if event.dagster_event is not None]
-    return {
-        "partition": partition,
-        "run": run.dagster_run.run_id.partition("-")[0],
-        "when": f"{run.update_timestamp:%Y-%m-%d %H:%M}",
-        "error": errors[0] if errors else "the run ended without an error message: killed, or never started",
-    }
+    run_id, when = run.dagster_run.run_id, f"{run.update_timestamp:%Y-%m-%d %H:%M}"
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    failures = [event.dagster_event for event in events if event.dagster_event is not None]
+    if not failures:
+        return Failure(run_id, when, "", "the run ended without an error message: killed, or never started")
+    return Failure(run_id, when, failures[0].step_key or "", step_error(failures[0]))
+
+
+def _record(instance: dg.DagsterInstance, partition: str) -> dict[str, str]:
+    """A failed partition as a row: time, run, and the first error of that run."""
+    failure = last_failure(instance, partition)
+    run = failure.run_id.partition("-")[0]
+    return {"partition": partition, "run": run, "when": failure.when, "error": failure.error}

@@ -22,7 +22,14 @@ GROUPS = {
     "chips": ["chip_index", "chip_landcover", "merged_index"],
     "training": ["cog_headers"],
 }
-AUTOMATION = ["daily_checks", "fill_missing_cells", "new_year", "refresh_merged_index", "retry_failed_cells"]
+AUTOMATION = [
+    "alert_on_failed_partitions",
+    "daily_checks",
+    "fill_missing_cells",
+    "new_year",
+    "refresh_merged_index",
+    "retry_failed_cells",
+]
 # Every box of the graph at one moment: the words in it, and its edges in pixels of the page.
 BOXES = """boxes => boxes.map(box => {
   const words = [...box.querySelectorAll('*')].filter(e => !e.children.length).map(e => e.textContent.trim());

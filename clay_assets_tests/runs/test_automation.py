@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,29 +14,15 @@ from clay_assets.orchestration.metadata import recipe_metadata
 from clay_assets.recipes import load_recipe
 from clay_assets.recipes.exclusions import Exclusion
 from clay_assets.runs import automation
-from clay_assets_tests.chain import QUIET
+from clay_assets_tests.runs.history import cell, made, run_of
 
 RECIPE = load_recipe("clay_v1")
 FIRST_OF_DECEMBER = datetime(2026, 12, 1, 3, tzinfo=UTC)
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=QUIET) as instance:
-        yield instance
-
-
-@pytest.fixture
 def defs(tmp_path: Path) -> dg.Definitions:
     return build_definitions(storage=str(tmp_path / "clay"))
-
-
-def cell(platform: str, year: int) -> dg.MultiPartitionKey:
-    return dg.MultiPartitionKey({"platform": platform, "year": str(year)})
-
-
-def made(instance: dg.DagsterInstance, asset: str, partition: str, **metadata: Any) -> None:
-    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition, metadata=metadata))
 
 
 def requests_of(instance: dg.DagsterInstance, *platforms: str, recipe_hash: str = RECIPE.hash) -> None:
@@ -60,50 +45,6 @@ def tick(
     return list(outcome.run_requests or []), outcome.skip_message
 
 
-def run_of(
-    instance: dg.DagsterInstance,
-    partition: str,
-    assets: list[str],
-    status: dg.DagsterRunStatus,
-    **tags: str,
-) -> str:
-    """A run in the history that targeted some assets of a partition."""
-    from dagster._core.test_utils import create_run_for_test
-
-    platform, _, year = partition.partition("|")
-    tags = {name.replace("__", "/"): value for name, value in tags.items()}
-    if year:
-        tags |= {"dagster/partition/platform": platform, "dagster/partition/year": year}
-    run = create_run_for_test(
-        instance,
-        job_name="cell" if year else "requests",
-        status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/partition": partition, **tags},
-    )
-    for asset in assets:
-        key = cell(platform, int(year)) if year else partition
-        planned = dg.AssetMaterialization(asset, partition=key)
-        instance.report_dagster_event(
-            dg.DagsterEvent(
-                event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
-                job_name=run.job_name,
-                event_specific_data=_planned(planned),
-            ),
-            run.run_id,
-        )
-    if status is dg.DagsterRunStatus.FAILURE:
-        instance.report_run_failed(run, "made to fail")
-    elif status is dg.DagsterRunStatus.CANCELED:
-        instance.report_run_canceled(run)
-    return run.run_id
-
-
-def _planned(materialization: dg.AssetMaterialization) -> object:
-    from dagster._core.events import AssetMaterializationPlannedData
-
-    return AssetMaterializationPlannedData(materialization.asset_key, partition=materialization.partition)
-
-
 def test_everything_is_stopped_until_it_is_turned_on(defs: dg.Definitions) -> None:
     repository = defs.get_repository_def()
     assert {schedule.name for schedule in repository.schedule_defs} == {
@@ -111,7 +52,11 @@ def test_everything_is_stopped_until_it_is_turned_on(defs: dg.Definitions) -> No
         "new_year",
         "daily_checks",
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"refresh_merged_index", "retry_failed_cells"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "alert_on_failed_partitions",
+        "refresh_merged_index",
+        "retry_failed_cells",
+    }
     for schedule in repository.schedule_defs:
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED, schedule.name
         assert len(schedule.description or "") > 50
