@@ -18,6 +18,8 @@ from clay_assets.runs import alerts, automation, failed_partitions, jobs
 from clay_assets.settings import check_keywords
 from clay_assets.stages import ASSETS, CHECKS, RESOURCES
 
+__all__ = ["build_definitions", "defs"]
+
 
 def build_definitions(resources: Mapping[str, Any] | None = None, **overrides: Any) -> dg.Definitions:
     """Build the whole code location.

@@ -2,7 +2,21 @@
 
 Every message says where (file, item, row), what is wrong and what to do. Permanent and temporary failures are different
 classes, because only temporary ones are worth retrying.
+
+Example:
+    >>> from clay_assets import ClayError, IndexChangedError, InputError, SourceError, StorageError, load_recipe
+    >>> try:
+    ...     recipe = load_recipe("clay_v9")
+    ... except SourceError:  # try again later
+    ...     raise
+    ... except ClayError as error:  # wrong, and stays wrong
+    ...     print(type(error).__name__)
+    InputError
+    >>> issubclass(IndexChangedError, InputError), issubclass(StorageError, OSError)
+    (True, True)
 """
+
+__all__ = ["ClayError", "IndexChangedError", "InputError", "SourceError", "StorageError"]
 
 
 class ClayError(Exception):

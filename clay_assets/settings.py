@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clay_assets.errors import InputError
 
+__all__ = ["Settings", "check_keywords", "declare", "read_settings"]
+
 # ESA's address of the Sentinel-2 tiling grid, as given on the Sentinel-2 product page.
 OFFICIAL_GRID = (
     "https://sentinels.copernicus.eu/documents/247904/1955685/"

@@ -96,10 +96,10 @@ def room_of(module: str) -> str:
 
 
 def upward(package: Path) -> list[str]:
-    """The imports that go up the list."""
+    """The imports that go up the list; `clay_assets/__init__.py` only names what it hands over, for type checkers."""
     found = []
     for entry in imports_of(package):
-        if entry.module.split(".")[0] != "clay_assets":
+        if entry.module.split(".")[0] != "clay_assets" or entry.path == "__init__.py":
             continue
         importing = Path(entry.path).with_suffix("").parts[0]
         if ROOMS.index(room_of(entry.module)) < ROOMS.index(importing):

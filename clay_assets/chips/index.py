@@ -40,6 +40,22 @@ from clay_assets.storage.stores import Store, open_store
 from clay_assets.transport.access import Access
 from clay_assets.transport.locations import is_file_url, local_path
 
+__all__ = [
+    "CHIP_SCHEMA",
+    "CHIP_SIZE",
+    "DICTIONARIES",
+    "MERGED_SCHEMA",
+    "as_chips",
+    "counts_of",
+    "dataset_of",
+    "declared_grid",
+    "grid_of_file",
+    "index_scene",
+    "open_index",
+    "rings_of",
+    "scene_crs",
+]
+
 CHIP_SIZE = 256  # pixels, as in Clay v1
 EXCLUDED_COUNT = "chips_excluded"  # metadata key: chips that the recipe excludes by id
 GRID = "grid"  # metadata key: the grid of the scene's files if its item declares another
@@ -114,6 +130,17 @@ def index_scene(
         InputError: a missing asset, an invalid CRS or grid, a damaged file, or a scene smaller than one chip; names the
             item.
         SourceError: a remote file could not be read now.
+
+    Example:
+        >>> import pyarrow.parquet as pq
+        >>> import pystac
+        >>> import stac_geoparquet.arrow
+        >>> from clay_assets import index_scene
+        >>> table = pq.read_table("demo/storage/scenes/scene_imagery/sentinel-2-l2a/2020.parquet")
+        >>> item = pystac.Item.from_dict(next(stac_geoparquet.arrow.stac_table_to_items(table)))
+        >>> chips = index_scene(item, "sentinel-2-l2a")
+        >>> chips.column_names[:3]
+        ['chipid', 'platform', 'item_id']
     """
     source = platform_of(platform).with_access(*access)
     limit = (options or source.rules.options()).max_chip_nodata
@@ -144,6 +171,14 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
 
     Raises:
         InputError: chip index not found at that location.
+
+    Example:
+        >>> import pyarrow.compute as pc
+        >>> from clay_assets import open_index
+        >>> index = open_index("demo/storage/chips/merged_index", platform="sentinel-2-l2a", year=2020)
+        >>> clear = index.to_table(columns=["chipid"], filter=pc.field("cloud_cover_percentage") <= 1)
+        >>> clear.num_rows == index.count_rows()
+        True
     """
     text = str(location)
     text = (str(local_path(text)) if is_file_url(text) else text).rstrip("/")

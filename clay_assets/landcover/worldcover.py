@@ -38,6 +38,8 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.sources.rasters import Raster, open_raster
 from clay_assets.transport.access import Access
 
+__all__ = ["CLASSES", "area_in_cells", "class_shares", "spherical_area"]
+
 CLASSES = WORLDCOVER_CLASSES
 WATER = 80
 STRIP_PIXELS = 64_000_000  # of a file, read at a time; all of an overview by 8, but not of full resolution
@@ -93,6 +95,16 @@ def class_shares(
     Raises:
         InputError: tiles or files that cannot be used; the message names them.
         SourceError: a remote source did not answer.
+
+    Example:
+        >>> import geopandas as gpd
+        >>> from clay_assets import class_shares
+        >>> tiles = gpd.read_parquet("demo/storage/landcover/mgrs_grid.parquet")
+        >>> stats = class_shares(tiles, "demo/planet/worldcover")
+        >>> bool(stats["valid_share"].between(0, 1).all())
+        True
+        >>> stats.attrs["considered"] == len(tiles)
+        True
     """
     access = access or Access(unsigned=True)
     polygons = _checked_polygons(tiles)

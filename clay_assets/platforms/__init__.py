@@ -2,6 +2,11 @@
 
 Any module of this package that has a `PLATFORM` is a platform, and so are those that other installed distributions name
 as entry points in the group `clay_assets.platforms`.
+
+Example:
+    >>> from clay_assets import PLATFORMS
+    >>> PLATFORMS["sentinel-2-l2a"].title
+    'Sentinel-2 L2A'
 """
 
 from __future__ import annotations

@@ -30,6 +30,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
+__all__ = [
+    "FIRST_YEAR",
+    "AnyPlatform",
+    "Assets",
+    "Derivation",
+    "Files",
+    "Mask",
+    "Options",
+    "Pixels",
+    "Platform",
+    "Quality",
+    "ReferenceOrCopy",
+    "Request",
+    "Rules",
+    "SceneSource",
+    "Typical",
+]
+
 FIRST_YEAR = 2010  # the earliest imagery of any platform that Clay was trained on (NAIP)
 
 # Quoted, as numpy is imported where pixels are: definitions load in half the time without it.

@@ -43,6 +43,8 @@ from clay_assets.sampling.natural_earth_files import (
 )
 from clay_assets.storage.stores import Store
 
+__all__ = ["LAYERS", "RANDOM", "sample_locations"]
+
 STATE = r"US-[A-Z]{2}"  # ISO 3166-2
 NOT_CONUS = {"US-AK", "US-HI", "US-AS", "US-GU", "US-MP", "US-PR", "US-UM", "US-VI"}  # and outlying areas
 RANDOM = "random"  # the layer of points that come from no feature

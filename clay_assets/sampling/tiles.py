@@ -23,6 +23,8 @@ from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import DIVERSITY, WORLDCOVER_CLASSES
 from clay_assets.recipes.loader import TileRule
 
+__all__ = ["CLASS_COLUMNS", "PUBLISHED", "STATISTICS", "candidates_of", "sample_tiles", "take_sample"]
+
 CLASS_COLUMNS = tuple(WORLDCOVER_CLASSES.values())
 STATISTICS = (*CLASS_COLUMNS, "count", "valid_share", "diversity")
 PUBLISHED = "published"  # the rule named for tiles that somebody else chose
@@ -46,6 +48,14 @@ def sample_tiles(stats: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
 
     Raises:
         InputError: columns are missing, or names repeat.
+
+    Example:
+        >>> import geopandas as gpd
+        >>> from clay_assets import load_recipe, sample_tiles
+        >>> stats = gpd.read_parquet("demo/storage/landcover/worldcover_stats.parquet")
+        >>> sample = sample_tiles(stats, load_recipe("clay_v1"))
+        >>> set(sample["name"]) <= set(stats["name"])
+        True
     """
     _check_columns(stats)
     chosen: dict[str, list[str]] = {}

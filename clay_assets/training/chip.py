@@ -49,6 +49,14 @@ class ChipBatch:
         transforms: pixel column and row → x and y of the CRS, the six numbers of `Affine`; (chips, 6).
         latlon: sine and cosine of the latitude and of the longitude of the chip's centre, float32; (chips, 4).
         waves: wavelengths of the bands, µm, float32; (bands,).
+
+    Example:
+        >>> from clay_assets.training import ChipBatch, Chipper, open_chips
+        >>> batch = Chipper(open_chips("demo/storage", "sentinel-2-l2a")).batch([2, 0, 1])
+        >>> isinstance(batch, ChipBatch)
+        True
+        >>> batch.pixels.shape, batch.valid.shape, batch.time.shape, batch.latlon.shape, batch.waves.shape
+        ((3, 10, 256, 256), (3, 256, 256), (3, 4), (3, 4), (10,))
     """
 
     platform: str
@@ -114,6 +122,16 @@ class Chip:
     Attributes:
         batch: that it belongs to.
         number: its place there.
+
+    Example:
+        >>> from clay_assets.training import Chip, Chipper, open_chips
+        >>> chip = Chipper(open_chips("demo/storage", "sentinel-2-l2a"))[0]
+        >>> isinstance(chip, Chip)
+        True
+        >>> chip.pixels.dtype, chip.bands[:3]
+        (dtype('uint16'), ('blue', 'green', 'red'))
+        >>> chip.to_geotiff("demo/chip.tif").name
+        'chip.tif'
     """
 
     batch: ChipBatch

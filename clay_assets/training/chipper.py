@@ -118,10 +118,13 @@ class Chipper:
         InputError: a platform of the selection lacks one of the bands.
 
     Example:
-        >>> chips = open_chips("demo/storage", platform, split="train")  # doctest: +SKIP
-        >>> batch = Chipper(chips).batch([0, 1])  # doctest: +SKIP
-        >>> batch.pixels.shape  # doctest: +SKIP
-        (2, 10, 256, 256)
+        >>> from clay_assets import Chipper, open_chips
+        >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
+        >>> chipper = Chipper(chips, bands=["red", "green", "blue"], threads=2)
+        >>> chipper[0].pixels.shape
+        (3, 256, 256)
+        >>> chipper.batch([4, 0]).pixels.shape
+        (2, 3, 256, 256)
     """
 
     def __init__(

@@ -79,9 +79,13 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         InputError: no chip is selected, or pixels cannot be made as asked.
 
     Example:
-        >>> dataset = ChipDataset(open_chips("demo/storage", split="train"))  # doctest: +SKIP
-        >>> sampler = ChipSampler(dataset, batch_size=128, seed=1)  # doctest: +SKIP
-        >>> loader = ChipLoader(dataset, batch_sampler=sampler, num_workers=4)  # doctest: +SKIP
+        >>> from clay_assets import ChipDataset, open_chips
+        >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
+        >>> dataset = ChipDataset(chips, bands=["red", "green", "blue"], pixels="raw")
+        >>> len(dataset) == len(chips)
+        True
+        >>> dataset[0]["pixels"].shape
+        torch.Size([3, 256, 256])
     """
 
     def __init__(
@@ -314,7 +318,12 @@ class ChipSampler(Resumable):
         rank, ranks: see `Resumable`.
 
     Example:
-        >>> sampler = ChipSampler(dataset, batch_size=128, platforms="equal")  # doctest: +SKIP
+        >>> from clay_assets.training import ChipDataset, ChipLoader, ChipSampler, open_chips
+        >>> dataset = ChipDataset(open_chips("demo/storage", "sentinel-2-l2a"))
+        >>> sampler = ChipSampler(dataset, batch_size=4, seed=1)
+        >>> batch = next(iter(ChipLoader(dataset, batch_sampler=sampler)))
+        >>> batch["pixels"].shape
+        torch.Size([4, 10, 256, 256])
     """
 
     def __init__(
@@ -353,10 +362,13 @@ class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  
         options: as for `ChipDataset`.
 
     Example:
-        >>> stream = ChipStream(open_chips("demo/storage", split="train"), 128, seed=1)  # doctest: +SKIP
-        >>> for batch in ChipLoader(stream, num_workers=4):  # doctest: +SKIP
-        ...     loss = model(batch)
+        >>> from clay_assets import ChipStream, open_chips
+        >>> stream = ChipStream(open_chips("demo/storage", "sentinel-2-l2a"), batch_size=4, seed=1)
+        >>> for batch in stream:
         ...     state = batch["state"]  # for `stream.load_state_dict`
+        ...     break
+        >>> sorted(batch)[:4], batch["pixels"].shape
+        (['cloud', 'gsd', 'index', 'latlon'], torch.Size([4, 10, 256, 256]))
     """
 
     def __init__(
@@ -408,6 +420,13 @@ class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
 
     Raises:
         InputError: a dataset without a sampler, or options that the stream or sampler has.
+
+    Example:
+        >>> from clay_assets.training import ChipLoader, ChipStream, open_chips
+        >>> stream = ChipStream(open_chips("demo/storage", "sentinel-2-l2a"), batch_size=4, seed=1)
+        >>> loader = ChipLoader(stream, num_workers=0)  # processes that read ahead
+        >>> sum(len(batch["index"]) for batch in loader) == len(stream.dataset)
+        True
     """
 
     def __init__(

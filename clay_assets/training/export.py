@@ -40,6 +40,12 @@ def export_chips(
     Raises:
         InputError: there is no such kind of file, or as for `Chipper.batch`.
         StorageError: the folder cannot be written.
+
+    Example:
+        >>> from clay_assets.training import Chipper, export_chips, open_chips
+        >>> chipper = Chipper(open_chips("demo/storage", "sentinel-2-l2a"))
+        >>> export_chips(chipper, "demo/chips", "npz", limit=2)
+        2
     """
     if kind not in EXPORTS:
         raise InputError(f"{kind}: not a kind of file. There are {', '.join(sorted(EXPORTS))}.")

@@ -40,6 +40,17 @@ class ChipsAt:
         places: of the chips in the selection, -1 where no chip holds the point; (points,).
         days: from the date asked for to the acquisition, 0 where none was; NaN without a chip; (points,).
         candidates: chips of the selection that hold each point; (points,).
+
+    Example:
+        >>> import shapely
+        >>> from clay_assets.training import Chipper, ChipsAt, open_chips
+        >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
+        >>> polygons = shapely.from_wkb(chips.table(["geometry"])["geometry"].to_numpy())
+        >>> found = Chipper(chips).at(shapely.centroid(polygons[:3]), dates="2021-06-01")
+        >>> isinstance(found, ChipsAt) and len(found)
+        3
+        >>> found[0].pixels.shape
+        (10, 256, 256)
     """
 
     chipper: Reads

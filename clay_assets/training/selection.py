@@ -110,6 +110,14 @@ class Chips:
         where: which of their rows; None: all.
         bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
         folder: where the files lie; that of a release is another one.
+
+    Example:
+        >>> from clay_assets.training import Chips, open_chips
+        >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
+        >>> isinstance(chips, Chips)
+        True
+        >>> chips.rows([0, 1], ["item_id", "chip_index_x", "chip_index_y"]).shape
+        (2, 3)
     """
 
     store: Store
@@ -453,8 +461,11 @@ def open_chips(
             of the release that is needed is gone.
 
     Example:
-        >>> chips = open_chips("demo/storage", split="train", years=2021)  # doctest: +SKIP
-        >>> chips.table(["chipid"]).num_rows == len(chips)  # doctest: +SKIP
+        >>> import pyarrow.compute as pc
+        >>> from clay_assets import open_chips
+        >>> clear = pc.field("nodata_percentage") == 0
+        >>> chips = open_chips("demo/storage", "sentinel-2-l2a", years=[2020, 2021], split="train", where=clear)
+        >>> chips.table(["chipid", "geometry"]).num_rows == len(chips)
         True
     """
     store = storage if isinstance(storage, Store) else open_store(str(storage))

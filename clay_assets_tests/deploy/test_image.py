@@ -43,7 +43,7 @@ def test_the_image_is_built_from_one_wheel_and_nothing_else_is_sent_to_its_build
 
     paths = tracked_and_others()
     sent = {path for path in paths if is_sent(path)}
-    assert sent == {path for path in paths if any(fnmatchcase(path, source) for source in sources)}
+    assert sent == {path for path in paths if any(MATCH[False](path, source) for source in sources)}
     assert {WHEEL, "deploy/ecs/dagster.yaml"} <= sent
 
 

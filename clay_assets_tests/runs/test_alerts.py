@@ -127,7 +127,7 @@ def test_a_partition_is_reported_once_and_not_before_its_retry_failed(
     ]
     (of_naip,) = [text for text in webhook.texts if "naip" in text]
     assert of_naip.split("\n")[1:] == [
-        "the run ended without an error of its own: killed, or never started",
+        "the run ended without an error message: killed, or never started",
         "Not materialised: scene_imagery, chip_index.",
         f"Run {second}.",
     ]

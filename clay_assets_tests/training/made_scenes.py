@@ -17,6 +17,7 @@ from rasterio.transform import from_origin
 from clay_assets.chips.cells import ChipCell
 from clay_assets.chips.index import index_scene
 from clay_assets.chips.merge import merge
+from clay_assets.chips.splits import SplitPlan
 from clay_assets.platforms import platform_of
 from clay_assets.platforms.radiometry import RadiometricOffset
 from clay_assets.recipes import load_recipe
@@ -91,7 +92,10 @@ class Made:
 
 
 def made_storage(
-    folder: Path, scenes: Mapping[str, Callable[[Path], Scene]], address: Callable[[Path], str] = str
+    folder: Path,
+    scenes: Mapping[str, Callable[[Path], Scene]],
+    address: Callable[[Path], str] = str,
+    plan: SplitPlan | None = None,
 ) -> Made:
     """Write scenes, index and merge them, and keep their headers; `address` says where a file is read."""
     made = Made(folder, [make(folder / name) for name, make in scenes.items()])
@@ -111,7 +115,7 @@ def made_storage(
         cells.append(ChipCell(platform, year, made.store, ledger_of(dict(sorted(chips.items())))))
         made.store.write(layout.chip_ledger(platform, year), b"")
     with ThreadPoolExecutor(1) as pool:
-        merge(cells, [write_land_cover(cell) for cell in cells], made_plan(), made.store, recipe, pool, 1)
+        merge(cells, [write_land_cover(cell) for cell in cells], plan or made_plan(), made.store, recipe, pool, 1)
     return made
 
 
