@@ -17,7 +17,7 @@ from clay_assets_tests.landcover.rasters import write_cell
 from clay_assets_tests.training.made_scenes import KINDS, Made, landsat, made_storage, of_platform, sentinel_2
 
 PLAIN, RAISED, BESIDE = "S2A_32NMF_20200302_0_L2A", "S2A_32NMF_20210302_0_L2A", "S2B_32NMF_20210302_0_L2A"
-TRAIN = 0  # of `made_plan`: the seed whose block of these scenes is for training
+TRAIN = 3  # of `made_plan`: the seed whose block of these scenes is for training
 LANDSAT = "LC08_L2SP_188060_20200702_20200710_02_T1_SR"
 
 
