@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -23,10 +27,11 @@ from clay_assets.chips.cells import ChipCell, LandCoverCell, stored_cell, stored
 from clay_assets.chips.index import LANDCOVER_FIELDS, MERGED_SCHEMA, SPLIT_FIELD
 from clay_assets.chips.merge import merge, merge_cells
 from clay_assets.platforms import platform_of
+from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
-from clay_assets.storage.stores import LocalStore
+from clay_assets.storage.stores import LocalStore, Store
 from clay_assets_tests.chips.factories import (
     FINGERPRINT,
     L1,
@@ -38,17 +43,18 @@ from clay_assets_tests.chips.factories import (
     write_land_cover,
 )
 from clay_assets_tests.chips.test_merge import part, rewrite
+from clay_assets_tests.servers.dagster import T
 
 SCENES = ["S2A_A", "S2A_B", "S2A_C"]
 
 
 @pytest.fixture
-def cell(store, recipe) -> ChipCell:
+def cell(store: LocalStore, recipe: Recipe) -> ChipCell:
     return write_cell(store, recipe, S2, 2020, SCENES)
 
 
 @pytest.fixture
-def cells(store, recipe, cell, threads) -> list[ChipCell]:
+def cells(store: LocalStore, recipe: Recipe, cell: ChipCell, threads: Executor) -> list[ChipCell]:
     """Three cells of two platforms, merged, their ledgers stored."""
     made = [cell, write_cell(store, recipe, S2, 2021, ["S2A_D"]), write_cell(store, recipe, L2, 2020, ["LC08_A"])]
     for one in made:
@@ -61,24 +67,24 @@ def cells(store, recipe, cell, threads) -> list[ChipCell]:
 
 
 @pytest.fixture
-def joined(recipe):
+def joined(recipe: Recipe) -> Callable[..., Any]:
     """Cells with the land cover that was written for them."""
 
-    def of(cells):
+    def of(cells: list[ChipCell]) -> Any:
         return merge_cells(cells, [write_land_cover(cell) for cell in cells], recipe, made_plan().fingerprint)
 
     return of
 
 
 @pytest.fixture
-def look(threads):
-    def at(cell, items=()):
+def look(threads: Executor) -> Callable[..., Any]:
+    def at(cell: ChipCell, items: tuple[Any, ...] = ()) -> Any:
         return look_at_cell(cell, items, platform_of(S2), 256, threads, 4)
 
     return at
 
 
-def test_a_cell_as_it_was_made_holds(store, cell, look) -> None:
+def test_a_cell_as_it_was_made_holds(store: LocalStore, cell: ChipCell, look: Callable[[], T | None]) -> None:
     store.write(layout.chips(S2, 2020, "S2A_LEFT_BY_A_KILLED_RUN"), b"half")
     found = look(cell)
     assert all(one.ok for one in found.values()), found
@@ -97,7 +103,9 @@ def test_a_cell_as_it_was_made_holds(store, cell, look) -> None:
     assert nothing["rows_of_ledger"].numbers["scenes"] == 0
 
 
-def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) -> None:
+def test_files_that_are_lost_damaged_or_replaced_are_named(
+    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+) -> None:
     paths = {name: store.root / layout.chips(S2, 2020, name) for name in SCENES}
     paths["S2A_A"].unlink()
     rewrite(store, cell, "S2A_B", lambda table: table.slice(0, 60), fingerprint="0" * 32)
@@ -113,7 +121,9 @@ def test_files_that_are_lost_damaged_or_replaced_are_named(store, cell, look) ->
     assert damaged.startswith(f"S2A_C: {paths['S2A_C']}: cannot be read")
 
 
-def test_chips_that_cannot_be_are_named_with_their_scene(store, cell, look) -> None:
+def test_chips_that_cannot_be_are_named_with_their_scene(
+    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+) -> None:
     def damaged(table: pa.Table) -> pa.Table:
         position = table.schema.get_field_index("geometry")
         bow = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]).wkb
@@ -135,7 +145,9 @@ def test_chips_that_cannot_be_are_named_with_their_scene(store, cell, look) -> N
     assert found["rows_of_ledger"].ok
 
 
-def test_chips_are_held_against_the_grid_of_their_item(store, cell, look) -> None:
+def test_chips_are_held_against_the_grid_of_their_item(
+    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+) -> None:
     item = {
         "id": "S2A_B",
         "geometry": shapely.geometry.mapping(shapely.box(-180, -90, 180, 90)),
@@ -147,7 +159,9 @@ def test_chips_are_held_against_the_grid_of_their_item(store, cell, look) -> Non
     assert found.numbers["scenes_without_grid"] == 2
 
 
-def test_a_scene_that_is_in_the_ledger_twice_is_named(store, cell, look) -> None:
+def test_a_scene_that_is_in_the_ledger_twice_is_named(
+    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+) -> None:
     ledger = cell.ledger.iloc[[0, 1, 2, 2]]
     assert look(ChipCell(S2, 2020, store, ledger))["rows_of_ledger"].violations[0] == (
         "scene S2A_C is in the ledger more than once"
@@ -155,7 +169,7 @@ def test_a_scene_that_is_in_the_ledger_twice_is_named(store, cell, look) -> None
 
 
 @pytest.mark.slow
-def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
+def test_stored_cells_are_those_of_the_ledgers(store: LocalStore, recipe: Recipe, cells: list[ChipCell]) -> None:
     assert [(one.platform, one.year) for one in stored_cells(store)] == [(L2, 2020), (S2, 2020), (S2, 2021)]
     one = stored_cell(store, S2, 2020)
     assert list(one.scenes["item_id"]) == SCENES
@@ -163,7 +177,9 @@ def test_stored_cells_are_those_of_the_ledgers(store, recipe, cells) -> None:
 
 
 @pytest.mark.slow
-def test_a_merged_index_as_it_was_made_holds(store, cells, joined) -> None:
+def test_a_merged_index_as_it_was_made_holds(
+    store: LocalStore, cells: list[ChipCell], joined: Callable[..., Any]
+) -> None:
     rows = rows_of_chip_indexes(store, joined(cells))
     assert rows.ok
     assert rows.numbers == {
@@ -181,14 +197,14 @@ def test_a_merged_index_as_it_was_made_holds(store, cells, joined) -> None:
     assert land_cover_of_cells(joined(cells)).ok
 
 
-def test_without_a_merged_index_there_is_nothing_wrong(tmp_path) -> None:
+def test_without_a_merged_index_there_is_nothing_wrong(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "empty")
     assert rows_of_chip_indexes(store, []).ok
     assert merged_ids_unique(store).ok
     assert stale_cells(store, []) == []
 
 
-def rewritten(store, platform: str, year: int, change) -> None:
+def rewritten(store: Store, platform: str, year: int, change: str) -> None:
     """Replace a part by a modified version with the same metadata."""
     path = part(store, platform, year)
     table = pq.read_table(path)
@@ -196,7 +212,9 @@ def rewritten(store, platform: str, year: int, change) -> None:
 
 
 @pytest.mark.slow
-def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None:
+def test_a_part_that_lost_rows_or_is_lost_is_named(
+    store: LocalStore, cells: list[ChipCell], joined: Callable[..., Any]
+) -> None:
     rewritten(store, S2, 2020, lambda table: table.slice(0, 190))
     part(store, L2, 2020).unlink()
     part(store, L1, 2019).parent.mkdir(parents=True)
@@ -212,7 +230,9 @@ def test_a_part_that_lost_rows_or_is_lost_is_named(store, cells, joined) -> None
 
 
 @pytest.mark.slow
-def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
+def test_a_part_that_was_replaced_is_named(
+    store: LocalStore, cells: list[ChipCell], joined: Callable[..., Any]
+) -> None:
     path = part(store, S2, 2021)
     size = path.stat().st_size
     pq.write_table(pq.read_table(path), path, compression="none")
@@ -221,7 +241,9 @@ def test_a_part_that_was_replaced_is_named(store, cells, joined) -> None:
 
 
 @pytest.mark.slow
-def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
+def test_a_manifest_that_does_not_add_up_is_named(
+    store: LocalStore, cells: list[ChipCell], joined: Callable[..., Any]
+) -> None:
     document = json.loads(store.read(layout.MANIFEST))
     store.write(layout.MANIFEST, json.dumps({**document, "rows": 321}).encode())
     assert rows_of_chip_indexes(store, joined(cells)).violations == (
@@ -230,7 +252,9 @@ def test_a_manifest_that_does_not_add_up_is_named(store, cells, joined) -> None:
 
 
 @pytest.mark.slow
-def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells) -> None:
+def test_chip_ids_that_repeat_in_the_merged_index_are_named(
+    store: LocalStore, recipe: Recipe, cells: list[ChipCell]
+) -> None:
     rewritten(store, S2, 2020, lambda table: pa.concat_tables([table, table.slice(17, 2)]))
     rewritten(store, L2, 2020, lambda table: table.set_column(0, "chipid", pa.array(["LC08_B-0-0"] * 64)))
     shared = chip_table(S2, "S2A_A", 2021, 0, 0, 2, 2)
@@ -250,7 +274,9 @@ def test_chip_ids_that_repeat_in_the_merged_index_are_named(store, recipe, cells
 
 
 @pytest.mark.slow
-def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cells, joined) -> None:
+def test_cells_that_changed_since_they_were_merged_are_behind(
+    store: LocalStore, recipe: Recipe, cells: list[ChipCell], joined: Callable[..., Any]
+) -> None:
     """They are not faults of the merged index, which is only compared with its manifest."""
     first, second, third = cells
     changed = ChipCell(S2, 2020, store, first.ledger.assign(fingerprint="0" * 32, chips=63))
@@ -268,7 +294,7 @@ def test_cells_that_changed_since_they_were_merged_are_behind(store, recipe, cel
 # --- land cover -------------------------------------------------------------------------------------------------------
 
 
-def test_land_cover_as_it_was_written_holds(store, cell, threads) -> None:
+def test_land_cover_as_it_was_written_holds(store: LocalStore, cell: ChipCell, threads: Executor) -> None:
     land_cover = write_land_cover(cell)
     store.write(layout.landcover(S2, 2020, "S2A_LEFT_BY_A_KILLED_RUN"), b"half")
     found = look_at_land_cover(land_cover, cell, threads, 4)
@@ -288,7 +314,9 @@ def test_land_cover_as_it_was_written_holds(store, cell, threads) -> None:
     assert all(one.ok for one in look_at_land_cover(write_land_cover(nothing), nothing, threads, 4).values())
 
 
-def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(store, cell, threads) -> None:
+def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(
+    store: LocalStore, cell: ChipCell, threads: Executor
+) -> None:
     land_cover = write_land_cover(cell)
     paths = {name: store.root / layout.landcover(S2, 2020, name) for name in SCENES}
     table = pq.read_table(paths["S2A_A"])
@@ -309,7 +337,7 @@ def test_land_cover_that_is_lost_damaged_or_of_other_chips_is_named(store, cell,
     assert stale.numbers["scenes_not_looked_at"] == 3
 
 
-def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None:
+def test_cells_without_current_land_cover_are_named(store: LocalStore, recipe: Recipe, cell: ChipCell) -> None:
     land_cover = write_land_cover(cell)
     assert land_cover_of_cells(merge_cells([cell], [land_cover], recipe, None)).ok
     (said,) = land_cover_of_cells(merge_cells([cell], [], recipe, None)).violations
@@ -321,7 +349,7 @@ def test_cells_without_current_land_cover_are_named(store, recipe, cell) -> None
     assert found.rows[0]["without_land_cover"] == 1
 
 
-def test_chips_whose_land_cover_differs_from_the_samples_are_told(store, cell) -> None:
+def test_chips_whose_land_cover_differs_from_the_samples_are_told(store: LocalStore, cell: ChipCell) -> None:
     land_cover = write_land_cover(cell)
     shares = {"tree_cover": [0.4, 0.8, 0.0], "cropland": [0.4, 0.0, 0.8]}  # half and half of the covered area
     ledger = land_cover.ledger.assign(**shares, chips=[100, 100, 100])

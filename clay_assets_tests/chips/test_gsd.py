@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyproj
 import pystac
@@ -144,7 +146,7 @@ def test_the_size_of_a_chip_does_not_matter_where_scale_does_not_change() -> Non
 # --- in the index ---------------------------------------------------------------------------------
 
 
-def test_the_index_tells_it_for_the_finest_grid(tmp_path) -> None:
+def test_the_index_tells_it_for_the_finest_grid(tmp_path: Path) -> None:
     for document, platform, gsd in (
         (sentinel_2(tmp_path), S2, 10),
         (landsat(tmp_path, np.zeros((600, 600), np.uint16)), L2, 30),
@@ -154,7 +156,7 @@ def test_the_index_tells_it_for_the_finest_grid(tmp_path) -> None:
         np.testing.assert_allclose(table["gsd"].to_numpy(), gsd, rtol=0.001)
 
 
-def test_each_row_of_the_index_has_that_of_its_own_chip(tmp_path) -> None:
+def test_each_row_of_the_index_has_that_of_its_own_chip(tmp_path: Path) -> None:
     """In Web Mercator it differs from row to row; skipped chips must not shift it."""
     pixels = np.zeros((300, 200), np.uint8)
     pixels[:128] = 0  # the upper chip is nodata

@@ -1,9 +1,15 @@
 """Scenes and index on S3: access to hrefs, what is retried and what is not, and reading back index files."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
+from concurrent.futures import Executor
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pystac
 import pytest
 
@@ -12,9 +18,13 @@ from clay_assets.chips.index import index_scene, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.merge import merge
+from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError, SourceError
+from clay_assets.recipes import Recipe
 from clay_assets.storage.stores import LocalStore, open_store
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_land_cover
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.servers.faults import FaultProxy
 
 ASSET = {S2: "scl", L2: "qa_pixel"}
 
@@ -22,7 +32,7 @@ ASSET = {S2: "scl", L2: "qa_pixel"}
 LANDSAT_BUCKET = "usgs-landsat"  # requester-pays
 
 
-def on_s3(bucket, document, platform):
+def on_s3(bucket: str, document: Any, platform: str) -> dict[str, Any]:
     """Upload the quality file of an item, and return the item with its `s3://` href."""
     name = bucket.server.new_bucket(LANDSAT_BUCKET) if platform == L2 else bucket.name
     changed = deepcopy(document)
@@ -37,18 +47,18 @@ def on_s3(bucket, document, platform):
     return changed
 
 
-def index(document, platform):
+def index(document: Any, platform: str) -> pa.Table:
     return index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform)
 
 
-def some(planet, platform, count=1):
+def some(planet: Planet, platform: str, count: int = 1) -> list[dict[str, Any]]:
     of_2018 = [item for item in planet.items(platform) if item["properties"]["datetime"].startswith("2018")]
     items = [item for item in of_2018 if ASSET[platform] in item["assets"]]
     return items[:: len(items) // count][:count]
 
 
 @pytest.fixture
-def proxy(s3_bucket, fault_proxy, monkeypatch):
+def proxy(s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     """A proxy in front of the S3 server; the AWS variables point to it."""
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -56,7 +66,9 @@ def proxy(s3_bucket, fault_proxy, monkeypatch):
 
 
 @pytest.mark.parametrize("platform", [S2, L2])
-def test_a_scene_on_s3_gives_the_same_index(planet, s3_bucket, proxy, platform):
+def test_a_scene_on_s3_gives_the_same_index(
+    planet: Planet, s3_bucket: Bucket, proxy: FaultProxy, platform: Any
+) -> None:
     document = some(planet, platform)[0]
     remote = on_s3(s3_bucket, document, platform)
     assert index(remote, platform).equals(index(document, platform))
@@ -67,7 +79,7 @@ def test_a_scene_on_s3_gives_the_same_index(planet, s3_bucket, proxy, platform):
     assert payer == ({"requester"} if platform == L2 else {None})
 
 
-def test_503_is_retried(planet, s3_bucket, proxy):
+def test_503_is_retried(planet: Planet, s3_bucket: Bucket, proxy: FaultProxy) -> None:
     document = some(planet, S2)[0]
     remote = on_s3(s3_bucket, document, S2)
     proxy.answer(503, times=2, path="tif")
@@ -75,7 +87,9 @@ def test_503_is_retried(planet, s3_bucket, proxy):
     assert sum(seen.fault == "answer" for seen in proxy.seen) == 2
 
 
-def test_a_scene_that_is_not_there_is_an_error_that_names_it(planet, s3_bucket, proxy):
+def test_a_scene_that_is_not_there_is_an_error_that_names_it(
+    planet: Planet, s3_bucket: Bucket, proxy: FaultProxy
+) -> None:
     remote = on_s3(s3_bucket, some(planet, S2)[0], S2)
     remote["assets"]["scl"]["href"] = f"{s3_bucket.url}/scenes/nothing.tif"
     with pytest.raises(InputError, match=rf"{s3_bucket.url}/scenes/nothing\.tif: file not found"):
@@ -83,7 +97,7 @@ def test_a_scene_that_is_not_there_is_an_error_that_names_it(planet, s3_bucket, 
     assert len([seen for seen in proxy.seen if "nothing.tif" in seen.path]) <= 2  # no useless requests
 
 
-def test_wrong_credentials_are_told(planet, s3_bucket, monkeypatch):
+def test_wrong_credentials_are_told(planet: Planet, s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = on_s3(s3_bucket, some(planet, L2)[0], L2)
     key = f"{s3_bucket.url}/scenes/other.tif"
     s3_bucket.client.put_object(Bucket=s3_bucket.name, Key="scenes/other.tif", Body=b"II*\0")
@@ -93,7 +107,7 @@ def test_wrong_credentials_are_told(planet, s3_bucket, monkeypatch):
         index(remote, L2)
 
 
-def test_a_remote_file_that_breaks_off_is_a_passing_error(planet, s3_bucket):
+def test_a_remote_file_that_breaks_off_is_a_passing_error(planet: Planet, s3_bucket: Bucket) -> None:
     """The file may still be being written, so a retry can help."""
     document = some(planet, S2)[0]
     content = Path(document["assets"]["scl"]["href"]).read_bytes()
@@ -105,7 +119,9 @@ def test_a_remote_file_that_breaks_off_is_a_passing_error(planet, s3_bucket):
         index(remote, S2)
 
 
-def test_index_files_on_s3_come_back(planet, s3_bucket, recipe, threads, tmp_path):
+def test_index_files_on_s3_come_back(
+    planet: Planet, s3_bucket: Bucket, recipe: Recipe, threads: Executor, tmp_path: Path
+) -> None:
     store = open_store(f"{s3_bucket.url}/deployment")
     local = LocalStore(tmp_path)
     documents = some(planet, S2, 6)

@@ -1,6 +1,10 @@
 """The chips of a scene match what was drawn, are positioned as by pyproj, and open in other tools."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import duckdb
 import geopandas as gpd
@@ -15,11 +19,14 @@ import pystac
 import pytest
 import rasterio
 import shapely
+from numpy.typing import NDArray
 
 from clay_assets.chips.index import counts_of, index_scene, open_index
+from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage.geoparquet import encode_arrow
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L1, L2, S2, landsat, scl_pixels, sentinel_2
 
 MAX_NODATA = {S2: 0.5, L1: 0.0, L2: 0.0}
@@ -42,16 +49,16 @@ PRECHIP = ["chipid", "platform", "item_id", "date", "chip_index_x", "chip_index_
 EVERY = 6  # of the planet's scenes
 
 
-def index(document, platform, **options):
+def index(document: Any, platform: str, **options: Any) -> pa.Table:
     return index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform, **options)
 
 
-def find(items, text):
+def find(items: list[pytest.Item], text: str) -> dict[str, Any]:
     return next(item for item in items if text in item["id"])
 
 
 @pytest.mark.parametrize("platform", MAX_NODATA)
-def test_index_is_the_truth_of_the_planet(planet, platform):
+def test_index_is_the_truth_of_the_planet(planet: Planet, platform: Any) -> None:
     left_out, at_the_limit = 0, 0
     for item in planet.items(platform)[::EVERY]:
         if QUALITY[platform] not in item["assets"]:
@@ -77,7 +84,7 @@ def test_index_is_the_truth_of_the_planet(planet, platform):
 
 
 @pytest.mark.parametrize("platform", MAX_NODATA)
-def test_schema_is_the_contract(planet, platform):
+def test_schema_is_the_contract(planet: Planet, platform: Any) -> None:
     table = index(planet.items(platform)[0], platform)
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == CONTRACT
     assert table.schema.names == list(CONTRACT)
@@ -85,7 +92,7 @@ def test_schema_is_the_contract(planet, platform):
     assert not any(column.null_count for column in table.columns)
 
 
-def test_a_chip_is_counted_with_its_ragged_edge_left_away(tmp_path):
+def test_a_chip_is_counted_with_its_ragged_edge_left_away(tmp_path: Path) -> None:
     """600 pixels of 10 m: two whole chips in each direction; expected shares are computed from the pixels."""
     pixels = scl_pixels(300)
     table = index(sentinel_2(tmp_path, pixels), S2)
@@ -99,14 +106,14 @@ def test_a_chip_is_counted_with_its_ragged_edge_left_away(tmp_path):
 
 
 @pytest.mark.parametrize(("bit", "is_cloud"), [(1, True), (2, False), (3, True), (4, True), (5, False), (6, False)])
-def test_landsat_cloud_is_dilated_cloud_cloud_and_shadow(tmp_path, bit, is_cloud):
+def test_landsat_cloud_is_dilated_cloud_cloud_and_shadow(tmp_path: Path, bit: int, is_cloud: bool) -> None:
     qa = np.full((256, 256), 1 << 7, np.uint16)
     qa[:64] |= np.uint16(1 << bit)
     table = index(landsat(tmp_path, qa), L2)
     assert table["cloud_cover_percentage"].to_pylist() == [0.25 if is_cloud else 0.0]
 
 
-def test_chip_size_and_limit_can_be_chosen(tmp_path):
+def test_chip_size_and_limit_can_be_chosen(tmp_path: Path) -> None:
     pixels = np.full((300, 300), 4, np.uint8)
     pixels[:64] = 0
     document = sentinel_2(tmp_path, pixels)
@@ -119,7 +126,7 @@ def test_chip_size_and_limit_can_be_chosen(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path):
+def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path: Path) -> None:
     """40 × 3 chips of 30 m, each with its first k pixels cloudy; more pixels than fit one strip."""
     rows, columns = 3, 40
     qa = np.zeros((rows * 1024, columns * 1024), np.uint16)
@@ -131,7 +138,7 @@ def test_a_tall_scene_read_in_strips_is_counted_right(tmp_path):
     np.testing.assert_allclose(counts, np.arange(rows * columns), rtol=1e-6)
 
 
-def test_microseconds_of_a_time_are_cut_to_the_contracts_milliseconds(tmp_path):
+def test_microseconds_of_a_time_are_cut_to_the_contracts_milliseconds(tmp_path: Path) -> None:
     table = index(landsat(tmp_path, np.zeros((256, 256), np.uint16)), L1)
     assert table["datetime"].to_pylist() == [pd.Timestamp("2020-01-02T09:41:32.918Z").to_pydatetime()]
 
@@ -139,7 +146,7 @@ def test_microseconds_of_a_time_are_cut_to_the_contracts_milliseconds(tmp_path):
 # --- positions of chips ---------------------------------------------------------------------------------------------
 
 
-def corners_by_hand(document, platform, x, y):
+def corners_by_hand(document: Any, platform: str, x: Any, y: Any) -> NDArray[Any]:
     """Longitudes and latitudes of a chip's corners, only with pyproj, from the item's fields."""
     fields = {**document["properties"], **(document["assets"]["red"] if platform == S2 else {})}
     gsd, _, left, _, _, top = fields["proj:transform"][:6]
@@ -151,7 +158,7 @@ def corners_by_hand(document, platform, x, y):
 
 
 @pytest.mark.parametrize(("platform", "place"), [(S2, "33UUU"), (S2, "34HBH"), (L1, "188060"), (L2, "175083")])
-def test_polygons_are_the_projected_corners(planet, platform, place):
+def test_polygons_are_the_projected_corners(planet: Planet, platform: Any, place: str) -> None:
     document = find(planet.items(platform), place)
     table = index(document, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1))
     polygons = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
@@ -168,7 +175,7 @@ def test_polygons_are_the_projected_corners(planet, platform, place):
 
 
 @pytest.mark.parametrize(("platform", "place"), [(S2, "1KAB"), (L1, "073072"), (L2, "073072")])
-def test_chips_on_the_antimeridian_are_split_there(planet, platform, place):
+def test_chips_on_the_antimeridian_are_split_there(planet: Planet, platform: Any, place: str) -> None:
     document = find(planet.items(platform), place)
     table = index(document, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1))
     polygons = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
@@ -197,7 +204,7 @@ def test_chips_on_the_antimeridian_are_split_there(planet, platform, place):
     assert geo["geometry_types"] == ["MultiPolygon", "Polygon"]
 
 
-def test_a_scene_that_is_nowhere_on_earth_is_refused(tmp_path):
+def test_a_scene_that_is_nowhere_on_earth_is_refused(tmp_path: Path) -> None:
     document = landsat(tmp_path, np.zeros((256, 256), np.uint16))
     with rasterio.open(document["assets"]["qa_pixel"]["href"], "r+") as sink:
         sink.transform = rasterio.Affine(30, 0, 1e9, 0, -30, 0)
@@ -210,7 +217,7 @@ def test_a_scene_that_is_nowhere_on_earth_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(planet, tmp_path_factory):
+def folder(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index files of three scenes of two platforms, in the pipeline's layout."""
     folder = tmp_path_factory.mktemp("indexes")
     for platform, place in ((S2, "33UUU"), (S2, "60KYG"), (L2, "192023")):
@@ -219,7 +226,7 @@ def folder(planet, tmp_path_factory):
     return folder
 
 
-def test_stacchips_reader_finds_its_columns(folder):
+def test_stacchips_reader_finds_its_columns(folder: LocalStore) -> None:
     """The selection and filter of stacchip's `prechip`, word for word."""
     dataset = ds.dataset(folder, format="parquet")
     table = dataset.to_table(columns=PRECHIP, filter=ds.field("platform") == S2)
@@ -229,7 +236,7 @@ def test_stacchips_reader_finds_its_columns(folder):
     assert pc.max(table["nodata_percentage"]).as_py() <= 0.5
 
 
-def test_geopandas_and_duckdb_read_the_files(folder):
+def test_geopandas_and_duckdb_read_the_files(folder: LocalStore) -> None:
     frame = gpd.read_parquet(folder)
     assert frame.crs.to_epsg() == 4326
     assert frame.geometry.is_valid.all()
@@ -243,7 +250,7 @@ def test_geopandas_and_duckdb_read_the_files(folder):
     assert open_index(folder, year=1999).count_rows() == 0
 
 
-def test_geoparquet_metadata_follows_version_1_1(folder):
+def test_geoparquet_metadata_follows_version_1_1(folder: LocalStore) -> None:
     for path in folder.iterdir():
         file = pq.ParquetFile(path)
         geo = json.loads(file.metadata.metadata[b"geo"])
@@ -259,7 +266,7 @@ def test_geoparquet_metadata_follows_version_1_1(folder):
         assert {file.metadata.row_group(0).column(n).compression for n in range(file.metadata.num_columns)} == {"ZSTD"}
 
 
-def test_a_scene_without_a_chip_that_may_stay_is_an_empty_valid_table(tmp_path):
+def test_a_scene_without_a_chip_that_may_stay_is_an_empty_valid_table(tmp_path: Path) -> None:
     table = index(landsat(tmp_path, np.ones((300, 300), np.uint16)), L2)
     assert counts_of(table) == (1, 1, 0)
     path = tmp_path / "empty.parquet"
@@ -270,7 +277,7 @@ def test_a_scene_without_a_chip_that_may_stay_is_an_empty_valid_table(tmp_path):
     assert pq.read_schema(path).equals(pa.schema(CONTRACT))
 
 
-def test_there_is_no_index_where_nothing_was_made(tmp_path):
+def test_there_is_no_index_where_nothing_was_made(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "x.parquet"):
         with pytest.raises(InputError, match="chip index not found"):
             open_index(place)

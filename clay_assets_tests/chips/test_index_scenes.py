@@ -1,29 +1,35 @@
 """A cell's scenes: indexed once, resumed after a kill, bad ones skipped, the same on every executor."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from clay_assets.chips.cells import FAILED, INDEXED
+from clay_assets.chips.cells import FAILED, INDEXED, ChipCell
 from clay_assets.chips.index import open_index
 from clay_assets.chips.indexing import fingerprint_of, index_scenes
 from clay_assets.chips.merge import merge
+from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import open_executor, run_bounded
 from clay_assets.platforms import PLATFORMS
+from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode, stamp_of
-from clay_assets.storage.stores import LocalStore
+from clay_assets.storage.stores import LocalStore, Store
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_items, write_land_cover
 from clay_assets_tests.servers.dask_cluster import DaskCluster
 
@@ -33,43 +39,45 @@ SCENES = 8
 
 
 @pytest.fixture(scope="module")
-def items(planet):
+def items(planet: Planet) -> list[dict[str, Any]]:
     """Sentinel-2 scenes of two places."""
     return [item for item in planet.items(S2) if "UVU" in item["id"] or "KYG" in item["id"] if "scl" in item["assets"]][
         :SCENES
     ]
 
 
-def failed_share(cell):
+def failed_share(cell: ChipCell) -> float:
     return (cell.ledger["outcome"] == FAILED).sum() / max(len(cell.ledger), 1)
 
 
 @pytest.fixture
-def run(store, recipe, threads):
+def run(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., Any]:
     """Index a cell of 2018 into the test's store."""
 
-    def index(items, recipe=recipe, executor=threads, store=store, platform=S2):
+    def index(
+        items: list[pytest.Item], recipe: Any = recipe, executor: Any = threads, store: Any = store, platform: Any = S2
+    ) -> ChipCell:
         return index_scenes(platform, 2018, items, store, recipe, executor, 4)
 
     return index
 
 
-def files(store):
+def files(store: Store) -> dict[str, tuple[bytes, int]]:
     """Key → (bytes, modification time) of every file in the store."""
     paths = {key: store.root / key for key in store.list("")}
     return {key: (path.read_bytes(), path.stat().st_mtime_ns) for key, path in paths.items()}
 
 
-def contents(store):
+def contents(store: Store) -> dict[str, bytes]:
     return {key: content for key, (content, _) in files(store).items()}
 
 
-def with_options(recipe, platform=S2, **options):
+def with_options(recipe: Path, platform: Any = S2, **options: Any) -> Recipe:
     changed = recipe.options(platform).model_copy(update=options)
     return recipe.model_copy(update={"platforms": {**recipe.platforms, platform: changed}})
 
 
-def without_file(item, tmp_path):
+def without_file(item: pytest.Item, tmp_path: Path) -> dict[str, Any]:
     bad = deepcopy(item)
     bad["id"] += "_BAD"
     bad["assets"]["scl"]["href"] = str(tmp_path / "absent.tif")
@@ -79,7 +87,9 @@ def without_file(item, tmp_path):
 # --- what is written ---------------------------------------------------------------------------------------------
 
 
-def test_one_file_per_scene_and_one_ledger_row(planet, store, run, items, recipe):
+def test_one_file_per_scene_and_one_ledger_row(
+    planet: Planet, store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]], recipe: Recipe
+) -> None:
     cell = run(items)
     assert cell.kept == 0
     assert list(cell.ledger["item_id"]) == sorted(item["id"] for item in items)
@@ -100,7 +110,7 @@ def test_one_file_per_scene_and_one_ledger_row(planet, store, run, items, recipe
     assert open_index(store.root / "chips/chip_index").count_rows() == cell.ledger["chips"].sum()
 
 
-def test_a_cell_with_nothing_to_do_is_an_empty_ledger(store, run):
+def test_a_cell_with_nothing_to_do_is_an_empty_ledger(store: LocalStore, run: Callable[..., Any]) -> None:
     cell = run([])
     assert cell.ledger.empty
     assert failed_share(cell) == 0
@@ -108,7 +118,9 @@ def test_a_cell_with_nothing_to_do_is_an_empty_ledger(store, run):
     assert not store.list("")
 
 
-def test_progress_counts_every_scene(store, recipe, threads, items):
+def test_progress_counts_every_scene(
+    store: LocalStore, recipe: Recipe, threads: Executor, items: list[dict[str, Any]]
+) -> None:
     seen = []
     index_scenes(S2, 2018, items, store, recipe, threads, 4, lambda done, total: seen.append((done, total)))
     assert seen == [(n, len(items)) for n in range(1, len(items) + 1)]
@@ -117,7 +129,7 @@ def test_progress_counts_every_scene(store, recipe, threads, items):
 # --- re-running ----------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_keeps_everything(store, run, items):
+def test_a_second_run_keeps_everything(store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]]) -> None:
     first = run(items)
     before = files(store)
     second = run(list(reversed(items)))
@@ -127,7 +139,9 @@ def test_a_second_run_keeps_everything(store, run, items):
 
 
 @pytest.mark.parametrize("change", ["max_chip_nodata", "chip_size", "item"])
-def test_a_change_that_matters_indexes_again(store, run, items, recipe, change):
+def test_a_change_that_matters_indexes_again(
+    store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]], recipe: Recipe, change: str
+) -> None:
     first = run(items)
     changed = {
         "max_chip_nodata": with_options(recipe, max_chip_nodata=0.0),
@@ -146,13 +160,17 @@ def test_a_change_that_matters_indexes_again(store, run, items, recipe, change):
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"description": "another"}])
-def test_a_change_that_does_not_matter_keeps_everything(run, items, recipe, change):
+def test_a_change_that_does_not_matter_keeps_everything(
+    run: Callable[..., Any], items: list[dict[str, Any]], recipe: Recipe, change: dict[str, int] | dict[str, str]
+) -> None:
     run(items)
     assert run(items, recipe.model_copy(update=change)).kept == len(items)
 
 
 @pytest.mark.parametrize("debris", [b"", b"PAR1 half a file", None])
-def test_a_file_that_is_not_whole_is_not_trusted(store, run, items, debris):
+def test_a_file_that_is_not_whole_is_not_trusted(
+    store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]], debris: bytes | None
+) -> None:
     cell = run(items)
     whole = contents(store)
     path = store.root / cell.keys[0]
@@ -162,7 +180,9 @@ def test_a_file_that_is_not_whole_is_not_trusted(store, run, items, debris):
     assert contents(store) == whole
 
 
-def test_a_bad_scene_is_set_aside_and_the_rest_done(store, run, items, tmp_path, planet):
+def test_a_bad_scene_is_set_aside_and_the_rest_done(
+    store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]], tmp_path: Path, planet: Planet
+) -> None:
     bare = next(item for item in planet.items(S2) if "scl" not in item["assets"])
     cell = run([*items, without_file(items[0], tmp_path), bare])
     ledger = cell.ledger.set_index("item_id")
@@ -175,14 +195,18 @@ def test_a_bad_scene_is_set_aside_and_the_rest_done(store, run, items, tmp_path,
     assert ledger["error"].isna().sum() == len(items)
 
 
-def test_a_scene_that_was_mended_is_tried_again(run, items, tmp_path):
+def test_a_scene_that_was_mended_is_tried_again(
+    run: Callable[..., Any], items: list[dict[str, Any]], tmp_path: Path
+) -> None:
     bad = without_file(items[0], tmp_path)
     assert failed_share(run([bad])) == 1
     (tmp_path / "absent.tif").write_bytes(Path(items[0]["assets"]["scl"]["href"]).read_bytes())
     assert failed_share(run([bad])) == 0
 
 
-def test_prune_removes_what_is_no_longer_picked(store, run, items):
+def test_prune_removes_what_is_no_longer_picked(
+    store: LocalStore, run: Callable[..., Any], items: list[dict[str, Any]]
+) -> None:
     run(items)
     cell = run(items[:-3])
     other = layout.chips(S2, 2019, items[-2]["id"])
@@ -193,7 +217,9 @@ def test_prune_removes_what_is_no_longer_picked(store, run, items):
     assert cell.prune() == 0
 
 
-def test_storage_that_cannot_be_written_ends_the_run(tmp_path, run, items):
+def test_storage_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, run: Callable[..., Any], items: list[dict[str, Any]]
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/store.*CLAY_STORAGE"):
         run(items, store=LocalStore(tmp_path / "file" / "store"))
@@ -202,7 +228,7 @@ def test_storage_that_cannot_be_written_ends_the_run(tmp_path, run, items):
 # --- processes that die, race, or run elsewhere --------------------------------------------------------------------
 
 
-def start(items_path, store):
+def start(items_path: Any, store: Store) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -219,7 +245,9 @@ def start(items_path, store):
     )
 
 
-def test_killed_in_the_middle_then_resumed(planet, store, tmp_path, recipe, threads):
+def test_killed_in_the_middle_then_resumed(
+    planet: Planet, store: LocalStore, tmp_path: Path, recipe: Recipe, threads: Executor
+) -> None:
     items = [item for item in planet.items(S2) if "scl" in item["assets"]][:80]
     process = start(write_items(tmp_path / "items.ndjson", items), store)
     end = time.monotonic() + SECONDS
@@ -242,7 +270,9 @@ def test_killed_in_the_middle_then_resumed(planet, store, tmp_path, recipe, thre
     assert len(ids) == len(set(ids)) == whole.ledger["chips"].sum()
 
 
-def test_two_runs_of_one_cell_at_once(items, store, tmp_path, recipe, threads):
+def test_two_runs_of_one_cell_at_once(
+    items: list[dict[str, Any]], store: LocalStore, tmp_path: Path, recipe: Recipe, threads: Executor
+) -> None:
     path = write_items(tmp_path / "items.ndjson", items)
     processes = [start(path, store) for _ in range(2)]
     said = [process.communicate(timeout=SECONDS)[0].split() for process in processes]
@@ -254,7 +284,7 @@ def test_two_runs_of_one_cell_at_once(items, store, tmp_path, recipe, threads):
 
 
 @pytest.fixture(scope="module")
-def dask_cluster():
+def dask_cluster() -> Iterator[str]:
     """Address of a scheduler with two workers."""
     pytest.importorskip("distributed")
     cluster = DaskCluster(2)
@@ -263,7 +293,7 @@ def dask_cluster():
 
 
 @pytest.fixture(scope="module", params=["threads", "processes", "dask"])
-def other_executor(request):
+def other_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "threads":
         with open_executor(2) as (executor, _):
             yield executor
@@ -275,7 +305,9 @@ def other_executor(request):
             yield executor
 
 
-def test_every_executor_gives_the_same_bytes(other_executor, items, store, tmp_path, recipe):
+def test_every_executor_gives_the_same_bytes(
+    other_executor: Executor, items: list[dict[str, Any]], store: LocalStore, tmp_path: Path, recipe: Recipe
+) -> None:
     mixed = [*items, without_file(items[0], tmp_path)]
     with ThreadPoolExecutor(1) as one:
         reference = LocalStore(tmp_path / "reference")
@@ -287,14 +319,16 @@ def test_every_executor_gives_the_same_bytes(other_executor, items, store, tmp_p
     assert index_scenes(S2, 2018, mixed, store, recipe, other_executor, 3).kept == len(items)
 
 
-def test_unwritable_storage_is_told_across_processes(other_executor, items, tmp_path, recipe):
+def test_unwritable_storage_is_told_across_processes(
+    other_executor: Executor, items: list[dict[str, Any]], tmp_path: Path, recipe: Recipe
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         index_scenes(S2, 2018, items, LocalStore(tmp_path / "file" / "store"), recipe, other_executor, 3)
 
 
 @pytest.mark.slow
-def test_an_address_that_is_none_is_an_error_that_names_it():
+def test_an_address_that_is_none_is_an_error_that_names_it() -> None:
     pytest.importorskip("distributed")
     address = "nonsense://host:8786"
     with pytest.raises(InputError, match=rf"CLAY_DASK_SCHEDULER='{address}'.*no scheduler"), open_executor(1, address):
@@ -305,18 +339,18 @@ def test_an_address_that_is_none_is_an_error_that_names_it():
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight):
+def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight: int) -> None:
     taken, ended, running, most = 0, 0, 0, 0
     lock = threading.Lock()
 
-    def jobs():
+    def jobs() -> Iterator[int]:
         nonlocal taken
         for number in range(40):
             taken += 1
             assert taken - ended <= in_flight
             yield number
 
-    def work(number):
+    def work(number: str) -> int:
         nonlocal running, most
         with lock:
             running += 1
@@ -335,10 +369,10 @@ def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight):
     assert most == in_flight
 
 
-def test_what_has_not_started_is_cancelled_when_the_caller_stops():
+def test_what_has_not_started_is_cancelled_when_the_caller_stops() -> None:
     started = []
 
-    def work(number):
+    def work(number: str) -> None:
         started.append(number)
         time.sleep(0.02)
         if number == 0:
@@ -353,7 +387,7 @@ def test_what_has_not_started_is_cancelled_when_the_caller_stops():
     assert len(started) <= 2
 
 
-def test_landsat_cells_work_too(planet, run, store):
+def test_landsat_cells_work_too(planet: Planet, run: Callable[..., Any], store: LocalStore) -> None:
     items = [item for item in planet.items(L2) if "175083" in item["id"]][:5]
     cell = run(items, platform=L2)
     expected = sum(int((planet.chip_truth(item["id"])["nodata_percentage"] == 0).sum()) for item in items)
@@ -363,7 +397,9 @@ def test_landsat_cells_work_too(planet, run, store):
 # --- fingerprints and names --------------------------------------------------------------------------------------
 
 
-def test_a_storage_may_be_moved_whatever_its_name(items, run, recipe, tmp_path):
+def test_a_storage_may_be_moved_whatever_its_name(
+    items: list[dict[str, Any]], run: Callable[..., Any], recipe: Recipe, tmp_path: Path
+) -> None:
     """Our images are identified by their keys, not by the location of the storage."""
     fingerprints = []
     for name in ("here", "there", "línea ñandú 海"):
@@ -380,8 +416,10 @@ def test_a_storage_may_be_moved_whatever_its_name(items, run, recipe, tmp_path):
     assert len(set(fingerprints)) == 1
 
 
-def test_a_platform_s_new_version_is_another_fingerprint_of_its_scenes_alone(items, recipe, store, monkeypatch):
-    def fingerprints():
+def test_a_platform_s_new_version_is_another_fingerprint_of_its_scenes_alone(
+    items: list[dict[str, Any]], recipe: Recipe, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprints() -> dict[str, str]:
         return {platform: fingerprint_of(items[0], platform, recipe, store) for platform in (S2, L2)}
 
     before = fingerprints()
@@ -392,7 +430,14 @@ def test_a_platform_s_new_version_is_another_fingerprint_of_its_scenes_alone(ite
 
 
 @pytest.mark.parametrize("item_id", ["../" * 6 + "outside", "x" * 240, "a/b c+d%2F", ".hidden"])
-def test_any_item_id_is_indexed_merged_and_pruned_within_the_storage(items, run, recipe, threads, tmp_path, item_id):
+def test_any_item_id_is_indexed_merged_and_pruned_within_the_storage(
+    items: list[dict[str, Any]],
+    run: Callable[..., Any],
+    recipe: Recipe,
+    threads: Executor,
+    tmp_path: Path,
+    item_id: Any,
+) -> None:
     store = LocalStore(tmp_path / "a" / "b" / "clay")
     odd = {**deepcopy(items[0]), "id": item_id}
     cell = run([odd, items[1]], store=store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.landcover.worldcover import class_shares
+from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2
 from clay_assets_tests.landcover.rasters import file_name, plain, write_cell
 
@@ -169,7 +172,9 @@ def test_pixels_weigh_their_true_area(tmp_path: Path) -> None:
 # --- the planet and a real tile ---------------------------------------------------------------------------------------
 
 
-def test_shares_of_the_planets_chips_are_true(planet: Planet, store, recipe, threads) -> None:
+def test_shares_of_the_planets_chips_are_true(
+    planet: Planet, store: LocalStore, recipe: Recipe, threads: Executor
+) -> None:
     """Compared with exactextract on the files at full resolution, which repeat the planet's cells."""
     items = [item for item in planet.items(S2) if item["properties"]["datetime"].startswith("2021")]
     by_tile = {item["id"].split("_")[1]: item for item in items}

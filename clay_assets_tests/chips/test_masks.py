@@ -8,12 +8,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pystac
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import from_origin
 
@@ -37,7 +40,7 @@ RGBN = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefi
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 
 
-def valid_pixels():
+def valid_pixels() -> NDArray[Any]:
     """A mask that is 0 for `INVALID` pixels of each chip and for the partial edges."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for y, x in np.ndindex(ROWS, COLUMNS):
@@ -47,7 +50,7 @@ def valid_pixels():
     return mask
 
 
-def image(path, bands, colours, mask=None, **layout):
+def image(path: Path, bands: int, colours: NDArray[Any], mask: Any = None, **layout: Any) -> Path:
     """An aerial image; `mask` is written as an internal mask."""
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": bands.dtype, **layout}
@@ -68,19 +71,21 @@ def image(path, bands, colours, mask=None, **layout):
     return path
 
 
-def colours_of(seed=0, count=4):
+def colours_of(seed: int = 0, count: int = 4) -> NDArray[Any]:
     """Bands with some zeros in each, but never in all bands of a pixel."""
     bands = np.random.default_rng(seed).integers(0, 255, (count, HEIGHT, WIDTH), dtype=np.uint8)
     bands[count - 1][(bands == 0).all(axis=0)] = 1
     return bands
 
 
-def named(*names):
+def named(*names: Any) -> dict[str, Any]:
     """A band list as in the Planetary Computer."""
     return {"eo:bands": [{"name": name, "common_name": name.lower()} for name in names]}
 
 
-def naip_item(path, shape=(HEIGHT, WIDTH), bands=None, **properties):
+def naip_item(
+    path: Path, shape: tuple[Any, ...] = (HEIGHT, WIDTH), bands: Any = None, **properties: Any
+) -> pystac.Item:
     """An item as in the Planetary Computer, except for its band list."""
     return pystac.Item.from_dict(
         {
@@ -103,28 +108,28 @@ def naip_item(path, shape=(HEIGHT, WIDTH), bands=None, **properties):
     )
 
 
-def every_chip(item, platform=NAIP, **options):
+def every_chip(item: pytest.Item, platform: Any = NAIP, **options: Any) -> pa.Table:
     return index_scene(item, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1), **options)
 
 
-def with_alpha(path):
+def with_alpha(path: Path) -> Path:
     return image(path, np.concatenate([colours_of()[:3], valid_pixels()[None]]), RGBA, alpha="yes")
 
 
-def with_near_infrared_and_alpha(path):
+def with_near_infrared_and_alpha(path: Path) -> Path:
     bands = np.concatenate([colours_of(), valid_pixels()[None]])
     return image(path, bands, (*RGBN, ColorInterp.alpha))
 
 
-def with_nodata_tag(path):
+def with_nodata_tag(path: Path) -> Path:
     return image(path, np.where(valid_pixels(), colours_of(), 0).astype(np.uint8), RGBN, nodata=0)
 
 
-def with_internal_mask(path):
+def with_internal_mask(path: Path) -> Path:
     return image(path, colours_of(), RGBN, mask=valid_pixels())
 
 
-def with_alpha_and_nodata_tag(path):
+def with_alpha_and_nodata_tag(path: Path) -> Path:
     """Alpha takes precedence over the tag, which applies to all bands."""
     bands = np.concatenate([colours_of()[:3], valid_pixels()[None]])
     return image(path, bands, RGBA, alpha="yes", nodata=255)
@@ -133,7 +138,7 @@ def with_alpha_and_nodata_tag(path):
 @pytest.mark.parametrize(
     "make", [with_alpha, with_alpha_and_nodata_tag, with_near_infrared_and_alpha, with_nodata_tag, with_internal_mask]
 )
-def test_nodata_is_what_the_file_s_mask_says(tmp_path, make):
+def test_nodata_is_what_the_file_s_mask_says(tmp_path: Path, make: Any) -> None:
     bands = named("Red", "Green", "Blue") if make in (with_alpha, with_alpha_and_nodata_tag) else None
     table = every_chip(naip_item(make(tmp_path / "m.tif"), bands=bands))
     assert [name.rpartition("_")[2] for name in table["chipid"].to_pylist()] == [
@@ -144,13 +149,13 @@ def test_nodata_is_what_the_file_s_mask_says(tmp_path, make):
     assert set(table["cloud_cover_percentage"].to_pylist()) == {0.0}
 
 
-def test_chips_with_more_than_half_nodata_are_left_out(tmp_path):
+def test_chips_with_more_than_half_nodata_are_left_out(tmp_path: Path) -> None:
     table = index_scene(naip_item(with_alpha(tmp_path / "m.tif"), bands=named("Red", "Green", "Blue")), NAIP)
     assert counts_of(table) == (6, 2, 4)
     assert table["nodata_percentage"].to_pylist() == [0.0, 1 / 65536, np.float32(700 / 65536), 0.5]
 
 
-def test_black_pixels_of_an_image_without_mask_are_data(tmp_path):
+def test_black_pixels_of_an_image_without_mask_are_data(tmp_path: Path) -> None:
     path = image(tmp_path / "m.tif", np.zeros((4, HEIGHT, WIDTH), np.uint8), RGBN)
     with rasterio.open(path) as source:  # near infrared is not alpha
         assert all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums)
@@ -177,14 +182,14 @@ UNNAMED = {"bands": [{"data_type": "uint8"}] * 4}
         pytest.param({"eo:bands": [], **OF_STAC_1_1}, {}, id="empty list beside a full one"),
     ],
 )
-def test_near_infrared_is_no_alpha_whatever_the_file_says(tmp_path, bands, properties):
+def test_near_infrared_is_no_alpha_whatever_the_file_says(tmp_path: Path, bands: Any, properties: Any) -> None:
     path = with_alpha(tmp_path / "m.tif")  # dark over water, as many pixels as in `INVALID`
     table = every_chip(naip_item(path, bands=bands, **properties))
     assert table["nodata_percentage"].to_pylist() == [0.0] * 6
 
 
 @pytest.mark.parametrize("imagery", ["reference", "copy"])
-def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path, imagery):
+def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path: Path, imagery: str) -> None:
     recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
     item = naip_item(with_alpha(tmp_path / "m.tif"), bands=NIR).to_dict()
     item["geometry"] = {"type": "Point", "coordinates": [-85.9, 31.0]}
@@ -200,7 +205,7 @@ def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path, imagery):
     assert [(frame.nodata, bool(frame.valid.all())) for frame in sheet.frames] == [(0, True)] * 6
 
 
-def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path):
+def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path: Path) -> None:
     """What an older version treated as nodata may be near infrared; without any nodata, its index is still right."""
     recipe, store = load_recipe("clay_v1"), LocalStore(tmp_path / "store")
     files = with_alpha(tmp_path / "dark.tif"), image(tmp_path / "light.tif", colours_of(), RGBN)
@@ -218,13 +223,15 @@ def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("Red", "Green", "Blue"), ("Red", "Green", "Blue", "Alpha")])
-def test_alpha_is_alpha_where_the_item_names_no_fourth_band(tmp_path, names):
+def test_alpha_is_alpha_where_the_item_names_no_fourth_band(
+    tmp_path: Path, names: tuple[str, str, str, str] | tuple[str, str, str]
+) -> None:
     table = every_chip(naip_item(with_alpha(tmp_path / "m.tif"), bands=named(*names)))
     assert table["nodata_percentage"][2].as_py() == 1.0
 
 
 @pytest.mark.parametrize("bands", [None, NIR])
-def test_a_mask_counts_beside_near_infrared_that_is_called_alpha(tmp_path, bands):
+def test_a_mask_counts_beside_near_infrared_that_is_called_alpha(tmp_path: Path, bands: Any) -> None:
     pixels = np.concatenate([colours_of()[:3], np.zeros((1, HEIGHT, WIDTH), np.uint8)])
     shares = np.float32([count / SIDE**2 for row in INVALID for count in row])
     masked = image(tmp_path / "mask.tif", pixels, RGBA, mask=valid_pixels(), alpha="yes")
@@ -239,7 +246,7 @@ def test_a_mask_counts_beside_near_infrared_that_is_called_alpha(tmp_path, bands
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
+def test_of_an_image_without_mask_no_pixel_is_read(tmp_path: Path, count: int) -> None:
     path = tmp_path / "m.tif"
     colours = (ColorInterp.gray,) if count == 1 else RGBN[:count]
     image(path, colours_of(count=count), colours, photometric="minisblack" if count == 1 else "rgb")
@@ -256,7 +263,7 @@ def test_of_an_image_without_mask_no_pixel_is_read(tmp_path, count):
 
 
 @pytest.mark.slow
-def test_a_mask_is_read_in_strips(tmp_path):
+def test_a_mask_is_read_in_strips(tmp_path: Path) -> None:
     """31 million pixels, more than one strip; each chip has as many valid pixels as there are chips before it."""
     rows, columns, path = 24, 20, tmp_path / "m.tif"
     alpha = np.zeros((rows * SIDE + 100, columns * SIDE), np.uint8)
@@ -273,7 +280,7 @@ def test_a_mask_is_read_in_strips(tmp_path):
 # --- the real image -------------------------------------------------------------------------------
 
 
-def real_item(real_data, **properties):
+def real_item(real_data: Path, **properties: Any) -> pystac.Item:
     folder = real_data / "rasters" / "naip_m_3008501"
     (item_file,) = folder.glob("*.item.json")
     document = json.loads(item_file.read_text())
@@ -282,7 +289,7 @@ def real_item(real_data, **properties):
     return pystac.Item.from_dict(document)
 
 
-def test_the_real_image(real_data):
+def test_the_real_image(real_data: Path) -> None:
     """It was reduced to 256 × 256 pixels, so `proj:shape` is set to the file's."""
     item = real_item(real_data, **{"proj:shape": [256, 256]})
     with rasterio.open(item.assets["image"].href) as source:
@@ -298,7 +305,7 @@ def test_the_real_image(real_data):
         assert box[side] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_real_image_beside_an_item_of_another_size(real_data):
+def test_the_real_image_beside_an_item_of_another_size(real_data: Path) -> None:
     """The image defines the grid, so its file decides: no other band could match the item's declaration."""
     table = index_scene(real_item(real_data), NAIP)
     assert table["chipid"].to_pylist() == ["al_m_3008501_ne_16_1_20110815_20111017-0-0"]
@@ -308,7 +315,7 @@ def test_the_real_image_beside_an_item_of_another_size(real_data):
 # --- Sentinel-1 -----------------------------------------------------------------------------------
 
 
-def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
+def sentinel_1(folder: Path, vv: Any, vh: Any, nodata: float | None = -32768, **layout: Any) -> pystac.Item:
     """An item as in the Planetary Computer with two files, 10 m, zone 32 north."""
     transform = from_origin(500_000, 100_020, 10, 10)
     hrefs = {
@@ -341,7 +348,7 @@ def sentinel_1(folder, vv, vh, nodata: float | None = -32768, **layout):
     [(-32768, False), (0, False), (-0.0, False), (-1e-6, False), (np.nan, False), (-np.inf, False), (1e-12, True)],
 )
 @pytest.mark.parametrize("tag", [-32768, None])
-def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
+def test_what_is_not_above_0_is_no_backscatter(tmp_path: Path, value: Any, is_data: bool, tag: int | None) -> None:
     vv, vh = (np.full((SIDE, SIDE), 0.1, np.float32) for _ in range(2))
     vv[:10] = value  # 10 rows of VV, 6 of VH, 4 of them in both
     vh[6:12] = value
@@ -352,7 +359,7 @@ def test_what_is_not_above_0_is_no_backscatter(tmp_path, value, is_data, tag):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [512, 256, 1024, None], ids=["512", "256", "1024", "rows"])
-def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block):
+def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path: Path, block: int | None) -> None:
     """30 million pixels; 6100 rows end inside a chip and inside a block. Both files have their own nodata."""
     height, width = 6100, 5000
     rows, columns = height // SIDE, width // SIDE
@@ -372,14 +379,14 @@ def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path, block)
     np.testing.assert_array_equal(table["nodata_percentage"].to_numpy(), np.float32(expected.ravel() / SIDE**2))
 
 
-def test_two_files_that_do_not_fit_are_refused(tmp_path):
+def test_two_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
     write_tiff(tmp_path / "vh.tif", np.ones((500, 512), np.float32), Affine(10, 0, 5e5, 0, -10, 100_020), "EPSG:32632")
     with pytest.raises(InputError, match=r"vh\.tif: 500 × 512 pixels do not fit the finest grid of 512 × 512"):
         every_chip(item, S1)
 
 
-def test_a_scene_without_vh_is_refused_by_name(tmp_path):
+def test_a_scene_without_vh_is_refused_by_name(tmp_path: Path) -> None:
     item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
     del item.assets["vh"]
     with pytest.raises(InputError, match=f"{item.id}: asset vh not found, only vv"):

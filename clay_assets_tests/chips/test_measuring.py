@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,21 @@ from clay_assets.chips.measuring import measure_land_cover
 from clay_assets.chips.merge import merge
 from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
+from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import WORLDCOVER_FIELDS
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, made_plan, without_proj, write_items
 from clay_assets_tests.conftest import REPOSITORY
+from clay_assets_tests.servers.files import FileServer
 
 FIELDS = list(WORLDCOVER_FIELDS.values())
 SECONDS = 60
 
 
 @pytest.fixture
-def cell_of(store, recipe, threads):
+def cell_of(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., Any]:
     """Index some of the planet's Sentinel-2 scenes."""
 
     def make(items: list[dict[str, Any]]) -> ChipCell:
@@ -47,14 +52,20 @@ def items(planet: Planet) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def measure(store, recipe, threads):
+def measure(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., Any]:
     def run(cell: ChipCell, items: list[dict[str, Any]], folder: Path | str) -> LandCoverCell:
         return measure_land_cover(cell, items, open_worldcover(str(folder)), store, recipe, threads, 4)
 
     return run
 
 
-def test_a_second_run_keeps_every_scene_and_says_the_same(planet, store, items, cell_of, measure) -> None:
+def test_a_second_run_keeps_every_scene_and_says_the_same(
+    planet: Planet,
+    store: LocalStore,
+    items: list[dict[str, Any]],
+    cell_of: Callable[..., Any],
+    measure: Callable[..., Any],
+) -> None:
     cell = cell_of(items)
     first = measure(cell, items, planet.worldcover)
     before = {key: (store.root / key).stat().st_mtime_ns for key in first.keys}
@@ -67,7 +78,9 @@ def test_a_second_run_keeps_every_scene_and_says_the_same(planet, store, items, 
     assert measure(cell, items, planet.worldcover).kept == 3
 
 
-def test_chips_that_were_indexed_again_are_measured_again(planet, items, cell_of, measure) -> None:
+def test_chips_that_were_indexed_again_are_measured_again(
+    planet: Planet, items: list[dict[str, Any]], cell_of: Callable[..., Any], measure: Callable[..., Any]
+) -> None:
     first = measure(cell_of(items), items, planet.worldcover)
     changed = [{**items[0], "properties": {**items[0]["properties"], "note": "processed again"}}, *items[1:]]
     cell = cell_of(changed)
@@ -78,7 +91,11 @@ def test_chips_that_were_indexed_again_are_measured_again(planet, items, cell_of
 
 
 def test_scenes_are_measured_again_once_a_missing_file_is_there(
-    planet, items, cell_of, measure, tmp_path: Path
+    planet: Planet,
+    items: list[dict[str, Any]],
+    cell_of: Callable[..., Any],
+    measure: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     some = tmp_path / "some"
     some.mkdir()
@@ -92,7 +109,9 @@ def test_scenes_are_measured_again_once_a_missing_file_is_there(
     assert 0 < whole.kept < 4  # those without missing files
 
 
-def test_items_without_proj_fields_and_items_that_are_gone(planet, items, cell_of, measure) -> None:
+def test_items_without_proj_fields_and_items_that_are_gone(
+    planet: Planet, items: list[dict[str, Any]], cell_of: Callable[..., Any], measure: Callable[..., Any]
+) -> None:
     bare = [without_proj(items[0]), *items[1:]]
     with_fields = measure(cell_of(items), items, planet.worldcover)
     cell = cell_of(bare)
@@ -108,7 +127,13 @@ def test_items_without_proj_fields_and_items_that_are_gone(planet, items, cell_o
     assert (gone.loc[[item["id"] for item in items[1:]], "outcome"] == MEASURED).all()
 
 
-def test_one_bad_file_sets_its_scenes_aside(planet, items, cell_of, measure, tmp_path: Path) -> None:
+def test_one_bad_file_sets_its_scenes_aside(
+    planet: Planet,
+    items: list[dict[str, Any]],
+    cell_of: Callable[..., Any],
+    measure: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "worldcover"
     shutil.copytree(planet.worldcover, folder)
     cell = cell_of(items)
@@ -121,7 +146,14 @@ def test_one_bad_file_sets_its_scenes_aside(planet, items, cell_of, measure, tmp
     assert not found.lacking(cell)  # they were measured, and the ledger has the reason
 
 
-def test_a_web_server_without_any_file_is_told(planet, items, cell_of, measure, file_server, tmp_path: Path) -> None:
+def test_a_web_server_without_any_file_is_told(
+    planet: Planet,
+    items: list[dict[str, Any]],
+    cell_of: Callable[..., Any],
+    measure: Callable[..., Any],
+    file_server: Callable[[Path], FileServer],
+    tmp_path: Path,
+) -> None:
     cell = cell_of(items)
     (tmp_path / "web").mkdir()
     with pytest.raises(InputError, match=r"none of the required files found for the chips of sentinel-2-l2a 2021"):
@@ -135,7 +167,13 @@ def test_a_web_server_without_any_file_is_told(planet, items, cell_of, measure, 
 
 
 def test_killed_before_its_ledger_and_before_the_merge_then_resumed(
-    planet, store, recipe, threads, cell_of, measure, tmp_path: Path
+    planet: Planet,
+    store: LocalStore,
+    recipe: Recipe,
+    threads: Executor,
+    cell_of: Callable[..., Any],
+    measure: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     items = [item for item in planet.items(S2) if item["properties"]["datetime"].startswith("2021")]
     cell = cell_of(items)

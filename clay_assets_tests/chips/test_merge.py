@@ -1,5 +1,7 @@
 """The merged index: its content, when it is rewritten, what it rejects, and the accuracy of its manifest."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -7,16 +9,20 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from clay_assets.chips import records, sorting
 from clay_assets.chips.cells import ChipCell, LandCoverCell
@@ -25,13 +31,14 @@ from clay_assets.chips.index import MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.merge import merge
+from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError, StorageError
-from clay_assets.recipes import load_recipe
+from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
 from clay_assets.recipes.loader import ChipLandcover
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
-from clay_assets.storage.stores import LocalStore, open_store
+from clay_assets.storage.stores import LocalStore, Store, open_store
 from clay_assets_tests.chips.factories import (
     FINGERPRINT,
     L1,
@@ -44,6 +51,7 @@ from clay_assets_tests.chips.factories import (
     write_land_cover,
 )
 from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
+from clay_assets_tests.reconciliation.stores import Made
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 100
@@ -52,10 +60,18 @@ OTHER = "0" * 32  # fingerprint of other inputs than the synthetic scenes'
 
 
 @pytest.fixture
-def join(store, recipe, threads):
+def join(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., Any]:
     """Merge cells into the test's store."""
 
-    def run(cells, store=store, recipe=recipe, executor=threads, in_flight=4, land_cover=None, plan=PLAN):
+    def run(
+        cells: list[ChipCell],
+        store: Any = store,
+        recipe: Any = recipe,
+        executor: Any = threads,
+        in_flight: int = 4,
+        land_cover: Any = None,
+        plan: Any = PLAN,
+    ) -> Any:
         found = [write_land_cover(cell) for cell in cells] if land_cover is None else land_cover
         return merge(cells, found, plan, store, recipe, executor, in_flight)
 
@@ -63,7 +79,7 @@ def join(store, recipe, threads):
 
 
 @pytest.fixture
-def cells(store, recipe):
+def cells(store: LocalStore, recipe: Recipe) -> list[ChipCell]:
     """Three small cells of two platforms."""
     return [
         write_cell(store, recipe, S2, 2020, ["S2A_B", "S2A_A", "S2A_C"]),
@@ -72,38 +88,38 @@ def cells(store, recipe):
     ]
 
 
-def state(store):
+def state(store: Store) -> dict[str, tuple[bytes, int]]:
     """Key → (bytes, modification time) of every file of the merged index."""
     keys = [*store.list(layout.MERGED), *filter(store.exists, [layout.MANIFEST])]
     return {key: (store.read(key), (store.root / key).stat().st_mtime_ns) for key in keys}
 
 
-def part(store, platform, year):
+def part(store: Store, platform: str, year: int) -> Path:
     return store.root / layout.merged_part(platform, year)
 
 
-def manifest(store):
+def manifest(store: Store) -> dict[str, Any]:
     return json.loads(store.read(layout.MANIFEST))
 
 
-def rewrite(store, cell, item_id, change, fingerprint=FINGERPRINT):
+def rewrite(store: Store, cell: ChipCell, item_id: str, change: str, fingerprint: Any = FINGERPRINT) -> None:
     """Rewrite a scene's index with changes."""
     key = layout.chips(cell.platform, cell.year, item_id)
     table = pq.read_table(store.root / key)
     store.write(key, encode_arrow(change(table), {"fingerprint": fingerprint}))
 
 
-def made_anew(store, cell):
+def made_anew(store: Store, cell: ChipCell) -> ChipCell:
     """The cell as if all of its scenes had been indexed from other inputs."""
     for item_id in cell.scenes["item_id"]:
         rewrite(store, cell, item_id, lambda table: table, OTHER)
     return ChipCell(cell.platform, cell.year, store, cell.ledger.assign(fingerprint=OTHER))
 
 
-def replace(name, value):
+def replace(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
     """A change that puts a value into the first row of a column."""
 
-    def change(table):
+    def change(table: pa.Table) -> pa.Table:
         place, kind = table.schema.get_field_index(name), table.schema.field(name).type
         column = [value, *table[name].to_pylist()[1:]]
         return table.set_column(place, table.schema.field(name), pa.array(column, kind))
@@ -115,7 +131,9 @@ def replace(name, value):
 
 
 @pytest.mark.slow
-def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
+def test_it_holds_every_chip_of_every_cell_once(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     merged = join(cells)
     assert merged.rows == 6 * 64
     assert merged.written == 3
@@ -129,7 +147,9 @@ def test_it_holds_every_chip_of_every_cell_once(cells, store, join):
         assert found.to_pylist() == expected.to_pylist()
 
 
-def test_chips_of_the_planet_by_platform_and_year(planet, store, recipe, threads, join):
+def test_chips_of_the_planet_by_platform_and_year(
+    planet: Planet, store: LocalStore, recipe: Recipe, threads: Executor, join: Callable[..., Any]
+) -> None:
     cells, expected = [], {}
     for platform, quality in ((S2, "scl"), (L1, "qa_pixel"), (L2, "qa_pixel")):
         for year in (2019, 2022):
@@ -154,7 +174,7 @@ def test_chips_of_the_planet_by_platform_and_year(planet, store, recipe, threads
 
 
 @pytest.mark.slow
-def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
+def test_rows_lie_along_the_hilbert_curve(store: LocalStore, recipe: Recipe, join: Callable[..., Any]) -> None:
     cell = write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(30)], 20, 20)
     join([cell])
     table = pq.read_table(part(store, S2, 2020), partitioning=None)
@@ -165,7 +185,7 @@ def test_rows_lie_along_the_hilbert_curve(store, recipe, join):
     assert all(ids[n] < ids[n + 1] for n in ties)
 
 
-def test_hilbert_keys_are_neighbours_on_the_curve():
+def test_hilbert_keys_are_neighbours_on_the_curve() -> None:
     """One cell per step along a curve through a grid of cells: each cell touches the previous one."""
     side = 16
     y, x = (axis.ravel() for axis in np.indices((side, side)))
@@ -176,7 +196,7 @@ def test_hilbert_keys_are_neighbours_on_the_curve():
     assert (steps == 1).all()
 
 
-def test_hilbert_distances_are_those_of_geopandas():
+def test_hilbert_distances_are_those_of_geopandas() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.uniform(-180, 180, 50_000), rng.uniform(-90, 90, 50_000)
     edges = np.array([-180.0, -90, -1e-300, 0.0, 1e-9, 90, 179.999999999, 180])
@@ -185,15 +205,17 @@ def test_hilbert_distances_are_those_of_geopandas():
     assert (hilbert_distance(x, y) == expected.to_numpy()).all()
 
 
-def test_chips_of_the_antimeridian_lie_at_it():
-    def key(west, east):
+def test_chips_of_the_antimeridian_lie_at_it() -> None:
+    def key(west: float, east: NDArray[Any]) -> int:
         return int(keys_of(np.array([[west, -17.0, east, -16.98]]))[0])
 
     assert abs(key(-180, 180) - key(179.98, 180)) < abs(key(0, 0.02) - key(179.98, 180)) / 1000
 
 
 @pytest.mark.slow
-def test_manifest_tells_what_is_there(cells, store, join, recipe):
+def test_manifest_tells_what_is_there(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], recipe: Recipe
+) -> None:
     merged = join(cells)
     document = manifest(store)
     assert document["rows"] == merged.rows
@@ -220,7 +242,7 @@ def test_manifest_tells_what_is_there(cells, store, join, recipe):
 
 
 @pytest.mark.slow
-def test_a_second_merge_writes_nothing(cells, store, join):
+def test_a_second_merge_writes_nothing(cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]) -> None:
     first = join(cells)
     before = state(store)
     again = join(list(reversed(cells)))
@@ -231,7 +253,9 @@ def test_a_second_merge_writes_nothing(cells, store, join):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [1, 7])
-def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_path, in_flight):
+def test_the_same_cells_give_the_same_bytes_elsewhere(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], tmp_path: Path, in_flight: int
+) -> None:
     join(cells)
     other = LocalStore(tmp_path / "other")
     with ThreadPoolExecutor(in_flight) as pool:
@@ -242,7 +266,9 @@ def test_the_same_cells_give_the_same_bytes_elsewhere(cells, store, join, tmp_pa
 
 
 @pytest.mark.slow
-def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
+def test_only_the_part_of_a_changed_scene_is_rewritten(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     first = join(cells)
     before = state(store)
     rewrite(store, cells[0], "S2A_B", replace("cloud_cover_percentage", 0.125), OTHER)
@@ -259,7 +285,9 @@ def test_only_the_part_of_a_changed_scene_is_rewritten(cells, store, join):
 
 
 @pytest.mark.slow
-def test_a_cell_that_was_emptied_has_no_part(cells, store, join):
+def test_a_cell_that_was_emptied_has_no_part(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     join(cells)
     again = join([ChipCell(S2, 2020, store, ledger_of({})), *cells[1:]])
     assert again.written == 0
@@ -268,13 +296,13 @@ def test_a_cell_that_was_emptied_has_no_part(cells, store, join):
     assert join(cells[1:]).rows == 3 * 64
 
 
-def test_no_cells_at_all_are_an_empty_manifest(store, join):
+def test_no_cells_at_all_are_an_empty_manifest(store: LocalStore, join: Callable[..., Any]) -> None:
     assert join([]).rows == 0
     assert manifest(store)["partitions"] == []
     assert read_manifest(store) == []
 
 
-def test_scenes_without_a_chip_do_no_harm(cells, store, join):
+def test_scenes_without_a_chip_do_no_harm(cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]) -> None:
     empty = chip_table(S2, "S2A_EMPTY", 2020, 0, 0, 1, 1).slice(0, 0)
     store.write(layout.chips(S2, 2020, "S2A_EMPTY"), encode_arrow(empty, {"fingerprint": FINGERPRINT}))
     counts = dict(zip(cells[0].ledger["item_id"], cells[0].ledger["chips"], strict=True))
@@ -283,7 +311,9 @@ def test_scenes_without_a_chip_do_no_harm(cells, store, join):
 
 
 @pytest.mark.slow
-def test_a_part_that_was_lost_or_cut_is_written_again(cells, store, join):
+def test_a_part_that_was_lost_or_cut_is_written_again(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     first = join(cells)
     part(store, S2, 2019).unlink()
     cut = part(store, L2, 2020)
@@ -296,7 +326,9 @@ def test_a_part_that_was_lost_or_cut_is_written_again(cells, store, join):
 
 
 @pytest.mark.parametrize("other", ["another index", "its own rows in another order", "nothing but zeros"])
-def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(cells, store, join, other):
+def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], other: str
+) -> None:
     first = join(cells)
     path = part(store, S2, 2019)
     content = path.read_bytes()
@@ -319,7 +351,7 @@ def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(cells, 
     assert path.read_bytes() == content
 
 
-def test_a_cell_of_one_chip(store, recipe, join):
+def test_a_cell_of_one_chip(store: LocalStore, recipe: Recipe, join: Callable[..., Any]) -> None:
     cell = write_cell(store, recipe, S2, 2020, ["S2A_ONE"], 1, 1)
     assert join([cell]).rows == 1
     file = pq.ParquetFile(part(store, S2, 2020))
@@ -327,7 +359,9 @@ def test_a_cell_of_one_chip(store, recipe, join):
     assert file.read()["chipid"].to_pylist() == ["S2A_ONE-0-0"]
 
 
-def test_ids_of_scenes_that_begin_alike_are_in_order(store, recipe, join):
+def test_ids_of_scenes_that_begin_alike_are_in_order(
+    store: LocalStore, recipe: Recipe, join: Callable[..., Any]
+) -> None:
     """A chip of scene `A-1` can be between two of scene `A`, as ids are text."""
     names = ["A", "A-1", "A-1-2", "A.", "A0", "B"]
     cell = write_cell(store, recipe, S2, 2020, names, 12, 12, (10.0, 10.0))
@@ -340,7 +374,14 @@ def test_ids_of_scenes_that_begin_alike_are_in_order(store, recipe, join):
 
 
 @pytest.mark.parametrize("memory", [0, 1 << 40])
-def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(store, recipe, join, tmp_path, monkeypatch, memory):
+def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(
+    store: LocalStore,
+    recipe: Recipe,
+    join: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: Any,
+) -> None:
     names = [f"S2A_{n:02d}" for n in range(30)]
     cell = write_cell(store, recipe, S2, 2020, names, 9, 9, (10.0, 10.0))
     join([cell], store=LocalStore(tmp_path / "whole"))
@@ -356,24 +397,32 @@ def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(store, recipe, jo
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 @pytest.mark.parametrize("changed", [None, 2018, 2020])
-def test_two_merges_at_once(request, store, recipe, threads, tmp_path, kind, changed):
+def test_two_merges_at_once(
+    request: pytest.FixtureRequest,
+    store: LocalStore,
+    recipe: Recipe,
+    threads: Executor,
+    tmp_path: Path,
+    kind: str,
+    changed: int | None,
+) -> None:
     """Another merge runs while one is in progress: with the same cells it is harmless, otherwise the first stops."""
     target = (
         LocalStore(tmp_path / "merged") if kind == "folder" else open_store(request.getfixturevalue("s3_bucket").url)
     )
     later = LocalStore(tmp_path / "later")
 
-    def cells_in(place):
+    def cells_in(place: tuple[float, float] | None) -> list[ChipCell]:
         return [write_cell(place, recipe, S2, year, [f"S2A_{year}"]) for year in (2018, 2019, 2020)]
 
     ours = cells_in(store)
     theirs = [made_anew(later, cell) if cell.year == changed else cell for cell in cells_in(later)]
     covers = {id(cells): [write_land_cover(cell) for cell in cells] for cells in (ours, theirs)}
 
-    def run(cells, progress=lambda done, of: None):
+    def run(cells: list[ChipCell], progress: Callable[..., Any] = lambda done, of: None) -> Any:
         return merge(cells, covers[id(cells)], PLAN, target, recipe, threads, 4, progress)
 
-    def meanwhile(done, of):
+    def meanwhile(done: Made, of: int) -> None:
         if done == 1:
             run(theirs)
 
@@ -396,7 +445,9 @@ def test_two_merges_at_once(request, store, recipe, threads, tmp_path, kind, cha
 
 
 @pytest.mark.parametrize(("what", "said"), [("spill", "chips cannot be sorted in"), ("part", "cannot write")])
-def test_a_full_disk_is_told_and_leaves_nothing(store, tmp_path, join, what, said):
+def test_a_full_disk_is_told_and_leaves_nothing(
+    store: LocalStore, tmp_path: Path, join: Callable[..., Any], what: str, said: str
+) -> None:
     cells = make_cells(store)
     join(cells[1:])
     before = state(store)
@@ -412,7 +463,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(store, tmp_path, join, what, sai
     assert join(cells).written == 1
 
 
-def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(cells, store, join):
+def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     for content in (b"{", b"[]", b'{"partitions": [{"platform": 1}]}'):
         store.write(layout.MANIFEST, content)
         with pytest.raises(InputError, match=r"manifest\.json: cannot be understood.*Delete it"):
@@ -422,7 +475,7 @@ def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(cells, s
 # --- what it rejects before anything is published -------------------------------------------------------------------
 
 
-def renamed(name):
+def renamed(name: str) -> Callable[[pa.Table], pa.Table]:
     return lambda table: table.rename_columns([name if old == "chipid" else old for old in table.schema.names])
 
 
@@ -451,7 +504,9 @@ def renamed(name):
         (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "a chip id occurs twice"),
     ],
 )
-def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, change, said):
+def test_an_invalid_index_is_refused_and_the_old_part_stays(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], change: Any, said: str
+) -> None:
     join(cells)
     before = state(store)
     changed = made_anew(store, cells[0])
@@ -464,7 +519,9 @@ def test_an_invalid_index_is_refused_and_the_old_part_stays(cells, store, join, 
 
 
 @pytest.mark.slow
-def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
+def test_an_index_file_that_is_gone_or_garbage_is_refused(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     join(cells)
     before = state(store)
     changed = made_anew(store, cells[0])
@@ -477,7 +534,9 @@ def test_an_index_file_that_is_gone_or_garbage_is_refused(cells, store, join):
 
 
 @pytest.mark.slow
-def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
+def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     join(cells)
     before = state(store)
     rewrite(store, cells[0], "S2A_B", lambda table: table, OTHER)  # a run started over, and was killed
@@ -490,7 +549,9 @@ def test_files_of_a_run_that_wrote_no_ledger_are_not_merged(cells, store, join):
 
 
 @pytest.mark.slow
-def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, recipe):
+def test_a_scene_in_two_years_or_twice_in_one_is_refused(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], recipe: Recipe
+) -> None:
     join(cells)
     before = state(store)
     again = write_cell(store, recipe, S2, 2021, ["S2A_A"])
@@ -502,12 +563,16 @@ def test_a_scene_in_two_years_or_twice_in_one_is_refused(cells, store, join, rec
     assert state(store) == before
 
 
-def test_both_landsat_levels_may_have_a_scene_of_one_name(store, join, recipe):
+def test_both_landsat_levels_may_have_a_scene_of_one_name(
+    store: LocalStore, join: Callable[..., Any], recipe: Recipe
+) -> None:
     cells = [write_cell(store, recipe, platform, 2020, ["LC08_A"]) for platform in (L1, L2)]
     assert join(cells).rows == 128
 
 
-def test_storage_that_cannot_be_written_is_told(cells, tmp_path, join):
+def test_storage_that_cannot_be_written_is_told(
+    cells: list[ChipCell], tmp_path: Path, join: Callable[..., Any]
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file/merged.*CLAY_STORAGE"):
         join(cells, store=LocalStore(tmp_path / "file" / "merged"))
@@ -518,7 +583,9 @@ def test_storage_that_cannot_be_written_is_told(cells, tmp_path, join):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "an older state"])
-def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, join, before):
+def test_killed_between_a_part_and_the_manifest_then_resumed(
+    store: LocalStore, tmp_path: Path, join: Callable[..., Any], before: str
+) -> None:
     cells = make_cells(store)
     reference = LocalStore(tmp_path / "reference")
     expected = join(cells, store=reference)
@@ -549,10 +616,10 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(store, tmp_path, jo
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_cell(tmp_path):
+def test_memory_does_not_grow_with_the_cell(tmp_path: Path) -> None:
     """Five times the rows, 240 MB more, take no more than the 128 MB allowed for this sort."""
 
-    def measure(rows):
+    def measure(rows: int) -> int:
         command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "measure", str(tmp_path / rows), rows]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=SECONDS, check=True)
         shutil.rmtree(tmp_path / rows)
@@ -567,12 +634,14 @@ def test_memory_does_not_grow_with_the_cell(tmp_path):
 # --- land cover -------------------------------------------------------------------------------------------------------
 
 
-def shares_of(store, cell, item_id):
+def shares_of(store: Store, cell: ChipCell, item_id: str) -> pd.DataFrame:
     return pq.read_table(store.root / layout.landcover(cell.platform, cell.year, item_id)).to_pandas()
 
 
 @pytest.mark.slow
-def test_land_cover_is_joined_to_its_chips(cells, store, join, recipe):
+def test_land_cover_is_joined_to_its_chips(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], recipe: Recipe
+) -> None:
     join(cells)
     table = pq.read_table(part(store, S2, 2020), partitioning=None).to_pandas().set_index("chipid")
     for item_id in ("S2A_A", "S2A_B", "S2A_C"):
@@ -591,7 +660,9 @@ def test_land_cover_is_joined_to_its_chips(cells, store, join, recipe):
 
 
 @pytest.mark.slow
-def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(cells, store, join, recipe):
+def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], recipe: Recipe
+) -> None:
     join(cells)
     land_cover = [write_land_cover(cell) for cell in cells]
     assert join(cells, land_cover=land_cover).written == 0
@@ -609,7 +680,9 @@ def test_land_cover_that_changed_or_another_least_share_rewrites_its_part_alone(
 
 
 @pytest.mark.slow
-def test_a_cell_without_current_land_cover_keeps_its_old_part(cells, store, join):
+def test_a_cell_without_current_land_cover_keeps_its_old_part(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     first = join(cells)
     before = state(store)
     changed = made_anew(store, cells[0])
@@ -627,14 +700,18 @@ def test_a_cell_without_current_land_cover_keeps_its_old_part(cells, store, join
     assert join([changed, *cells[1:], new]).rows == first.rows + 64  # once they have
 
 
-def test_without_any_land_cover_there_is_nothing_to_merge(cells, store, join):
+def test_without_any_land_cover_there_is_nothing_to_merge(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     with pytest.raises(InputError, match=r"no chip has land cover yet\. Materialise chip_landcover of these .*\|2020"):
         join(cells, land_cover=[])
     assert state(store) == {}
 
 
 @pytest.mark.slow
-def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells, store, join):
+def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     join(cells)
     document = manifest(store)
     store.write(layout.MANIFEST, json.dumps({**document, "version": 2}).encode())
@@ -661,7 +738,9 @@ def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(cells
         (lambda table: table.drop_columns(["mangroves"]), "columns are not those of land cover"),
     ],
 )
-def test_invalid_land_cover_is_refused_and_the_old_part_stays(cells, store, join, change, said):
+def test_invalid_land_cover_is_refused_and_the_old_part_stays(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], change: Any, said: str
+) -> None:
     join(cells)
     before = state(store)
     land_cover = [write_land_cover(cell) for cell in cells]
@@ -677,7 +756,9 @@ def test_invalid_land_cover_is_refused_and_the_old_part_stays(cells, store, join
 
 
 @pytest.mark.slow
-def test_land_cover_that_is_gone_or_of_a_run_without_ledger_is_not_merged(cells, store, join):
+def test_land_cover_that_is_gone_or_of_a_run_without_ledger_is_not_merged(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
     land_cover = [write_land_cover(cell) for cell in cells]
     path = store.root / layout.landcover(S2, 2020, "S2A_B")
     content = path.read_bytes()

@@ -1,6 +1,11 @@
 """How other tools read the merged index, and how little a bounding-box query reads."""
 
+from __future__ import annotations
+
 import json
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
 
 import duckdb
 import geopandas as gpd
@@ -10,19 +15,23 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from clay_assets.chips.index import open_index
 from clay_assets.chips.merge import merge
 from clay_assets.chips.sorting import ROW_GROUP_ROWS
+from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_cell, write_land_cover
+from clay_assets_tests.oracle.environment import Readers
 
 SCENES, SIDE = 112, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
 
 
 @pytest.fixture(scope="module")
-def merged(tmp_path_factory, recipe, threads):
+def merged(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, threads: Executor) -> Path:
     """Folder of a merged index: some 200,000 chips of one cell, and two small cells."""
     store = LocalStore(tmp_path_factory.mktemp("merged"))
     cells = [
@@ -38,19 +47,19 @@ def merged(tmp_path_factory, recipe, threads):
 
 
 @pytest.fixture(scope="module")
-def large(merged):
+def large(merged: Path) -> Path:
     return merged / S2 / "2020" / "part-0.parquet"
 
 
 @pytest.fixture(scope="module")
-def window(large):
+def window(large: Path) -> tuple[float, float, float, float]:
     """A box of half a degree at the centre of one scene."""
     row = pq.read_table(large, partitioning=None, filters=pc.field("chipid") == "S2A_050-20-20")["bbox"][0].as_py()
     return (row["xmin"] - 0.25, row["ymin"] - 0.25, row["xmin"] + 0.25, row["ymin"] + 0.25)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory, recipe, threads):
+def small(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, threads: Executor) -> tuple[Path, list[list[Any]]]:
     """Folder of a small merged index of two platforms and years, and its rows."""
     store = LocalStore(tmp_path_factory.mktemp("small"))
     cells = [
@@ -64,17 +73,17 @@ def small(tmp_path_factory, recipe, threads):
     return store.root / layout.MERGED, sorted(expected, key=lambda row: (row[1], row[0]))
 
 
-def rows_of(frame):
+def rows_of(frame: gpd.GeoDataFrame) -> list[list[Any]]:
     """Chip id, platform and year of every row, in order."""
     return frame[["chipid", "platform", "year"]].sort_values(["platform", "chipid"]).to_numpy().tolist()
 
 
-def touching(bbox, west, south, east, north):
+def touching(bbox: Any, west: float, south: float, east: NDArray[Any], north: float) -> Any:
     return (bbox("xmin") <= east) & (bbox("xmax") >= west) & (bbox("ymin") <= north) & (bbox("ymax") >= south)
 
 
 @pytest.mark.slow
-def test_row_groups_are_of_one_size(large):
+def test_row_groups_are_of_one_size(large: Path) -> None:
     file = pq.ParquetFile(large).metadata
     sizes = [file.row_group(n).num_rows for n in range(file.num_row_groups)]
     assert set(sizes[:-1]) == {ROW_GROUP_ROWS}
@@ -83,7 +92,7 @@ def test_row_groups_are_of_one_size(large):
 
 
 @pytest.mark.slow
-def test_a_bounding_box_reads_few_row_groups(large, window):
+def test_a_bounding_box_reads_few_row_groups(large: Path, window: Window) -> None:
     file = pq.ParquetFile(large).metadata
     columns = {file.row_group(0).column(n).path_in_schema: n for n in range(file.num_columns)}
     ranges = [
@@ -102,7 +111,7 @@ def test_a_bounding_box_reads_few_row_groups(large, window):
     assert 1 <= len(read) <= 0.25 * len(ranges)
 
 
-def test_tools_agree_on_a_bounding_box(large, merged, window):
+def test_tools_agree_on_a_bounding_box(large: Path, merged: Path, window: Window) -> None:
     table = ds.dataset(large).to_table(columns=["chipid", "bbox"])
     sides = table["bbox"].combine_chunks().flatten()
     everything = dict(zip(("xmin", "ymin", "xmax", "ymax"), (side.to_numpy() for side in sides), strict=True))
@@ -119,7 +128,7 @@ def test_tools_agree_on_a_bounding_box(large, merged, window):
 
 
 @pytest.mark.slow
-def test_part_is_geoparquet_1_1(large):
+def test_part_is_geoparquet_1_1(large: Path) -> None:
     file = pq.ParquetFile(large)
     geo = json.loads(file.metadata.metadata[b"geo"])
     column = geo["columns"]["geometry"]
@@ -135,7 +144,7 @@ def test_part_is_geoparquet_1_1(large):
 
 
 @pytest.mark.slow
-def test_the_folder_opens_as_one_dataset(merged):
+def test_the_folder_opens_as_one_dataset(merged: Path) -> None:
     total = SCENES * SIDE * SIDE + 128
     by_platform = {S2: total - 64, L2: 64}
     assert pd.read_parquet(merged, columns=["platform"]).value_counts().to_dict() == {
@@ -159,19 +168,19 @@ def test_the_folder_opens_as_one_dataset(merged):
         pytest.param(lambda root: duckdb.sql(f"SELECT * FROM '{root}/**/*.parquet'").df(), id="duckdb"),
     ],
 )
-def test_it_opens_with_no_option(small, read):
+def test_it_opens_with_no_option(small: Path, read: Any) -> None:
     root, expected = small
     assert rows_of(read(str(root))) == expected
 
 
-def test_it_opens_with_no_option_in_dask_polars_and_datasets(small, readers):
+def test_it_opens_with_no_option_in_dask_polars_and_datasets(small: Path, readers: Readers) -> None:
     root, expected = small
     found = readers.open(root)
     assert set(found) == {"dask", "dask-geopandas", "polars", "polars, lazily", "huggingface datasets"}
     assert {name: rows == expected for name, rows in found.items()} == dict.fromkeys(found, True)
 
 
-def test_files_prune_by_platform_and_year(merged):
+def test_files_prune_by_platform_and_year(merged: Path) -> None:
     """By their statistics, without knowing folder names."""
     kept = ds.dataset(merged).get_fragments(filter=(pc.field("platform") == S2) & (pc.field("year") == 2021))
     counted = [fragment.count_rows() for fragment in kept if fragment.subset(pc.field("year") == 2021).row_groups]

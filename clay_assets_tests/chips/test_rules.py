@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from concurrent.futures import Executor
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,8 @@ from clay_assets.chips.grid import chip_polygons, chips_in
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.rules import geometry_in_scene, geometry_valid, ids_unique, shares_in_range
 from clay_assets.grids import Grid
+from clay_assets.recipes import Recipe
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import (
     LEFT,
     S2,
@@ -187,7 +191,9 @@ def test_where_no_grid_is_known_chips_have_to_touch_the_footprint() -> None:
     assert geometry_in_scene(table, None, None, SIZE).ok
 
 
-def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(store, recipe, threads, tmp_path) -> None:
+def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(
+    store: LocalStore, recipe: Recipe, threads: Executor, tmp_path: Path
+) -> None:
     """A file whose rows and columns run in the same direction: its chips are lines."""
     good = sentinel_2(tmp_path / "good", item_id="S2A_GOOD")
     bad = without_proj(sentinel_2(tmp_path / "bad", item_id="S2A_BAD"))

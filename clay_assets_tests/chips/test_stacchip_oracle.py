@@ -1,7 +1,11 @@
 """The index equals stacchip 0.1.38's, row for row, on scenes of the planet and on real ones."""
 
+from __future__ import annotations
+
 import json
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -9,15 +13,19 @@ import pytest
 import shapely
 
 from clay_assets.chips.index import index_scene
+from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.stac import as_stac_1_1
 from clay_assets_tests.chips.factories import L1, L2, S2
+from clay_assets_tests.oracle.environment import Stacchip
 
 INDEXERS = {S2: "Sentinel2Indexer", L1: "LandsatIndexer", L2: "LandsatIndexer"}
 PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"
 
 
-def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
+def assert_same(
+    stacchip: Stacchip, folder: Path, document: Any, for_stacchip: Any, platform: str, max_nodata: Any
+) -> int:
     """Compare both indexes of one scene, and return the number of rows."""
     options = PLATFORMS[platform].rules.options(max_chip_nodata=max_nodata)
     ours = index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform, options=options)
@@ -40,14 +48,14 @@ def assert_same(stacchip, folder, document, for_stacchip, platform, max_nodata):
     return ours.num_rows
 
 
-def with_finest_grid(document):
+def with_finest_grid(document: Any) -> dict[str, Any]:
     """For stacchip, which uses the coarsest of several transforms unless one is in the properties."""
     changed = deepcopy(document)
     changed["properties"].update({name: document["assets"]["red"][name] for name in ("proj:shape", "proj:transform")})
     return changed
 
 
-def wedged(planet, platform, place):
+def wedged(planet: Planet, platform: str, place: tuple[float, float] | None) -> dict[str, Any]:
     """A scene with a nodata wedge through its chips, and a CRS in a form that stacchip understands."""
     for item in planet.items(platform):
         shares = planet.chip_truth(item["id"])["nodata_percentage"]
@@ -56,18 +64,20 @@ def wedged(planet, platform, place):
     raise AssertionError(f"the planet has no such scene of {place}")
 
 
-def test_sentinel_2_of_the_planet(planet, stacchip, tmp_path):
+def test_sentinel_2_of_the_planet(planet: Planet, stacchip: Stacchip, tmp_path: Path) -> None:
     document = wedged(planet, S2, "33UUU")
     assert 0 < assert_same(stacchip, tmp_path, document, with_finest_grid(document), S2, 0.5) < 16
 
 
 @pytest.mark.parametrize(("platform", "max_nodata"), [(L1, 0.0), (L2, 1.0)])
-def test_landsat_of_the_planet(planet, stacchip, tmp_path, platform, max_nodata):
+def test_landsat_of_the_planet(
+    planet: Planet, stacchip: Stacchip, tmp_path: Path, platform: Any, max_nodata: float
+) -> None:
     document = wedged(planet, platform, "188060")
     assert assert_same(stacchip, tmp_path, document, document, platform, max_nodata) == (2 if max_nodata < 1 else 4)
 
 
-def test_real_sentinel_2_scene(real_data, stacchip, tmp_path):
+def test_real_sentinel_2_scene(real_data: Path, stacchip: Stacchip, tmp_path: Path) -> None:
     """29RKH, whose files are reduced ten times: 1098 pixels of 100 m, 549 of 200 m."""
     folder = real_data / "rasters" / "sentinel2_29RKH"
     document = json.loads((folder / "S2A_29RKH_20200219_0_L2A.json").read_text())
@@ -79,7 +89,7 @@ def test_real_sentinel_2_scene(real_data, stacchip, tmp_path):
 
 
 @pytest.mark.parametrize(("max_nodata", "rows"), [(0.0, 0), (1.0, 1)])
-def test_real_landsat_scene(real_data, stacchip, tmp_path, max_nodata, rows):
+def test_real_landsat_scene(real_data: Path, stacchip: Stacchip, tmp_path: Path, max_nodata: float, rows: int) -> None:
     """LC08 001062, reduced to 5 % of its size: one whole chip, a corner of which is fill."""
     folder = real_data / "rasters" / "landsat_LC08_001062"
     name = "LC08_L2SP_001062_20201031_20201106_02_T2"

@@ -1,6 +1,9 @@
 """Items are valid STAC and include every quirk that the pipeline must handle."""
 
+from __future__ import annotations
+
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +15,7 @@ from rasterio.warp import transform as warp
 from stac_geoparquet.arrow import stac_table_to_items
 
 from clay_assets.demo.grid import OCEAN_TILE, TILES, tile
+from clay_assets.demo.planet import Planet
 from clay_assets.demo.sites import COLLECTIONS, FOLDERS, LANDSAT_L1, LANDSAT_L2, LANDSAT_TILES, MODIS, SENTINEL_2
 
 OPTICAL = (SENTINEL_2, LANDSAT_L1, LANDSAT_L2)
@@ -19,11 +23,11 @@ LANDSAT_BANDS = {"blue", "green", "red", "nir08", "swir16", "swir22", "qa_pixel"
 S2_BANDS = {"blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22"}
 
 
-def _prop(item, name):
+def _prop(item: pytest.Item, name: str) -> Any:
     return item["properties"].get(name)
 
 
-def _quarters(items):
+def _quarters(items: list[pytest.Item]) -> Any:
     """Items by place, year and quarter."""
     found = defaultdict(list)
     for item in items:
@@ -34,7 +38,7 @@ def _quarters(items):
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)
-def test_items_are_valid_stac(planet, collection):
+def test_items_are_valid_stac(planet: Planet, collection: Any) -> None:
     items = planet.items(collection)
     assert len({item["id"] for item in items}) == len(items)
     for raw in items:
@@ -47,13 +51,13 @@ def test_items_are_valid_stac(planet, collection):
         assert item.collection_id == collection
 
 
-def test_collections_are_valid_stac(planet):
+def test_collections_are_valid_stac(planet: Planet) -> None:
     found = [pystac.Collection.from_dict(raw) for raw in planet.collections()]
     assert [one.id for one in found] == list(COLLECTIONS)
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)
-def test_snapshot_gives_the_items_back(planet, collection):
+def test_snapshot_gives_the_items_back(planet: Planet, collection: Any) -> None:
     table = pq.read_table(planet.folder / FOLDERS[collection] / f"{collection}.parquet")
     assert b"geo" in table.schema.metadata
     read = {item["id"]: item for item in stac_table_to_items(table)}
@@ -73,7 +77,7 @@ def test_snapshot_gives_the_items_back(planet, collection):
 
 
 @pytest.mark.parametrize("collection", OPTICAL)
-def test_files_have_the_grid_that_the_item_states(planet, collection):
+def test_files_have_the_grid_that_the_item_states(planet: Planet, collection: Any) -> None:
     for item in planet.items(collection)[::40]:
         for asset in item["assets"].values():
             with rasterio.open(asset["href"]) as src:
@@ -85,20 +89,20 @@ def test_files_have_the_grid_that_the_item_states(planet, collection):
                 assert src.dtypes[0] == ("uint8" if "SCL" in asset["href"] else "uint16")
 
 
-def test_sentinel_2_scenes_lie_in_their_tiles(planet):
+def test_sentinel_2_scenes_lie_in_their_tiles(planet: Planet) -> None:
     for item in planet.items(SENTINEL_2):
         name = item["id"].split("_")[1].zfill(5)
         assert tile(name).polygon.buffer(1e-6).contains(shapely.geometry.shape(item["geometry"]))
 
 
-def test_landsat_scenes_hold_the_middle_of_each_of_their_tiles(planet):
+def test_landsat_scenes_hold_the_middle_of_each_of_their_tiles(planet: Planet) -> None:
     for item in (*planet.items(LANDSAT_L1), *planet.items(LANDSAT_L2)):
         shape = shapely.geometry.shape(item["geometry"])
         names = LANDSAT_TILES[_prop(item, "landsat:wrs_path") + _prop(item, "landsat:wrs_row")]
         assert all(shape.contains(tile(name).polygon.representative_point()) for name in names)
 
 
-def test_footprint_is_where_the_data_is(planet):
+def test_footprint_is_where_the_data_is(planet: Planet) -> None:
     """The corners of the valid area, read from the file, match the item's outline."""
     item = next(one for one in planet.items(SENTINEL_2) if _prop(one, "s2:nodata_pixel_percentage") > 20)
     with rasterio.open(item["assets"]["scl"]["href"]) as src:
@@ -112,32 +116,32 @@ def test_footprint_is_where_the_data_is(planet):
         assert outline.exterior.distance(shapely.Point(point)) < 0.0004  # two pixels
 
 
-def _zones(planet):
+def _zones(planet: Planet) -> set[str]:
     return {name[:2] for name in planet.tiles}
 
 
-def _s2(planet):
+def _s2(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(SENTINEL_2)
 
 
-def _landsat(planet):
+def _landsat(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(LANDSAT_L1) + planet.items(LANDSAT_L2)
 
 
-def _least(items):
+def _least(items: list[pytest.Item]) -> dict[str, Any]:
     return min(items, key=lambda item: _prop(item, "eo:cloud_cover"))
 
 
-def _crosses(item):
+def _crosses(item: pytest.Item) -> bool:
     return item["geometry"]["type"] == "MultiPolygon" and item["bbox"][0] > item["bbox"][2]
 
 
-def _places_with_gaps(planet, collection):
+def _places_with_gaps(planet: Planet, collection: str) -> int:
     places = {place for place, _, _ in _quarters(planet.items(collection))}
     return len(places) * 24 - len(_quarters(planet.items(collection)))
 
 
-def _any_chip(planet, collection, test):
+def _any_chip(planet: Planet, collection: str, test: Any) -> bool:
     return any(test(planet.chip_truth(item["id"])["nodata_percentage"]).any() for item in planet.items(collection))
 
 
@@ -215,7 +219,7 @@ TRAITS = {
 }
 
 
-def _readable(item):
+def _readable(item: pytest.Item) -> bool:
     for asset in item["assets"].values():
         with rasterio.open(asset["href"]) as src:
             src.read(1)
@@ -223,11 +227,11 @@ def _readable(item):
 
 
 @pytest.mark.parametrize("trait", TRAITS)
-def test_planet_has(planet, trait):
+def test_planet_has(planet: Planet, trait: Any) -> None:
     assert TRAITS[trait](planet)
 
 
-def test_a_chip_crosses_the_antimeridian(planet):
+def test_a_chip_crosses_the_antimeridian(planet: Planet) -> None:
     """A whole chip has its west edge before and its east edge beyond ±180."""
     for collection, asset in ((SENTINEL_2, "red"), (LANDSAT_L1, "qa_pixel")):
         item = next(one for one in planet.items(collection) if _crosses(one))
@@ -238,5 +242,5 @@ def test_a_chip_crosses_the_antimeridian(planet):
         assert crossing.sum() == 1
 
 
-def test_every_tile_of_a_scene_is_in_the_grid(planet):
+def test_every_tile_of_a_scene_is_in_the_grid(planet: Planet) -> None:
     assert {name for names in LANDSAT_TILES.values() for name in names} <= set(TILES)

@@ -1,5 +1,9 @@
 """The stated land cover matches a simple count of the rasters' pixels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import rasterio
@@ -7,10 +11,11 @@ import shapely
 
 from clay_assets.demo.grid import OCEAN_TILE, TILES, WATER_TILE, tile, tiles
 from clay_assets.demo.landcover import LandCover
+from clay_assets.demo.planet import Planet
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 
 
-def _read_share(planet, name):
+def _read_share(planet: Planet, name: str) -> tuple[float, float]:
     """Area per class and area of the polygon, from pixel centres at full resolution."""
     polygon = tile(name).polygon
     area = np.zeros(256)
@@ -31,7 +36,7 @@ def _read_share(planet, name):
 
 
 @pytest.mark.parametrize("name", TILES)
-def test_shares_are_those_of_the_rasters(planet, name):
+def test_shares_are_those_of_the_rasters(planet: Planet, name: Any) -> None:
     truth = planet.class_shares().set_index("name").loc[name]
     area, whole = _read_share(planet, name)
     valid = area[1:].sum()
@@ -46,31 +51,31 @@ def test_shares_are_those_of_the_rasters(planet, name):
     assert truth["count"] == np.count_nonzero(read)
 
 
-def test_shares_sum_to_one_and_no_class_is_marginal(planet):
+def test_shares_sum_to_one_and_no_class_is_marginal(planet: Planet) -> None:
     shares = planet.class_shares().set_index("name").drop(index=OCEAN_TILE)[list(WORLDCOVER_CLASSES.values())]
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     present = shares.to_numpy()[shares.to_numpy() > 0]
     assert present.min() >= 0.005
 
 
-def test_every_class_occurs(planet):
+def test_every_class_occurs(planet: Planet) -> None:
     shares = planet.class_shares()[list(WORLDCOVER_CLASSES.values())]
     assert (shares.max() > 0).all()
 
 
 @pytest.mark.slow
-def test_every_class_occurs_with_a_seed_whose_first_drawing_lacks_one():
+def test_every_class_occurs_with_a_seed_whose_first_drawing_lacks_one() -> None:
     shares = LandCover(7, tiles()).shares()[list(WORLDCOVER_CLASSES.values())]
     assert (shares.max() > 0).all()
 
 
-def test_water_tile_has_water_alone(planet):
+def test_water_tile_has_water_alone(planet: Planet) -> None:
     row = planet.class_shares().set_index("name").loc[WATER_TILE]
     assert row["Permanent water bodies"] == 1
     assert row["count"] == 1
 
 
-def test_files_are_named_and_laid_out_as_worldcover(planet):
+def test_files_are_named_and_laid_out_as_worldcover(planet: Planet) -> None:
     paths = sorted(planet.worldcover.iterdir())
     assert "ESA_WorldCover_10m_2021_v200_N00E006_Map.tif" in {path.name for path in paths}
     assert "ESA_WorldCover_10m_2021_v200_S18W180_Map.tif" in {path.name for path in paths}
@@ -86,7 +91,7 @@ def test_files_are_named_and_laid_out_as_worldcover(planet):
             assert set(np.unique(src.read(1))) <= {0, *WORLDCOVER_CLASSES}
 
 
-def test_overviews_repeat_the_full_resolution(planet):
+def test_overviews_repeat_the_full_resolution(planet: Planet) -> None:
     path = planet.worldcover / "ESA_WorldCover_10m_2021_v200_N51E012_Map.tif"
     with rasterio.open(path) as src:
         full = src.read(1)

@@ -1,8 +1,12 @@
 """The catalogue of aerial surveys can be walked link by link, and its sheets match their metadata."""
 
+from __future__ import annotations
+
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -12,26 +16,27 @@ import shapely
 from rasterio.warp import transform_geom
 
 from clay_assets.demo.linz import SURVEYS
+from clay_assets.demo.planet import Planet
 
 BY_PATH = {survey.path: survey for survey in SURVEYS}
 
 
 @pytest.fixture(scope="module")
-def collections(planet):
+def collections(planet: Planet) -> dict[str, Any]:
     """Folder of each collection relative to the root → collection, found by walking from the root."""
     root = pystac.Catalog.from_file(str(planet.linz / "catalog.json"))
     found = {one.get_self_href(): one for one in root.get_children()}
     return {str(Path(href).parent.relative_to(planet.linz)): one for href, one in found.items()}
 
 
-def _items(collection):
+def _items(collection: str) -> Iterator[pystac.Item]:
     for link in collection.get_item_links():
         path = Path(link.get_absolute_href())
         if path.exists():
             yield pystac.Item.from_file(str(path))
 
 
-def test_root_links_to_every_collection(planet, collections):
+def test_root_links_to_every_collection(planet: Planet, collections: list[dict[str, Any]]) -> None:
     there = {str(path.parent.relative_to(planet.linz)) for path in planet.linz.rglob("collection.json")}
     assert set(collections) == there == set(BY_PATH)
     assert len({one.id for one in collections.values()}) == len(collections)
@@ -44,8 +49,8 @@ def test_root_links_to_every_collection(planet, collections):
         assert one.extra_fields["linz:geospatial_category"].endswith("aerial-photos")
 
 
-def test_checksums_are_those_of_the_files(planet, collections):
-    def digest(path):
+def test_checksums_are_those_of_the_files(planet: Planet, collections: list[dict[str, Any]]) -> None:
+    def digest(path: Path) -> str:
         return f"1220{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
 
     root = pystac.Catalog.from_file(str(planet.linz / "catalog.json"))
@@ -60,7 +65,7 @@ def test_checksums_are_those_of_the_files(planet, collections):
             assert image.extra_fields["file:checksum"] == digest(image.get_absolute_href())
 
 
-def test_sheets_are_where_their_items_say(collections):
+def test_sheets_are_where_their_items_say(collections: list[dict[str, Any]]) -> None:
     for path, collection in collections.items():
         survey = BY_PATH[path]
         for item in _items(collection):
@@ -79,7 +84,7 @@ def test_sheets_are_where_their_items_say(collections):
             assert outline.hausdorff_distance(shapely.geometry.shape(item.geometry)) < 2e-7
 
 
-def test_alpha_and_black_tell_where_there_is_no_data(collections):
+def test_alpha_and_black_tell_where_there_is_no_data(collections: list[dict[str, Any]]) -> None:
     partly = {}
     for path, collection in collections.items():
         survey = BY_PATH[path]
@@ -102,7 +107,7 @@ def test_alpha_and_black_tell_where_there_is_no_data(collections):
     assert any(not BY_PATH[path].alpha for path in partly)
 
 
-def test_surveys_offer_every_case(planet, collections):
+def test_surveys_offer_every_case(planet: Planet, collections: list[dict[str, Any]]) -> None:
     sheets = {path: [item.id for item in _items(one)] for path, one in collections.items()}
     sizes = {path: len(names) for path, names in sheets.items()}
     assert sizes["bay-of-plenty/tauranga_2022_0.1m/rgb/2193"] == 24
@@ -119,7 +124,7 @@ def test_surveys_offer_every_case(planet, collections):
     assert set(planet.linz_surveys) <= {survey.name for survey in SURVEYS}
 
 
-def test_one_sheet_starts_in_the_year_after_its_collection(collections):
+def test_one_sheet_starts_in_the_year_after_its_collection(collections: list[dict[str, Any]]) -> None:
     odd = []
     for path, collection in collections.items():
         first = collection.extent.temporal.intervals[0][0]
@@ -129,6 +134,6 @@ def test_one_sheet_starts_in_the_year_after_its_collection(collections):
     assert odd == [("auckland/auckland_2022_0.075m/rgb/2193", 1)]
 
 
-def test_names_are_of_the_published_list_where_it_has_such(planet, real_data):
+def test_names_are_of_the_published_list_where_it_has_such(planet: Planet, real_data: Path) -> None:
     published = (real_data / "published" / "linz_surveys.txt").read_text().split()
     assert len(set(planet.linz_surveys) & set(published)) == 4

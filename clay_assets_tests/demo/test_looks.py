@@ -1,13 +1,18 @@
 """The planet's imagery looks realistic: land cover, clouds, shadows, and the same ground for all sensors."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from numpy.typing import NDArray
 from rasterio.warp import transform
 
 from clay_assets.demo.linz import SURVEYS
+from clay_assets.demo.planet import Planet
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, MODIS, NAIP, SENTINEL_2
 
 TREES, MEADOWS, CROPS, TOWN, BARE = 10, 30, 40, 50, 60  # WorldCover codes
@@ -16,7 +21,7 @@ DEEP_IN = 0.02  # degrees; cells are 0.05° wide with displaced borders: this fa
 COLOURS = ("red", "green", "blue")
 
 
-def _read(item, names, offset=0):
+def _read(item: pytest.Item, names: list[str], offset: int = 0) -> NDArray[Any]:
     """Reflectance of bands at 10 m, (bands, height, width), whose digital numbers include an offset."""
     bands = []
     for name in names:
@@ -29,12 +34,12 @@ def _read(item, names, offset=0):
     return np.stack(bands)
 
 
-def _scl(item):
+def _scl(item: pytest.Item) -> NDArray[Any]:
     with rasterio.open(item["assets"]["scl"]["href"]) as src:
         return src.read(1).repeat(2, axis=0).repeat(2, axis=1)
 
 
-def _cover(planet, item, deep_in=DEEP_IN):
+def _cover(planet: Planet, item: pytest.Item, deep_in: Any = DEEP_IN) -> NDArray[Any]:
     """WorldCover code of each pixel at 10 m from the planet's rasters; 0 if several occur nearby."""
     with rasterio.open(item["assets"]["red"]["href"]) as src:
         x = src.bounds.left + (np.arange(src.width) + 0.5) * src.res[0]
@@ -58,7 +63,7 @@ def _cover(planet, item, deep_in=DEEP_IN):
 
 
 @pytest.fixture(scope="module")
-def clear(planet):
+def clear(planet: Planet) -> dict[str, Any]:
     """One item without clouds per Sentinel-2 place: it uses the place's bands."""
     found = {}
     for item in planet.items(SENTINEL_2):
@@ -70,7 +75,7 @@ def clear(planet):
 
 
 @pytest.fixture(scope="module")
-def spectra(planet, clear):
+def spectra(planet: Planet, clear: dict[str, Any]) -> dict[str, Any]:
     """(what, reflectance in red, green, blue and near infrared) of clear pixels, by land cover and by SCL."""
     by = {}
     for item in clear.values():
@@ -85,7 +90,7 @@ def spectra(planet, clear):
     return {what: np.concatenate(values, axis=1) for what, values in by.items()}
 
 
-def test_each_land_cover_has_its_colours(spectra):
+def test_each_land_cover_has_its_colours(spectra: dict[str, Any]) -> None:
     for what, values in spectra.items():
         assert values.shape[1] > 20_000, what
     middle = {what: np.median(values, axis=1) for what, values in spectra.items()}
@@ -107,7 +112,7 @@ def test_each_land_cover_has_its_colours(spectra):
     assert np.ptp(middle["scl", SNOW][:3]) < 0.08
 
 
-def test_fields_are_of_many_colours_and_towns_are_grey(spectra):
+def test_fields_are_of_many_colours_and_towns_are_grey(spectra: dict[str, Any]) -> None:
     red, green, blue, nir = spectra["cover", CROPS]
     greenness = (nir - red) / (nir + red)
     assert 0.2 < (greenness > 0.6).mean() < 0.8
@@ -119,7 +124,7 @@ def test_fields_are_of_many_colours_and_towns_are_grey(spectra):
     assert np.median(red) > 1.5 * np.median(spectra["cover", TREES][0])
 
 
-def test_clouds_are_where_the_quality_raster_has_them(planet, clear):
+def test_clouds_are_where_the_quality_raster_has_them(planet: Planet, clear: dict[str, Any]) -> None:
     cloudy = [item for item in planet.items(SENTINEL_2) if f"/{item['id']}/" in item["assets"]["red"]["href"]]
     assert {item["properties"]["datetime"][:4] for item in cloudy} == {"2021", "2022", "2023"}
     assert len({item["id"].split("_")[1] for item in cloudy}) == 10
@@ -144,7 +149,7 @@ def test_clouds_are_where_the_quality_raster_has_them(planet, clear):
     assert shaded >= len(cloudy[::7]) - 2
 
 
-def test_scenes_that_nobody_takes_share_the_bands_of_their_place(planet):
+def test_scenes_that_nobody_takes_share_the_bands_of_their_place(planet: Planet) -> None:
     for collection in (SENTINEL_2, LANDSAT_L1, LANDSAT_L2):
         for item in planet.items(collection):
             own = f"/{item['id']}/" in item["assets"]["red"]["href"]
@@ -154,7 +159,9 @@ def test_scenes_that_nobody_takes_share_the_bands_of_their_place(planet):
 
 
 @pytest.mark.parametrize(("collection", "gain", "offset"), [(LANDSAT_L1, 40_000, 5_000), (LANDSAT_L2, 36_364, 7_273)])
-def test_landsat_numbers_are_in_the_range_of_their_level(planet, collection, gain, offset):
+def test_landsat_numbers_are_in_the_range_of_their_level(
+    planet: Planet, collection: Any, gain: int, offset: int
+) -> None:
     """Level 1 (reflectance × sine of the sun's elevation + 0.1) / 0.00002, level 2 (reflectance + 0.2) / 0.0000275."""
     seen, brightest = set(), []
     for item in planet.items(collection)[::9]:
@@ -172,7 +179,7 @@ def test_landsat_numbers_are_in_the_range_of_their_level(planet, collection, gai
     assert np.median(brightest) > 0.2
 
 
-def test_level_1_is_seen_through_blue_air(planet):
+def test_level_1_is_seen_through_blue_air(planet: Planet) -> None:
     by_id = {item["id"].replace("_SR", "").replace("L2SP", "L1TP"): item for item in planet.items(LANDSAT_L2)}
     item = next(one for one in planet.items(LANDSAT_L1) if one["id"] in by_id)
     haze = []
@@ -186,7 +193,7 @@ def test_level_1_is_seen_through_blue_air(planet):
     assert haze[2] > 0.015
 
 
-def test_modis_shows_its_clouds_in_the_months_that_the_recipe_takes(planet):
+def test_modis_shows_its_clouds_in_the_months_that_the_recipe_takes(planet: Planet) -> None:
     white, clear = [], []
     for item in planet.items(MODIS):
         if item["properties"]["start_datetime"][:7] != "2023-07" or item["properties"]["platform"] != "terra":
@@ -208,7 +215,7 @@ def test_modis_shows_its_clouds_in_the_months_that_the_recipe_takes(planet):
     assert max(clear) < 0.06  # snow
 
 
-def test_neighbouring_aerial_images_show_the_same_ground(planet):
+def test_neighbouring_aerial_images_show_the_same_ground(planet: Planet) -> None:
     images = {}
     for item in planet.items(NAIP):
         if item["properties"]["naip:state"] == "al":
@@ -225,7 +232,7 @@ def test_neighbouring_aerial_images_show_the_same_ground(planet):
         assert left[1].std() > 10  # and the image is not uniform
 
 
-def test_surveys_of_one_place_show_the_same_houses(planet):
+def test_surveys_of_one_place_show_the_same_houses(planet: Planet) -> None:
     summer, winter = (
         Path(planet.linz) / next(one.path for one in SURVEYS if one.slug.startswith(name))
         for name in ("tauranga_", "tauranga-winter_")
@@ -241,7 +248,7 @@ def test_surveys_of_one_place_show_the_same_houses(planet):
     assert len(looks) == 6
 
 
-def test_naip_has_green_woods_brown_soil_and_grey_streets(planet):
+def test_naip_has_green_woods_brown_soil_and_grey_streets(planet: Planet) -> None:
     pixels = []
     for href in sorted({item["assets"]["image"]["href"] for item in planet.items(NAIP)}):
         with rasterio.open(href) as src:

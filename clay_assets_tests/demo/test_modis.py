@@ -1,28 +1,36 @@
 """The planet's MODIS composites start on the real days, are on the real grid, and contain every quality code."""
 
+from __future__ import annotations
+
 import json
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from numpy.typing import NDArray
+from playwright.sync_api import Locator
 from pyproj import CRS
 
 from clay_assets.demo.modis import FILL, ONCE, PUBLISHED, QC_FILL, REFERENCE, SIZE, TILES
+from clay_assets.demo.planet import Planet
 from clay_assets.demo.sites import MODIS
+from clay_assets.stac import Item
 
 BANDS = [f"sur_refl_b0{number}" for number in range(1, 8)]
 QC, STATE = "sur_refl_qc_500m", "sur_refl_state_500m"
 
 
 @pytest.fixture(scope="module")
-def items(planet):
+def items(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(MODIS)
 
 
 @pytest.fixture(scope="module")
-def table(items):
+def table(items: list[Item]) -> pd.DataFrame:
     """One row per item."""
     rows = [
         {
@@ -38,18 +46,18 @@ def table(items):
     return pd.DataFrame(rows)
 
 
-def _read(href):
+def _read(href: str) -> NDArray[Any]:
     with rasterio.open(href) as src:
         return src.read(1)
 
 
-def test_composites_start_every_eighth_day_of_the_year(table):
+def test_composites_start_every_eighth_day_of_the_year(table: Locator) -> None:
     assert {(start.timetuple().tm_yday - 1) % 8 for start in table["start"]} == {0}
     assert {(end - start).days for start, end in zip(table["start"], table["end"], strict=True)} == {7}
     assert all(name.startswith(("MOD09A1.A", "MYD09A1.A")) for name in table["id"])
 
 
-def test_every_month_has_its_first_composite_and_one_from_the_month_before(table):
+def test_every_month_has_its_first_composite_and_one_from_the_month_before(table: Locator) -> None:
     months = [(year, month) for year in (2022, 2023) for month in range(1, 13)]
     across = 0
     for tile in TILES:
@@ -64,7 +72,7 @@ def test_every_month_has_its_first_composite_and_one_from_the_month_before(table
     assert across > 80
 
 
-def test_one_month_of_one_tile_has_no_item(table):
+def test_one_month_of_one_tile_has_no_item(table: Locator) -> None:
     tile = next(one for one in TILES if one.empty_month)
     first, last = date(2022, 6, 1), date(2022, 6, 30)
     touching = (table["start"] <= last) & (table["end"] >= first)
@@ -72,14 +80,14 @@ def test_one_month_of_one_tile_has_no_item(table):
     assert (touching & (table["tile"] == (4, 18))).any()
 
 
-def test_all_tiles_have_the_reference_and_one_has_aqua_alone(table):
+def test_all_tiles_have_the_reference_and_one_has_aqua_alone(table: Locator) -> None:
     tiles = {(tile.vertical, tile.horizontal) for tile in TILES}
     assert set(table.loc[table["start"] == REFERENCE, "tile"]) == tiles
     platforms = table.groupby("tile")["platform"].agg(set)
     assert [tile for tile, offered in platforms.items() if offered == {"aqua"}] == [(9, 26)]
 
 
-def test_tiles_without_nodata_at_the_reference_are_known(table):
+def test_tiles_without_nodata_at_the_reference_are_known(table: Locator) -> None:
     terra = table[(table["platform"] == "terra") & (table["start"] == REFERENCE)]
     whole = {row.tile for row in terra.itertuples() if not (_read(row.b01) == FILL).any()}
     assert whole == {*PUBLISHED, (8, 17)}
@@ -88,13 +96,13 @@ def test_tiles_without_nodata_at_the_reference_are_known(table):
     assert (_read(partly.loc[partly["start"] == ONCE, "b01"].item()) == FILL).any()
 
 
-def test_published_tiles_are_of_the_published_list(real_data):
+def test_published_tiles_are_of_the_published_list(real_data: Path) -> None:
     listed = pd.read_csv(real_data / "published" / "modis_sin_tiles.csv")
     known = set(zip(listed["vertical"], listed["horizontal"], strict=True))
     assert {(tile.vertical, tile.horizontal) for tile in TILES} & known == set(PUBLISHED)
 
 
-def test_grid_is_that_of_the_real_items(items):
+def test_grid_is_that_of_the_real_items(items: list[Item]) -> None:
     for item in items[::20]:
         properties = item["properties"]
         assert properties["proj:epsg"] is None
@@ -113,14 +121,14 @@ def test_grid_is_that_of_the_real_items(items):
                 assert src.dtypes[0] == {QC: "uint32", STATE: "uint16"}.get(key, "int16")
 
 
-def test_footprint_has_its_corner_where_real_tiles_have_it(items):
+def test_footprint_has_its_corner_where_real_tiles_have_it(items: list[Item]) -> None:
     """The upper left of tile h11v11 is at 20° S, 74.5° W on the sphere (70° / cos 20°)."""
     item = next(one for one in items if ".h11v11." in one["id"])
     corners = np.array(item["geometry"]["coordinates"][0])
     assert np.abs(corners - (-70 / np.cos(np.radians(20)), -20)).sum(axis=1).min() < 1e-9
 
 
-def test_every_state_meets_every_qc(items):
+def test_every_state_meets_every_qc(items: list[Item]) -> None:
     seen = set()
     for item in {i["assets"][STATE]["href"]: i for i in items if ".h18v04." in i["id"]}.values():
         state, qc = (_read(item["assets"][key]["href"]) for key in (STATE, QC))
@@ -133,7 +141,7 @@ def test_every_state_meets_every_qc(items):
     assert seen == {(s, q) for s in (0, 1, 2, 3, "fill") for q in range(4)}
 
 
-def test_fill_is_the_same_in_all_rasters(items):
+def test_fill_is_the_same_in_all_rasters(items: list[Item]) -> None:
     item = next(one for one in items if ".h18v10." in one["id"])
     empty = _read(item["assets"]["sur_refl_b01"]["href"]) == FILL
     assert 0.1 < empty.mean() < 0.3
@@ -143,5 +151,5 @@ def test_fill_is_the_same_in_all_rasters(items):
     assert ((_read(item["assets"][QC]["href"]) == QC_FILL) == empty).all()
 
 
-def test_items_are_plain_json(items):
+def test_items_are_plain_json(items: list[Item]) -> None:
     assert json.loads(json.dumps(items[0])) == items[0]

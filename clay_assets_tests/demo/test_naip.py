@@ -1,6 +1,9 @@
 """The planet's NAIP images are in NAD83, mask nodata in every possible way, and overlap like real ones."""
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +11,19 @@ import rasterio
 import shapely
 
 from clay_assets.demo.naip import PLACES
+from clay_assets.demo.planet import Planet
 from clay_assets.demo.sites import NAIP
+from clay_assets.stac import Item
 
 CHIP = 256
 
 
 @pytest.fixture(scope="module")
-def items(planet):
+def items(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(NAIP)
 
 
-def test_files_are_on_the_stated_grid(items):
+def test_files_are_on_the_stated_grid(items: list[Item]) -> None:
     for item in items:
         properties = item["properties"]
         with rasterio.open(item["assets"]["image"]["href"]) as src:
@@ -33,7 +38,7 @@ def test_files_are_on_the_stated_grid(items):
     assert {i["properties"]["gsd"] for i in items} == {0.6, 1.0}
 
 
-def test_chip_truth_is_what_the_files_mask(planet, items):
+def test_chip_truth_is_what_the_files_mask(planet: Planet, items: list[Item]) -> None:
     masked = 0
     for item in items:
         with rasterio.open(item["assets"]["image"]["href"]) as src:
@@ -48,7 +53,7 @@ def test_chip_truth_is_what_the_files_mask(planet, items):
     assert masked == 3
 
 
-def test_nodata_is_told_by_tag_by_mask_and_by_alpha(items):
+def test_nodata_is_told_by_tag_by_mask_and_by_alpha(items: list[Item]) -> None:
     ways = Counter()
     for item in items:
         with rasterio.open(item["assets"]["image"]["href"]) as src:
@@ -62,7 +67,7 @@ def test_nodata_is_told_by_tag_by_mask_and_by_alpha(items):
     assert ways["none"] == len(items) - 3
 
 
-def test_places_have_one_to_four_years(items):
+def test_places_have_one_to_four_years(items: list[Item]) -> None:
     years = defaultdict(set)
     for item in items:
         assert item["properties"]["naip:year"] == item["properties"]["datetime"][:4]
@@ -74,7 +79,7 @@ def test_places_have_one_to_four_years(items):
     assert {item["stac_version"] for item in items} == {"1.0.0", "1.0.0-beta.2"}
 
 
-def test_two_images_of_one_date_overlap(items):
+def test_two_images_of_one_date_overlap(items: list[Item]) -> None:
     by_date = defaultdict(list)
     for item in items:
         if item["properties"]["naip:state"] == "al":
@@ -85,7 +90,7 @@ def test_two_images_of_one_date_overlap(items):
         assert 0.05 < shared < 0.3
 
 
-def test_place_of_a_quad_is_in_all_its_images(items):
+def test_place_of_a_quad_is_in_all_its_images(items: list[Item]) -> None:
     for place in PLACES:
         shapes = [shapely.geometry.shape(i["geometry"]) for i in items if i["properties"]["naip:state"] == place.state]
         assert all(shape.intersects(shapely.Point(place.lon + 1e-4, place.lat)) for shape in shapes)

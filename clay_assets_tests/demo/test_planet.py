@@ -1,8 +1,11 @@
 """The planet is reproducible, and its statements about pixels are true."""
 
+from __future__ import annotations
+
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ def _by_path(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def second(planet, tmp_path_factory) -> Planet:
+def second(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> Planet:
     """The same seed in another folder, started on the remains of an interrupted build."""
     folder = tmp_path_factory.mktemp("second") / "planet"
     (folder / "imagery" / "debris").mkdir(parents=True)
@@ -36,7 +39,7 @@ def second(planet, tmp_path_factory) -> Planet:
     return make_planet(folder, planet.seed)
 
 
-def test_same_seed_same_planet(planet, second):
+def test_same_seed_same_planet(planet: Planet, second: Planet) -> None:
     for name in COLLECTIONS:
         there = json.dumps(second.items(name)).replace(str(second.folder), "")
         assert there == json.dumps(planet.items(name)).replace(str(planet.folder), "")
@@ -54,7 +57,7 @@ def test_same_seed_same_planet(planet, second):
         assert second.chip_truth(item["id"]).equals(planet.chip_truth(item["id"]))
 
 
-def test_another_seed_another_planet(planet):
+def test_another_seed_another_planet(planet: Planet) -> None:
     site = sentinel_2_sites()[0]
     kept, other = (quarter_kinds(seed, "sentinel-2", site) for seed in (planet.seed, planet.seed + 1))
     assert kept != other
@@ -64,29 +67,29 @@ def test_another_seed_another_planet(planet):
     assert not set(WORLDCOVER_CLASSES.values()) - set(shares.columns[(shares != 0).any()])
 
 
-def test_half_made_planet_is_made_again(second):
+def test_half_made_planet_is_made_again(second: Planet) -> None:
     assert not (second.folder / "imagery" / "debris").exists()
     assert (second.folder / "mine.txt").exists()
 
 
-def test_finished_planet_is_left_alone(second):
+def test_finished_planet_is_left_alone(second: Planet) -> None:
     before = {path: path.stat().st_mtime_ns for path in second.folder.rglob("*")}
     assert make_planet(second.folder, second.seed) == second
     assert {path: path.stat().st_mtime_ns for path in second.folder.rglob("*")} == before
 
 
-def test_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+def test_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StorageError, match="file/planet"):
         make_planet(blocked / "planet")
 
 
-def test_it_is_small(planet):
+def test_it_is_small(planet: Planet) -> None:
     assert sum(path.stat().st_size for path in planet.folder.rglob("*") if path.is_file()) < 200e6
 
 
-def test_environment_points_at_what_is_there(planet):
+def test_environment_points_at_what_is_there(planet: Planet) -> None:
     environment = planet.environment()
     assert set(environment) == {
         "CLAY_MGRS_GRID",
@@ -116,7 +119,7 @@ def _read_chips(item: dict, asset: str, chip: int) -> tuple[np.ndarray, np.ndarr
 
 
 @pytest.mark.parametrize("collection", [SENTINEL_2, LANDSAT_L1, LANDSAT_L2])
-def test_chip_truth_is_what_the_rasters_hold(planet, collection):
+def test_chip_truth_is_what_the_rasters_hold(planet: Planet, collection: Any) -> None:
     asset, chip = ("scl", 128) if collection == SENTINEL_2 else ("qa_pixel", 256)
     checked = [item for item in planet.items(collection) if asset in item["assets"]]
     assert len(checked) > 200
@@ -129,7 +132,7 @@ def test_chip_truth_is_what_the_rasters_hold(planet, collection):
         np.testing.assert_array_equal(truth.index, truth["chip_index_y"] * across + truth["chip_index_x"])
 
 
-def test_chips_are_those_of_256_pixels_of_the_finest_grid(planet):
+def test_chips_are_those_of_256_pixels_of_the_finest_grid(planet: Planet) -> None:
     item = planet.items(SENTINEL_2)[0]
     height, width = item["assets"]["red"]["proj:shape"]
     truth = planet.chip_truth(item["id"])
@@ -137,7 +140,7 @@ def test_chips_are_those_of_256_pixels_of_the_finest_grid(planet):
     assert (truth["chip_index_x"].max(), truth["chip_index_y"].max()) == (width // 256 - 1, height // 256 - 1)
 
 
-def test_recipe_names_what_the_planet_has(planet):
+def test_recipe_names_what_the_planet_has(planet: Planet) -> None:
     recipe = tomllib.loads(Path(planet.environment()["CLAY_RECIPE"]).read_text(encoding="utf-8"))
     assert recipe["name"] == "demo"
     assert recipe["platforms"]["linz"]["surveys"] == list(planet.linz_surveys)
@@ -145,20 +148,20 @@ def test_recipe_names_what_the_planet_has(planet):
     assert recipe["platforms"]["modis"]["reference_date"] == REFERENCE
 
 
-def test_item_without_chip_truth_is_an_error_that_names_it(planet):
+def test_item_without_chip_truth_is_an_error_that_names_it(planet: Planet) -> None:
     name = planet.items(MODIS)[0]["id"]
     with pytest.raises(InputError, match=name):
         planet.chip_truth(name)
 
 
-def test_unknown_item_or_collection_is_an_error_that_names_it(planet):
+def test_unknown_item_or_collection_is_an_error_that_names_it(planet: Planet) -> None:
     with pytest.raises(InputError, match="S2X"):
         planet.chip_truth("S2X")
     with pytest.raises(InputError, match="modis"):
         planet.items("modis")
 
 
-def test_stated_cloud_cover_is_that_of_the_drawing(planet):
+def test_stated_cloud_cover_is_that_of_the_drawing(planet: Planet) -> None:
     """Only cloud, without shadow, as a share of valid pixels; a drawing cannot state −1."""
     for item in planet.items(SENTINEL_2)[::9]:
         if "scl" not in item["assets"]:
@@ -178,7 +181,7 @@ def test_stated_cloud_cover_is_that_of_the_drawing(planet):
             assert item["properties"]["eo:cloud_cover"] == pytest.approx(100 * cloud, abs=0.01)
 
 
-def test_quality_codes_occur(planet):
+def test_quality_codes_occur(planet: Planet) -> None:
     seen: set[int] = set()
     for item in planet.items(SENTINEL_2)[:150]:
         if "scl" in item["assets"]:
@@ -194,7 +197,7 @@ def test_quality_codes_occur(planet):
     assert bits & 0b11111111 == 0b11111111  # fill, dilated, cirrus, cloud, shadow, snow, clear, water
 
 
-def test_each_kind_of_quarter_offers_what_it_says(planet):
+def test_each_kind_of_quarter_offers_what_it_says(planet: Planet) -> None:
     kinds = planet.quarters()
     for family, table, collection in (
         ("sentinel-2", SENTINEL_2_QUARTERS, SENTINEL_2),

@@ -1,30 +1,36 @@
 """The planet's Sentinel-1 scenes cover every case that a search can meet, and their pixels match their metadata."""
 
+from __future__ import annotations
+
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pyproj
 import pytest
 import rasterio
 import shapely
+from numpy.typing import NDArray
 
 from clay_assets.demo.grid import tile
+from clay_assets.demo.planet import Planet
 from clay_assets.demo.sentinel_1 import SENTINEL_1_QUARTERS, TILES
 from clay_assets.demo.sites import SENTINEL_1
+from clay_assets.stac import Item
 
 CHIP = 256
 
 
 @pytest.fixture(scope="module")
-def items(planet):
+def items(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(SENTINEL_1)
 
 
-def _tile(item):
+def _tile(item: pytest.Item) -> str:
     return next(iter(item["assets"].values()))["href"].split("/")[-2].split("_")[0]
 
 
-def _overlap(item, name):
+def _overlap(item: pytest.Item, name: str) -> float:
     """Share of a scene's area that is inside a tile, in the tile's CRS."""
     one = tile(name)
     to_utm = pyproj.Transformer.from_crs(4326, one.epsg, always_xy=True)
@@ -35,7 +41,7 @@ def _overlap(item, name):
     return shapely.intersection(shape, square).area / shape.area
 
 
-def _quarters(items):
+def _quarters(items: list[pytest.Item]) -> Any:
     found = defaultdict(list)
     for item in items:
         when = item["properties"]["datetime"]
@@ -43,7 +49,7 @@ def _quarters(items):
     return found
 
 
-def _empty(item):
+def _empty(item: pytest.Item) -> NDArray[Any]:
     mask = False
     for asset in item["assets"].values():
         with rasterio.open(asset["href"]) as src:
@@ -51,7 +57,7 @@ def _empty(item):
     return mask
 
 
-def test_files_are_gamma_nought_on_the_stated_grid(items):
+def test_files_are_gamma_nought_on_the_stated_grid(items: list[Item]) -> None:
     seen = {}
     for item in items:
         properties = item["properties"]
@@ -71,7 +77,7 @@ def test_files_are_gamma_nought_on_the_stated_grid(items):
     assert {properties["proj:epsg"] // 100 for properties in seen.values()} == {326, 327}
 
 
-def test_chip_truth_is_what_the_files_hold(planet, items):
+def test_chip_truth_is_what_the_files_hold(planet: Planet, items: list[Item]) -> None:
     known, kinds = {}, set()
     for item in items:
         files = tuple(asset["href"] for asset in item["assets"].values())
@@ -85,7 +91,7 @@ def test_chip_truth_is_what_the_files_hold(planet, items):
     assert kinds == {"none", "less", "half", "more"}
 
 
-def test_each_band_alone_has_pixels_without_data(items):
+def test_each_band_alone_has_pixels_without_data(items: list[Item]) -> None:
     item = next(i for i in items if "_speckle" in i["assets"].get("vh", {"href": ""})["href"])
     bands = []
     for key in ("vv", "vh"):
@@ -96,7 +102,7 @@ def test_each_band_alone_has_pixels_without_data(items):
     assert not (bands[0] & bands[1]).any()
 
 
-def test_nodata_comes_as_the_tag_as_nan_and_as_zero_or_less(items):
+def test_nodata_comes_as_the_tag_as_nan_and_as_zero_or_less(items: list[Item]) -> None:
     seen = set()
     for href in {item["assets"]["vv"]["href"] for item in items if "vv" in item["assets"]}:
         with rasterio.open(href) as src:
@@ -106,7 +112,7 @@ def test_nodata_comes_as_the_tag_as_nan_and_as_zero_or_less(items):
     assert seen == {"tag", "nan", "0", "less"}
 
 
-def test_each_kind_of_quarter_offers_what_it_says(planet, items):
+def test_each_kind_of_quarter_offers_what_it_says(planet: Planet, items: list[Item]) -> None:
     offered = _quarters(items)
     kinds = planet.quarters()
     kinds = kinds[kinds["family"] == "sentinel-1"]
@@ -131,14 +137,14 @@ def test_each_kind_of_quarter_offers_what_it_says(planet, items):
             assert modes == [("EW", "HH", "HV")]
 
 
-def test_scenes_at_an_edge_are_partly_inside(items):
+def test_scenes_at_an_edge_are_partly_inside(items: list[Item]) -> None:
     shares = [_overlap(item, _tile(item)) for item in items if "_edge_" in next(iter(item["assets"].values()))["href"]]
     assert len(shares) > 50
     assert min(shares) > 0.3
     assert max(shares) < 0.5
 
 
-def test_one_place_crosses_the_antimeridian(items):
+def test_one_place_crosses_the_antimeridian(items: list[Item]) -> None:
     crossing = [item for item in items if item["geometry"]["type"] == "MultiPolygon"]
     assert {_tile(item) for item in crossing} == {"01KAB"}
     assert all(item["bbox"][0] > item["bbox"][2] for item in crossing)

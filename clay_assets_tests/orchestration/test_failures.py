@@ -11,12 +11,14 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from clay_assets.demo.planet import Planet
 from clay_assets.orchestration.failures import outcomes, run_error
 from clay_assets.orchestration.gates import stop_if_too_many_failed
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.chain import YEARS, Chain, recipe_with
 from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.stac_api import StacApi
 
 KEY, YEAR = "sentinel-2-l2a", 2020
@@ -94,7 +96,12 @@ def test_more_failures_than_the_recipe_tolerates_stop_the_run_and_publish_nothin
 
 
 def test_a_failing_search_is_a_row_of_the_ledger(
-    built: Chain, new_chain: Callable[..., Chain], stac_api: StacApi, fault_proxy, planet, tmp_path: Path
+    built: Chain,
+    new_chain: Callable[..., Chain],
+    stac_api: StacApi,
+    fault_proxy: Callable[[str], FaultProxy],
+    planet: Planet,
+    tmp_path: Path,
 ) -> None:
     stac_api.clear()
     stac_api.load(planet.collections(), planet.items(KEY))

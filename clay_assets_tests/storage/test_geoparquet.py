@@ -1,7 +1,10 @@
 """Frames come back as they went, other tools read them, and every file says what it was made from."""
 
+from __future__ import annotations
+
 import io
 import json
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -20,7 +23,7 @@ STAMP = {"recipe_name": "clay_v1", "recipe_hash": "0123456789abcdef", "recipe": 
 
 
 @pytest.fixture
-def frame():
+def frame() -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(
         {
             "name": ["01KAB", "32NKF", "60KYG"],
@@ -34,7 +37,7 @@ def frame():
     )
 
 
-def test_a_frame_with_geometry_comes_back(frame):
+def test_a_frame_with_geometry_comes_back(frame: gpd.GeoDataFrame) -> None:
     back = decode(encode(frame, STAMP), "x")
     back["rules"] = back["rules"].map(list)
     assert_geodataframe_equal(back, frame, check_dtype=False)
@@ -43,7 +46,7 @@ def test_a_frame_with_geometry_comes_back(frame):
     ).to_dict() | {"name": "str"}
 
 
-def test_a_frame_without_geometry_comes_back():
+def test_a_frame_without_geometry_comes_back() -> None:
     plain = pd.DataFrame({"id": ["a", None], "n": np.array([1, 2], "int32")})
     back = decode(encode(plain, STAMP), "x")
     assert not isinstance(back, gpd.GeoDataFrame)
@@ -51,12 +54,12 @@ def test_a_frame_without_geometry_comes_back():
     assert back["n"].dtype == "int32"
 
 
-def test_the_same_frame_gives_the_same_bytes(frame):
+def test_the_same_frame_gives_the_same_bytes(frame: gpd.GeoDataFrame) -> None:
     assert encode(frame, STAMP) == encode(frame.copy(), STAMP)
     assert encode(frame, STAMP) != encode(frame, {**STAMP, "recipe_name": "clay_v0_1"})
 
 
-def test_the_file_is_geoparquet_1_1(frame):
+def test_the_file_is_geoparquet_1_1(frame: gpd.GeoDataFrame) -> None:
     file = pq.ParquetFile(io.BytesIO(encode(frame, STAMP)))
     geo = json.loads(file.metadata.metadata[b"geo"])
     column = geo["columns"]["geometry"]
@@ -72,14 +75,14 @@ def test_the_file_is_geoparquet_1_1(frame):
     assert len(gpd.read_parquet(io.BytesIO(encode(frame, STAMP)), bbox=(8, 0, 11, 1))) == 2  # and the split one
 
 
-def test_the_stamp_comes_back(frame):
+def test_the_stamp_comes_back(frame: gpd.GeoDataFrame) -> None:
     schema = pq.read_schema(io.BytesIO(encode(frame, STAMP)))
     assert stamp_of(schema) == STAMP
     assert stamp_of(pa.schema([("a", pa.int8())])) == {}
     assert stamp_of(pa.schema([("a", pa.int8())]).with_metadata(stamped(STAMP))) == STAMP
 
 
-def test_an_empty_frame_keeps_its_schema(frame):
+def test_an_empty_frame_keeps_its_schema(frame: gpd.GeoDataFrame) -> None:
     content = encode(frame.iloc[:0], STAMP)
     back = decode(content, "x")
     assert isinstance(back, gpd.GeoDataFrame)
@@ -93,7 +96,7 @@ def test_an_empty_frame_keeps_its_schema(frame):
     assert len(gpd.read_parquet(io.BytesIO(content))) == 0
 
 
-def test_a_stamp_does_not_take_other_metadata_away():
+def test_a_stamp_does_not_take_other_metadata_away() -> None:
     table = pa.table({"geometry": pa.array([Point(1, 2).wkb])}).replace_schema_metadata(
         {b"geo": geo_metadata(["Point"], (1, 2, 1, 2)), b"other": b"kept"}
     )
@@ -103,23 +106,23 @@ def test_a_stamp_does_not_take_other_metadata_away():
     assert metadata[b"clay:recipe_name"] == b"clay_v1"
 
 
-def test_an_empty_table_has_no_bounds():
+def test_an_empty_table_has_no_bounds() -> None:
     assert "bbox" not in json.loads(geo_metadata([], None))["columns"]["geometry"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1PAR1"])
-def test_what_is_no_parquet_is_an_error_that_names_the_file(content):
+def test_what_is_no_parquet_is_an_error_that_names_the_file(content: bytes) -> None:
     with pytest.raises(InputError, match=r"s3://b/sample\.parquet: is not a readable Parquet file.*Materialise"):
         decode(content, "s3://b/sample.parquet")
 
 
-def test_a_truncated_file_is_an_error(frame):
+def test_a_truncated_file_is_an_error(frame: gpd.GeoDataFrame) -> None:
     with pytest.raises(InputError, match="is not a readable Parquet file"):
         decode(encode(frame, STAMP)[:-100], "x")
 
 
 @pytest.mark.parametrize("decoded", [False, True])
-def test_flatgeobuf_has_lists_as_text(frame, tmp_path, decoded):
+def test_flatgeobuf_has_lists_as_text(frame: gpd.GeoDataFrame, tmp_path: Path, decoded: bool) -> None:
     """Also after a frame came back from Parquet, where lists are arrays."""
     path = tmp_path / "sample.fgb"
     path.write_bytes(flatgeobuf(decode(encode(frame, STAMP), "x") if decoded else frame))
@@ -131,13 +134,13 @@ def test_flatgeobuf_has_lists_as_text(frame, tmp_path, decoded):
     assert frame["rules"].iloc[1] == ["built_up", "cropland"]
 
 
-def test_flatgeobuf_of_an_empty_frame(frame, tmp_path):
+def test_flatgeobuf_of_an_empty_frame(frame: gpd.GeoDataFrame, tmp_path: Path) -> None:
     path = tmp_path / "empty.fgb"
     path.write_bytes(flatgeobuf(frame.iloc[:0]))
     assert len(gpd.read_file(path)) == 0
 
 
-def test_layout_is_the_storage_contract():
+def test_layout_is_the_storage_contract() -> None:
     assert layout.table("mgrs_grid") == "landcover/mgrs_grid.parquet"
     assert layout.table("worldcover_stats") == "landcover/worldcover_stats.parquet"
     assert layout.flatgeobuf("worldcover_stats") == "landcover/worldcover_stats.fgb"

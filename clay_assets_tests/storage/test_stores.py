@@ -1,19 +1,25 @@
 """A folder and an S3 prefix behave alike: whole writes, ordered lists, errors that name the place."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import pytest
 from pyarrow import fs
 
 from clay_assets.errors import InputError, StorageError
-from clay_assets.storage.stores import ABANDONED_AFTER, DELETE_BATCH, LocalStore, S3Store, open_store
+from clay_assets.storage.stores import ABANDONED_AFTER, DELETE_BATCH, LocalStore, S3Store, Store, open_store
+from clay_assets_tests.conftest import Bucket
+from clay_assets_tests.servers.faults import FaultProxy
 
 
 @pytest.fixture(params=["folder", "s3", "s3 without prefix"])
-def place(request, tmp_path):
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store is opened, empty."""
     if request.param == "folder":
         return str(tmp_path / "data")
@@ -22,12 +28,12 @@ def place(request, tmp_path):
 
 
 @pytest.fixture
-def any_store(place):
+def any_store(place: tuple[float, float] | None) -> Store:
     return open_store(place)
 
 
 @pytest.mark.slow
-def test_what_is_written_is_read(any_store, place):
+def test_what_is_written_is_read(any_store: Store, place: tuple[float, float] | None) -> None:
     any_store.write("a/b/c.bin", b"first")
     any_store.write("a/b/c.bin", b"second")
     assert any_store.read("a/b/c.bin") == b"second"
@@ -37,7 +43,7 @@ def test_what_is_written_is_read(any_store, place):
     assert any_store.uri() == place
 
 
-def test_what_is_not_there(any_store):
+def test_what_is_not_there(any_store: Store) -> None:
     any_store.write("a/file", b"x")
     for key in ("nothing", "a/nothing", "a/file/below", "a/fil"):
         assert any_store.size(key) is None
@@ -47,7 +53,7 @@ def test_what_is_not_there(any_store):
     assert any_store.list("nothing") == {}
 
 
-def test_list_is_what_lies_below_a_folder_in_order(any_store):
+def test_list_is_what_lies_below_a_folder_in_order(any_store: Store) -> None:
     sizes = {"x/b.parquet": 2, "x/a.parquet": 1, "x/y/c.parquet": 3, "x/d.json": 4, "xx/e.parquet": 5, "top": 6}
     for key, size in sizes.items():
         any_store.write(key, b"." * size)
@@ -60,7 +66,7 @@ def test_list_is_what_lies_below_a_folder_in_order(any_store):
     assert any_store.list("") == dict(sorted(sizes.items()))
 
 
-def test_delete(any_store):
+def test_delete(any_store: Store) -> None:
     for key in ("a/1", "a/2", "a/3"):
         any_store.write(key, b"x")
     any_store.delete(["a/1", "a/2", "a/never"])
@@ -68,7 +74,7 @@ def test_delete(any_store):
     any_store.delete([])
 
 
-def test_more_deletes_than_one_call_takes(s3_bucket):
+def test_more_deletes_than_one_call_takes(s3_bucket: Bucket) -> None:
     store = open_store(s3_bucket.url)
     keys = [f"k/{number:05d}" for number in range(DELETE_BATCH + 5)]
     store.write(keys[0], b"x")
@@ -77,7 +83,7 @@ def test_more_deletes_than_one_call_takes(s3_bucket):
     assert store.list("") == {}
 
 
-def test_a_block_that_ends_well_is_seen_whole(any_store):
+def test_a_block_that_ends_well_is_seen_whole(any_store: Store) -> None:
     with any_store.writing("a/big") as path:
         path.write_bytes(b"half")
         assert not any_store.exists("a/big")
@@ -86,7 +92,7 @@ def test_a_block_that_ends_well_is_seen_whole(any_store):
     assert any_store.read("a/big") == b"half whole"
 
 
-def test_a_block_that_fails_leaves_what_was_there(any_store):
+def test_a_block_that_fails_leaves_what_was_there(any_store: Store) -> None:
     any_store.write("kept", b"old")
     for key in ("kept", "new"):
         with pytest.raises(ValueError, match="half way"), any_store.writing(key) as path:
@@ -95,17 +101,17 @@ def test_a_block_that_fails_leaves_what_was_there(any_store):
     assert any_store.list("") == {"kept": 3}
 
 
-def _write_half(path):
+def _write_half(path: Path) -> Never:
     path.write_bytes(b"half")
     raise ValueError("half way")
 
 
-def test_an_error_of_ours_in_a_block_stays_itself(any_store):
+def test_an_error_of_ours_in_a_block_stays_itself(any_store: Store) -> Never:
     with pytest.raises(InputError, match="bad chip"), any_store.writing("new"):
         raise InputError("bad chip")
 
 
-def test_a_store_can_be_sent_to_another_process(any_store):
+def test_a_store_can_be_sent_to_another_process(any_store: Store) -> None:
     any_store.write("a", b"before")
     copy = pickle.loads(pickle.dumps(any_store))
     assert copy.read("a") == b"before"
@@ -113,7 +119,7 @@ def test_a_store_can_be_sent_to_another_process(any_store):
     assert any_store.read("a") == b"after"
 
 
-def test_filesystem_shows_the_same_keys(any_store):
+def test_filesystem_shows_the_same_keys(any_store: Store) -> None:
     any_store.write("a/b", b"content")
     files = any_store.filesystem()
     assert files.open_input_file("a/b").read() == b"content"
@@ -123,7 +129,7 @@ def test_filesystem_shows_the_same_keys(any_store):
 # --- a folder ------------------------------------------------------------------------------------------------------
 
 
-def test_temporary_files_are_no_content(tmp_path):
+def test_temporary_files_are_no_content(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with store.writing("x.parquet") as path:
         path.write_bytes(b"half")
@@ -131,7 +137,7 @@ def test_temporary_files_are_no_content(tmp_path):
     assert store.list("") == {"x.parquet": 4}
 
 
-def test_abandoned_temporary_files_are_swept(tmp_path):
+def test_abandoned_temporary_files_are_swept(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write("a", b"x")
     old, young = tmp_path / ".tmp" / "old", tmp_path / ".tmp" / "young"
@@ -144,7 +150,7 @@ def test_abandoned_temporary_files_are_swept(tmp_path):
     assert young.exists()
 
 
-def test_a_path_below_a_file_cannot_be_written(tmp_path):
+def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for action in (
         lambda: LocalStore(tmp_path / "file" / "data").write("a/b", b"x"),
@@ -154,7 +160,7 @@ def test_a_path_below_a_file_cannot_be_written(tmp_path):
             action()
 
 
-def test_a_folder_in_the_way_cannot_be_replaced(tmp_path):
+def test_a_folder_in_the_way_cannot_be_replaced(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write("a/b", b"x")
     with pytest.raises(StorageError, match=rf"cannot write {tmp_path}/a: "):
@@ -164,7 +170,7 @@ def test_a_folder_in_the_way_cannot_be_replaced(tmp_path):
     assert store.list("") == {"a/b": 1}
 
 
-def test_home_and_relative_folders(tmp_path, monkeypatch):
+def test_home_and_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert open_store("data").uri() == str(tmp_path / "data")
@@ -174,7 +180,7 @@ def test_home_and_relative_folders(tmp_path, monkeypatch):
 # --- S3 ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_does_not_exist_is_named(s3_bucket):
+def test_a_bucket_that_does_not_exist_is_named(s3_bucket: Bucket) -> None:
     store = open_store("s3://clay-no-such-bucket/prefix")
     for verb, action in (
         ("write", lambda: store.write("a", b"x")),
@@ -185,7 +191,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3_bucket):
             action()
 
 
-def test_wrong_credentials_are_told(s3_bucket, monkeypatch):
+def test_wrong_credentials_are_told(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong" * 8)
     store = open_store(s3_bucket.url)
     for action in (lambda: store.read("a"), lambda: store.size("a"), lambda: store.write("a", b"x")):
@@ -193,13 +199,15 @@ def test_wrong_credentials_are_told(s3_bucket, monkeypatch):
             action()
 
 
-def test_a_server_that_does_not_answer_is_told(s3_bucket, monkeypatch):
+def test_a_server_that_does_not_answer_is_told(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"cannot write s3://bucket/a: .*AWS_ENDPOINT_URL"):
         S3Store("bucket", "").write("a", b"x")
 
 
-def test_a_server_that_stumbles_is_asked_again(s3_bucket, fault_proxy, monkeypatch):
+def test_a_server_that_stumbles_is_asked_again(
+    s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     store = open_store(s3_bucket.url)
@@ -211,7 +219,7 @@ def test_a_server_that_stumbles_is_asked_again(s3_bucket, fault_proxy, monkeypat
     assert [seen.fault for seen in proxy.seen] == ["answer", None, "answer", "truncate", None]
 
 
-def test_deletes_that_are_refused_are_told(s3_bucket):
+def test_deletes_that_are_refused_are_told(s3_bucket: Bucket) -> None:
     store = open_store(s3_bucket.url)
     store.write("kept/a", b"x")
     deny = (
@@ -226,12 +234,12 @@ def test_deletes_that_are_refused_are_told(s3_bucket):
 @pytest.mark.parametrize(
     ("location", "said"), [("s3://", "no bucket in the location"), ("gs://bucket/x", "Use a folder or s3://")]
 )
-def test_a_location_that_cannot_be_written_to(location, said):
+def test_a_location_that_cannot_be_written_to(location: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         open_store(location)
 
 
-def test_writing_over_a_version(any_store):
+def test_writing_over_a_version(any_store: Store) -> None:
     """Of two that read the same, one writes."""
     assert any_store.version("a/b") is None
     assert any_store.write_over("a/b", b"one", None)

@@ -34,6 +34,7 @@ from clay_assets.training.reading_headers import LEDGER_TYPES, read_headers
 from clay_assets.training.scene_files import schema, stored_scene_files
 from clay_assets_tests.chips.factories import write_items
 from clay_assets_tests.conftest import REPOSITORY
+from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.training.scenes_with_overviews import S2, Item, make_scene
 
 YEAR, SECONDS = 2020, 60
@@ -101,7 +102,9 @@ def row(cell: HeadersCell, item: Item) -> pd.Series[Any]:
 
 
 @pytest.mark.slow
-def test_headers_are_those_of_each_file_and_lie_where_rasterio_says(made: list[Item], store, read: Read) -> None:
+def test_headers_are_those_of_each_file_and_lie_where_rasterio_says(
+    made: list[Item], store: LocalStore, read: Read
+) -> None:
     cell = read(made)
     assert set(cell.ledger["outcome"]) == {READ}
     for item in made:
@@ -121,7 +124,9 @@ def test_headers_are_those_of_each_file_and_lie_where_rasterio_says(made: list[I
 
 
 @pytest.mark.slow
-def test_the_ledger_and_the_summary_count_files_blocks_and_bytes(made: list[Item], store, read: Read) -> None:
+def test_the_ledger_and_the_summary_count_files_blocks_and_bytes(
+    made: list[Item], store: LocalStore, read: Read
+) -> None:
     cell = read(made)
     assert list(cell.ledger) == list(LEDGER_TYPES) == [column.name for column in HEADERS_LEDGER.described]
     assert schema().names == [column.name for column in COG_HEADERS.described]
@@ -147,7 +152,7 @@ def test_files_that_rasterio_has_to_read_are_counted_with_their_reason(tmp_path:
     assert set(cell.assets["compression"]) == {"read through rasterio"}
 
 
-def test_a_scene_without_headers_is_told_what_to_do(store, read: Read, items: list[Item]) -> None:
+def test_a_scene_without_headers_is_told_what_to_do(store: LocalStore, read: Read, items: list[Item]) -> None:
     with pytest.raises(
         InputError, match=r"x\.parquet: has no headers\. Materialise cog_headers for sentinel-2-l2a\|2020\.$"
     ):
@@ -186,7 +191,9 @@ def test_a_second_run_keeps_every_scene_and_says_the_same(items: list[Item], rea
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["pixels", "time", "mask beside", "href", "properties"])
-def test_what_changed_is_read_again(change: str, items: list[Item], store, read: Read, tmp_path: Path) -> None:
+def test_what_changed_is_read_again(
+    change: str, items: list[Item], store: LocalStore, read: Read, tmp_path: Path
+) -> None:
     first, path = read(items), path_of(items[0], "red")
     if change == "pixels":
         with rasterio.open(path, "r+") as sink:
@@ -212,7 +219,7 @@ def test_what_changed_is_read_again(change: str, items: list[Item], store, read:
 
 
 def test_a_deleted_file_is_read_again_and_files_of_scenes_that_are_gone_are_removed(
-    items: list[Item], store, read: Read
+    items: list[Item], store: LocalStore, read: Read
 ) -> None:
     cell = read(items)
     (store.root / cell.keys[0]).unlink()
@@ -223,7 +230,9 @@ def test_a_deleted_file_is_read_again_and_files_of_scenes_that_are_gone_are_remo
     assert list(store.list(layout.headers_folder(S2, YEAR))) == fewer.keys
 
 
-def test_remote_files_that_were_read_are_not_asked_for_again(items: list[Item], read: Read, file_server) -> None:
+def test_remote_files_that_were_read_are_not_asked_for_again(
+    items: list[Item], read: Read, file_server: Callable[[Path], FileServer]
+) -> None:
     server = file_server(path_of(items[0], "red").parent)
     for item in items:
         for asset in item["assets"].values():
@@ -237,7 +246,7 @@ def test_remote_files_that_were_read_are_not_asked_for_again(items: list[Item], 
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(items: list[Item], store, read: Read, tmp_path: Path) -> None:
+def test_killed_and_resumed(items: list[Item], store: LocalStore, read: Read, tmp_path: Path) -> None:
     copies = [{**items[n % 2], "id": f"{items[n % 2]['id']}_{n}"} for n in range(12)]
     path = write_items(tmp_path / "items.ndjson", copies)
     folder = store.root / layout.headers_folder(S2, YEAR)
@@ -298,7 +307,7 @@ def not_properties(item: Item) -> None:
     "damage", [absent, truncated, empty, text, no_asset, no_href, relative, not_properties], ids=lambda f: f.__name__
 )
 def test_a_bad_scene_is_set_aside_with_its_reason_and_the_other_is_read(
-    damage: Callable[[Item], None], items: list[Item], store, read: Read
+    damage: Callable[[Item], None], items: list[Item], store: LocalStore, read: Read
 ) -> None:
     cell = read(items)
     damage(items[0])
@@ -319,7 +328,9 @@ def test_a_bad_scene_is_set_aside_with_its_reason_and_the_other_is_read(
 
 
 @pytest.mark.slow
-def test_pixels_decide_and_flags_that_lie_are_reported(made: list[Item], threads, store, read: Read) -> None:
+def test_pixels_decide_and_flags_that_lie_are_reported(
+    made: list[Item], threads: Executor, store: LocalStore, read: Read
+) -> None:
     cell = read(made)
     assert cell.ledger["radiometric_offset"].tolist() == [0, 1000, 0, 1000, 0]
     assert cell.ledger["offset_evidence"].tolist() == ["baseline", *["pixels"] * 4]
@@ -338,7 +349,7 @@ def test_pixels_decide_and_flags_that_lie_are_reported(made: list[Item], threads
 
 
 @pytest.mark.slow
-def test_other_platforms_have_no_radiometry(made: list[Item], store, threads) -> None:
+def test_other_platforms_have_no_radiometry(made: list[Item], store: LocalStore, threads: Executor) -> None:
     item = {**made[0], "id": "naip_a", "assets": {"image": made[0]["assets"]["red"]}}
     cell = read_headers("naip", YEAR, [item], store, RECIPE, threads, 1)
     assert set(cell.ledger["outcome"]) == {READ}, cell.ledger["error"].tolist()
@@ -352,7 +363,7 @@ def test_other_platforms_have_no_radiometry(made: list[Item], store, threads) ->
 
 @pytest.mark.slow
 def test_stored_headers_are_checked_against_ledger_imagery_and_chips(
-    made: list[Item], items: list[Item], store, threads, read: Read
+    made: list[Item], items: list[Item], store: LocalStore, threads: Executor, read: Read
 ) -> None:
     cell = read(items)
     chips = ChipCell(S2, YEAR, store, pd.DataFrame({"item_id": [item["id"] for item in made], "outcome": "indexed"}))
