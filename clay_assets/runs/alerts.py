@@ -115,7 +115,8 @@ def _send(
     A channel that fails once is left alone for the rest of the tick.
     """
     end = time.monotonic() + TICK_SECONDS
-    sent, problems = 0, {}
+    sent = 0
+    problems: dict[str, str] = {}
     for partition, message in messages.items():
         for name in [name for name in known[partition] if name in channels and name not in problems]:
             if time.monotonic() > end:

@@ -43,7 +43,6 @@ from clay_assets_tests.chips.factories import (
     write_land_cover,
 )
 from clay_assets_tests.chips.test_merge import part, rewrite
-from clay_assets_tests.servers.dagster import T
 
 SCENES = ["S2A_A", "S2A_B", "S2A_C"]
 
@@ -84,7 +83,7 @@ def look(threads: Executor) -> Callable[..., Any]:
     return at
 
 
-def test_a_cell_as_it_was_made_holds(store: LocalStore, cell: ChipCell, look: Callable[[], T | None]) -> None:
+def test_a_cell_as_it_was_made_holds(store: LocalStore, cell: ChipCell, look: Callable[..., Any]) -> None:
     store.write(layout.chips(S2, 2020, "S2A_LEFT_BY_A_KILLED_RUN"), b"half")
     found = look(cell)
     assert all(one.ok for one in found.values()), found
@@ -104,7 +103,7 @@ def test_a_cell_as_it_was_made_holds(store: LocalStore, cell: ChipCell, look: Ca
 
 
 def test_files_that_are_lost_damaged_or_replaced_are_named(
-    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+    store: LocalStore, cell: ChipCell, look: Callable[..., Any]
 ) -> None:
     paths = {name: store.root / layout.chips(S2, 2020, name) for name in SCENES}
     paths["S2A_A"].unlink()
@@ -122,7 +121,7 @@ def test_files_that_are_lost_damaged_or_replaced_are_named(
 
 
 def test_chips_that_cannot_be_are_named_with_their_scene(
-    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+    store: LocalStore, cell: ChipCell, look: Callable[..., Any]
 ) -> None:
     def damaged(table: pa.Table) -> pa.Table:
         position = table.schema.get_field_index("geometry")
@@ -146,7 +145,7 @@ def test_chips_that_cannot_be_are_named_with_their_scene(
 
 
 def test_chips_are_held_against_the_grid_of_their_item(
-    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+    store: LocalStore, cell: ChipCell, look: Callable[..., Any]
 ) -> None:
     item = {
         "id": "S2A_B",
@@ -160,7 +159,7 @@ def test_chips_are_held_against_the_grid_of_their_item(
 
 
 def test_a_scene_that_is_in_the_ledger_twice_is_named(
-    store: LocalStore, cell: ChipCell, look: Callable[[], T | None]
+    store: LocalStore, cell: ChipCell, look: Callable[..., Any]
 ) -> None:
     ledger = cell.ledger.iloc[[0, 1, 2, 2]]
     assert look(ChipCell(S2, 2020, store, ledger))["rows_of_ledger"].violations[0] == (

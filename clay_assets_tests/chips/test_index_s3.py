@@ -32,7 +32,7 @@ ASSET = {S2: "scl", L2: "qa_pixel"}
 LANDSAT_BUCKET = "usgs-landsat"  # requester-pays
 
 
-def on_s3(bucket: str, document: Any, platform: str) -> dict[str, Any]:
+def on_s3(bucket: Bucket, document: Any, platform: str) -> dict[str, Any]:
     """Upload the quality file of an item, and return the item with its `s3://` href."""
     name = bucket.server.new_bucket(LANDSAT_BUCKET) if platform == L2 else bucket.name
     changed = deepcopy(document)

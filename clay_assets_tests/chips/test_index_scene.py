@@ -26,7 +26,6 @@ from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage.geoparquet import encode_arrow
-from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L1, L2, S2, landsat, scl_pixels, sentinel_2
 
 MAX_NODATA = {S2: 0.5, L1: 0.0, L2: 0.0}
@@ -53,7 +52,7 @@ def index(document: Any, platform: str, **options: Any) -> pa.Table:
     return index_scene(pystac.Item.from_dict(document, preserve_dict=True), platform, **options)
 
 
-def find(items: list[pytest.Item], text: str) -> dict[str, Any]:
+def find(items: list[dict[str, Any]], text: str) -> dict[str, Any]:
     return next(item for item in items if text in item["id"])
 
 
@@ -226,7 +225,7 @@ def folder(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_stacchips_reader_finds_its_columns(folder: LocalStore) -> None:
+def test_stacchips_reader_finds_its_columns(folder: Path) -> None:
     """The selection and filter of stacchip's `prechip`, word for word."""
     dataset = ds.dataset(folder, format="parquet")
     table = dataset.to_table(columns=PRECHIP, filter=ds.field("platform") == S2)
@@ -236,7 +235,7 @@ def test_stacchips_reader_finds_its_columns(folder: LocalStore) -> None:
     assert pc.max(table["nodata_percentage"]).as_py() <= 0.5
 
 
-def test_geopandas_and_duckdb_read_the_files(folder: LocalStore) -> None:
+def test_geopandas_and_duckdb_read_the_files(folder: Path) -> None:
     frame = gpd.read_parquet(folder)
     assert frame.crs.to_epsg() == 4326
     assert frame.geometry.is_valid.all()
@@ -250,7 +249,7 @@ def test_geopandas_and_duckdb_read_the_files(folder: LocalStore) -> None:
     assert open_index(folder, year=1999).count_rows() == 0
 
 
-def test_geoparquet_metadata_follows_version_1_1(folder: LocalStore) -> None:
+def test_geoparquet_metadata_follows_version_1_1(folder: Path) -> None:
     for path in folder.iterdir():
         file = pq.ParquetFile(path)
         geo = json.loads(file.metadata.metadata[b"geo"])

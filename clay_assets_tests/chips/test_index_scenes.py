@@ -29,7 +29,7 @@ from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode, stamp_of
-from clay_assets.storage.stores import LocalStore, Store
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_items, write_land_cover
 from clay_assets_tests.servers.dask_cluster import DaskCluster
 
@@ -55,29 +55,33 @@ def run(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., A
     """Index a cell of 2018 into the test's store."""
 
     def index(
-        items: list[pytest.Item], recipe: Any = recipe, executor: Any = threads, store: Any = store, platform: Any = S2
+        items: list[dict[str, Any]],
+        recipe: Any = recipe,
+        executor: Any = threads,
+        store: Any = store,
+        platform: Any = S2,
     ) -> ChipCell:
         return index_scenes(platform, 2018, items, store, recipe, executor, 4)
 
     return index
 
 
-def files(store: Store) -> dict[str, tuple[bytes, int]]:
+def files(store: LocalStore) -> dict[str, tuple[bytes, int]]:
     """Key → (bytes, modification time) of every file in the store."""
     paths = {key: store.root / key for key in store.list("")}
     return {key: (path.read_bytes(), path.stat().st_mtime_ns) for key, path in paths.items()}
 
 
-def contents(store: Store) -> dict[str, bytes]:
+def contents(store: LocalStore) -> dict[str, bytes]:
     return {key: content for key, (content, _) in files(store).items()}
 
 
-def with_options(recipe: Path, platform: Any = S2, **options: Any) -> Recipe:
+def with_options(recipe: Recipe, platform: Any = S2, **options: Any) -> Recipe:
     changed = recipe.options(platform).model_copy(update=options)
     return recipe.model_copy(update={"platforms": {**recipe.platforms, platform: changed}})
 
 
-def without_file(item: pytest.Item, tmp_path: Path) -> dict[str, Any]:
+def without_file(item: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     bad = deepcopy(item)
     bad["id"] += "_BAD"
     bad["assets"]["scl"]["href"] = str(tmp_path / "absent.tif")
@@ -228,7 +232,7 @@ def test_storage_that_cannot_be_written_ends_the_run(
 # --- processes that die, race, or run elsewhere --------------------------------------------------------------------
 
 
-def start(items_path: Any, store: Store) -> subprocess.Popen[str]:
+def start(items_path: Any, store: LocalStore) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -350,7 +354,7 @@ def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight: int) -> None:
             assert taken - ended <= in_flight
             yield number
 
-    def work(number: str) -> int:
+    def work(number: int) -> int:
         nonlocal running, most
         with lock:
             running += 1
@@ -372,7 +376,7 @@ def test_no_more_jobs_are_taken_than_may_be_in_flight(in_flight: int) -> None:
 def test_what_has_not_started_is_cancelled_when_the_caller_stops() -> None:
     started = []
 
-    def work(number: str) -> None:
+    def work(number: int) -> None:
         started.append(number)
         time.sleep(0.02)
         if number == 0:

@@ -5,6 +5,7 @@ the pixels that were written.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,9 @@ def valid_pixels() -> NDArray[Any]:
     return mask
 
 
-def image(path: Path, bands: int, colours: NDArray[Any], mask: Any = None, **layout: Any) -> Path:
+def image(
+    path: Path, bands: NDArray[Any], colours: Sequence[ColorInterp], mask: NDArray[Any] | None = None, **layout: Any
+) -> Path:
     """An aerial image; `mask` is written as an internal mask."""
     count, height, width = bands.shape
     profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": bands.dtype, **layout}
@@ -108,7 +111,7 @@ def naip_item(
     )
 
 
-def every_chip(item: pytest.Item, platform: Any = NAIP, **options: Any) -> pa.Table:
+def every_chip(item: pystac.Item, platform: Any = NAIP, **options: Any) -> pa.Table:
     return index_scene(item, platform, options=PLATFORMS[platform].rules.options(max_chip_nodata=1), **options)
 
 
@@ -315,7 +318,9 @@ def test_the_real_image_beside_an_item_of_another_size(real_data: Path) -> None:
 # --- Sentinel-1 -----------------------------------------------------------------------------------
 
 
-def sentinel_1(folder: Path, vv: Any, vh: Any, nodata: float | None = -32768, **layout: Any) -> pystac.Item:
+def sentinel_1(
+    folder: Path, vv: NDArray[Any], vh: NDArray[Any], nodata: float | None = -32768, **layout: Any
+) -> pystac.Item:
     """An item as in the Planetary Computer with two files, 10 m, zone 32 north."""
     transform = from_origin(500_000, 100_020, 10, 10)
     hrefs = {

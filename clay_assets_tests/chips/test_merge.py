@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 
 from clay_assets.chips import records, sorting
 from clay_assets.chips.cells import ChipCell, LandCoverCell
@@ -38,7 +37,7 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
 from clay_assets.recipes.loader import ChipLandcover
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, stamp_of
-from clay_assets.storage.stores import LocalStore, Store, open_store
+from clay_assets.storage.stores import LocalStore, open_store
 from clay_assets_tests.chips.factories import (
     FINGERPRINT,
     L1,
@@ -65,9 +64,9 @@ def join(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., 
 
     def run(
         cells: list[ChipCell],
-        store: Any = store,
-        recipe: Any = recipe,
-        executor: Any = threads,
+        store: LocalStore = store,
+        recipe: Recipe = recipe,
+        executor: Executor = threads,
         in_flight: int = 4,
         land_cover: Any = None,
         plan: Any = PLAN,
@@ -88,28 +87,34 @@ def cells(store: LocalStore, recipe: Recipe) -> list[ChipCell]:
     ]
 
 
-def state(store: Store) -> dict[str, tuple[bytes, int]]:
+def state(store: LocalStore) -> dict[str, tuple[bytes, int]]:
     """Key → (bytes, modification time) of every file of the merged index."""
     keys = [*store.list(layout.MERGED), *filter(store.exists, [layout.MANIFEST])]
     return {key: (store.read(key), (store.root / key).stat().st_mtime_ns) for key in keys}
 
 
-def part(store: Store, platform: str, year: int) -> Path:
+def part(store: LocalStore, platform: str, year: int) -> Path:
     return store.root / layout.merged_part(platform, year)
 
 
-def manifest(store: Store) -> dict[str, Any]:
+def manifest(store: LocalStore) -> dict[str, Any]:
     return json.loads(store.read(layout.MANIFEST))
 
 
-def rewrite(store: Store, cell: ChipCell, item_id: str, change: str, fingerprint: Any = FINGERPRINT) -> None:
+def rewrite(
+    store: LocalStore,
+    cell: ChipCell,
+    item_id: str,
+    change: Callable[[pa.Table], pa.Table],
+    fingerprint: Any = FINGERPRINT,
+) -> None:
     """Rewrite a scene's index with changes."""
     key = layout.chips(cell.platform, cell.year, item_id)
     table = pq.read_table(store.root / key)
     store.write(key, encode_arrow(change(table), {"fingerprint": fingerprint}))
 
 
-def made_anew(store: Store, cell: ChipCell) -> ChipCell:
+def made_anew(store: LocalStore, cell: ChipCell) -> ChipCell:
     """The cell as if all of its scenes had been indexed from other inputs."""
     for item_id in cell.scenes["item_id"]:
         rewrite(store, cell, item_id, lambda table: table, OTHER)
@@ -206,7 +211,7 @@ def test_hilbert_distances_are_those_of_geopandas() -> None:
 
 
 def test_chips_of_the_antimeridian_lie_at_it() -> None:
-    def key(west: float, east: NDArray[Any]) -> int:
+    def key(west: float, east: float) -> int:
         return int(keys_of(np.array([[west, -17.0, east, -16.98]]))[0])
 
     assert abs(key(-180, 180) - key(179.98, 180)) < abs(key(0, 0.02) - key(179.98, 180)) / 1000
@@ -412,7 +417,7 @@ def test_two_merges_at_once(
     )
     later = LocalStore(tmp_path / "later")
 
-    def cells_in(place: tuple[float, float] | None) -> list[ChipCell]:
+    def cells_in(place: LocalStore) -> list[ChipCell]:
         return [write_cell(place, recipe, S2, year, [f"S2A_{year}"]) for year in (2018, 2019, 2020)]
 
     ours = cells_in(store)
@@ -619,7 +624,7 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(
 def test_memory_does_not_grow_with_the_cell(tmp_path: Path) -> None:
     """Five times the rows, 240 MB more, take no more than the 128 MB allowed for this sort."""
 
-    def measure(rows: int) -> int:
+    def measure(rows: Any) -> int:
         command = [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "measure", str(tmp_path / rows), rows]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=SECONDS, check=True)
         shutil.rmtree(tmp_path / rows)
@@ -634,7 +639,7 @@ def test_memory_does_not_grow_with_the_cell(tmp_path: Path) -> None:
 # --- land cover -------------------------------------------------------------------------------------------------------
 
 
-def shares_of(store: Store, cell: ChipCell, item_id: str) -> pd.DataFrame:
+def shares_of(store: LocalStore, cell: ChipCell, item_id: str) -> pd.DataFrame:
     return pq.read_table(store.root / layout.landcover(cell.platform, cell.year, item_id)).to_pandas()
 
 

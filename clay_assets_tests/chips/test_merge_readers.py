@@ -168,12 +168,14 @@ def test_the_folder_opens_as_one_dataset(merged: Path) -> None:
         pytest.param(lambda root: duckdb.sql(f"SELECT * FROM '{root}/**/*.parquet'").df(), id="duckdb"),
     ],
 )
-def test_it_opens_with_no_option(small: Path, read: Any) -> None:
+def test_it_opens_with_no_option(small: tuple[Path, list[list[Any]]], read: Any) -> None:
     root, expected = small
     assert rows_of(read(str(root))) == expected
 
 
-def test_it_opens_with_no_option_in_dask_polars_and_datasets(small: Path, readers: Readers) -> None:
+def test_it_opens_with_no_option_in_dask_polars_and_datasets(
+    small: tuple[Path, list[list[Any]]], readers: Readers
+) -> None:
     root, expected = small
     found = readers.open(root)
     assert set(found) == {"dask", "dask-geopandas", "polars", "polars, lazily", "huggingface datasets"}

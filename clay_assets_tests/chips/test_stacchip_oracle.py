@@ -55,7 +55,7 @@ def with_finest_grid(document: Any) -> dict[str, Any]:
     return changed
 
 
-def wedged(planet: Planet, platform: str, place: tuple[float, float] | None) -> dict[str, Any]:
+def wedged(planet: Planet, platform: str, place: str) -> dict[str, Any]:
     """A scene with a nodata wedge through its chips, and a CRS in a form that stacchip understands."""
     for item in planet.items(platform):
         shares = planet.chip_truth(item["id"])["nodata_percentage"]

@@ -23,11 +23,11 @@ LANDSAT_BANDS = {"blue", "green", "red", "nir08", "swir16", "swir22", "qa_pixel"
 S2_BANDS = {"blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22"}
 
 
-def _prop(item: pytest.Item, name: str) -> Any:
+def _prop(item: dict[str, Any], name: str) -> Any:
     return item["properties"].get(name)
 
 
-def _quarters(items: list[pytest.Item]) -> Any:
+def _quarters(items: list[dict[str, Any]]) -> Any:
     """Items by place, year and quarter."""
     found = defaultdict(list)
     for item in items:
@@ -128,11 +128,11 @@ def _landsat(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(LANDSAT_L1) + planet.items(LANDSAT_L2)
 
 
-def _least(items: list[pytest.Item]) -> dict[str, Any]:
+def _least(items: list[dict[str, Any]]) -> dict[str, Any]:
     return min(items, key=lambda item: _prop(item, "eo:cloud_cover"))
 
 
-def _crosses(item: pytest.Item) -> bool:
+def _crosses(item: dict[str, Any]) -> bool:
     return item["geometry"]["type"] == "MultiPolygon" and item["bbox"][0] > item["bbox"][2]
 
 
@@ -219,7 +219,7 @@ TRAITS = {
 }
 
 
-def _readable(item: pytest.Item) -> bool:
+def _readable(item: dict[str, Any]) -> bool:
     for asset in item["assets"].values():
         with rasterio.open(asset["href"]) as src:
             src.read(1)

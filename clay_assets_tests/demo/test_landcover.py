@@ -15,7 +15,7 @@ from clay_assets.demo.planet import Planet
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 
 
-def _read_share(planet: Planet, name: str) -> tuple[float, float]:
+def _read_share(planet: Planet, name: str) -> tuple[Any, Any]:
     """Area per class and area of the polygon, from pixel centres at full resolution."""
     polygon = tile(name).polygon
     area = np.zeros(256)

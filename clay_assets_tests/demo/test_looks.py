@@ -21,7 +21,7 @@ DEEP_IN = 0.02  # degrees; cells are 0.05° wide with displaced borders: this fa
 COLOURS = ("red", "green", "blue")
 
 
-def _read(item: pytest.Item, names: list[str], offset: int = 0) -> NDArray[Any]:
+def _read(item: dict[str, Any], names: list[str], offset: int = 0) -> NDArray[Any]:
     """Reflectance of bands at 10 m, (bands, height, width), whose digital numbers include an offset."""
     bands = []
     for name in names:
@@ -34,12 +34,12 @@ def _read(item: pytest.Item, names: list[str], offset: int = 0) -> NDArray[Any]:
     return np.stack(bands)
 
 
-def _scl(item: pytest.Item) -> NDArray[Any]:
+def _scl(item: dict[str, Any]) -> NDArray[Any]:
     with rasterio.open(item["assets"]["scl"]["href"]) as src:
         return src.read(1).repeat(2, axis=0).repeat(2, axis=1)
 
 
-def _cover(planet: Planet, item: pytest.Item, deep_in: Any = DEEP_IN) -> NDArray[Any]:
+def _cover(planet: Planet, item: dict[str, Any], deep_in: Any = DEEP_IN) -> NDArray[Any]:
     """WorldCover code of each pixel at 10 m from the planet's rasters; 0 if several occur nearby."""
     with rasterio.open(item["assets"]["red"]["href"]) as src:
         x = src.bounds.left + (np.arange(src.width) + 0.5) * src.res[0]
@@ -63,7 +63,7 @@ def _cover(planet: Planet, item: pytest.Item, deep_in: Any = DEEP_IN) -> NDArray
 
 
 @pytest.fixture(scope="module")
-def clear(planet: Planet) -> dict[str, Any]:
+def clear(planet: Planet) -> dict[Any, Any]:
     """One item without clouds per Sentinel-2 place: it uses the place's bands."""
     found = {}
     for item in planet.items(SENTINEL_2):
@@ -75,7 +75,7 @@ def clear(planet: Planet) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def spectra(planet: Planet, clear: dict[str, Any]) -> dict[str, Any]:
+def spectra(planet: Planet, clear: dict[Any, Any]) -> dict[Any, Any]:
     """(what, reflectance in red, green, blue and near infrared) of clear pixels, by land cover and by SCL."""
     by = {}
     for item in clear.values():
@@ -90,7 +90,7 @@ def spectra(planet: Planet, clear: dict[str, Any]) -> dict[str, Any]:
     return {what: np.concatenate(values, axis=1) for what, values in by.items()}
 
 
-def test_each_land_cover_has_its_colours(spectra: dict[str, Any]) -> None:
+def test_each_land_cover_has_its_colours(spectra: dict[Any, Any]) -> None:
     for what, values in spectra.items():
         assert values.shape[1] > 20_000, what
     middle = {what: np.median(values, axis=1) for what, values in spectra.items()}
@@ -112,7 +112,7 @@ def test_each_land_cover_has_its_colours(spectra: dict[str, Any]) -> None:
     assert np.ptp(middle["scl", SNOW][:3]) < 0.08
 
 
-def test_fields_are_of_many_colours_and_towns_are_grey(spectra: dict[str, Any]) -> None:
+def test_fields_are_of_many_colours_and_towns_are_grey(spectra: dict[Any, Any]) -> None:
     red, green, blue, nir = spectra["cover", CROPS]
     greenness = (nir - red) / (nir + red)
     assert 0.2 < (greenness > 0.6).mean() < 0.8
@@ -124,7 +124,7 @@ def test_fields_are_of_many_colours_and_towns_are_grey(spectra: dict[str, Any]) 
     assert np.median(red) > 1.5 * np.median(spectra["cover", TREES][0])
 
 
-def test_clouds_are_where_the_quality_raster_has_them(planet: Planet, clear: dict[str, Any]) -> None:
+def test_clouds_are_where_the_quality_raster_has_them(planet: Planet, clear: dict[Any, Any]) -> None:
     cloudy = [item for item in planet.items(SENTINEL_2) if f"/{item['id']}/" in item["assets"]["red"]["href"]]
     assert {item["properties"]["datetime"][:4] for item in cloudy} == {"2021", "2022", "2023"}
     assert len({item["id"].split("_")[1] for item in cloudy}) == 10

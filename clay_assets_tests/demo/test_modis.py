@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from playwright.sync_api import Locator
 from pyproj import CRS
 
 from clay_assets.demo.modis import FILL, ONCE, PUBLISHED, QC_FILL, REFERENCE, SIZE, TILES
@@ -51,13 +50,13 @@ def _read(href: str) -> NDArray[Any]:
         return src.read(1)
 
 
-def test_composites_start_every_eighth_day_of_the_year(table: Locator) -> None:
+def test_composites_start_every_eighth_day_of_the_year(table: pd.DataFrame) -> None:
     assert {(start.timetuple().tm_yday - 1) % 8 for start in table["start"]} == {0}
     assert {(end - start).days for start, end in zip(table["start"], table["end"], strict=True)} == {7}
     assert all(name.startswith(("MOD09A1.A", "MYD09A1.A")) for name in table["id"])
 
 
-def test_every_month_has_its_first_composite_and_one_from_the_month_before(table: Locator) -> None:
+def test_every_month_has_its_first_composite_and_one_from_the_month_before(table: pd.DataFrame) -> None:
     months = [(year, month) for year in (2022, 2023) for month in range(1, 13)]
     across = 0
     for tile in TILES:
@@ -72,7 +71,7 @@ def test_every_month_has_its_first_composite_and_one_from_the_month_before(table
     assert across > 80
 
 
-def test_one_month_of_one_tile_has_no_item(table: Locator) -> None:
+def test_one_month_of_one_tile_has_no_item(table: pd.DataFrame) -> None:
     tile = next(one for one in TILES if one.empty_month)
     first, last = date(2022, 6, 1), date(2022, 6, 30)
     touching = (table["start"] <= last) & (table["end"] >= first)
@@ -80,14 +79,14 @@ def test_one_month_of_one_tile_has_no_item(table: Locator) -> None:
     assert (touching & (table["tile"] == (4, 18))).any()
 
 
-def test_all_tiles_have_the_reference_and_one_has_aqua_alone(table: Locator) -> None:
+def test_all_tiles_have_the_reference_and_one_has_aqua_alone(table: pd.DataFrame) -> None:
     tiles = {(tile.vertical, tile.horizontal) for tile in TILES}
     assert set(table.loc[table["start"] == REFERENCE, "tile"]) == tiles
     platforms = table.groupby("tile")["platform"].agg(set)
     assert [tile for tile, offered in platforms.items() if offered == {"aqua"}] == [(9, 26)]
 
 
-def test_tiles_without_nodata_at_the_reference_are_known(table: Locator) -> None:
+def test_tiles_without_nodata_at_the_reference_are_known(table: pd.DataFrame) -> None:
     terra = table[(table["platform"] == "terra") & (table["start"] == REFERENCE)]
     whole = {row.tile for row in terra.itertuples() if not (_read(row.b01) == FILL).any()}
     assert whole == {*PUBLISHED, (8, 17)}

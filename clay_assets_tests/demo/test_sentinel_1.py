@@ -10,7 +10,6 @@ import pyproj
 import pytest
 import rasterio
 import shapely
-from numpy.typing import NDArray
 
 from clay_assets.demo.grid import tile
 from clay_assets.demo.planet import Planet
@@ -26,11 +25,11 @@ def items(planet: Planet) -> list[dict[str, Any]]:
     return planet.items(SENTINEL_1)
 
 
-def _tile(item: pytest.Item) -> str:
+def _tile(item: dict[str, Any]) -> str:
     return next(iter(item["assets"].values()))["href"].split("/")[-2].split("_")[0]
 
 
-def _overlap(item: pytest.Item, name: str) -> float:
+def _overlap(item: dict[str, Any], name: str) -> float:
     """Share of a scene's area that is inside a tile, in the tile's CRS."""
     one = tile(name)
     to_utm = pyproj.Transformer.from_crs(4326, one.epsg, always_xy=True)
@@ -41,7 +40,7 @@ def _overlap(item: pytest.Item, name: str) -> float:
     return shapely.intersection(shape, square).area / shape.area
 
 
-def _quarters(items: list[pytest.Item]) -> Any:
+def _quarters(items: list[dict[str, Any]]) -> Any:
     found = defaultdict(list)
     for item in items:
         when = item["properties"]["datetime"]
@@ -49,7 +48,7 @@ def _quarters(items: list[pytest.Item]) -> Any:
     return found
 
 
-def _empty(item: pytest.Item) -> NDArray[Any]:
+def _empty(item: dict[str, Any]) -> Any:
     mask = False
     for asset in item["assets"].values():
         with rasterio.open(asset["href"]) as src:
