@@ -31,7 +31,7 @@ from clay_assets.recipes import Recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
-from clay_assets.storage.stores import LocalStore, Store
+from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import (
     FINGERPRINT,
     L1,
@@ -203,7 +203,7 @@ def test_without_a_merged_index_there_is_nothing_wrong(tmp_path: Path) -> None:
     assert stale_cells(store, []) == []
 
 
-def rewritten(store: Store, platform: str, year: int, change: str) -> None:
+def rewritten(store: LocalStore, platform: str, year: int, change: Callable[[pa.Table], pa.Table]) -> None:
     """Replace a part by a modified version with the same metadata."""
     path = part(store, platform, year)
     table = pq.read_table(path)

@@ -50,7 +50,6 @@ from clay_assets_tests.chips.factories import (
     write_land_cover,
 )
 from clay_assets_tests.chips.merge_cells import make_cells, standing_cells
-from clay_assets_tests.reconciliation.stores import Made
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 100
@@ -427,7 +426,7 @@ def test_two_merges_at_once(
     def run(cells: list[ChipCell], progress: Callable[..., Any] = lambda done, of: None) -> Any:
         return merge(cells, covers[id(cells)], PLAN, target, recipe, threads, 4, progress)
 
-    def meanwhile(done: Made, of: int) -> None:
+    def meanwhile(done: int, of: int) -> None:
         if done == 1:
             run(theirs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ DEEP_IN = 0.02  # degrees; cells are 0.05° wide with displaced borders: this fa
 COLOURS = ("red", "green", "blue")
 
 
-def _read(item: dict[str, Any], names: list[str], offset: int = 0) -> NDArray[Any]:
+def _read(item: dict[str, Any], names: Sequence[str], offset: int = 0) -> NDArray[Any]:
     """Reflectance of bands at 10 m, (bands, height, width), whose digital numbers include an offset."""
     bands = []
     for name in names:

@@ -43,7 +43,7 @@ class MailServer:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         mail = message_from_bytes(cast(bytes, envelope.content), policy=policy.default)
-        self.mails.append((list(envelope.rcpt_tos), cast(EmailMessage, mail)))
+        self.mails.append((list(envelope.rcpt_tos), mail))
         return "250 OK"
 
     def authenticate(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:

@@ -106,7 +106,7 @@ def _write_half(path: Path) -> Never:
     raise ValueError("half way")
 
 
-def test_an_error_of_ours_in_a_block_stays_itself(any_store: Store) -> Never:
+def test_an_error_of_ours_in_a_block_stays_itself(any_store: Store) -> None:
     with pytest.raises(InputError, match="bad chip"), any_store.writing("new"):
         raise InputError("bad chip")
 
