@@ -1,1 +1,1 @@
-"""Stage 2: which places are sampled."""
+"""Stage 2: the places to sample."""

@@ -28,7 +28,7 @@ asset = partial(stage_asset, group="sampling", number=2)
 
 @asset(
     version="1",
-    # Loaded in the body: a published sample needs the grid alone, and no land cover at all.
+    # Loaded in the body: a published sample needs the grid only, not the land cover.
     deps=["mgrs_grid", "worldcover_stats"],
     columns=MGRS_SAMPLE,
     io_manager_key="geo_tables",
@@ -37,9 +37,10 @@ asset = partial(stage_asset, group="sampling", number=2)
 def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The sampled MGRS tiles: one row per tile, with the rules that chose it.
 
-    Each rule of the recipe draws random tiles of those with the highest share of a land-cover class; the sample is
-    the union of the draws, without repeats. Sentinel-1, Sentinel-2 and Landsat are sampled at these tiles. GeoParquet
-    in `sampling/mgrs_sample.parquet`, with a FlatGeobuf copy; `CLAY_MGRS_SAMPLE` takes a published sample instead.
+    Each rule of the recipe draws tiles at random from those with the highest share of a land-cover class; the sample
+    is the union of the draws, without duplicates. Sentinel-1, Sentinel-2 and Landsat are sampled at these tiles.
+    GeoParquet in `sampling/mgrs_sample.parquet`, with a FlatGeobuf copy. Set `CLAY_MGRS_SAMPLE` to use a published
+    sample instead.
     """
     from clay_assets.sampling.pictures import composition_bars, sample_map
     from clay_assets.sampling.tiles import sample_tiles, take_sample
@@ -60,7 +61,7 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
             "taken_from": published or "drawn by the recipe",
             "map": picture(sample_map(sample)),
             "land_cover": picture(composition_bars(sample, stats)),
-            # A rule's class and pool are in the recipe; the column of values is narrow.
+            # Class and pool of a rule are in the recipe, and the UI's table is narrow.
             "rules": table([{k: v for k, v in rule.items() if k not in ("class", "from_highest")} for rule in rules]),
             "rules_short": ", ".join(short) or "none",
         },
@@ -71,8 +72,9 @@ def mgrs_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
 def naip_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The locations at which NAIP is sampled: one point per row, inside the contiguous United States.
 
-    Populated places, airports, ports, parks, a random point along each river and in each lake of Natural Earth, and
-    random points. `layer` says which of these a location is. GeoParquet in `sampling/naip_sample.parquet`.
+    The populated places, airports, ports and parks of Natural Earth, a random point along each of its rivers and in
+    each of its lakes, and random points. `layer` gives the kind of location. GeoParquet in
+    `sampling/naip_sample.parquet`.
     """
     from clay_assets.sampling.natural_earth import sample_locations
     from clay_assets.sampling.pictures import places_map
@@ -104,8 +106,8 @@ def naip_sample(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
 def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[list[Item]]:
     """The sampled sheets of New Zealand's aerial surveys: one STAC item per sheet.
 
-    Of every colour survey that the recipe includes, a random half of the sheets (at least 10, at most 2,000, by
-    default). STAC-GeoParquet in `sampling/linz_sample.parquet`; the scenes of `linz` are picked from it.
+    A random half of the sheets of every RGB survey in the recipe (by default at least 10 and at most 2,000 per
+    survey). STAC-GeoParquet in `sampling/linz_sample.parquet`; the scenes of `linz` are picked from it.
     """
     import pandas as pd
 
@@ -149,14 +151,14 @@ def linz_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.Mat
     io_manager_key="geo_tables",
     check_specs=[
         none_failed_spec("modis_sample", "tiles"),
-        agreement_spec("modis_sample", "published_tiles", "The sampled tiles are those of the published set."),
+        agreement_spec("modis_sample", "published_tiles", "The sampled tiles match the published set."),
     ],
 )
 def modis_sample(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The sampled tiles of the MODIS sinusoidal grid: one row per tile without nodata.
 
-    Every tile on the Earth is judged by one band of one composite; tiles with any pixel of nodata are left out.
-    GeoParquet in `sampling/modis_sample.parquet`.
+    Every tile of the grid that lies on the Earth is tested on one band of one composite; tiles with any nodata pixel
+    are dropped. GeoParquet in `sampling/modis_sample.parquet`.
     """
     from clay_assets.sampling.modis_grid import differences, sample_of, tile_states
     from clay_assets.sampling.pictures import places_map

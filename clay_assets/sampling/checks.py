@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     [
         Check(
             "rules_have_their_count",
-            "Every rule of the recipe chose as many tiles as it asks for, or as many as there are candidates.",
+            "Every rule of the recipe drew as many tiles as it asks for, or all candidates if there are fewer.",
             WARN,
         )
     ],
 )
 def mgrs_sample(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
-    """Look at the sample, and at the land cover that it was drawn from."""
+    """Check the sample against the land cover that it was drawn from."""
     from clay_assets.sampling.rules import rules_have_their_count
     from clay_assets.sampling.tiles import CLASS_COLUMNS
 

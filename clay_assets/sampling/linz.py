@@ -1,7 +1,7 @@
-"""Which sheets of New Zealand's aerial surveys are sampled: drawn from each collection of the static catalogue.
+"""Draws the sheets of New Zealand's aerial surveys from each collection of the static catalogue.
 
-Specification: the Clay model documentation, "Training Data", section "LINZ sampling strategy". A sheet's name repeats
-between surveys, so an item's id here is that of its collection and the sheet. Layout of the catalogue
+Specification: the Clay model documentation, "Training Data", section "LINZ sampling strategy". Sheet names repeat
+between surveys, so item ids consist of the collection's id and the sheet. Layout of the catalogue
 (`{region}/{survey}/{product}/{epsg}/collection.json`): https://github.com/linz/imagery
 """
 
@@ -26,9 +26,9 @@ from clay_assets.progress import OnProgress, no_progress
 from clay_assets.sources.static_stac import absolute, links, parts_of, read_document, root_of, with_absolute_hrefs
 from clay_assets.stac import Item, as_stac_1_1
 
-PRODUCT = "rgb"  # 8-bit colour with or without alpha; beside it lie rgbnir, dem-hillshade, …
+PRODUCT = "rgb"  # 8-bit colour with or without alpha; other products are rgbnir, dem-hillshade, …
 DEPTH = 5  # parts of a collection's path: region, survey, product, EPSG code, collection.json
-STILL_FLOWN = "9999"  # sorts after every time: in STAC an interval without an end goes on
+STILL_FLOWN = "9999"  # sorts after every time: a STAC interval without an end is still open
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Survey:
 
     Attributes:
         region, name: such as `taranaki` and `taranaki_2022_0.05m`.
-        href: of its collection document.
+        href: address of its collection document.
     """
 
     region: str
@@ -46,7 +46,7 @@ class Survey:
 
     @property
     def prefix(self) -> str:
-        """As a recipe names it."""
+        """The survey's name in a recipe."""
         return f"{self.region}/{self.name}"
 
 
@@ -55,9 +55,9 @@ class Drawn:
     """The sampled sheets.
 
     Attributes:
-        items: as STAC items with absolute hrefs, ordered by id.
-        collections: one record per survey: how many sheets it has, and how many were drawn.
-        absent: surveys of the recipe that the catalogue does not have.
+        items: STAC items with absolute hrefs, ordered by id.
+        collections: one record per survey, with the number of its sheets and of those drawn.
+        absent: surveys of the recipe that are not in the catalogue.
         failures: one record per sheet or collection that could not be read: `name` and `error`.
     """
 
@@ -68,7 +68,7 @@ class Drawn:
 
     @property
     def sheets(self) -> int:
-        """How many sheets were to be read."""
+        """Number of sheets drawn, read or not."""
         return sum(record["drawn"] for record in self.collections)
 
 
@@ -82,19 +82,19 @@ def draw_sheets(
 ) -> Drawn:
     """Draw sheets of each survey, and read their items.
 
-    Of a collection's sheets the share that the recipe says are drawn, at least `min_scenes` (or all there are) and at
-    most `max_scenes`: those whose keyed hash under (seed, `linz`, collection id, sheet) is lowest.
+    From each collection the recipe's share of the sheets is drawn, at least `min_scenes` (or all, if there are fewer)
+    and at most `max_scenes`: those with the lowest keyed hash of (seed, `linz`, collection id, sheet).
 
     Args:
-        platform: LINZ; its assets are kept.
+        platform: LINZ; the platform's assets are kept.
         catalog: address of the root document, or of its folder.
-        options: surveys and how many sheets.
-        seed: of the recipe.
-        requests_in_flight: documents read at once.
-        progress: called with (items read, items in all).
+        options: the surveys, and the number of sheets.
+        seed: the recipe's seed.
+        requests_in_flight: number of documents read at once.
+        progress: called with (items read, items in total).
 
     Raises:
-        InputError: no catalogue there, or none of the surveys in it.
+        InputError: the catalogue is missing, or has none of the surveys.
         SourceError: the catalogue does not answer.
     """
     drawn = Drawn()
@@ -122,7 +122,7 @@ def draw_sheets(
 def _collections(
     catalog: str, options: LinzOptions, pool: ThreadPoolExecutor, in_flight: int, drawn: Drawn
 ) -> list[tuple[Survey, dict[str, Any]]]:
-    """The collections to draw from, ordered by name; what is absent or unreadable is noted in `drawn`."""
+    """The collections to draw from, ordered by name; absent and unreadable ones are recorded in `drawn`."""
     root = root_of(catalog)
     surveys = _surveys(root)
     if options.surveys != "latest":
@@ -131,8 +131,8 @@ def _collections(
         surveys = [survey for survey in surveys if survey.prefix in options.surveys]
         if not surveys:
             raise InputError(
-                f"CLAY_LINZ_CATALOG {root}: has none of the recipe's surveys, such as {options.surveys[0]}. "
-                'Look into the catalogue for their names, or set surveys = "latest".'
+                f"CLAY_LINZ_CATALOG {root}: none of the recipe's surveys found, such as {options.surveys[0]}. "
+                'Take their names from the catalogue, or set surveys = "latest".'
             )
     found = []
     for survey, future in run_bounded(pool, _read_collection, surveys, 2 * in_flight):
@@ -149,7 +149,7 @@ def _surveys(root: str) -> list[Survey]:
         document = read_document(root)
     except InputError as error:
         raise InputError(f"CLAY_LINZ_CATALOG: {error} Give the root document of nz-imagery, or of a copy.") from error
-    children = list(dict.fromkeys(links(document, "child", root)))  # one linked twice is one
+    children = list(dict.fromkeys(links(document, "child", root)))  # a child may be linked twice
     found = []
     for href in children:
         parts = parts_of(href)[-DEPTH:]
@@ -165,7 +165,7 @@ def _surveys(root: str) -> list[Survey]:
 
 
 def _latest(found: Sequence[tuple[Survey, dict[str, Any]]]) -> list[tuple[Survey, dict[str, Any]]]:
-    """Of each region the survey that ended last; of two that ended together the one whose name sorts last."""
+    """The survey of each region that ended last; of several that ended together, the one whose name sorts last."""
     best: dict[str, tuple[Survey, dict[str, Any]]] = {}
     for survey, collection in sorted(found, key=lambda entry: (_end(entry[1]), entry[0].name)):
         best[survey.region] = survey, collection
@@ -182,7 +182,7 @@ def _read_collection(survey: Survey) -> dict[str, Any]:
         _end(collection)
         str(collection["id"])
     except (KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{survey.href}: is no STAC collection, it lacks {error}.") from error
+        raise InputError(f"{survey.href}: not a valid STAC collection ({error!r}).") from error
     return collection
 
 
@@ -192,10 +192,10 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
     try:
         place = shapely.geometry.shape(item["geometry"])
         if place.is_empty or len(item["bbox"]) != len(place.bounds):
-            raise ValueError("no geometry and bbox in two dimensions")
+            raise ValueError("geometry and bbox must be two-dimensional and not empty")
         absent = [name for name, asset in item["assets"].items() if not isinstance(asset["href"], str)]
         if absent:
-            raise TypeError(f"href of asset {absent[0]} is not text")
+            raise TypeError(f"href of asset {absent[0]} is not a string")
         return {
             **with_absolute_hrefs(item, href),
             "id": f"{collection['id']}_{sheet}",
@@ -210,13 +210,13 @@ def _read_sheet(job: tuple[Survey, dict[str, Any], str, str]) -> Item:
             "links": [{**link, "href": absolute(link["href"], href)} for link in item["links"]],
         }
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ShapelyError) as error:
-        raise InputError(f"{href}: is no STAC item with a place and files ({error!r}).") from error
+        raise InputError(f"{href}: not a valid STAC item with geometry and assets ({error!r}).") from error
 
 
 def _as_kept(platform: AnyPlatform, item: Item, href: str) -> Item:
     kept = platform.read_item(item)
     if missing := platform.missing(kept, platform.asset_names):
-        raise InputError(f"{href}: is without asset {', '.join(missing)}.")
+        raise InputError(f"{href}: asset {', '.join(missing)} is missing.")
     return as_stac_1_1(kept)
 
 

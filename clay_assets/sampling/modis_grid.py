@@ -1,8 +1,8 @@
-"""Which tiles of the MODIS sinusoidal grid are sampled: those that have no pixel without data.
+"""Samples the tiles of the MODIS sinusoidal grid that have no nodata pixels.
 
-Specification: the Clay model documentation, "Training Data", section "MODIS sampling strategy", with the date and the
-band of the test named in the recipe. Tiles of the grid that do not lie on the Earth, and those of the open ocean, for
-which there is no item, are left out.
+Specification: the Clay model documentation, "Training Data", section "MODIS sampling strategy"; the recipe sets the
+date and band of the test. Tiles of the grid that do not lie on the Earth are left out, as are those of the open ocean,
+which have no items.
 
 Grid: https://modis-land.gsfc.nasa.gov/MODLAND_grid.html
 """
@@ -34,7 +34,7 @@ from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 logger = logging.getLogger(__name__)
 
-EDGE_POINTS = 41  # along each side of a polygon, whose sides are curved in degrees
+EDGE_POINTS = 41  # along each side of a polygon: the sides are curved in degrees
 COMPOSITE = timedelta(days=8)
 COMPLETE, WITH_NODATA, NO_ITEM, FAILED = "complete", "with nodata", "no item", "failed"
 PUBLISHED, NOT_PUBLISHED = "published", "not published"
@@ -42,7 +42,7 @@ PUBLISHED, NOT_PUBLISHED = "published", "not published"
 
 @dataclass(frozen=True)
 class _Read:
-    """What one worker needs to judge one tile."""
+    """What a worker needs to test one tile."""
 
     href: str
     access: Access
@@ -69,13 +69,13 @@ def sin_grid() -> gpd.GeoDataFrame:
 
 
 def tile_polygon(vertical: int, horizontal: int) -> BaseGeometry:
-    """A tile's part of the Earth, EPSG:4326.
+    """The part of the Earth that a tile covers, EPSG:4326.
 
     Args:
         vertical: row from the north, 0 to 17.
-        horizontal: column from the west, 0 to 35. The tile must be one that lies on the Earth.
+        horizontal: column from the west, 0 to 35. The tile must lie on the Earth.
     """
-    # At a latitude, x = R · longitude · cos(latitude): the Earth is as wide as its parallel there.
+    # x = R · longitude · cos(latitude), so the Earth is as wide as the parallel at that latitude.
     left, right = ((horizontal + side) * 360 / COLUMNS - 180 for side in (0, 1))
     latitude = 90 - (vertical + np.linspace(0, 1, EDGE_POINTS)) * 180 / ROWS
     ends = np.degrees(np.arccos(np.abs([left, right]) / 180))  # where the tile's sides meet the Earth's edge
@@ -91,7 +91,7 @@ def tile_polygon(vertical: int, horizontal: int) -> BaseGeometry:
 
 
 def listed_tiles(recipe: Recipe) -> list[BaseGeometry]:
-    """The parts of the Earth that the tiles published with a recipe cover, EPSG:4326; none if it lists none."""
+    """Polygons of the published tiles that a recipe lists, EPSG:4326; empty if it lists none."""
     return [tile_polygon(*tile) for tile in recipe.options("modis").published_tiles]
 
 
@@ -103,21 +103,20 @@ def tile_states(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> gpd.GeoDataFrame:
-    """Judge every tile on the Earth by one composite, with one search and one read each; or take the published ones.
+    """Test every tile on the Earth on one composite, with one search and one read each, or use the published tiles.
 
     Args:
         platform: MODIS; its rules choose among the items of a tile.
-        catalogue: opens the catalogue where the composite is looked up; not called where the recipe takes the published
-            tiles.
-        options: day of the composite, and the band that is read.
-        executor: reads in parallel.
-        in_flight: reads submitted at once.
-        progress: called with (tiles judged, tiles in all).
+        catalogue: opens the catalogue to search for the composite; not called if the recipe uses the published tiles.
+        options: the composite's day, and the band to read.
+        executor: runs the reads in parallel.
+        in_flight: number of reads submitted at once.
+        progress: called with (tiles tested, tiles in total).
 
     Returns:
-        The grid with `outcome` (`complete`, `with nodata`, `no item` or `failed`; `published` or `not published` where
-        nothing was read), `item_id`, `nodata_pixels` and `error`. A search or a read that fails is retried, and then
-        a row of its own, as is a tile on which a rule of the platform raised; it does not touch the others.
+        The grid with `outcome` (`complete`, `with nodata`, `no item` or `failed`; `published` or `not published` if
+        nothing was read), `item_id`, `nodata_pixels` and `error`. Failed searches and reads are retried. If they fail
+        again, or if a rule of the platform raises, the tile is recorded as `failed`; other tiles are not affected.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -145,7 +144,7 @@ def tile_states(
     for (name, _), future in run_bounded(executor, _named_count, jobs.items(), in_flight):
         try:
             count = future.result()
-        except Exception as error:  # whatever a library makes of a bad file, it is not the other tiles' fault
+        except Exception as error:  # a bad file, whatever the library raises, fails its own tile only
             tiles.loc[name, ["outcome", "error"]] = [FAILED, failure_text(error, name, logger)]
         else:
             tiles.loc[name, ["outcome", "nodata_pixels"]] = [WITH_NODATA if count else COMPLETE, count]
@@ -155,13 +154,13 @@ def tile_states(
 
 
 def sample_of(tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """The sample: the tiles that are taken, ordered by name."""
+    """The sample: the complete or published tiles, ordered by name."""
     columns = ["name", "vertical", "horizontal", "item_id", "geometry"]
     return tiles.loc[tiles["outcome"].isin([COMPLETE, PUBLISHED]), columns].sort_values("name", ignore_index=True)
 
 
 def differences(sample: gpd.GeoDataFrame, options: ModisOptions) -> tuple[list[str], list[str]]:
-    """Names of the tiles that are sampled though not published, and published though not sampled."""
+    """Names of the tiles that are sampled but not published, and of those published but not sampled."""
     published, sampled = _published(options), set(sample["name"])
     return sorted(sampled - published), sorted(published - sampled)
 
@@ -171,7 +170,7 @@ def _published(options: ModisOptions) -> set[str]:
 
 
 def _searches(tiles: gpd.GeoDataFrame, options: ModisOptions) -> Sequence[Request]:
-    # Of the composites that start every eight days, one covers the day.
+    # Composites start every eight days, so exactly one covers the day.
     day = datetime.combine(options.reference_date, time(), UTC)
     start, end = day - COMPOSITE + timedelta(days=1), day + timedelta(days=1)
     return [

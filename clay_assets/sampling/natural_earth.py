@@ -1,19 +1,21 @@
-"""Where NAIP is sampled: points in CONUS from the layers of Natural Earth 1:10m, and points at random.
+"""Draws the locations for NAIP: points in CONUS from the layers of Natural Earth 1:10m, and random points.
 
 Specification: the Clay model documentation, "Training Data", section "NAIP sampling strategy". Layers and fields are
-those of Natural Earth 4 and 5 (https://www.naturalearthdata.com). Which scenes are taken there belongs to the platform.
+those of Natural Earth 4 and 5 (https://www.naturalearthdata.com). The platform decides which scenes are used at each
+location.
 
-CONUS, the 48 states and DC, is the union of the admin-1 features with their codes. Inside it, a location is
-- each populated place, airport, port and park drawn as a point;
-- of a park drawn as an area a point inside of it, and of a park drawn as a line the point half-way along it;
-- a random point of each river, uniform by length on the WGS 84 ellipsoid;
-- a random point of each lake, uniform by area on the sphere;
-- random points, uniform on the sphere. The i-th attempt depends on (seed, "random", i) alone and falls anywhere on
-  Earth; those outside CONUS are rejected. Hence asking for more keeps the earlier ones, and another outline of CONUS
-  changes only points beside it.
+CONUS, the 48 states and DC, is the union of the admin-1 features with their codes. The locations in it are
+- each populated place, airport and port, and each park mapped as a point;
+- a point inside each park mapped as an area, and the midpoint of each park mapped as a line;
+- a random point along each river, uniform by length on the WGS 84 ellipsoid;
+- a random point in each lake, uniform by area on the sphere;
+- random points, uniform on the sphere. The i-th attempt depends on (seed, "random", i) only and falls anywhere on
+  Earth; those outside CONUS are rejected. Asking for more points therefore keeps the earlier ones, and a different
+  outline of CONUS only changes points near its border.
 
-Whatever crosses the border is first cut to its part in CONUS; a part below a metre is a touch and no place. A random
-draw depends on (seed, layer, name of the location), and the name on the feature alone: no feature changes another's.
+Features that cross the border are first clipped to CONUS; parts below a metre, or a square metre, are dropped. A
+random draw depends on (seed, layer, name of the location), and the name on the feature only, so features do not affect
+each other's draws.
 """
 
 from __future__ import annotations
@@ -47,11 +49,11 @@ __all__ = ["LAYERS", "RANDOM", "sample_locations"]
 
 STATE = r"US-[A-Z]{2}"  # ISO 3166-2
 NOT_CONUS = {"US-AK", "US-HI", "US-AS", "US-GU", "US-MP", "US-PR", "US-UM", "US-VI"}  # and outlying areas
-RANDOM = "random"  # the layer of points that come from no feature
-ID_DECIMALS = 5  # of degrees (about 1 m): features are told apart by their geometry rounded to these
-DECIMALS = 7  # of degrees (about 1 cm): locations are rounded, so that no platform's last bit shows
+RANDOM = "random"  # the layer of the random points
+ID_DECIMALS = 5  # of degrees (about 1 m): features are identified by their geometry rounded to these
+DECIMALS = 7  # of degrees (about 1 cm): locations are rounded, so that they are the same on every CPU
 SMALLEST = 1.0  # metres of a line, square metres of an area
-STEP = 0.1  # degrees; edges are split to this, since along one the scale changes with latitude
+STEP = 0.1  # degrees; edges are split to this length, since the scale changes with latitude
 DEGREE = 111_195.0  # metres, on a sphere of 6,371 km
 MOST_ATTEMPTS = 1 << 27  # random points on Earth: 2 million for CONUS, which is 1.6 % of it
 MOST_LAKE_ATTEMPTS = 1 << 18  # within the bounds of a lake
@@ -65,25 +67,26 @@ def sample_locations(source: str, random_points: int, seed: int, keep_in: Store 
 
     Args:
         source: root of Natural Earth's bucket (`https://…`, `s3://…`), with `10m_cultural/ne_10m_airports.zip` and so
-            on; or a folder with these zip files, or else with unpacked `.shp`, `.gpkg`, `.geojson`, `.json` or
-            `.parquet`, in the same subfolders or in none. In a folder, admin-1 may also be the one of 1:50m.
-        random_points: how many points at random, beside the features.
-        seed: the recipe's.
-        keep_in: store that keeps what was fetched, so that it is fetched once.
+            on; or a folder with these zip files or with unpacked `.shp`, `.gpkg`, `.geojson`, `.json` or `.parquet`
+            files, in the same subfolders or in none. A folder may hold admin-1 at 1:50m instead.
+        random_points: number of random points, in addition to the features.
+        seed: the recipe's seed.
+        keep_in: store that keeps downloaded files, so that each is downloaded once.
 
     Returns:
-        Points in EPSG:4326 ordered by name, with the columns `name` (unique: layer and 8 hexadecimal digits, or for
-        random points the number of the attempt), `layer` (one of LAYERS), `feature` (what the layer calls it, "" if
-        nothing) and `geometry`. `attrs["layers"]` has one record per layer: `layer`, `file` (relative to the source),
-        `features`, `without_geometry`, `repaired` polygons, `duplicates` (features of CONUS equal to another to
-        about 1 m) and `in_conus` (locations). `attrs["conus"]` has `file`, `states`, `without_geometry`, `repaired`.
+        Points in EPSG:4326 ordered by name, with the columns `name` (unique: layer and 8 hexadecimal digits, or the
+        number of the attempt for random points), `layer` (one of LAYERS), `feature` (its name in the layer, or "") and
+        `geometry`. `attrs["layers"]` has one record per layer: `layer`, `file` (relative to the source), `features`,
+        `without_geometry`, `repaired` polygons, `duplicates` (features in CONUS that equal another to about 1 m) and
+        `in_conus` (locations). `attrs["conus"]` has `file`, `states`, `without_geometry`, `repaired`.
 
     Raises:
-        InputError: a layer is missing, cannot be read or placed, or lacks a field; no states; too few random points.
-        SourceError: a file could not be fetched now.
+        InputError: a layer is missing, unreadable or not georeferenced, or lacks a field; no states; too few random
+            points.
+        SourceError: a file could not be downloaded.
     """
     if random_points < 0:
-        raise InputError(f"{random_points} random points cannot be drawn; ask for 0 or more.")
+        raise InputError(f"random_points: {random_points} is negative. Ask for 0 or more.")
     with ExitStack() as stack:
         files = Files(source, keep_in, stack)
         conus, states = _conus(files)
@@ -104,17 +107,17 @@ def sample_locations(source: str, random_points: int, seed: int, keep_in: Store 
 
 
 def _conus(files: Files) -> tuple[shapely.Geometry, dict[str, Any]]:
-    """Outline of the 48 states and DC, and where it is from."""
+    """Outline of the 48 states and DC, and a record of its source."""
     coarse = files.find(STATES_10M) is None and files.find(STATES_50M) is not None
     states = files.features(STATES_50M if coarse else STATES_10M)
     codes = pd.Series(states.names, dtype=str)
     chosen = (codes.str.fullmatch(STATE) & ~codes.isin(NOT_CONUS)).to_numpy() & ~shapely.is_missing(states.geometries)
     if not chosen.any():
         raise InputError(
-            f"Natural Earth layer admin_1 ({files.source}/{states.record['file']}): no iso_3166_2 is one of CONUS "
-            "(US-AL, US-AR, …). Take the layer as Natural Earth publishes it."
+            f"Natural Earth layer admin_1 ({files.source}/{states.record['file']}): no iso_3166_2 code of CONUS "
+            "(US-AL, US-AR, …). Use the layer as published by Natural Earth."
         )
-    ordered = sorted(states.geometries[chosen], key=shapely.to_wkb)  # a union depends on the order, in its last bits
+    ordered = sorted(states.geometries[chosen], key=shapely.to_wkb)  # the last bits of a union depend on the order
     conus = parts_of_dimension(np.array([shapely.union_all(ordered)], dtype=object), 2)[0]
     shapely.prepare(conus)
     counts = {name: states.record[name] for name in ("file", "without_geometry", "repaired")}
@@ -125,9 +128,9 @@ def _locations(features: Features, conus: shapely.Geometry, seed: int) -> tuple[
     layer = features.layer
     parts = _parts_inside(features.geometries, conus, layer.dimension)
     rows = np.flatnonzero(~shapely.is_missing(parts))
-    rows = rows[np.argsort(shapely.to_wkb(features.drawn[rows]))]  # of near duplicates the same one is taken always
+    rows = rows[np.argsort(shapely.to_wkb(features.drawn[rows]))]  # so that the same one of near duplicates is kept
     ids = _ids(layer.key, features.names[rows], features.drawn[rows])
-    names, first = np.unique(ids, return_index=True)  # in order, so that the layer's own order does not matter
+    names, first = np.unique(ids, return_index=True)  # sorted, so that the order in the file does not matter
     duplicates = len(rows) - len(names)
     rows = rows[first]
     streams = [np.random.Philox(key=keyed_hash(seed, layer.key, name)) for name in names]
@@ -146,7 +149,7 @@ def _locations(features: Features, conus: shapely.Geometry, seed: int) -> tuple[
 
 
 def _ids(key: str, names: Array, drawn: Array) -> Array:
-    """Layer and hash of each feature, by its name and its geometry to about 1 m."""
+    """Id of each feature: its layer, and a hash of its name and its geometry to about 1 m."""
     rounded = shapely.transform(drawn, lambda xy: np.round(xy, ID_DECIMALS) + 0.0)  # no -0
     contents = shapely.to_wkb(rounded, byte_order=1)
     hashes = [
@@ -157,7 +160,7 @@ def _ids(key: str, names: Array, drawn: Array) -> Array:
 
 
 def _parts_inside(geometries: Array, conus: shapely.Geometry, dimension: int) -> Array:
-    """Of each geometry the part in CONUS, of the same dimension and normal; None where there is none."""
+    """The part of each geometry in CONUS, of the same dimension and normalised; None if it lies outside."""
     inside = shapely.covers(conus, geometries)
     parts: Array = np.full(len(geometries), None, dtype=object)
     parts[inside] = geometries[inside]
@@ -177,20 +180,20 @@ def _parts_inside(geometries: Array, conus: shapely.Geometry, dimension: int) ->
 
 
 def _segments(lines: Array) -> tuple[Array, Array, Array, Array]:
-    """Row, start, end (degrees) and geodesic length (whole micrometres) of every piece of (Multi)LineStrings."""
+    """Row, start, end (degrees) and geodesic length (whole micrometres) of every segment of (Multi)LineStrings."""
     parts, rows = shapely.get_parts(lines, return_index=True)
-    long = shapely.length(parts) > 0  # GEOS cannot split a part that is one point twice
+    long = shapely.length(parts) > 0  # GEOS cannot split a part of zero length
     parts, rows = shapely.segmentize(parts[long], STEP), rows[long]
     xy, part = shapely.get_coordinates(parts, return_index=True)
     joined = part[1:] == part[:-1]
     start, end = xy[:-1][joined], xy[1:][joined]
     _, _, metres = Geod(ellps="WGS84").inv(start[:, 0], start[:, 1], end[:, 0], end[:, 1])
-    # Whole numbers add up to the same whatever other lines there are; floats do not.
+    # Sums of integers do not depend on the other lines; those of floats would.
     return rows[part[1:][joined]], start, end, np.rint(np.asarray(metres) * 1e6).astype(np.int64)
 
 
 def _along(lines: Array, shares: Array) -> Array:
-    """Longitude and latitude at a share (0 to below 1) of the geodesic length of each (Multi)LineString."""
+    """Longitude and latitude at a fraction (0 to below 1) of the geodesic length of each (Multi)LineString."""
     row, start, end, length = _segments(shapely.normalize(shapely.line_merge(lines)))
     upto = np.cumsum(length)
     total = np.zeros(len(lines), dtype=np.int64)
@@ -202,7 +205,7 @@ def _along(lines: Array, shares: Array) -> Array:
 
 
 def _within(polygons: Array, streams: list[np.random.Philox], names: Array, file: str) -> Array:
-    """A random point inside each polygon, uniform by area on the sphere: the first inside of points in its bounds."""
+    """A random point in each polygon, uniform by area on the sphere: the first hit of points in its bounds."""
     shapely.prepare(polygons)
     bounds = shapely.bounds(polygons)
     xy = np.full((len(polygons), 2), np.nan)
@@ -211,7 +214,7 @@ def _within(polygons: Array, streams: list[np.random.Philox], names: Array, file
         if tried >= MOST_LAKE_ATTEMPTS:
             raise InputError(
                 f"Natural Earth layer lakes ({file}): of {tried} points in the bounds of {names[left[0]] or 'a lake'}, "
-                f"{format_bounds(bounds[left[0]])}, none is inside. Mend or drop its outline."
+                f"{format_bounds(bounds[left[0]])}, none is inside. Repair or remove its outline."
             )
         uniform = np.stack([_uniform(streams[row], 2 * batch).reshape(batch, 2) for row in left])
         points = _on_sphere(uniform, bounds[left, None])
@@ -223,10 +226,10 @@ def _within(polygons: Array, streams: list[np.random.Philox], names: Array, file
 
 
 def _random_points(conus: shapely.Geometry, count: int, seed: int) -> tuple[list[int], Array]:
-    """The first attempts that fall in CONUS: their numbers, and longitude and latitude."""
+    """The first attempts that fall in CONUS: their numbers, and their longitude and latitude."""
     stream = np.random.Philox(key=keyed_hash(seed, RANDOM))
     world = np.array([-180, -90, 180, 90])
-    # Most attempts are far away: they are told by their shares of longitude and of the sphere's height.
+    # Most attempts are far from CONUS; the bounds reject them before any trigonometry.
     west, south, east, north = conus.bounds
     low, high = (np.sin(np.radians([south, north])) + 1) / 2 + np.array([-1e-6, 1e-6])
     left, right = (np.array([west, east]) + 180) / 360 + np.array([-1e-6, 1e-6])
@@ -235,8 +238,8 @@ def _random_points(conus: shapely.Geometry, count: int, seed: int) -> tuple[list
     while found < count:
         if tried >= MOST_ATTEMPTS:
             raise InputError(
-                f"Natural Earth layer random: of {tried} points on Earth only {found} of {count} lie in CONUS, bounds "
-                f"{format_bounds(conus.bounds)}. Ask for fewer, or check the states of admin-1."
+                f"Natural Earth layer random: only {found} of {count} points found in CONUS after {tried} attempts; "
+                f"bounds {format_bounds(conus.bounds)}. Ask for fewer, or check the states of admin-1."
             )
         across, up = _uniform(stream, 2 * batch).reshape(batch, 2).T
         near = np.flatnonzero((across > left) & (across < right) & (up > low) & (up < high))
@@ -249,12 +252,12 @@ def _random_points(conus: shapely.Geometry, count: int, seed: int) -> tuple[list
 
 
 def _uniform(stream: np.random.Philox, count: int) -> Array:
-    """Numbers of 53 bits from 0 to below 1. Raw words are taken, as NumPy keeps only these the same for ever."""
+    """53-bit numbers from 0 to below 1, from raw words: NumPy guarantees only these to stay the same."""
     return np.asarray((stream.random_raw(count) >> np.uint64(11)) * 2.0**-53)
 
 
 def _on_sphere(uniform: Array, bounds: Array) -> Array:
-    """Uniform pairs (…, 2) to longitude and latitude, uniform by area in bounds (…, west south east north)."""
+    """Map uniform pairs (…, 2) to longitude and latitude, uniform by area in bounds (…, west south east north)."""
     west, south, east, north = np.moveaxis(np.asarray(bounds, dtype=float), -1, 0)
     low, high = np.sin(np.radians(south)), np.sin(np.radians(north))
     latitude = np.degrees(np.arcsin(low + uniform[..., 1] * (high - low)))

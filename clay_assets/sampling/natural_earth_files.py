@@ -1,7 +1,6 @@
-"""The layers of Natural Earth that are read, wherever they lie: its own zip files, or unpacked, in a folder or remote.
+"""Reads the layers of Natural Earth, from its zip files or unpacked, in a folder or remote.
 
-Layers and fields are those of Natural Earth 4 and 5 (https://www.naturalearthdata.com). What is drawn from them is not
-known here.
+Layers and fields are those of Natural Earth 4 and 5 (https://www.naturalearthdata.com). The draw is in `natural_earth`.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from clay_assets.sources.downloads import local_copy
 from clay_assets.storage.stores import Store
 from clay_assets.transport.locations import is_remote, join, local_path
 
-KEPT_IN = "sampling/source"  # folder of the store that keeps what was fetched
-SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".parquet")  # taken from a folder that has no zip
+KEPT_IN = "sampling/source"  # folder of the store for downloaded files
+SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".parquet")  # looked for in a folder without the zip
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of Natural Earth: our name, its file, fields with a feature's name (first that is filled), and rule."""
+    """A layer of Natural Earth: its key, file, name fields (the first that is filled counts), and sampling rule."""
 
     key: str
     file: str
     folder: str = "10m_cultural"
     fields: tuple[str, ...] = ("name",)
     rule: str = "itself"  # itself, inside, half_way, along, within
-    archive: str = ""  # zip that holds it, if it has none of its own
+    archive: str = ""  # zip that holds the layer, if not its own
 
     @property
     def dimension(self) -> int:
@@ -68,7 +67,7 @@ FEATURE_LAYERS = (
 
 @dataclass
 class Features:
-    """A layer as read: names, normal geometries (EPSG:4326, 2D), and the same with valid polygons."""
+    """A layer as read: names, geometries as drawn (normalised, EPSG:4326, 2D), and the same with valid polygons."""
 
     layer: Layer
     names: Array
@@ -79,7 +78,7 @@ class Features:
 
 @dataclass
 class Files:
-    """The files of a source, each opened once."""
+    """The files of a source; each is opened once."""
 
     source: str
     keep_in: Store | None
@@ -96,7 +95,7 @@ class Files:
         return folder
 
     def find(self, layer: Layer) -> str | None:
-        """Name of a layer's file below the source; None if a folder has none."""
+        """Path of a layer's file relative to the source; None if a folder does not have it."""
         if self.root is None:
             return f"{layer.folder}/{layer.archive or layer.file}.zip"
         zips = [f"{name}.zip" for name in (layer.file, layer.archive) if name]
@@ -109,8 +108,8 @@ class Files:
         file = self.find(layer)
         if file is None:
             raise InputError(
-                f"Natural Earth layer {layer.key}: {self.source} has no {layer.archive or layer.file}.zip, neither "
-                f"{layer.file} as {', '.join(SUFFIXES)}, nor in {layer.folder}/. Put it there, or change "
+                f"Natural Earth layer {layer.key}: neither {layer.archive or layer.file}.zip nor {layer.file} as "
+                f"{', '.join(SUFFIXES)} found in {self.source} or its {layer.folder}/. Put it there, or change "
                 "CLAY_NATURAL_EARTH."
             )
         address = join(self.source, file)
@@ -134,7 +133,9 @@ def _read_vectors(path: Path, layer: Layer, where: str) -> gpd.GeoDataFrame:
                 members = {Path(name).name.lower(): name for name in archive.namelist()}
             member = members.get(f"{layer.file}.shp")
             if member is None:
-                raise InputError(f"{where}: the zip holds no {layer.file}.shp. Take it as Natural Earth publishes it.")
+                raise InputError(
+                    f"{where}: {layer.file}.shp not found in the zip. Use it as published by Natural Earth."
+                )
             readable = f"/vsizip/{{{path.absolute()}}}/{member}"
         frame = pyogrio.read_dataframe(readable, on_invalid="fix")
     except InputError:
@@ -142,10 +143,10 @@ def _read_vectors(path: Path, layer: Layer, where: str) -> gpd.GeoDataFrame:
     # The readers' errors have no common base; pyogrio's are RuntimeErrors, pyarrow's ValueErrors and OSErrors.
     except (RuntimeError, OSError, ValueError, zipfile.BadZipFile, ShapelyError) as error:
         raise InputError(
-            f"{where}: cannot be read as vectors ({error}). Fetch it again; copies are kept in {KEPT_IN}."
+            f"{where}: not a readable vector file ({error}). Download it again; copies are kept in {KEPT_IN}."
         ) from error
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise InputError(f"{where}: has no geometry. Take it as Natural Earth publishes it.")
+        raise InputError(f"{where}: no geometry in the file. Use the layer as published by Natural Earth.")
     if frame.crs is None and path.suffix in (".json", ".geojson"):
         frame = frame.set_crs("EPSG:4326")  # RFC 7946, section 4
     return frame
@@ -155,7 +156,7 @@ def _features(frame: gpd.GeoDataFrame, layer: Layer, where: str, file: str) -> F
     names = _names(frame, layer, where)
     crs = frame.crs
     if crs is None:
-        raise InputError(f"{where}: has no CRS. Give it one, for a shapefile as .prj.")
+        raise InputError(f"{where}: no CRS in the file. Add one (for a shapefile, a .prj).")
     if not (crs.equals("EPSG:4326", ignore_axis_order=True) or crs.to_epsg() == 4326):
         frame = frame.to_crs("EPSG:4326")
     drawn = shapely.force_2d(np.asarray(frame.geometry.array, dtype=object))
@@ -182,29 +183,29 @@ def _features(frame: gpd.GeoDataFrame, layer: Layer, where: str, file: str) -> F
 
 
 def _check(names: Array, drawn: Array, layer: Layer, where: str) -> None:
-    """Refuse geometries of another kind than the layer's, and coordinates that are not degrees."""
+    """Reject geometries of the wrong type, and coordinates that are not degrees."""
     wanted = (("Point",), ("LineString", "MultiLineString"), ("Polygon", "MultiPolygon"))[layer.dimension]
     wrong = ~np.isin(shapely.get_type_id(drawn), [shapely.GeometryType[kind.upper()] for kind in wanted])
     bounds = shapely.bounds(drawn)
-    far = ~(np.abs(bounds) <= np.array([180, 90, 180, 90]) + 1e-6).all(axis=1)  # also where not finite
+    far = ~(np.abs(bounds) <= np.array([180, 90, 180, 90]) + 1e-6).all(axis=1)  # also true if not finite
     for row in np.flatnonzero(wrong | far)[:1]:
         what = f"{where}: {names[row] or 'an unnamed feature'}"
         if wrong[row]:
             kinds = " or ".join(wanted)
-            raise InputError(f"{what} is a {drawn[row].geom_type}, must be a {kinds}. Take Natural Earth's own layer.")
+            raise InputError(f"{what} is a {drawn[row].geom_type}, must be a {kinds}. Use the layer as published.")
         raise InputError(
             f"{what} has coordinates that are not degrees ({format_bounds(bounds[row])}). Set the right CRS."
         )
 
 
 def _names(frame: gpd.GeoDataFrame, layer: Layer, where: str) -> Array:
-    """What features are called, by the first field that is filled; fields are matched without regard to case."""
+    """Names of the features, from the first field that is filled; field names are matched ignoring case."""
     names = pd.Series("", index=frame.index, dtype=object)
     found = [column for wanted in layer.fields for column in frame.columns if column.lower() == wanted]
     if not found:
         raise InputError(
-            f"{where}: lacks the field {' or '.join(layer.fields)}; it has {', '.join(map(str, frame.columns))}. "
-            "Take the layer as Natural Earth publishes it."
+            f"{where}: field {' or '.join(layer.fields)} is missing; found {', '.join(map(str, frame.columns))}. "
+            "Use the layer as published by Natural Earth."
         )
     for column in found:
         text = frame[column].astype(object).where(frame[column].notna(), "").map(str).str.strip()
@@ -213,7 +214,7 @@ def _names(frame: gpd.GeoDataFrame, layer: Layer, where: str) -> Array:
 
 
 def parts_of_dimension(geometries: Array, dimension: int) -> Array:
-    """The lines, or the polygons, of geometries, as normal multi-parts; None where there are none."""
+    """The lines or polygons of each geometry, as a normalised multi-part geometry; None if it has none."""
     parts, rows = shapely.get_parts(geometries, return_index=True)
     parts, inner = shapely.get_parts(parts, return_index=True)  # a multi-part inside a collection
     keep = (shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)
@@ -224,5 +225,5 @@ def parts_of_dimension(geometries: Array, dimension: int) -> Array:
 
 
 def format_bounds(bounds: Sequence[float]) -> str:
-    """Bounds as text, for messages."""
+    """Format bounds for a message."""
     return ", ".join(f"{value:g}" for value in bounds)

@@ -1,4 +1,4 @@
-"""Pictures of the samples: tiles by rule, places by kind, and land cover against the world's."""
+"""Pictures of the samples: tiles by rule, locations by kind, and land cover compared with all tiles."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from clay_assets.sampling.modis_grid import COMPLETE, FAILED, NO_ITEM, NOT_PUBLI
 if TYPE_CHECKING:
     import geopandas as gpd
 
-ROW = 30  # pixels of a land-cover class
-LARGE = 4  # degrees; polygons that are wider are drawn as they are
+ROW = 30  # pixels per land-cover class
+LARGE = 4  # degrees; wider polygons are drawn as such, others as points
 OUTCOMES = {
     COMPLETE: style.GREEN,
     PUBLISHED: style.GREEN,
@@ -31,7 +31,7 @@ OUTCOMES = {
 
 
 def sample_map(sample: gpd.GeoDataFrame) -> bytes:
-    """Each sampled tile in the colour of the first rule that chose it, which is that of the rule's class."""
+    """Map of the sampled tiles, each in the colour of the land-cover class of the first rule that chose it."""
     rules = [record for record in sample.attrs.get("rules", []) if record["class"]]
     first = np.array([rules[0] for rules in sample["rules"]], dtype=object)
     title = f"{len(sample):,} sampled tiles, by the first rule that chose them"
@@ -53,7 +53,7 @@ def rule_colours(rules: Mapping[str, str]) -> dict[str, str]:
 
 
 def places_map(places: gpd.GeoDataFrame, kinds: Sequence[str], title: str) -> bytes:
-    """Each place in the colour of its kind, with the number of each kind; wide polygons are drawn whole."""
+    """Map of places coloured by kind, with the count of each kind; wide polygons are drawn as such."""
     of = np.array(kinds, dtype=object)
     names = sorted(set(of))
     colours = OUTCOMES if set(names) <= set(OUTCOMES) else style.colours_of(names)
@@ -62,25 +62,25 @@ def places_map(places: gpd.GeoDataFrame, kinds: Sequence[str], title: str) -> by
 
 
 def composition(sample: gpd.GeoDataFrame, world: gpd.GeoDataFrame) -> pd.DataFrame:
-    """Share of each land-cover class in the area of the sampled tiles, and of all.
+    """Share of each land-cover class in the area of the sampled tiles and of all tiles.
 
     Args:
         sample: `mgrs_sample`: class shares of each tile's valid area, 0 to 1, and `valid_share`.
         world: `worldcover_stats`, with the same columns.
 
     Returns:
-        A row per class, in WorldCover's order; columns `sample` and `world`, 0 to 1. Tiles count by their valid area,
-        all being of one size.
+        A row per class, in WorldCover's order; columns `sample` and `world`, 0 to 1. Tiles are weighted by valid area,
+        and are taken to be of equal size.
     """
     return pd.DataFrame({"sample": _shares(sample), "world": _shares(world)})
 
 
 def composition_bars(sample: gpd.GeoDataFrame, world: gpd.GeoDataFrame | None) -> bytes:
-    """Land cover of the sampled tiles against that of all tiles; None where the sample was not drawn from it."""
+    """Bars of the land cover of the sampled tiles and of all tiles; `world` is None for a published sample."""
     if world is None:
-        return style.empty_picture("Land cover of the sampled tiles", "the sample was taken as published")
+        return style.empty_picture("Land cover of the sampled tiles", "a published sample is used")
     shares = composition(sample, world) * 100
-    title = f"Land cover of the {len(sample):,} sampled tiles, and of all {len(world):,}"
+    title = f"Land cover of the {len(sample):,} sampled tiles and of all {len(world):,}"
     top, tall = 62, ROW * len(shares)
     figure = style.new_figure(title, top + tall + 12)
     axes = style.axes_at(figure, 190, top, style.WIDTH - 190 - 70, tall)

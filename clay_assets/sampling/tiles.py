@@ -1,7 +1,7 @@
-"""Which MGRS tiles are sampled: drawn by a recipe's rules, or taken from a sample that somebody published.
+"""The sampled MGRS tiles: drawn by a recipe's rules, or taken from a published sample.
 
-Specification: the Clay model documentation, "Training Data", section "Global sampling". The draw departs from the
-published script as CHANGELOG.md says under "Differences".
+Specification: the Clay model documentation, "Training Data", section "Global sampling". CHANGELOG.md, "Differences",
+says how the draw differs from the published script.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ __all__ = ["CLASS_COLUMNS", "PUBLISHED", "STATISTICS", "candidates_of", "sample_
 
 CLASS_COLUMNS = tuple(WORLDCOVER_CLASSES.values())
 STATISTICS = (*CLASS_COLUMNS, "count", "valid_share", "diversity")
-PUBLISHED = "published"  # the rule named for tiles that somebody else chose
+PUBLISHED = "published"  # the rule recorded for tiles of a published sample
 NAMES_SHOWN = 5
 
 
 def sample_tiles(stats: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
-    """Draw MGRS tiles by every rule of a recipe, and unite the draws.
+    """Draw MGRS tiles by every rule of a recipe, and merge the draws.
 
-    Of the tiles where a rule's class is present, the `from_highest` with the highest share are its pool (ties go
-    to the tile with the higher Shannon diversity, then by name); of the pool, the `tiles` with the lowest keyed
-    hash are drawn. A pool smaller than asked for is drawn from as it is.
+    A rule's pool is the `from_highest` tiles with the highest share of its class (ties go to the tile with the higher
+    Shannon diversity, then by name); tiles without the class are not in it. The `tiles` with the lowest keyed hash are
+    drawn from the pool, or all of it if it is smaller.
 
     Args:
         stats: `worldcover_stats`: `name`, class shares 0 to 1, `count`, `diversity`, geometry in EPSG:4326.
-        recipe: rules and seed.
+        recipe: the rules, and the seed.
 
     Returns:
-        The drawn tiles ordered by name, with the columns of `stats` and `rules`, the names of the rules that chose
-        each. `attrs["rules"]` has one record per rule: asked for, pool, candidates and drawn.
+        The drawn tiles ordered by name, with the columns of `stats`, and `rules`, the names of the rules that chose
+        each tile. `attrs["rules"]` has one record per rule: tiles asked for, pool size, candidates, and tiles drawn.
 
     Raises:
         InputError: columns are missing, or names repeat.
@@ -86,30 +86,30 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Take the tiles of a published sample, after checking them against the grid.
 
     Args:
-        path: any vector file that GDAL reads, or GeoParquet, with a column of MGRS tile names, which is found and
-            read as a grid's is. Statistics are kept where it has them, geometry is the grid's.
+        path: any vector file that GDAL reads, or GeoParquet, with a column of MGRS tile names as in a grid file.
+            Statistics in the file are kept; the geometry is taken from the grid.
         grid: `mgrs_grid`.
 
     Returns:
-        As `sample_tiles`, with the one rule `published`; statistics that the file does not have are null.
+        As `sample_tiles`, with `published` as the only rule; statistics that are not in the file are null.
 
     Raises:
-        InputError: not a vector file, no column of names, no tiles, repeated names, or tiles that the grid lacks.
+        InputError: not a vector file, no column of names, no tiles, repeated names, or tiles that are not in the grid.
     """
     published = _read_vector(path)
     column = name_column([str(column) for column in published.columns])
     if column is None:
         raise InputError(
-            f"CLAY_MGRS_SAMPLE {path}: has no column `name` of MGRS tiles, only {', '.join(published.columns)}. "
-            f"Name the column that holds them {', '.join(NAME_COLUMNS[:-1])} or {NAME_COLUMNS[-1]}."
+            f"CLAY_MGRS_SAMPLE {path}: no column of MGRS tile names, found {', '.join(published.columns)}. "
+            f"Rename the column that holds them to {', '.join(NAME_COLUMNS[:-1])} or {NAME_COLUMNS[-1]}."
         )
     names = published[column].map(lambda name: tile_name(str(name)))
     grid = grid.assign(name=grid["name"].map(tile_name))
     if names.empty:
-        raise InputError(f"CLAY_MGRS_SAMPLE {path}: holds no tiles.")
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: no tiles in the file.")
     repeated = names[names.duplicated() & ~names.isin(_across_180(grid))].unique()
     if len(repeated):
-        raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(list(repeated))} occur twice; name each tile once.")
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: {_some(list(repeated))} repeated. Keep one row per tile.")
     unknown = names[~names.isin(grid["name"])]
     if len(unknown):
         raise InputError(
@@ -132,13 +132,13 @@ def take_sample(path: str | Path, grid: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def _across_180(grid: gpd.GeoDataFrame) -> list[str]:
-    """Names of the tiles that published samples may have cut into two rows."""
+    """Names of the tiles that cross ±180, which published samples may split into two rows."""
     bounds = grid.bounds
     return list(grid["name"][(bounds["minx"] <= -HALF_TURN) & (bounds["maxx"] >= HALF_TURN)])
 
 
 def _one_row_each(tiles: pd.DataFrame) -> pd.DataFrame:
-    """One row per name. A statistic in which the rows of one tile differ is that of a part, and so of no use."""
+    """One row per name. Statistics that differ between the rows of a tile describe its parts, and become null."""
     if tiles["name"].is_unique:
         return tiles
     groups = tiles.groupby("name", sort=False)
@@ -146,7 +146,7 @@ def _one_row_each(tiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def candidates_of(stats: pd.DataFrame, rule: TileRule) -> int:
-    """Number of tiles that a rule's pool may be made of: those where its class is present."""
+    """Number of tiles eligible for a rule's pool: those where its class is present."""
     return int((stats[_value(rule)] > 0).sum())
 
 
@@ -158,7 +158,7 @@ def _pool(stats: gpd.GeoDataFrame, rule: TileRule) -> tuple[list[str], int]:
     value = _value(rule)
     shares = stats[value].to_numpy(np.float64, na_value=np.nan)
     present = np.flatnonzero(shares > 0)
-    if len(present) > rule.from_highest:  # only these can be in the pool, so only these are sorted
+    if len(present) > rule.from_highest:  # select before sorting: few tiles can be in the pool
         lowest = np.partition(shares[present], -rule.from_highest)[-rule.from_highest]
         highest = present[shares[present] >= lowest]
     else:
@@ -171,12 +171,10 @@ def _pool(stats: gpd.GeoDataFrame, rule: TileRule) -> tuple[list[str], int]:
 def _check_columns(stats: gpd.GeoDataFrame) -> None:
     missing = [column for column in ("name", *STATISTICS) if column not in stats]
     if missing:
-        raise InputError(f"land-cover statistics lack {', '.join(missing)}; materialise worldcover_stats again.")
+        raise InputError(f"worldcover_stats: column {', '.join(missing)} is missing. Materialise it again.")
     repeated = stats["name"][stats["name"].duplicated()].unique()
     if len(repeated):
-        raise InputError(
-            f"land-cover statistics name {_some(list(repeated))} twice; materialise worldcover_stats again."
-        )
+        raise InputError(f"worldcover_stats: {_some(list(repeated))} repeated. Materialise it again.")
 
 
 def _read_vector(path: str | Path) -> pd.DataFrame:
@@ -186,7 +184,7 @@ def _read_vector(path: str | Path) -> pd.DataFrame:
         table: pd.DataFrame = pyogrio.read_dataframe(path, read_geometry=False)
         return table
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
-        raise InputError(f"CLAY_MGRS_SAMPLE {path}: cannot be read as a vector file ({error}).") from error
+        raise InputError(f"CLAY_MGRS_SAMPLE {path}: not a readable vector file ({error}).") from error
 
 
 def _some(names: Sequence[str]) -> str:

@@ -144,7 +144,7 @@ def test_every_run_has_checked_what_it_published(built: Chain) -> None:
     merged = numbers(evaluations_of(built.instance, "merged_index", "rows_of_chip_indexes")[None])
     assert merged["chips"] == merged["chips_of_cells"] == merged["chips_of_manifest"] > 0
     sample = numbers(evaluations_of(built.instance, "mgrs_sample", "rules_have_their_count")[None])
-    assert "only 7 tiles have any" in sample["rows"]  # the planet has few, and the recipe requires many
+    assert "only 7 tiles have the class" in sample["rows"]  # the planet has few, and the recipe requires many
 
 
 def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[str | None, AssetCheckEvaluation]:
@@ -173,7 +173,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             "mgrs_sample",
             layout.table("mgrs_sample"),
             lambda table: table.slice(1),
-            {"rules_have_their_count": "rule diversity has 9 tiles, asks for 400, of 10 candidates"},
+            {"rules_have_their_count": "rule diversity has 9 tiles, but asks for 400 of 10 candidates"},
         ),
         (
             "scene_picks",

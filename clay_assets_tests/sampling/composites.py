@@ -1,4 +1,4 @@
-"""MODIS composites made to order: small rasters in the sinusoidal grid, and items like the Planetary Computer's."""
+"""Synthetic MODIS composites: small rasters in the sinusoidal grid, with items like the Planetary Computer's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clay_assets.sampling.modis_grid import tile_polygon
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 FILL = -28672
-SIZE = 40  # pixels; of a real image 2,400
+SIZE = 40  # pixels; a real image has 2,400
 BANDS = [f"sur_refl_b0{number}" for number in range(1, 8)]
 QUALITY = ["sur_refl_qc_500m", "sur_refl_state_500m"]
 
@@ -23,12 +23,12 @@ Json = dict[str, Any]
 
 
 def name_of(vertical: int, horizontal: int) -> str:
-    """As in product names."""
+    """The tile's name in product names."""
     return f"h{horizontal:02d}v{vertical:02d}"
 
 
 def write_band(path: Path, vertical: int, horizontal: int, fill_pixels: int = 0) -> Path:
-    """A band of a tile, so many pixels of it without data."""
+    """Write a band of a tile with a number of nodata pixels."""
     pixels = np.random.default_rng(7).integers(-100, 16001, SIZE * SIZE).astype(np.int16)
     pixels[len(pixels) - fill_pixels :] = FILL
     tile = np.pi * 6371007.181 / 18
@@ -51,7 +51,7 @@ def composite(
     satellite: str = "terra",
     without: tuple[str, ...] = (),
 ) -> Json:
-    """An item whose one band lies at an address, and whose others lie nowhere."""
+    """An item with the address of one band; the files of the other bands do not exist."""
     product = {"terra": "MOD09A1", "aqua": "MYD09A1"}[satellite]
     item_id = f"{product}.A{start:%Y%j}.{name_of(vertical, horizontal)}.061.{start + timedelta(days=11):%Y%j}043514"
     outline = tile_polygon(vertical, horizontal)

@@ -1,4 +1,4 @@
-"""Layers in the shape of Natural Earth's, made to order. Right answers belong to the tests."""
+"""Synthetic layers in the schema of Natural Earth. The expected values are in the tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATES = {
     "US-HI": shapely.box(-157, 20, -155, 22),
     "US-PR": shapely.box(-67, 18, -66, 19),
 }
-"""Two states of CONUS, one above the other; their northern border is Canada's."""
+"""Two states of CONUS, one north of the other; the northern one borders on Canada."""
 
 
 def layer(features: list[tuple[str, shapely.Geometry | None]], field: str = "name") -> gpd.GeoDataFrame:
@@ -44,7 +44,7 @@ def states(outlines: dict[str, shapely.Geometry] = STATES) -> gpd.GeoDataFrame:
 
 
 def world(**layers: gpd.GeoDataFrame) -> World:
-    """All layers, each with one feature in Kansas unless told."""
+    """All layers, by default with one feature in Kansas each."""
     point, line = shapely.Point(-99, 39), shapely.LineString([(-99.5, 39), (-98.5, 39)])
     area = shapely.box(-99.2, 38.8, -98.8, 39.2)
     plain = {
@@ -63,7 +63,7 @@ def world(**layers: gpd.GeoDataFrame) -> World:
 
 
 def write_zips(folder: Path, layers: World, flat: bool = False) -> Path:
-    """Zipped shapefiles as Natural Earth publishes them: a README in each, all parks in one."""
+    """Write zipped shapefiles as Natural Earth publishes them: a README in each, all parks in one."""
     unpacked = folder.parent / f"{folder.name}-unpacked"
     unpacked.mkdir()
     for key, table in layers.items():
@@ -79,7 +79,7 @@ def write_zips(folder: Path, layers: World, flat: bool = False) -> Path:
 
 
 def write_files(folder: Path, layers: World, suffix: str) -> Path:
-    """One file per layer."""
+    """Write one file per layer."""
     folder.mkdir(parents=True, exist_ok=True)
     for key, table in layers.items():
         path = folder / f"{Path(FILES[key]).name}{suffix}"

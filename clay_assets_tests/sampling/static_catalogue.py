@@ -1,4 +1,4 @@
-"""A static catalogue in the layout of nz-imagery, made to order. Right answers belong to the tests."""
+"""A synthetic static catalogue in the layout of nz-imagery. The expected values are in the tests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ YEAR_2022 = ("2022-01-07T11:00:00Z", "2022-03-22T11:00:00Z")
 
 
 def sheets(count: int) -> list[str]:
-    """Names of so many map sheets."""
+    """Names of `count` map sheets."""
     return [f"BK30_500_{number:06d}" for number in range(count)]
 
 
 def item(sheet: str, number: int = 0, **changed: Any) -> Json:
-    """A sheet's item as LINZ writes it: an interval, hrefs relative to it, the sheet's name for an id.
+    """A sheet's item as LINZ writes it: with an interval, hrefs relative to the item, and the sheet's name as its id.
 
     Args:
-        sheet: its name.
-        number: tells where it lies: side by side, a hundredth of a degree apart.
-        changed: members that are other than usual; None removes one.
+        sheet: the sheet's name.
+        number: position of the sheet; sheets lie side by side, a hundredth of a degree apart.
+        changed: members to change; None removes one.
     """
     west, south = 174 + number % 100 / 100, -39 - number // 100 / 100
     east, north = west + 0.008, south + 0.008
@@ -57,7 +57,7 @@ def item(sheet: str, number: int = 0, **changed: Any) -> Json:
 def collection(
     identifier: str, names: Sequence[str], interval: Sequence[str | None] = YEAR_2022, **changed: Any
 ) -> Json:
-    """A survey's collection with links to its sheets' items, in the order given."""
+    """A survey's collection with links to the items of its sheets, in the given order."""
     return {
         "type": "Collection",
         "stac_version": "1.0.0",
@@ -77,7 +77,7 @@ def collection(
 
 
 def write_root(folder: Path, paths: Sequence[str]) -> Path:
-    """The catalogue's root document, with links to collections in these folders below it."""
+    """Write the root document of the catalogue, with links to the collections in these folders below it."""
     folder.mkdir(parents=True, exist_ok=True)
     links = [{"rel": "child", "href": f"./{path}/collection.json", "type": "application/json"} for path in paths]
     document = {"type": "Catalog", "stac_version": "1.0.0", "id": "nz-imagery", "description": "Imagery"}
@@ -86,7 +86,7 @@ def write_root(folder: Path, paths: Sequence[str]) -> Path:
 
 
 def write_survey(folder: Path, path: str, document: Json) -> Path:
-    """A collection and the items it links to; returns its folder."""
+    """Write a collection and the items it links to; returns its folder."""
     here = folder / path
     here.mkdir(parents=True, exist_ok=True)
     (here / "collection.json").write_text(json.dumps(document))
@@ -98,22 +98,22 @@ def write_survey(folder: Path, path: str, document: Json) -> Path:
 
 
 def write_catalogue(folder: Path, surveys: dict[str, Json]) -> Path:
-    """A whole catalogue: folder of each collection → its document."""
+    """Write a whole catalogue, given the document of each collection by folder."""
     for path, document in surveys.items():
         write_survey(folder, path, document)
     return write_root(folder, list(surveys))
 
 
 def small_catalogue(folder: Path) -> Path:
-    """Two surveys of eight sheets each: all of them are drawn."""
+    """A catalogue of two surveys of eight sheets each, all of which are drawn."""
     return write_catalogue(folder, {TARANAKI: collection("01T", sheets(8)), AUCKLAND: collection("01A", sheets(8))})
 
 
 def draw(catalogue: Path | str, seed: int = 42, in_flight: int = 4, **options: Any) -> Drawn:
-    """What is drawn by the defaults of a recipe, but for some options."""
+    """Draw with a recipe's defaults, except for these options."""
     return draw_sheets(PLATFORMS["linz"], str(catalogue), LinzOptions(**options), seed, in_flight)
 
 
 def failures(drawn: Drawn) -> dict[str, str]:
-    """Sheet or survey → what was wrong."""
+    """Sheet or survey → error message."""
     return {record["name"]: record["error"] for record in drawn.failures}

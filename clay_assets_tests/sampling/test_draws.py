@@ -1,4 +1,4 @@
-"""Draws depend on seed and names alone."""
+"""Draws depend on the seed and the names only."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_one_more_candidate_changes_at_most_one_member() -> None:
         after = set(draw([*TILES, f"new-{number}"], 20, 7, "r"))
         assert len(before - after) <= 1
         changed += before != after
-    assert 5 < changed < 60  # 300 newcomers, each with a chance of 20 in 301
+    assert 5 < changed < 60  # 300 added names, each with a chance of 20 in 301
 
 
 def test_one_less_candidate_changes_at_most_one_member() -> None:
@@ -71,7 +71,7 @@ def test_one_less_candidate_changes_at_most_one_member() -> None:
 def test_rules_and_seeds_draw_independently() -> None:
     draws = [set(draw(TILES, 60, seed, rule)) for seed, rule in itertools.product((1, 2, 3), ("a", "b", "c"))]
     for one, other in itertools.combinations(draws, 2):
-        assert 2 <= len(one & other) <= 24  # 60 of 300 twice: 12 in common, standard deviation 2.8
+        assert 2 <= len(one & other) <= 24  # two draws of 60 of 300: 12 in common, standard deviation 2.8
 
 
 def test_years_are_drawn_evenly() -> None:

@@ -1,4 +1,4 @@
-"""Which sheets are drawn of a static catalogue, and what becomes of their items."""
+"""Which sheets are drawn from a static catalogue, and how their items are stored."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_latest_survey_of_each_region(tmp_path: Path) -> None:
         surveys[path] = survey(end)
     found = draw(write_catalogue(tmp_path, surveys))
     assert [record["survey"] for record in found.collections] == [
-        "gisborne/gisborne_2019_0.1m",  # goes on
+        "gisborne/gisborne_2019_0.1m",  # still open
         "otago/dunedin_2018-2019_0.1m",
         "tasman/tasman_2022_0.1m",  # both ended together
     ]
@@ -176,7 +176,8 @@ def test_named_surveys_and_those_that_the_catalogue_has_not(small: Path) -> None
     assert {item["collection"] for item in found.items} == {"01T"}
     assert found.failures == []
     with pytest.raises(
-        InputError, match=r"CLAY_LINZ_CATALOG .*catalog\.json: has none of the recipe's surveys, such as taranaki/gone"
+        InputError,
+        match=r"CLAY_LINZ_CATALOG .*catalog\.json: none of the recipe's surveys found, such as taranaki/gone",
     ):
         draw(small, surveys=asked[1:])
 
@@ -202,7 +203,7 @@ def test_what_is_linked_twice_is_drawn_once(small: Path) -> None:
     assert len(found.items) == 8
 
 
-# --- where it lies ----------------------------------------------------------------------------------
+# --- addresses --------------------------------------------------------------------------------------
 
 
 def test_the_root_is_a_folder_or_a_file(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +270,7 @@ def test_on_s3(small: Path, s3_bucket: Bucket) -> None:
 
 @pytest.fixture
 def written(small: Path, tmp_path: Path) -> tuple[Path, Drawn]:
-    """A sample in a file; two of its sheets were flown in other years than the rest, one has a single moment."""
+    """A sample in a file; two of its sheets were flown in other years than the rest, one has a `datetime` only."""
     for sheet, properties in {
         "BK30_500_000001": {"start_datetime": "2023-01-15T11:00:00Z", "end_datetime": "2023-02-03T11:00:00Z"},
         "BK30_500_000002": {"start_datetime": "2009-12-31T11:00:00Z", "end_datetime": "2010-02-03T11:00:00Z"},
@@ -320,7 +321,7 @@ def test_a_sample_where_every_sheet_has_a_moment(small: Path, tmp_path: Path) ->
 
 
 def test_each_request_finds_its_own_sheet_in_the_sample(written: tuple[Path, Drawn]) -> None:
-    path, drawn = written  # the two surveys cover the same ground
+    path, drawn = written  # the two surveys overlap
     table = LINZ.rules.requests(gpd.read_parquet(path), LinzOptions(), 42)
     by_id = {item["id"]: item for item in drawn.items}
     picked: dict[int, list[str]] = {}

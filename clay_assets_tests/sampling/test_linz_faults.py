@@ -1,4 +1,4 @@
-"""Static catalogues with bad documents and behind a bad network: what is set aside, and what is an error."""
+"""Static catalogues with bad documents or a bad network: what is recorded as a failure, and what is an error."""
 
 from __future__ import annotations
 
@@ -43,28 +43,34 @@ def small(tmp_path: Path) -> Path:
     return small_catalogue(tmp_path / "catalogue")
 
 
-# --- what is bad is set aside -----------------------------------------------------------------------
+# --- bad documents are recorded as failures ---------------------------------------------------------
 
 
 BAD_ITEMS: dict[str, tuple[str | None, str]] = {
     "no file": (None, "file not found"),
-    "no geometry": (json.dumps({**item("x"), "geometry": None}), "no STAC item with a place"),
-    "geometry left out": (json.dumps(item("x", geometry=None)), "no STAC item with a place.*KeyError.*geometry"),
-    "empty geometry": (json.dumps(item("x", geometry={"type": "Polygon", "coordinates": []})), "no geometry and bbox"),
-    "odd geometry": (json.dumps(item("x", geometry={"type": "Circle", "coordinates": []})), "with a place"),
+    "no geometry": (json.dumps({**item("x"), "geometry": None}), "not a valid STAC item with geometry"),
+    "geometry left out": (
+        json.dumps(item("x", geometry=None)),
+        "valid STAC item with geometry.*KeyError.*geometry",
+    ),
+    "empty geometry": (
+        json.dumps(item("x", geometry={"type": "Polygon", "coordinates": []})),
+        "geometry and bbox must",
+    ),
+    "odd geometry": (json.dumps(item("x", geometry={"type": "Circle", "coordinates": []})), "with geometry"),
     "torn geometry": (
         json.dumps(item("x", geometry={"type": "Polygon", "coordinates": [[[1, 2], [3]]]})),
-        "with a place",
+        "with geometry",
     ),
-    "no bbox": (json.dumps(item("x", bbox=None)), "with a place.*KeyError.*bbox"),
-    "bbox in 3D": (json.dumps(item("x", bbox=[174, -39, 0, 175, -38, 9])), "no geometry and bbox in two dimensions"),
-    "no visual": (json.dumps(item("x", assets={"thumbnail": {"href": "./x.jpg"}})), "is without asset visual"),
-    "no assets": (json.dumps(item("x", assets=None)), "with a place and files.*KeyError.*assets"),
+    "no bbox": (json.dumps(item("x", bbox=None)), "with geometry.*KeyError.*bbox"),
+    "bbox in 3D": (json.dumps(item("x", bbox=[174, -39, 0, 175, -38, 9])), "geometry and bbox must be two-dimensional"),
+    "no visual": (json.dumps(item("x", assets={"thumbnail": {"href": "./x.jpg"}})), "asset visual is missing"),
+    "no assets": (json.dumps(item("x", assets=None)), "with geometry and assets.*KeyError.*assets"),
     "no href": (json.dumps(item("x", assets={"visual": {"type": "image/tiff"}})), "KeyError.*href"),
     "no links": (json.dumps(item("x", links=None)), "KeyError.*links"),
     "no time": (json.dumps(item("x", properties={"datetime": None})), "neither datetime nor start_datetime"),
     "no properties": (json.dumps(item("x", properties=None)), "KeyError.*properties"),
-    "a collection": (json.dumps(collection("01X", [])), "no STAC item"),
+    "a collection": (json.dumps(collection("01X", [])), "not a valid STAC item"),
     "a list": (json.dumps([item("x")]), "not a STAC document"),
     "half": (json.dumps(item("x"))[:300], "not JSON"),
     "nothing": ("", "not JSON"),
@@ -86,15 +92,21 @@ def test_a_bad_item_is_a_failure_and_not_the_others(small: Path, content: str | 
     assert "BK30_500_000005" in found.failures[0]["error"]
     assert len(found.items) == 15
     assert found.sheets == 16
-    encode_items(found.items, {})  # what is left fits one table
+    encode_items(found.items, {})  # the remaining items fit one table
 
 
 BAD_COLLECTIONS: dict[str, tuple[str | None, str]] = {
     "no file": (None, "file not found"),
-    "no extent": (json.dumps({"type": "Collection", "id": "01T", "links": []}), "is no STAC collection.*extent"),
-    "no interval": (json.dumps({**collection("01T", []), "extent": {"temporal": {"interval": []}}}), "no STAC coll"),
-    "null extent": (json.dumps({**collection("01T", []), "extent": None}), "is no STAC collection"),
-    "no id": (json.dumps({k: v for k, v in collection("01T", []).items() if k != "id"}), "is no STAC collection.*id"),
+    "no extent": (json.dumps({"type": "Collection", "id": "01T", "links": []}), "valid STAC collection.*extent"),
+    "no interval": (
+        json.dumps({**collection("01T", []), "extent": {"temporal": {"interval": []}}}),
+        "not a valid STAC",
+    ),
+    "null extent": (json.dumps({**collection("01T", []), "extent": None}), "not a valid STAC collection"),
+    "no id": (
+        json.dumps({k: v for k, v in collection("01T", []).items() if k != "id"}),
+        "valid STAC collection.*id",
+    ),
     "half": (json.dumps(collection("01T", sheets(8)))[:500], "not JSON"),
     "text": ('"collection"', "not a STAC document"),
 }
@@ -200,7 +212,7 @@ def test_collections_that_all_fail_leave_nothing_tried(small: Path) -> None:
 def web(
     small: Path, file_server: Callable[[Path], FileServer], fault_proxy: Callable[[str], FaultProxy]
 ) -> tuple[FaultProxy, Drawn]:
-    """The small catalogue behind a proxy, and what is drawn of it without a fault."""
+    """The small catalogue behind a proxy, and the draw from it without faults."""
     proxy = fault_proxy(file_server(small).url)
     whole = draw(proxy.url)
     assert len(whole.items) == 16

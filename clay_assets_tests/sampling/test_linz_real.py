@@ -32,7 +32,7 @@ from clay_assets_tests.sampling.static_catalogue import (
 LINZ = PLATFORMS["linz"]
 
 
-REAL_COUNTS = {  # survey → links to items in its real collection, and how many the recipe draws
+REAL_COUNTS = {  # survey → number of item links in its real collection, and number drawn by the recipe
     "auckland/auckland_2022_0.075m": (5620, 2000),
     "bay-of-plenty/tauranga-winter_2022_0.1m": (3097, 1548),
     "bay-of-plenty/tauranga_2022_0.1m": (3162, 1581),
@@ -44,7 +44,7 @@ REAL_COUNTS = {  # survey → links to items in its real collection, and how man
 
 @pytest.fixture(scope="module")
 def real(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real collections below a root, with the real example item in the place of every sheet's."""
+    """The real collections below a root; every sheet's item is the real example item."""
     source, folder = real_data / "stac" / "linz", tmp_path_factory.mktemp("nz-imagery")
     example = source / "example_items" / "BC40_2000_2421.json"
     paths = []
@@ -105,7 +105,7 @@ def test_the_real_tauranga_surveys_stay_apart(real: Path) -> None:
     )
     assert len(summer) == len(winter) == 400
     shared = set(summer) & set(winter)
-    assert 20 < len(shared) < 90  # drawn apart: 400 × 400 / 3,162 is 51
+    assert 20 < len(shared) < 90  # independent draws: 400 × 400 / 3,162 is 51
     assert all(summer[sheet] != winter[sheet] for sheet in shared)
 
 

@@ -1,4 +1,4 @@
-"""The tiles of the sinusoidal grid: where they lie, and how a recipe may name them."""
+"""The tiles of the sinusoidal grid: their outlines, and how a recipe may name them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,27 @@ from clay_assets_tests.sampling.composites import SINUSOIDAL, name_of
 
 RADIUS = 6_371_007.181  # m
 TILE = np.pi * RADIUS / 18  # m
-PARALLELS = (80, 70, 60, 50, 40, 30, 20, 10, 0, 0, 10, 20, 30, 40, 50, 60, 70, 80)  # nearest to the equator, by row
-PIXEL = 1 / 120  # degrees of latitude: the published bounds are those of whole pixels of 1 km, of 1,200 in a tile
+PARALLELS = (
+    80,
+    70,
+    60,
+    50,
+    40,
+    30,
+    20,
+    10,
+    0,
+    0,
+    10,
+    20,
+    30,
+    40,
+    50,
+    60,
+    70,
+    80,
+)  # edge nearest to the equator, by row
+PIXEL = 1 / 120  # degrees of latitude: the published bounds are of whole 1 km pixels, 1,200 per tile
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +74,7 @@ def test_what_a_table_of_tiles_is(grid: gpd.GeoDataFrame) -> None:
     assert grid[["vertical", "horizontal"]].apply(tuple, axis=1).is_monotonic_increasing
     assert grid["name"].is_unique
     assert len(grid) == 460
-    # As many tiles as the parallel nearest to the equator needs, on both sides of the middle meridian.
+    # As many tiles as the parallel nearest to the equator needs, on both sides of the central meridian.
     rows = grid["vertical"].value_counts().sort_index()
     assert rows.tolist() == [2 * int(np.ceil(18 * np.cos(np.radians(abs(v))) - 1e-9)) for v in PARALLELS]
 
@@ -121,11 +140,11 @@ def test_bounds_agree_with_the_published_list(grid: gpd.GeoDataFrame, real_data:
         found = places[name].bounds
         assert np.abs(np.subtract(found[1::2], (south, north))).max() < PIXEL, name
         if name in ("h17v00", "h17v17"):
-            # A pixel beyond the middle meridian, at the pole, reaches to 57.3°: the list has no more there.
+            # At the pole, a pixel beyond the central meridian reaches 57.3°; the list has nothing beyond that.
             assert (found[0], found[2]) == (-180, 0)
             assert (west, east) == (-180, 57.2957)
             continue
-        # A pixel is so much wider in degrees of longitude where the tile is nearest to the pole.
+        # The width of a pixel in degrees of longitude at the tile's edge nearest to the pole.
         wider = PIXEL / np.cos(np.radians(min(max(abs(south), abs(north)), 90 - PIXEL)))
         if name in ("h18v00", "h18v17"):
             wider = PIXEL
@@ -147,8 +166,8 @@ def test_the_published_sample_is_part_of_the_grid(grid: gpd.GeoDataFrame, real_d
         ((3, 36), "h36v03"),
         ((-1, 20), "h20v-1"),
         ((0, 0), "h00v00"),
-        ((0, 13), "h13v00"),  # beside the Earth
-        ((2, 8), "h08v02"),  # touches it in a corner
+        ((0, 13), "h13v00"),  # outside the Earth
+        ((2, 8), "h08v02"),  # touches it at a corner
         ((17, 22), "h22v17"),
     ],
 )

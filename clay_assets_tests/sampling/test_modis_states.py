@@ -1,4 +1,4 @@
-"""Which tiles one composite shows to be without nodata, from a snapshot, a STAC API, and over a bad network."""
+"""Which tiles of one composite have no nodata pixels: from a snapshot, from a STAC API, and over a bad network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COMPLETE, ONE_PIXEL, AQUA_ONLY, NO_FILE, CUT, WORSE_THAT_DAY, BETTER_THAT_DAY, O
     (10, 23),
 )
 BEFORE, AFTER = date(2023, 9, 14), date(2023, 9, 30)
-TRUTH = {  # what is to be found of each; of all other tiles that there is no item
+TRUTH = {  # expected outcome of each tile; all others have no item
     COMPLETE: ("complete", 0),
     ONE_PIXEL: ("with nodata", 1),
     WORSE_THAT_DAY: ("with nodata", 300),
@@ -60,7 +60,7 @@ TRUTH = {  # what is to be found of each; of all other tiles that there is no it
 
 
 def world(folder: Path, root: str = "") -> list[dict[str, Any]]:
-    """The composites of the truth; their rasters below a folder, which is served at a root."""
+    """The composites of `TRUTH`; their rasters lie in a folder, which is served at `root`."""
 
     def band(tile: tuple[int, int], when: date, fill: int = 0, **given: Any) -> dict[str, Any]:
         path = write_band(folder / f"{name_of(*tile)}-{when}.tif", *tile, fill)
@@ -96,7 +96,7 @@ def judged(catalogue: str | Callable[[], Catalogue], progress: Any = None, **opt
 
 
 def outcomes(tiles: gpd.GeoDataFrame) -> dict[tuple[int, int], tuple[str, int]]:
-    """Of the tiles with an item or an outcome of their own: what was found."""
+    """Outcome and nodata pixels of each tile that has an item or failed."""
     rows = tiles[(tiles["outcome"] != "no item") | tiles["item_id"].notna()]
     return {(row.vertical, row.horizontal): (row.outcome, row.nodata_pixels) for row in rows.itertuples()}
 
@@ -157,7 +157,7 @@ def test_on_days_without_a_composite_there_is_none(made: str, day: date) -> None
 
 @pytest.mark.slow
 def test_of_two_composites_at_new_year_the_first_counts(tmp_path: Path) -> None:
-    # The last composite of a year goes on into the next, which starts with one of its own.
+    # The last composite of a year overlaps the first one of the next.
     old, new = (
         composite(4, 18, when, str(write_band(tmp_path / f"{when}.tif", 4, 18, fill)))
         for when, fill in ((date(2022, 12, 27), 0), (date(2023, 1, 1), 5))
@@ -177,14 +177,14 @@ def test_the_band_is_that_of_the_recipe(tmp_path: Path) -> None:
     path = write_band(tmp_path / "b06.tif", 4, 18, 7)
     place = snapshot(tmp_path / "s.parquet", [composite(4, 18, THE_DAY, str(path), band="sur_refl_b06")])
     assert outcomes(judged(place, reference_band="sur_refl_b06")) == {(4, 18): ("with nodata", 7)}
-    assert outcomes(judged(place)) == {(4, 18): ("failed", 0)}  # the first band lies nowhere
+    assert outcomes(judged(place)) == {(4, 18): ("failed", 0)}  # the file of the first band does not exist
 
 
 @pytest.mark.slow
 def test_progress_ends_with_every_tile(made: str) -> None:
     told: list[tuple[int, int]] = []
     judged(made, lambda done, total: told.append((done, total)))
-    assert told == [(done, 460) for done in range(455, 461)]  # those with an item; the others are known by then
+    assert told == [(done, 460) for done in range(455, 461)]  # tiles with an item; the others were counted before
 
 
 def test_an_empty_catalogue_samples_nothing(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_how_the_computed_tiles_differ_from_the_published(made: str) -> None:
 
 @pytest.fixture
 def web(tmp_path: Path, file_server: Callable[[Path], FileServer]) -> FileServer:
-    """Serves what is below `images`."""
+    """A server of the files in `images`."""
     (tmp_path / "images").mkdir()
     return file_server(tmp_path / "images")
 
@@ -240,7 +240,7 @@ def test_one_read_per_tile(tmp_path: Path, web: FileServer, fault_proxy: Callabl
     tiles = judged(snapshot(tmp_path / "s.parquet", items))
     assert outcomes(tiles) == {tile: found for tile, found in TRUTH.items() if found[0] != "no item" and tile != CUT}
     assert f"{proxy.url}/h10v05-2023-09-22.tif: file not found" in tiles.loc["h10v05", "error"]
-    # Nothing is asked for twice, and what is of another satellite, day or band is not looked at.
+    # Nothing is requested twice, and no file of another satellite, day or band is read.
     asked = Counter((seen.path, seen.headers.get("range")) for seen in proxy.seen)
     assert set(asked.values()) == {1}
     read = (COMPLETE, ONE_PIXEL, NO_FILE, WORSE_THAT_DAY, BETTER_THAT_DAY)
@@ -278,13 +278,13 @@ def test_a_stac_api_gives_the_same_with_one_search_per_tile(
     made: str, api: StacApi, fault_proxy: Callable[[str], FaultProxy]
 ) -> None:
     proxy = fault_proxy(api.url)
-    proxy.answer(503, times=1, path="/search")  # passes
-    proxy.answer(400, times=1, path="/search")  # costs the tile that it meets, and no other
+    proxy.answer(503, times=1, path="/search")  # retried
+    proxy.answer(400, times=1, path="/search")  # fails one tile only
     tiles = judged(proxy.url)
-    near_180 = 112  # tiles that are searched for once more, where a server may see footprints that cross it
+    near_180 = 112  # tiles with a second search, for footprints that cross 180°
     searches = len([seen for seen in proxy.seen if seen.path.startswith("/search")])
     retried = 1
-    # The tile that the 400 costs is not searched for once more.
+    # The tile that fails with 400 has no second search.
     assert searches - 460 - near_180 - retried in (0, -1)
     assert proxy.max_in_flight <= 8
     lost = tiles["error"].fillna("").str.contains("search h")
@@ -321,7 +321,7 @@ def real_items(real_data: Path) -> list[dict[str, Any]]:
 def test_real_terra_items_are_found_at_their_tile(
     real_items: list[dict[str, Any]], tmp_path: Path, fill: int, outcome: str
 ) -> None:
-    # The rasters of the recorded items are not there; the first of the two, by id, gets one.
+    # The rasters of the recorded items do not exist; only the first of the two, by id, gets one.
     assert min(item["id"] for item in real_items) == real_items[0]["id"] == "MOD09A1.A2022033.h19v10.061"
     image = {"sur_refl_b01": {"href": str(write_band(tmp_path / "b01.tif", 10, 19, fill))}}
     items = [{**real_items[0], "assets": {**real_items[0]["assets"], **image}}, *real_items[1:]]
@@ -343,4 +343,4 @@ def test_real_aqua_items_are_refused(real_items: list[dict[str, Any]], tmp_path:
         if item["properties"]["platform"] == "aqua"
     ]
     tiles = judged(snapshot(tmp_path / "t.parquet", terra), reference_date=date(2022, 1, 28))
-    assert outcomes(tiles) == {(8, 9): ("failed", 0)}  # so it is the satellite alone; the raster is not there
+    assert outcomes(tiles) == {(8, 9): ("failed", 0)}  # so only the satellite decides; the raster does not exist

@@ -1,4 +1,4 @@
-"""NAIP locations: from small layers whose right answer is known, and from Natural Earth itself."""
+"""NAIP locations: from small layers with known answers, and from Natural Earth itself."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from clay_assets_tests.sampling.natural_earth_layers import (
 from clay_assets_tests.servers.files import FileServer
 
 GEOD = Geod(ellps="WGS84")
-MANY = 1200  # features of one shape: as many draws
+MANY = 1200  # features of one shape, and so as many draws
 FAR_NORTH = {"US-KS": box(-110, 40, -80, 70)}  # where a degree of longitude is 85 km, then 38 km
 
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Callable[..., gpd.GeoDataFrame]:
-    """Locations in a world of these layers, written as zipped shapefiles."""
+    """Draws locations from these layers, written as zipped shapefiles."""
 
     def draw(random_points: int = 0, seed: int = 42, **layers: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         folder = tmp_path / f"world-{len(list(tmp_path.iterdir()))}"
@@ -61,7 +61,7 @@ def same(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> None:
 
 
 def is_uniform(values: Iterable[float], low: float, high: float) -> bool:
-    """Kolmogorov-Smirnov at 0.1 %."""
+    """Kolmogorov-Smirnov test at 0.1 %."""
     ordered = (np.sort(np.fromiter(values, float)) - low) / (high - low)
     steps = np.arange(len(ordered) + 1) / len(ordered)
     return max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()) < 1.95 / np.sqrt(len(ordered))
@@ -167,7 +167,7 @@ def test_a_river_across_the_border_has_its_location_on_this_side(sample: Callabl
     table = layer([(f"{n}", LineString([(-99, 39), (-99, 46)])) for n in range(400)])
     found = of(sample(rivers=table), "rivers").geometry
     assert (found.x == -99).all()
-    assert is_uniform(found.y, 39, 42)  # along a meridian the length of a degree grows by 0.5 % from 39 to 42
+    assert is_uniform(found.y, 39, 42)  # a degree of latitude is 0.05 % longer at 42 than at 39
     touching = layer([("along", LineString([(-99, 45), (-99, 42)])), ("in", LineString([(-99, 41), (-99, 40)]))])
     assert of(sample(rivers=touching), "rivers").index.tolist() == ["in"]
 
@@ -204,7 +204,7 @@ def test_a_river_of_parts_is_drawn_by_length_not_by_degrees(sample: Callable[...
     counts = np.array([shapely.dwithin(found.array, LineString(part), 1e-6).sum() for part in parts])
     assert counts.sum() == MANY
     assert ((counts - expected) ** 2 / expected).sum() < 13.8  # chi-square of 2 degrees of freedom at 0.1 %
-    assert ((counts - MANY / 3) ** 2 / (MANY / 3)).sum() > 50  # which shares by degrees would not be
+    assert ((counts - MANY / 3) ** 2 / (MANY / 3)).sum() > 50  # shares by degrees would be rejected
 
 
 @pytest.mark.slow
@@ -381,7 +381,7 @@ def test_admin_1_of_50m_serves_where_10m_is_not(tmp_path: Path) -> None:
     assert (both["file"], both["states"]) == ("ne_10m_admin_1_states_provinces.geojson", 1)
 
 
-# --- from afar --------------------------------------------------------------------------------------
+# --- remote sources ---------------------------------------------------------------------------------
 
 
 def test_a_bucket_over_http_is_fetched_once(tmp_path: Path, file_server: Callable[[Path], FileServer]) -> None:
@@ -394,7 +394,7 @@ def test_a_bucket_over_http_is_fetched_once(tmp_path: Path, file_server: Callabl
     assert server.total == 7
     assert len(store.list("sampling/source")) == 7
     sample_locations(server.url, 10, 42)
-    assert server.total == 14  # nothing is kept, yet the three layers of parks are fetched together
+    assert server.total == 14  # nothing is kept, but the three layers of parks share one download
 
 
 def test_a_bucket_on_s3(tmp_path: Path, s3_bucket: Bucket) -> None:
@@ -413,7 +413,7 @@ def test_a_file_that_a_bucket_lacks_is_said(tmp_path: Path, file_server: Callabl
         sample_locations(file_server(folder).url, 0, 42)
 
 
-# --- what is wrong is said --------------------------------------------------------------------------
+# --- error messages ---------------------------------------------------------------------------------
 
 
 def said(folder: Path, random_points: int = 0) -> str:
@@ -427,7 +427,7 @@ def test_a_folder_or_a_layer_that_is_missing(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "files", world(), ".gpkg")
     (folder / "ne_10m_parks_and_protected_lands_line.gpkg").unlink()
     told = said(folder)
-    assert f"layer parks_line: {folder} has no ne_10m_parks_and_protected_lands.zip" in told
+    assert "layer parks_line: neither ne_10m_parks_and_protected_lands.zip nor" in told
     assert "ne_10m_parks_and_protected_lands_line as .shp, .gpkg" in told
     (folder / "ne_10m_admin_1_states_provinces.gpkg").unlink()
     assert "layer admin_1" in said(folder)
@@ -441,7 +441,7 @@ def test_a_field_that_is_missing(tmp_path: Path, key: str) -> None:
     told = said(write_zips(tmp_path / "zips", tables))
     field = {"admin_1": "iso_3166_2", "parks_area": "unit_name or name"}.get(key, "name")
     assert f"Natural Earth layer {key} (" in told
-    assert ".zip): lacks the field " + field + "; it has scalerank, title, geometry. Take the layer as" in told
+    assert ".zip): field " + field + " is missing; found scalerank, title, geometry. Use the layer as" in told
 
 
 @pytest.mark.slow
@@ -451,14 +451,14 @@ def test_files_that_are_no_vectors(tmp_path: Path) -> None:
     whole = rivers.read_bytes()
     rivers.write_bytes(whole[: len(whole) // 2])
     assert "layer rivers" in said(folder)
-    assert "cannot be read as vectors" in said(folder)
+    assert "not a readable vector file" in said(folder)
     rivers.write_bytes((folder / "ne_10m_lakes.zip").read_bytes())
-    assert "the zip holds no ne_10m_rivers_lake_centerlines.shp" in said(folder)
+    assert "ne_10m_rivers_lake_centerlines.shp not found in the zip" in said(folder)
     rivers.unlink()
     for suffix in (".parquet", ".gpkg", ".geojson"):
         path = folder / f"ne_10m_rivers_lake_centerlines{suffix}"
         path.write_text("no vectors")
-        assert f"{path}): cannot be read as vectors" in said(folder)
+        assert f"{path}): not a readable vector file" in said(folder)
         path.unlink()
     (folder / "ne_10m_rivers_lake_centerlines.json").write_text('[{"name": "River"}]')
     assert "layer rivers" in said(folder)
@@ -476,7 +476,7 @@ def test_geometries_that_do_not_belong(tmp_path: Path) -> None:
     metres = layer([("Far", box(500_000, 4_000_000, 500_100, 4_000_100))])
     assert "Far has coordinates that are not degrees (500000, 4e+06" in told("metres", lakes=metres)
     nowhere = layer([("Lake", box(-99, 38, -98, 39))]).set_crs(None, allow_override=True)
-    assert "ne_10m_lakes.parquet): has no CRS" in told("nowhere", lakes=nowhere)
+    assert "ne_10m_lakes.parquet): no CRS in the file" in told("nowhere", lakes=nowhere)
 
 
 def test_geojson_without_a_crs_is_4326(tmp_path: Path) -> None:
@@ -492,13 +492,13 @@ def test_an_admin_1_without_states(tmp_path: Path) -> None:
     outside = {code: outline for code, outline in STATES.items() if code not in ("US-KS", "US-NE")}
     told = said(write_zips(tmp_path / "zips", world(admin_1=states(outside))))
     assert "layer admin_1" in told
-    assert "no iso_3166_2 is one of CONUS (US-AL, US-AR, …)" in told
+    assert "no iso_3166_2 code of CONUS (US-AL, US-AR, …)" in told
 
 
 def test_draws_that_find_nothing_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_zips(tmp_path / "zips", world(admin_1=states({"US-KS": box(-99.01, 39, -99, 39.001)})))
     monkeypatch.setattr(natural_earth, "MOST_ATTEMPTS", 1 << 16)
-    assert "lie in CONUS, bounds -99.01, 39, -99, 39.001. Ask for fewer" in said(folder, random_points=50)
+    assert "attempts; bounds -99.01, 39, -99, 39.001. Ask for fewer" in said(folder, random_points=50)
     needle = Polygon([(-99.9, 38.1), (-98.1, 41.9), (-98.1, 41.9000001)])
     lakes = layer([("Fine", box(-99, 39, -98, 40)), ("Needle", needle)])
     told = said(write_zips(tmp_path / "needle", world(lakes=lakes)))
@@ -506,7 +506,7 @@ def test_draws_that_find_nothing_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_negative_number_of_random_points(tmp_path: Path) -> None:
-    assert "-1 random points cannot be drawn" in said(tmp_path, random_points=-1)
+    assert "random_points: -1 is negative" in said(tmp_path, random_points=-1)
 
 
 # --- Natural Earth itself ---------------------------------------------------------------------------
@@ -593,7 +593,7 @@ def test_real_lines_and_areas_are_those_with_a_part_in_a_state(
     table = read(real_data / "natural_earth", stem)
     table["feature"] = table["unit_name" if "unit_name" in table else "name"].fillna("").str.strip()
     table = table.assign(geometry=table.make_valid())
-    # State by state, where the code under test cuts by their union.
+    # State by state; the code under test clips to their union.
     rows, numbers = real_states.sindex.query(table.geometry, predicate="intersects")
     cut = shapely.intersection(table.geometry.array[rows], real_states.geometry.array[numbers])
     there = table.iloc[np.unique(rows[size(cut) > 1e-9])]
@@ -610,6 +610,6 @@ def test_all_real_locations_are_in_conus(real: gpd.GeoDataFrame, real_states: gp
     assert shapely.dwithin(real.geometry.array, conus, 1e-6).all()
     random = of(real, "random").geometry
     assert random.within(conus).all()
-    # Texas has 8.6 % of the area of CONUS (678 of 7,900 thousand km², lakes and coastal waters apart).
+    # Texas has 8.6 % of the area of CONUS (678 of 7,900 thousand km², without lakes and coastal waters).
     texas = random.within(real_states.set_index("iso_3166_2").geometry["US-TX"]).mean()
     assert texas == pytest.approx(0.0865, abs=0.014)

@@ -1,4 +1,4 @@
-"""A sample is held against the rules that should have drawn it."""
+"""A sample is checked against the rules that should have drawn it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_sample_as_it_is_drawn_says_why_a_rule_is_short() -> None:
     assert found.ok
     assert found.numbers == {"tiles": len(drawn()), "rules": 2, "asked": 7, "drawn": 5, "rules_short": 1}
     assert found.rows == (
-        {"rule": "mangroves", "asked": 5, "candidates": 3, "drawn": 3, "why": "only 3 tiles have any"},
+        {"rule": "mangroves", "asked": 5, "candidates": 3, "drawn": 3, "why": "only 3 tiles have the class"},
         {"rule": "water", "asked": 2, "candidates": 8, "drawn": 2, "why": ""},
     )
 
@@ -33,8 +33,8 @@ def test_a_sample_that_lost_a_tile_is_found() -> None:
     sample = drawn()
     lost = sample[[("mangroves" in rules) for rules in sample["rules"]]].index[0]
     found = rules_have_their_count(sample.drop(index=lost), RECIPE, lambda: TILES)
-    assert "rule mangroves has 2 tiles, asks for 5, of 3 candidates" in found.violations
-    assert found.rows[0]["why"] == "3 could be drawn"
+    assert "rule mangroves has 2 tiles, but asks for 5 of 3 candidates" in found.violations
+    assert found.rows[0]["why"] == "3 expected"
 
 
 def test_a_sample_of_other_rules_or_other_tiles_is_found() -> None:
@@ -45,8 +45,8 @@ def test_a_sample_of_other_rules_or_other_tiles_is_found() -> None:
     found = rules_have_their_count(sample, RECIPE, lambda: TILES)
     assert found.violations == (
         f"tile {sample['name'][1]} is in the sample twice",
-        "tile T9 has no land cover",
-        "rule deserts is not of the recipe test",
+        "tile T9 has no land-cover statistics",
+        "rule deserts is not in the recipe test",
     )
     assert found.violation_count == 3
 

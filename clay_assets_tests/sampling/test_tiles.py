@@ -1,4 +1,4 @@
-"""Which tiles the rules choose, on tables with a known answer and on 936 real tiles."""
+"""Which tiles the rules choose, from tables with known answers and from 936 real tiles."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLASSES = (
 
 
 def stats(shares: dict[str, dict[str, float]]) -> gpd.GeoDataFrame:
-    """A statistics table; the rest of each tile is grassland."""
+    """A table of statistics; the rest of each tile is grassland."""
     rows = []
     for number, (name, given) in enumerate(shares.items()):
         filled = {**dict.fromkeys(CLASSES, 0.0), **given}
@@ -61,7 +61,7 @@ def recipe(*rules: tuple[str, str, int, int], seed: int = 42) -> Recipe:
 
 
 def lowest(names: list[str], size: int, rule: str, seed: int = 42) -> set[str]:
-    """The draw, written out once more."""
+    """An independent implementation of the draw."""
     hashes = {name: hashlib.blake2b(f"{seed}\x1f{rule}\x1f{name}".encode(), digest_size=8).digest() for name in names}
     return set(sorted(hashes, key=lambda name: hashes[name])[:size])
 
@@ -167,9 +167,9 @@ def test_one_more_tile_in_the_world_changes_at_most_one_of_each_draw() -> None:
 
 def test_statistics_that_lack_columns_or_repeat_names() -> None:
     table = stats({"01AAA": {}, "02AAA": {}})
-    with pytest.raises(InputError, match=r"lack Cropland, diversity; materialise worldcover_stats again"):
+    with pytest.raises(InputError, match=r"worldcover_stats: column Cropland, diversity is missing"):
         sample_tiles(table.drop(columns=["Cropland", "diversity"]), recipe(("g", "Grassland", 1, 1)))
-    with pytest.raises(InputError, match="name 01AAA twice"):
+    with pytest.raises(InputError, match="01AAA repeated"):
         sample_tiles(pd.concat([table, table.head(1)]), recipe(("g", "Grassland", 1, 1)))
 
 
@@ -178,7 +178,7 @@ def test_statistics_that_lack_columns_or_repeat_names() -> None:
 
 @pytest.fixture(scope="module")
 def real_tiles(real_data: Path) -> gpd.GeoDataFrame:
-    """The published early sample, with the two columns that it lacks."""
+    """The published early sample, with the two missing columns added."""
     table = gpd.read_file(real_data / "mgrs_sample" / "mgrs_sample_v0.gpkg")
     shares = table[list(CLASSES)].to_numpy()
     shares = shares / shares.sum(axis=1, keepdims=True)
@@ -223,7 +223,7 @@ def test_the_rules_on_936_real_tiles(
     assert sample["name"].is_unique
 
 
-# --- samples that somebody published ----------------------------------------------------------------
+# --- published samples ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_names_are_found_and_read_as_those_of_a_grid(
     else:
         frame = gpd.read_file(publish(tmp_path / "plain.gpkg", spellings)).rename(columns={"name": column})
         frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
-    for names in (grid["name"], grid["name"].str.lstrip("0")):  # a stored grid may be older
+    for names in (grid["name"], grid["name"].str.lstrip("0")):  # stored grids may have older names
         sample = take_sample(path, grid.assign(name=names))
         assert sample["name"].tolist() == ["03AAA", "05AAA", "07AAA", "09AAA"]
 
@@ -301,7 +301,7 @@ def test_a_tile_that_a_sample_has_cut_in_two_is_one(tmp_path: Path, grid: gpd.Ge
     sample = take_sample(path, world)
     assert sample["name"].tolist() == ["01CCV", "02AAA"]
     assert sample["count"].tolist() == [4, 3]
-    assert sample["Tree cover"].isna().tolist() == [True, False]  # of neither side is it the tile's
+    assert sample["Tree cover"].isna().tolist() == [True, False]  # the two sides differ, so neither holds for the tile
     assert sample.geometry.iloc[0].equals(sides)
     assert sample.attrs["rules"][0]["tiles"] == 2
     (tmp_path / "list.csv").write_text("Name\n1CCV\n01CCV\n")
@@ -320,14 +320,14 @@ def test_what_is_wrong_with_a_published_sample_is_said(tmp_path: Path, grid: gpd
     many = publish(tmp_path / "many.gpkg", [f"{n}ZZZ" for n in range(20, 28)])
     assert "20ZZZ, 21ZZZ, 22ZZZ, 23ZZZ, 24ZZZ and 3 more" in said(many)
     twice = publish(tmp_path / "twice.parquet", ["01AAA", "02AAA", "01AAA"])
-    assert "01AAA occur twice" in said(twice)
-    assert "holds no tiles" in said(publish(tmp_path / "empty.parquet", []))
+    assert "01AAA repeated" in said(twice)
+    assert "no tiles in the file" in said(publish(tmp_path / "empty.parquet", []))
     nameless = tmp_path / "nameless.gpkg"
     grid.rename(columns={"name": "label"}).to_file(nameless)
-    assert "has no column `name` of MGRS tiles, only label. Name the column" in said(nameless)
+    assert "no column of MGRS tile names, found label. Rename the column" in said(nameless)
     (tmp_path / "text.gpkg").write_text("this is no GeoPackage")
-    assert "cannot be read as a vector file" in said(tmp_path / "text.gpkg")
+    assert "not a readable vector file" in said(tmp_path / "text.gpkg")
     (tmp_path / "text.parquet").write_text("this is no Parquet")
-    assert "cannot be read as a vector file" in said(tmp_path / "text.parquet")
+    assert "not a readable vector file" in said(tmp_path / "text.parquet")
     missing = publish(tmp_path / "missing.parquet", ["01AAA", None])
     assert "are not in the grid" in said(missing)
