@@ -27,7 +27,7 @@ def mgrs_grid(clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The Sentinel-2 tiling grid: one row per MGRS tile.
 
     `name` and the tile's polygon in EPSG:4326, cut at the antimeridian where the tile crosses it, as GeoParquet in
-    `landcover/mgrs_grid.parquet`. Read from ESA's KML or any vector file that `CLAY_MGRS_GRID` names.
+    `landcover/mgrs_grid.parquet`. Read from ESA's KML, or from the vector file set with `CLAY_MGRS_GRID`.
     """
     from clay_assets.landcover.grid import read_grid
     from clay_assets.pictures.maps import tile_map
@@ -56,8 +56,8 @@ def worldcover_stats(
 
     Shares (0 to 1) are of the tile's valid area, measured on the 80 m overview and weighted by true area; `count` is
     the number of classes present, `valid_share` the part of the tile that WorldCover covers, `diversity` the Shannon
-    diversity of the shares. Tiles without valid pixels, or with nothing but water, have no row. GeoParquet in
-    `landcover/worldcover_stats.parquet`, with a FlatGeobuf copy beside it.
+    diversity of the shares. Tiles without valid pixels and tiles with water only have no row. GeoParquet in
+    `landcover/worldcover_stats.parquet`, with a FlatGeobuf copy.
     """
     from clay_assets.landcover.pictures import land_cover_map
     from clay_assets.landcover.rules import shares_sum_to_one

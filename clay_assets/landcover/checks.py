@@ -12,10 +12,10 @@ from clay_assets.storage import layout
 
 @checks_of(
     "worldcover_stats",
-    [Check("class_shares_sum_to_1", "The class shares of every tile lie in 0 to 1 and sum to 1.")],
+    [Check("class_shares_sum_to_1", "The class shares of every tile are between 0 and 1 and sum to 1.")],
 )
 def worldcover_stats(context: dg.AssetCheckExecutionContext, clay: ClayResource) -> Mapping[str, Finding]:
-    """Look at the shares."""
+    """Check the shares."""
     from clay_assets.landcover.rules import CLASS_COLUMNS, shares_sum_to_one
 
     key = layout.table("worldcover_stats")

@@ -1,4 +1,4 @@
-"""What the columns of `mgrs_grid` and `worldcover_stats` mean."""
+"""Column descriptions of `mgrs_grid` and `worldcover_stats`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from clay_assets.recipes.classes import WORLDCOVER_CLASSES
 from clay_assets.storage.columns import Column, Columns, geometry
 
 NAME = Column("name", "string", "name of the MGRS tile, such as `31UFU`; unique")
-GEOMETRY = geometry("the tile, cut at the antimeridian where it crosses it")
+GEOMETRY = geometry("the tile, cut at the antimeridian if it crosses it")
 STATISTICS = (
     *(
         Column(name, "float64", "share of the land-cover class in the tile's valid area, 0 to 1")

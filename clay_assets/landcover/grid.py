@@ -1,9 +1,8 @@
-"""The Sentinel-2 tiling grid: reads any vector file of named tiles into one strict table.
+"""Reads the Sentinel-2 tiling grid, from any vector file of named tiles, into a table with a fixed schema.
 
-Here belong reading, checking and cutting the polygons at the antimeridian. Where the file comes from
-(download, cache) and where the table goes is not decided here. The document followed is ESA's Sentinel-2
-tiling grid KML (S2A_OPER_GIP_TILPAR_MPC). Each of its placemarks is a geometry collection, with heights of
-zero: the tile's polygon (two polygons at ±180°) and a point for its label.
+This module reads and checks the polygons, and cuts them at the antimeridian. Download, cache and storage are handled
+elsewhere. Reference: ESA's Sentinel-2 tiling grid KML (S2A_OPER_GIP_TILPAR_MPC). Each of its placemarks is a geometry
+collection with heights of zero: the tile's polygon (two polygons at ±180°) and a point for its label.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ import shapely
 from clay_assets.errors import InputError
 
 NAME_COLUMNS = ("name", "tile", "tile_id", "mgrs", "mgrs_tile")
-"""Columns that can hold a tile's name, in order of preference, compared without case."""
+"""Columns that can hold a tile's name, in order of preference; case is ignored."""
 
 _MGRS = re.compile(r"(?:MGRS-|T)?(\d{1,2})([A-Z]{3})", re.IGNORECASE | re.ASCII)
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely.GeometryType
-_AT_EDGE = 1e-3  # degrees from ±180 that cutting and rounding may leave; a tile is a thousand times as wide
+_AT_EDGE = 1e-3  # degrees from ±180 that cutting and rounding may leave; tiles are a thousand times wider
 _SHOWN = 5
 
 
@@ -37,24 +36,23 @@ def read_grid(path: str | Path) -> gpd.GeoDataFrame:
 
     Args:
         path: a local file: the official Sentinel-2 tiling KML, plain or zipped (`.zip`, `.kmz`), GeoParquet,
-            FlatGeobuf, GeoPackage, or any other vector file that GDAL reads. Of several layers the first that
-            holds polygons is read.
+            FlatGeobuf, GeoPackage, or any other vector file that GDAL reads. The first layer with polygons is read.
 
     Returns:
         One row per tile, sorted by name, index 0..n-1: `name` (str, unique) and `geometry` (valid 2D Polygon
         or MultiPolygon in EPSG:4326, longitude first). A polygon drawn across the antimeridian (179..181 or
         179..-179) is cut there, along its straight edges in longitude and latitude; coordinates never leave
-        -180..180 and -90..90. A tile that the file has cut, as one row on either side, is one. MGRS names are
-        written as `01CCV`, however the file writes them. Points and lines beside the polygons are dropped.
+        -180..180 and -90..90. Two rows of one tile, cut at the antimeridian, are merged. MGRS names are
+        normalised to the form `01CCV`. Points and lines are dropped.
 
     Raises:
         InputError: the file cannot be read as vectors, has no name column, empty or repeated names, a CRS
-            other than EPSG:4326, coordinates that are not degrees, no polygons, or a tile without any.
+            other than EPSG:4326, coordinates that are not degrees, no polygons, or a tile without polygons.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(
-            f"Tiling grid {path}: no such file. Give the path of a KML, GeoParquet, FlatGeobuf or GeoPackage."
+            f"Tiling grid {path}: file not found. Give the path of a KML, GeoParquet, FlatGeobuf or GeoPackage."
         )
     frame = _read_vectors(path)
     columns = [str(column) for column in frame.columns if column != frame.geometry.name]
@@ -74,22 +72,22 @@ def read_grid(path: str | Path) -> gpd.GeoDataFrame:
 
 
 def name_column(columns: Sequence[str]) -> str | None:
-    """Which of a table's columns holds the names of tiles."""
+    """The column of a table that holds the tile names; None if there is none."""
     found = (column for wanted in NAME_COLUMNS for column in columns if column.lower() == wanted)
     return next(found, None)
 
 
 def tile_name(name: str) -> str:
-    """An MGRS tile's name as the official grid writes it: `01CCV` for `1CCV`, `T01CCV` and `MGRS-1CCV`.
+    """An MGRS tile's name in the form of the official grid: `01CCV` for `1CCV`, `T01CCV` and `MGRS-1CCV`.
 
-    Other names are left as they are.
+    Other names are only stripped.
     """
     found = _MGRS.fullmatch(name.strip())
     return f"{int(found[1]):02}{found[2].upper()}" if found else name.strip()
 
 
 def _read_vectors(path: Path) -> gpd.GeoDataFrame:
-    """Read the layer that holds the polygons, whatever the format."""
+    """Read the layer that holds the polygons, from any supported format."""
     magic = b""
     if path.is_file():
         with path.open("rb") as file:
@@ -100,7 +98,7 @@ def _read_vectors(path: Path) -> gpd.GeoDataFrame:
             return gpd.read_parquet(path)
         source = _inside_zip(path) if magic == b"PK\x03\x04" else path
         for name, kind in pyogrio.list_layers(source):
-            # A layer declared as points or lines cannot be it; KML layers declare nothing ("Unknown").
+            # Skip layers declared as points or lines; KML layers declare no type ("Unknown").
             if kind is None or "Point" in kind or "LineString" in kind:
                 continue
             frame = pyogrio.read_dataframe(source, layer=name)
@@ -117,32 +115,34 @@ def _read_vectors(path: Path) -> gpd.GeoDataFrame:
         ValueError,
     ) as error:
         raise InputError(
-            f"Tiling grid {path}: cannot be read as vectors ({error}). Give a KML (plain or zipped), "
-            "GeoParquet, FlatGeobuf or GeoPackage; if the file was cut short, fetch it again."
+            f"Tiling grid {path}: not a readable vector file ({error}). Give a KML (plain or zipped), "
+            "GeoParquet, FlatGeobuf or GeoPackage; download a truncated file again."
         ) from error
-    raise InputError(f"Tiling grid {path}: no layer holds polygons. Give a file of tile outlines.")
+    raise InputError(f"Tiling grid {path}: no layer with polygons in the file. Give a file of tile outlines.")
 
 
 def _inside_zip(path: Path) -> str:
-    """GDAL's name for the KML inside a zip, or for the zip itself when it packs another format."""
+    """GDAL's path of the KML in a zip, or of the zip itself if it holds another format."""
     with zipfile.ZipFile(path) as archive:
         kml = [name for name in archive.namelist() if name.lower().endswith(".kml")]
     if len(kml) > 1:
-        raise InputError(f"Tiling grid {path}: holds {len(kml)} KML files ({_listed(kml)}). Unzip it and give one.")
-    # Braces let GDAL take a zip of any extension.
+        raise InputError(
+            f"Tiling grid {path}: {len(kml)} KML files in the zip ({_listed(kml)}). Unzip it and give one."
+        )
+    # Braces make GDAL accept a zip with any extension.
     return f"/vsizip/{{{path.resolve()}}}" + (f"/{kml[0]}" if kml else "")
 
 
 def _check_crs(path: Path, frame: gpd.GeoDataFrame) -> None:
     crs = frame.crs
-    # GeoParquet's default, OGC:CRS84, is EPSG:4326 with its axes named in the order that files use anyway.
+    # GeoParquet's default, OGC:CRS84, is EPSG:4326 with longitude first, as in all files.
     if crs is None or not (crs.equals("EPSG:4326", ignore_axis_order=True) or crs.to_epsg() == 4326):
         name = "no CRS" if crs is None else f"CRS {':'.join(crs.to_authority() or ())} ({crs.name})"
-        raise InputError(f"Tiling grid {path}: has {name}, must be EPSG:4326. Reproject it, or set its CRS.")
+        raise InputError(f"Tiling grid {path}: {name} instead of EPSG:4326. Reproject it, or set its CRS.")
 
 
 def _checked_names(path: Path, column: Any) -> np.ndarray:
-    """Names as an object array of str, none empty."""
+    """Tile names as an object array of str; an empty one is an error."""
     names: np.ndarray = column.astype(object).where(column.notna(), "").map(str).map(tile_name).to_numpy(dtype=object)
     empty = np.flatnonzero(names == "")
     if empty.size:
@@ -152,7 +152,7 @@ def _checked_names(path: Path, column: Any) -> np.ndarray:
 
 
 def _check_repeats(path: Path, names: np.ndarray, rows: np.ndarray, geometries: np.ndarray) -> None:
-    """Several rows may be one tile only where they are its two sides of ±180: else nobody knows which is right."""
+    """Reject repeated names, except for the two sides of a tile cut at ±180: it is unclear which row is right."""
     repeated = np.flatnonzero(np.bincount(rows) > 1)
     cut = [number for number in repeated if _is_cut(geometries[rows == number])]
     unclear = names[np.setdiff1d(repeated, cut)]
@@ -164,14 +164,14 @@ def _check_repeats(path: Path, names: np.ndarray, rows: np.ndarray, geometries: 
 
 
 def _is_cut(geometries: np.ndarray) -> bool:
-    """Whether geometries all reach ±180, some from the west and some from the east."""
+    """Whether all geometries reach ±180, some from the west and some from the east."""
     bounds = np.abs(shapely.bounds(geometries))  # 180 and -180 are one meridian
     eastern, western = (np.abs(bounds[:, side] - 180) <= _AT_EDGE for side in (0, 2))
     return bool((eastern ^ western).all() and eastern.any() and western.any())
 
 
 def _is_areal(geometries: Any) -> np.ndarray:
-    """Which geometries hold polygons, alone or among others."""
+    """Mask of the geometries that are, or contain, polygons."""
     parts, rows = shapely.get_parts(np.asarray(geometries, dtype=object), return_index=True)
     areal = np.zeros(len(geometries), dtype=bool)
     areal[rows[np.isin(shapely.get_type_id(parts), (_POLYGON, _MULTIPOLYGON)) & ~shapely.is_empty(parts)]] = True
@@ -179,15 +179,15 @@ def _is_areal(geometries: Any) -> np.ndarray:
 
 
 def _polygons(path: Path, names: np.ndarray, named: np.ndarray, geometries: np.ndarray) -> np.ndarray:
-    """Valid (Multi)Polygons, one per name, within ±180; `named` tells whose each geometry is."""
+    """Valid (Multi)Polygons within ±180, one per name; `named` is the index of each geometry's name."""
     if not _is_areal(geometries).any():
-        raise InputError(f"Tiling grid {path}: holds no polygons. Give a file of tile outlines.")
+        raise InputError(f"Tiling grid {path}: no polygons in the file. Give a file of tile outlines.")
     parts, rows = _polygon_parts(shapely.force_2d(geometries))
     rows = named[rows]
     _check_degrees(path, names[rows], parts)
     for part in np.flatnonzero(_crosses_antimeridian(parts)):
         parts[part] = _cut(path, names[rows[part]], parts[part])
-    # Cutting leaves MultiPolygons and repairing may leave lines, so parts are taken apart once more.
+    # Cutting yields MultiPolygons and repairing may yield lines, so split into parts again.
     broken = ~shapely.is_valid(parts)
     parts[broken] = shapely.make_valid(parts[broken])
     parts, inner = _polygon_parts(parts)
@@ -196,7 +196,7 @@ def _polygons(path: Path, names: np.ndarray, named: np.ndarray, geometries: np.n
     if bare.size:
         raise InputError(
             f"Tiling grid {path}: {bare.size} tiles have no polygon ({_listed(names[bare].tolist())}). "
-            "Draw or drop them."
+            "Add their outlines or drop them."
         )
     polygons = np.empty(len(names), dtype=object)
     single = np.bincount(rows, minlength=len(names)) == 1
@@ -205,7 +205,7 @@ def _polygons(path: Path, names: np.ndarray, named: np.ndarray, geometries: np.n
     many = np.unique(rows[~alone])
     if many.size:
         merged = shapely.multipolygons(parts[~alone], indices=np.searchsorted(many, rows[~alone]))
-        # Parts that overlap or share an edge are no valid MultiPolygon until united.
+        # Parts that overlap or share an edge must be merged to be valid.
         unsound = ~shapely.is_valid(merged)
         merged[unsound] = shapely.unary_union(merged[unsound][:, None], axis=1)
         polygons[many] = merged
@@ -213,7 +213,7 @@ def _polygons(path: Path, names: np.ndarray, named: np.ndarray, geometries: np.n
 
 
 def _polygon_parts(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All non-empty polygons, those inside collections included, and the row that each came from."""
+    """All non-empty polygons, including those in collections, and the row of each."""
     parts, rows = shapely.get_parts(geometries, return_index=True)
     parts, inner = shapely.get_parts(parts, return_index=True)  # a MultiPolygon inside a collection
     keep = (shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)
@@ -232,7 +232,7 @@ def _check_degrees(path: Path, names: np.ndarray, parts: np.ndarray) -> None:
 
 
 def _crosses_antimeridian(parts: np.ndarray) -> np.ndarray:
-    """Which polygons leave ±180, or jump from one edge of the world to the other between two vertices."""
+    """Mask of the polygons that go beyond ±180, or jump from one edge of the world to the other."""
     bounds = shapely.bounds(parts)
     crossing: np.ndarray = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
     rings, owners = shapely.get_rings(parts, return_index=True)
@@ -243,10 +243,10 @@ def _crosses_antimeridian(parts: np.ndarray) -> np.ndarray:
 
 
 def _cut(path: Path, name: str, polygon: shapely.Polygon) -> shapely.Geometry:
-    """One polygon that crosses ±180 as two that do not."""
+    """Cut a polygon that crosses ±180 there."""
     pieces = []
     for ring in shapely.get_rings(polygon):
-        # 179..-179 becomes 179..181 first: only then do the winding and the shape mean anything in the plane.
+        # Unwrap 179..-179 to 179..181 first: winding and shape are meaningless otherwise.
         unwrapped = shapely.get_coordinates(ring)
         unwrapped[:, 0] = np.unwrap(unwrapped[:, 0], period=360)
         if abs(unwrapped[0, 0] - unwrapped[-1, 0]) > 180:
@@ -254,7 +254,7 @@ def _cut(path: Path, name: str, polygon: shapely.Polygon) -> shapely.Geometry:
         filled = shapely.orient_polygons(shapely.Polygon(unwrapped))
         # Edges are straight in longitude and latitude (RFC 7946, section 3.1.1), hence no great circles.
         pieces.append(antimeridian.fix_polygon(filled, fix_winding=True, great_circle=False))
-    # Holes are cut by themselves, since antimeridian 0.4 fails on those of a polygon that reaches beyond 180.
+    # Holes are cut separately, since antimeridian 0.4 fails on holes of a polygon that goes beyond 180.
     return shapely.difference(pieces[0], shapely.unary_union(pieces[1:]))
 
 

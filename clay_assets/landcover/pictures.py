@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def land_cover_map(stats: gpd.GeoDataFrame) -> bytes:
-    """Each tile in the colour of its largest class."""
+    """Map of the tiles, each in the colour of its largest class."""
     classes = list(style.CLASS_COLOURS)
     largest = np.array(classes, dtype=object)[stats[classes].fillna(0).to_numpy().argmax(axis=1)]
     title = f"Largest land-cover class of {len(stats):,} tiles"

@@ -1,4 +1,4 @@
-"""What holds of `worldcover_stats`, whatever the land cover is. How the shares are made is in `worldcover`."""
+"""The rule that `worldcover_stats` must satisfy. The shares are computed in `worldcover`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SUM_TOLERANCE = 1e-9  # eleven float64 quotients and their sum are exact to 1e-1
 
 
 def shares_sum_to_one(stats: pd.DataFrame) -> Finding:
-    """The class shares of every tile lie in 0 to 1 and sum to 1.
+    """The class shares of every tile are between 0 and 1 and sum to 1.
 
-    Tiles without valid pixels have no shares, and no row.
+    Tiles without valid pixels have no row.
 
     Args:
         stats: `name` and the class shares, one row per tile.
 
     Returns:
-        `tiles`, `tiles_off`, `highest_deviation` from 1, and the `worst_tile`.
+        `tiles`, `tiles_off`, `highest_deviation` from 1, and `worst_tile`.
     """
     shares = stats[CLASS_COLUMNS].to_numpy(dtype=np.float64)
     sums = shares.sum(axis=1)
@@ -31,7 +31,7 @@ def shares_sum_to_one(stats: pd.DataFrame) -> Finding:
     order = np.argsort(-deviation, kind="stable")
     tiles = stats["name"].to_numpy()
     said = [
-        f"{tiles[row]}: shares sum to {sums[row]:.6g}" + ("" if within[row] else ", and not all lie in 0 to 1")
+        f"{tiles[row]}: shares sum to {sums[row]:.6g}" + ("" if within[row] else ", and not all are between 0 and 1")
         for row in order
         if off[row]
     ]

@@ -1,7 +1,7 @@
-"""The pixels of each value inside polygons: which pixels of each row lie inside, and how many of each value these are.
+"""Counts the pixels of each value inside polygons.
 
-All polygons of a file are counted in one pass over its pixels: where a row of a polygon begins and ends is looked up in
-running counts, one bit for each pixel and value. So it costs nothing that tiles overlap.
+All polygons of a file are counted in one pass over its pixels: a polygon's run of pixels in a row is the difference of
+two running counts, kept with one bit per pixel and value. Overlapping tiles therefore cost nothing extra.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ import shapely
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import geometry_mask
 
-NEAR = 1e-7  # pixels; where an edge passes a pixel's centre as near as that, GDAL decides
+NEAR = 1e-7  # pixels; GDAL decides if an edge passes a pixel's centre this closely
 SLAB = 1 << 19  # pixels counted at a time
 WORD = 64  # pixels whose bits are counted at once
 
 _INTS = npt.NDArray[np.intp]
 _FLOATS = npt.NDArray[np.float64]
 
-# `geometry_mask` is given the transform; rasterio warns all the same that its in-memory raster has none. The filter is
-# the process's, as one for a block of code is not safe between threads, and lets the warning through now and then.
+# rasterio warns that the in-memory raster of `geometry_mask` has no transform, although it is given one. The filter is
+# process-wide, since `catch_warnings` is not thread-safe and would let some of the warnings through.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Runs of pixels in rows, in the order of the rows.
+    """Runs of pixels within rows, ordered by row.
 
     Attributes:
-        polygon: that a run lies in, a number.
-        row: of the image.
-        first: column.
-        stop: column past the last.
-        weight: of each pixel.
+        polygon: number of the polygon that the run lies in.
+        row: row of the image.
+        first: first column.
+        stop: column after the last.
+        weight: weight of each pixel of the run.
     """
 
     polygon: _INTS
@@ -50,20 +50,20 @@ class Spans:
 
     @classmethod
     def of(cls, polygons: Sequence[tuple[_INTS, _INTS, _INTS, _FLOATS]]) -> Spans:
-        """Those of several polygons, given as row, first, stop and weight of each."""
+        """Join the runs of several polygons, given as (row, first, stop, weight) per polygon."""
         number = np.repeat(np.arange(len(polygons)), [len(row) for row, *_ in polygons])
         row, first, stop, weight = (np.concatenate(each) for each in zip(*polygons, strict=True))
         order = np.argsort(row, kind="stable")
         return cls(number[order], row[order], first[order], stop[order], weight[order])
 
     def within(self, top: int, bottom: int) -> slice:
-        """Those of some rows."""
+        """The slice of the runs in the rows from `top` to below `bottom`."""
         return slice(*np.searchsorted(self.row, (top, bottom)).tolist())
 
     def weighted(self, counts: npt.NDArray[np.int64], polygons: int) -> _FLOATS:
-        """Weights of the pixels of each polygon, by counts (values, spans); (polygons, values).
+        """Sum the weights of each polygon's pixels by value, from counts (values, spans); (polygons, values).
 
-        They are added up row by row, so that the sum does not depend on what else was counted.
+        Added row by row, so that a sum does not depend on the other polygons.
         """
         order = np.lexsort((self.row, self.polygon))
         polygon, row = self.polygon[order], self.row[order]
@@ -71,26 +71,26 @@ class Spans:
         if not len(new):
             return np.zeros((polygons, len(counts)))
         of_rows = counts[:, order]
-        if len(new) < len(order):  # a polygon lies in a row more than once
+        if len(new) < len(order):  # a polygon has several runs in a row
             of_rows = np.add.reduceat(of_rows, new, axis=1)
         weight = self.weight[order][new]
         return np.stack([np.bincount(polygon[new], each * weight, polygons) for each in of_rows], axis=1)
 
 
 def spans_inside(polygon: Any, transform: rasterio.Affine, shape: tuple[int, int]) -> tuple[_INTS, _INTS, _INTS]:
-    """Runs of pixels whose centres lie inside a polygon, as GDAL's rasteriser has them: row, first and stop.
+    """Runs of pixels whose centres lie inside a polygon, as rasterised by GDAL: row, first and stop.
 
     Args:
         polygon: Polygon or MultiPolygon in the units of the transform.
-        transform: of the grid, north up.
-        shape: of the grid, height and width; what lies outside is left out.
+        transform: transform of the grid, north up.
+        shape: height and width of the grid; pixels outside are ignored.
     """
     height, width = shape
     points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(polygon)), return_index=True)
     x, y = (points[:, 0] - transform.c) / transform.a, (points[:, 1] - transform.f) / transform.e
     edge = np.flatnonzero(ring[1:] == ring[:-1])
     begin, end = (np.where(y[edge] < y[edge + 1], *pair) for pair in ((edge, edge + 1), (edge + 1, edge)))
-    # Rows whose middle lies between the ends of an edge.
+    # Rows whose centre line lies between the ends of an edge.
     top, bottom = (np.clip(np.ceil(y[ends] - 0.5), 0, height).astype(np.intp) for ends in (begin, end))
     count = bottom - top
     of_edge = np.repeat(np.arange(len(edge)), count)
@@ -116,15 +116,15 @@ def _runs(mask: npt.NDArray[np.bool_]) -> tuple[_INTS, _INTS, _INTS]:
 def count_values(
     slabs: Iterable[tuple[int, npt.NDArray[np.uint8]]], spans: Spans, values: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], int | None]:
-    """Pixels of each value in each span.
+    """Count the pixels of each value in each span.
 
     Args:
         slabs: first row and pixels (rows, width) of parts of the image, which together hold all spans.
-        spans: to count in.
-        values: that are counted.
+        spans: the spans to count in.
+        values: the values to count.
 
     Returns:
-        Counts, (values, spans); and another value that occurs in them, of the first polygon that has one, or None.
+        Counts, (values, spans); and a value not in `values`, from the first polygon that has one, or None.
     """
     counts = np.zeros((len(values), len(spans.row)), np.int64)
     other: tuple[int, int] | None = None  # polygon, value
@@ -148,13 +148,13 @@ def count_values(
 def _counted(
     pixels: npt.NDArray[np.uint8], row: _INTS, first: _INTS, stop: _INTS, values: Sequence[int]
 ) -> npt.NDArray[np.int64]:
-    """Pixels of each value in each run of a part; (values, runs)."""
+    """Count the pixels of each value in each run of a part; (values, runs)."""
     height, width = pixels.shape
-    words = width // WORD + 1  # one more than is full, for runs that end with the row
+    words = width // WORD + 1  # one extra, for runs that end with the row
     same = np.zeros((height, words * WORD), np.bool_)
     before = np.zeros(
         (height, words), np.uint16 if width < 1 << 16 else np.uint32
-    )  # how many bits the words before have
+    )  # number of bits in the words before
     found = np.zeros((len(values), len(row)), np.int64)
     ends = np.concatenate([first, stop])
     at = np.concatenate([row, row]) * words + ends // WORD

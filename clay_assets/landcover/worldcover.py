@@ -1,8 +1,8 @@
 """Land cover of each tile: area shares of the ESA WorldCover classes inside its polygon.
 
-Here belong the statistics. How the files are named and which of them exist is in `worldcover_files`, which tiles
-are then sampled is sampling's business, and how a remote raster is opened that of `clay_assets.sources.rasters`. The
-document followed is the WorldCover Product User Manual v2.0 (https://esa-worldcover.org, 10 m, 2021, v200).
+This module computes the statistics. Names and presence of the files are in `worldcover_files`, and remote rasters are
+opened by `clay_assets.sources.rasters`. Reference: the WorldCover Product User Manual v2.0
+(https://esa-worldcover.org, 10 m, 2021, v200).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = ["CLASSES", "area_in_cells", "class_shares", "spherical_area"]
 
 CLASSES = WORLDCOVER_CLASSES
 WATER = 80
-STRIP_PIXELS = 64_000_000  # of a file, read at a time; all of an overview by 8, but not of full resolution
+STRIP_PIXELS = 64_000_000  # read from a file at a time: a whole overview of factor 8, but not the full resolution
 _FLOATS = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What one worker needs: one WorldCover file and the polygons (WKB, EPSG:4326) that it may cover."""
+    """The input of one worker: a WorldCover file and the polygons (WKB, EPSG:4326) that it may cover."""
 
     href: str
     cell: str
@@ -69,31 +69,31 @@ def class_shares(
 ) -> gpd.GeoDataFrame:
     """Area share of every WorldCover class in the valid area of each tile.
 
-    A pixel belongs to a tile when its centre lies inside the polygon, and weighs its true area on the sphere.
-    WorldCover files that do not exist are open ocean: that part of a polygon is not valid.
+    A pixel belongs to a tile if its centre lies inside the polygon, and is weighted by its true area on the sphere.
+    Missing WorldCover files are open ocean: that part of a polygon is not valid.
 
     Args:
         tiles: `name` (unique) and `geometry` (valid Polygon or MultiPolygon, EPSG:4326, within ±180), as
             `clay_assets.landcover.grid.read_grid` gives them.
         worldcover: folder, `s3://bucket/prefix` or `https://` folder that holds
             `ESA_WorldCover_10m_2021_v200_{tile}_Map.tif`.
-        decimation: which overview is read, by its factor: 8 is 80 m. 1 is full resolution.
-        executor: where files are read, one job per file (threads, processes, Dask); None reads them here.
+        decimation: factor of the overview to read: 8 is 80 m, 1 is full resolution.
+        executor: runs one job per file (threads, processes, Dask); None reads the files in the calling thread.
         progress: called as `progress(done, total)` after each file, in the calling thread.
-        access: how S3 is read; unsigned by default, as the public bucket allows.
-        in_flight: jobs submitted at once, which bounds memory; by default twice the workers of a local pool,
-            and twice the cores of this machine for executors that do not tell.
+        access: S3 access; by default unsigned, as the public bucket allows.
+        in_flight: number of jobs submitted at once, which bounds memory; by default twice the workers of a local pool,
+            or twice the cores of this machine for other executors.
 
     Returns:
         In the order of `tiles`: `name`; the 11 class shares (float64, 0..1, they sum to 1); `count`, the
         number of classes present; `valid_share` (valid area of the polygon / its area, 0..1); `diversity`
-        (Shannon, natural logarithm, of the shares); `geometry`. Tiles with nothing valid, or whose valid area
-        is only water, are left out. `attrs` counts: `considered`, `only_water`, `no_valid_pixels`, 3° tiles
-        that the polygons touch with a file (`worldcover_tiles_read`) and without (`worldcover_tiles_absent`),
-        `decimation`. The same whatever the executor.
+        (Shannon, natural logarithm, of the shares); `geometry`. Tiles without valid area, or with only water in it,
+        are left out. `attrs` counts: `considered`, `only_water`, `no_valid_pixels`, 3° tiles under the polygons
+        with a file (`worldcover_tiles_read`) and without (`worldcover_tiles_absent`), `decimation`. The result does
+        not depend on the executor.
 
     Raises:
-        InputError: tiles or files that cannot be used; the message names them.
+        InputError: unusable tiles or files, named in the message.
         SourceError: a remote source did not answer.
 
     Example:
@@ -123,7 +123,7 @@ def class_shares(
         )
         for cell, rows in members.items()
     ]
-    # Added in the order of the jobs, never of their completion: floating-point sums depend on it.
+    # Added in the order of the jobs, not of their completion: floating-point sums depend on the order.
     results = _run(jobs, executor, in_flight, progress)
     areas = np.zeros((len(tiles), BINS))
     for rows, histograms in zip(members.values(), results, strict=True):
@@ -165,12 +165,12 @@ def _shares(tiles: gpd.GeoDataFrame, areas: _FLOATS) -> gpd.GeoDataFrame:
 def _checked_polygons(tiles: gpd.GeoDataFrame) -> npt.NDArray[np.object_]:
     missing = {"name", "geometry"} - set(tiles.columns)
     if missing:
-        raise InputError(f"Tiles have no column {', '.join(sorted(missing))}. Read them with read_grid.")
+        raise InputError(f"Tiles: column {', '.join(sorted(missing))} is missing. Read them with read_grid.")
     repeated = tiles["name"][tiles["name"].duplicated()].tolist()
     if repeated:
-        raise InputError(f"Tiles are named more than once: {', '.join(map(str, repeated[:5]))}. Keep one row of each.")
+        raise InputError(f"Tiles: names are repeated ({', '.join(map(str, repeated[:5]))}). Keep one row of each.")
     if tiles.crs is None or not tiles.crs.equals("EPSG:4326", ignore_axis_order=True):
-        raise InputError(f"Tiles are in CRS {tiles.crs}, must be EPSG:4326. Read them with read_grid.")
+        raise InputError(f"Tiles: CRS {tiles.crs} instead of EPSG:4326. Read them with read_grid.")
     polygons = np.asarray(tiles.geometry.array, dtype=object)
     areal = np.isin(shapely.get_type_id(polygons), (3, 6)) & ~shapely.is_empty(polygons)
     bounds = np.abs(shapely.bounds(polygons))
@@ -178,7 +178,7 @@ def _checked_polygons(tiles: gpd.GeoDataFrame) -> npt.NDArray[np.object_]:
     if not (areal & inside).all():
         name = tiles["name"].to_numpy()[np.flatnonzero(~(areal & inside))[0]]
         raise InputError(
-            f"Tile {name} is no polygon within ±180° and ±90°. Read the grid with read_grid, which cuts it."
+            f"Tile {name}: not a polygon within ±180° and ±90°. Read the grid with read_grid, which cuts it."
         )
     return polygons
 
@@ -189,13 +189,13 @@ def area_in_cells(
     names: list[str],
     cells: npt.NDArray[np.intp],
 ) -> _FLOATS:
-    """Area (steradians) of each polygon inside some 3° cells, such as those of open ocean; shape (polygons,).
+    """Area (steradians) of each polygon in some 3° cells, such as those of open ocean; shape (polygons,).
 
     Args:
-        polygons: EPSG:4326, within ±180.
+        polygons: polygons in EPSG:4326, within ±180.
         rows: polygon of each pair.
-        names: of all cells.
-        cells: cell of each pair, a number in `names`.
+        names: names of all cells.
+        cells: cell of each pair, an index of `names`.
     """
     corners = np.array([corner(names[cell]) for cell in cells], dtype=float).reshape(-1, 2)
     boxes = shapely.box(*corners.T, *(corners + TILE_DEGREES).T)
@@ -232,7 +232,7 @@ def _run(
     in_flight: int | None,
     progress: OnProgress,
 ) -> list[_FLOATS]:
-    """The result of each job, in the order of the jobs, with at most `in_flight` of them submitted."""
+    """Run the jobs, at most `in_flight` at once, and return their results in the order of the jobs."""
     results: list[_FLOATS] = [np.empty(0)] * len(jobs)
 
     def keep(number: int, result: _FLOATS, done: int) -> None:
@@ -281,7 +281,7 @@ def _histograms(job: _Job) -> _FLOATS:
 def _strips(
     source: Raster, top: int, bottom: int, left: int, right: int
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """The pixels of a window in strips of whole blocks, each with its first row."""
+    """Read a window in strips of whole blocks; yields the first row and the pixels of each."""
     block = source.dataset.block_shapes[0][0]
     step = max(1, STRIP_PIXELS // (right - left) // block) * block
     begin = top
@@ -295,11 +295,11 @@ def _overview_level(job: _Job) -> int | None:
     if job.decimation == 1:
         return None
     with open_raster(job.href, job.access) as src:
-        check_tiling(job.href, job.cell, src.dataset)  # first: overviews would not make another raster the right one
+        check_tiling(job.href, job.cell, src.dataset)  # first: overviews do not matter if it is the wrong raster
         factors = src.dataset.overviews(1)
     if job.decimation not in factors:
         raise InputError(
-            f"{job.href}: has no overview of decimation {job.decimation}, only {factors or 'none'}. "
-            f"Add it with `gdaladdo -r mode` or take the file as ESA publishes it."
+            f"{job.href}: no overview of factor {job.decimation} in the file, found {factors or 'none'}. "
+            f"Add it with `gdaladdo -r mode`, or use the file as published by ESA."
         )
     return int(factors.index(job.decimation))

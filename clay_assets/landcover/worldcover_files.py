@@ -1,7 +1,7 @@
 """The files of ESA WorldCover: the 3° tiling, how its files are named, and which of them exist.
 
-A file is named by its cell's south-west corner; cells of open ocean have none. What the pixels say belongs in
-`worldcover`. The document followed is the WorldCover Product User Manual v2.0 (https://esa-worldcover.org).
+A file is named after the south-west corner of its cell; cells of open ocean have no file. The pixels are read in
+`worldcover`. Reference: the WorldCover Product User Manual v2.0 (https://esa-worldcover.org).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _HEAD_AT_ONCE = 12  # the default of CLAY_REQUESTS_IN_FLIGHT
 def cells_touched(
     polygons: npt.NDArray[np.object_],
 ) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Names of all 3° cells, and which polygon shares area with which: row of polygon, number of cell."""
+    """Names of all 3° cells, and the pairs of polygon and cell that overlap: row of polygon, number of cell."""
     names, boxes, tree = _all_cells()
     rows, cells = tree.query(polygons, predicate="intersects")
-    overlap = ~shapely.touches(polygons[rows], boxes[cells])  # a shared edge holds no pixel
+    overlap = ~shapely.touches(polygons[rows], boxes[cells])  # no pixels lie in a shared edge
     return names, rows[overlap], cells[overlap]
 
 
 @cache
 def _all_cells() -> tuple[list[str], npt.NDArray[np.object_], shapely.STRtree]:
-    """Names and boxes of all 3° cells, and a tree of the boxes, made once."""
+    """Names and boxes of all 3° cells, and a spatial index of the boxes."""
     south, west = np.meshgrid(np.arange(-90, 90, TILE_DEGREES), np.arange(-180, 180, TILE_DEGREES), indexing="ij")
     names = [
         f"{'N' if lat >= 0 else 'S'}{abs(lat):02d}{'E' if lon >= 0 else 'W'}{abs(lon):03d}"
@@ -63,45 +63,45 @@ def href_of(worldcover: str, cell: str) -> str:
 
 
 def present_cells(worldcover: str, needed: list[str], access: Access) -> set[str]:
-    """Cells that have a file, from one listing, or by asking for each where a server cannot list.
+    """Cells that have a file, from one listing, or from one request each on a web server, which cannot list.
 
     Raises:
-        InputError: there is none, or the folder cannot be listed.
+        InputError: no cell has a file, or the folder cannot be listed.
         SourceError: the source did not answer.
     """
     try:
         if is_http(worldcover):
             present = _present_on_web(worldcover, needed, access)
-            asked = f"any of the {len(needed)} files that the tiles need"
+            asked = f"none of the {len(needed)} files needed by the tiles found"
             if not needed:
                 return present
         else:
             names = names_in(worldcover, access)
             present = {match[1] for name in names if (match := _FILE_PATTERN.fullmatch(name))}
-            asked = f"any file named {_FILE.format('{tile}')}"
+            asked = f"no file named {_FILE.format('{tile}')} found"
             others = sorted(name for name in names if _OTHER_PATTERN.fullmatch(name))
             if others and not present:
                 year, version = _OTHER_PATTERN.fullmatch(others[0]).groups()  # type: ignore[union-attr]
-                asked += f", but {others[0]} of the edition {year} {version}; classes are those of {EDITION}"
+                asked += f", but {others[0]} of the edition {year} {version} instead of {EDITION}"
     except InputError as error:
         raise InputError(f"WorldCover {error} Check CLAY_WORLDCOVER.") from error
     if not present:
-        raise InputError(f"WorldCover {worldcover}: does not hold {asked}. Check CLAY_WORLDCOVER.")
+        raise InputError(f"WorldCover {worldcover}: {asked}. Check CLAY_WORLDCOVER.")
     return present
 
 
 def stored_cells_of(worldcover: str, access: Access) -> set[str] | None:
-    """All cells that have a file, from one listing; None of a web server, which cannot list.
+    """All cells that have a file, from one listing; None for a web server, which cannot list.
 
     Raises:
-        InputError: there is none, or the folder cannot be listed.
+        InputError: no cell has a file, or the folder cannot be listed.
         SourceError: the source did not answer.
     """
     return None if is_http(worldcover) else present_cells(worldcover, [], access)
 
 
 def cells_on_web(worldcover: str, needed: list[str], access: Access) -> set[str]:
-    """Which of some cells have a file on a web server; there may be none.
+    """The needed cells that have a file on a web server; may be empty.
 
     Raises:
         SourceError: the server did not answer.

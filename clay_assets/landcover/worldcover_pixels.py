@@ -1,7 +1,7 @@
-"""The pixels of ESA WorldCover files: what their values mean, how large they are, and where a window of them lies.
+"""The pixels of ESA WorldCover files: their values, areas and windows.
 
-Shared by the statistics of tiles (`worldcover`) and of chips (`clay_assets.chips.landcover`). The document followed is
-the WorldCover Product User Manual v2.0 (https://esa-worldcover.org, 10 m, 2021, v200).
+Shared by the statistics of tiles (`worldcover`) and of chips (`clay_assets.chips.landcover`). Reference: the WorldCover
+Product User Manual v2.0 (https://esa-worldcover.org, 10 m, 2021, v200).
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from clay_assets.transport.access import Access
 
 NODATA = 0
 BINS = len(WORLDCOVER_CLASSES) + 1  # of a histogram: nodata, then the classes in the order of WORLDCOVER_CLASSES
-UNKNOWN = BINS  # where pixel values without a meaning land
+UNKNOWN = BINS  # bin of undefined pixel values
 LOOKUP = np.full(256, UNKNOWN, dtype=np.uint8)
 LOOKUP[[NODATA, *WORLDCOVER_CLASSES]] = np.arange(BINS)
 
 
 def unknown_value(href: str, value: int) -> InputError:
-    """The error for a pixel value without a meaning."""
+    """The error for an undefined pixel value."""
     return InputError(
         f"{href}: pixel value {value} is neither a WorldCover class ({', '.join(map(str, WORLDCOVER_CLASSES))}) nor "
-        f"nodata ({NODATA}). Fetch the file again, or rebuild its overviews with mode resampling."
+        f"nodata ({NODATA}). Download the file again, or rebuild its overviews with mode resampling."
     )
 
 
 def check_tiling(href: str, cell: str, source: rasterio.DatasetReader) -> None:
-    """Refuse a file that is not the WorldCover file of a cell.
+    """Reject a file that is not the WorldCover file of a cell.
 
     Raises:
-        InputError: another type or CRS, or another place than its name says; names the file.
+        InputError: wrong data type or CRS, or bounds that do not match the name; names the file.
     """
     west, south = corner(cell)
     expected = (west, south, west + TILE_DEGREES, south + TILE_DEGREES)
     if source.dtypes[0] != "uint8" or source.crs is None or source.crs.to_epsg() != 4326:
         raise InputError(
-            f"{href}: is {source.dtypes[0]} in {source.crs or 'no CRS'}, must be uint8 in EPSG:4326. "
-            "Take the file as ESA publishes it."
+            f"{href}: {source.dtypes[0]} in {source.crs or 'no CRS'} instead of uint8 in EPSG:4326. "
+            "Use the file as published by ESA."
         )
     if not np.allclose(source.bounds, expected, rtol=0, atol=1e-6):
         raise InputError(
-            f"{href}: covers {tuple(source.bounds)}, its name says {expected}. Rename it, or fetch it again."
+            f"{href}: bounds {tuple(source.bounds)} instead of {expected} as named. Rename it, or download it again."
         )
 
 
@@ -61,12 +61,12 @@ def pixel_areas(transform: rasterio.Affine, height: int) -> npt.NDArray[np.float
 def pixel_ranges(
     bounds: npt.NDArray[np.float64], source: rasterio.DatasetReader
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows and columns (first, one past last), shape (n, 2), that bounds (west, south, east, north) reach."""
+    """Rows and columns (first, one past last), shape (n, 2), that intersect bounds (west, south, east, north)."""
     transform = source.transform
     columns = (bounds[:, [0, 2]] - transform.c) / transform.a
     rows = (bounds[:, [3, 1]] - transform.f) / transform.e
     for ranges, size in ((columns, source.width), (rows, source.height)):
-        # At least one pixel each, also for a polygon that reaches into the file by a rounding error.
+        # At least one pixel each, even if a polygon only touches the file by a rounding error.
         ranges[:, 0] = np.clip(np.floor(ranges[:, 0]), 0, size - 1)
         ranges[:, 1] = np.clip(np.ceil(ranges[:, 1]), ranges[:, 0] + 1, size)
     return rows.astype(np.intp), columns.astype(np.intp)
@@ -75,20 +75,20 @@ def pixel_ranges(
 def read_window(
     href: str, cell: str, access: Access, bounds: npt.NDArray[np.float64], coarsest: float
 ) -> tuple[npt.NDArray[np.uint8], rasterio.Affine]:
-    """The pixels of a file under some bounds, from its coarsest overview that is fine enough.
+    """Read the pixels of a file within bounds, from the coarsest overview that is fine enough.
 
     Args:
         href: address of the file.
-        cell: the 3° cell that it should be of.
-        access: how it is accessed.
-        bounds: west, south, east, north, degrees; what lies outside the file is left out.
-        coarsest: degrees that a pixel may be high. Where even full resolution is coarser, that is read.
+        cell: the 3° cell that the file must cover.
+        access: how the file is accessed.
+        bounds: west, south, east, north, degrees; clipped to the file.
+        coarsest: maximum height of a pixel, degrees. Full resolution is read if no overview is fine enough.
 
     Returns:
         Values, uint8, and the transform of their grid to degrees.
 
     Raises:
-        InputError: not the file of this cell, or damaged.
+        InputError: the wrong or a damaged file.
         SourceError: a remote source did not answer.
     """
     with open_raster(href, access) as source:

@@ -326,7 +326,7 @@ def test_files_of_another_edition_are_named(tmp_path: Path) -> None:
 def test_a_file_of_another_place_or_kind_is_named(tmp_path: Path) -> None:
     path = write_cell(tmp_path, "N00E009", plain(10), factors=(2,), shown=1)
     path.rename(tmp_path / file_name("N00E006"))
-    with pytest.raises(InputError, match=r"N00E006_Map\.tif: covers .*its name says"):
+    with pytest.raises(InputError, match=r"N00E006_Map\.tif: bounds .* as named"):
         measured(scene_at(7.5, 1.5, 32632, 10, 2), tmp_path, 32632)
     (tmp_path / file_name("N00E006")).write_bytes(b"none")
     with pytest.raises(InputError, match=r"N00E006_Map\.tif: not a readable raster"):

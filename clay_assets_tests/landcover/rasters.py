@@ -1,4 +1,4 @@
-"""Small rasters in WorldCover's tiling and naming, whose overviews are what a test puts into them."""
+"""Small rasters in WorldCover's tiling and naming, with overviews set by the test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_cell(
     factors: tuple[int, ...] = (2, 4, 8),
     shown: int = 8,
 ) -> Path:
-    """A 3° file whose overview of decimation `shown` is exactly `overview` (n x n pixels)."""
+    """Write a 3° file whose overview of factor `shown` is exactly `overview` (n x n pixels)."""
     west, south = corner(cell)
     full = np.kron(overview, np.ones((shown, shown), dtype=np.uint8)).astype(np.uint8)
     path = folder / file_name(cell)

@@ -1,4 +1,4 @@
-"""Land-cover shares that cannot be are found, and the tile is named."""
+"""Impossible land-cover shares are found, and their tile is named."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_shares_as_they_are_made_hold() -> None:
     [
         ({"Cropland": 0.25}, 0.25, "31UFU: shares sum to 1.25"),
         ({"Cropland": -1e-6}, 1e-6, "31UFU: shares sum to 0.999999"),
-        ({"Cropland": float("nan")}, float("inf"), "31UFU: shares sum to nan, and not all lie in 0 to 1"),
-        ({"Cropland": -2, "Grassland": 2}, 0, "31UFU: shares sum to 1, and not all lie in 0 to 1"),
+        ({"Cropland": float("nan")}, float("inf"), "31UFU: shares sum to nan, and not all are between 0 and 1"),
+        ({"Cropland": -2, "Grassland": 2}, 0, "31UFU: shares sum to 1, and not all are between 0 and 1"),
     ],
 )
 def test_the_tile_that_is_off_is_named(damage: dict[str, float], deviation: float, said: str) -> None:

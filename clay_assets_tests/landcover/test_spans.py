@@ -1,4 +1,4 @@
-"""Pixels inside polygons: the same as GDAL's rasteriser has, whatever the shape, and counted as by hand."""
+"""Pixels inside polygons: the same as rasterised by GDAL for any shape, and counted as by brute force."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUES = (0, 10, 20, 95)
 
 
 def at(column: float, row: float) -> tuple[float, float]:
-    """A place by its pixel coordinates."""
+    """The position of pixel coordinates."""
     return GRID * (column, row)
 
 
@@ -30,7 +30,7 @@ def ring(*places: tuple[float, float]) -> shapely.Polygon:
 
 
 def random_shapes(seed: int) -> list[Any]:
-    """Slanted boxes, ragged rings that may cross themselves, and unions of several of them, some beyond the grid."""
+    """Slanted boxes, ragged rings that may self-intersect, and unions of several of them, some beyond the grid."""
     generator = np.random.default_rng(seed)
     shapes: list[Any] = []
     for _ in range(12):
@@ -87,7 +87,7 @@ def spans_of(shapes: list[Any], weights: np.ndarray) -> Spans:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [7, 64, HEIGHT])
-@pytest.mark.parametrize("width", [WIDTH, 128, 64])  # of whole words, and not
+@pytest.mark.parametrize("width", [WIDTH, 128, 64])  # whole words or not
 def test_weights_are_those_of_each_pixel_in_turn(monkeypatch: pytest.MonkeyPatch, rows: int, width: int) -> None:
     monkeypatch.setattr(spans, "SLAB", 3 * width)
     generator = np.random.default_rng(rows)

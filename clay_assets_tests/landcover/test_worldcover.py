@@ -1,4 +1,4 @@
-"""Land cover shares: worlds whose right answer is known by arithmetic, and inputs that cannot be used."""
+"""Land cover shares: rasters whose answer is known by arithmetic, and unusable inputs."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_tiles_of_water_or_nothing_are_left_out_and_counted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("factors", [(2, 4, 8, 16), (8, 16), (16, 8)])
 def test_the_overview_is_found_by_its_decimation(tmp_path: Path, factors: tuple[int, ...]) -> None:
-    # The full resolution says 10; each overview gets its own class, so that only the right one says 40.
+    # Full resolution has class 10; each overview gets its own class, and only the right one has 40.
     path = write_cell(tmp_path, "N00E006", plain(10), factors=factors)
     with rasterio.open(path) as src:
         order = src.overviews(1)
@@ -199,7 +199,7 @@ def test_the_order_of_the_tiles_is_kept_and_changes_nothing(varied: tuple[Path, 
 
 
 class _Counting(ThreadPoolExecutor):
-    """A thread pool that knows how many of its jobs were ever submitted and unfinished at once."""
+    """A thread pool that records the largest number of its unfinished jobs."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -252,14 +252,14 @@ def test_spherical_area() -> None:
     np.testing.assert_allclose(spherical_area(clockwise), expected, rtol=1e-12)
 
 
-# ---- inputs that cannot be used ----
+# ---- unusable inputs ----
 
 
 def test_a_value_that_is_no_class_is_refused(tmp_path: Path) -> None:
     values = plain(10)
     values[50, 5] = 77
     path = write_cell(tmp_path, "N00E006", values)
-    assert class_shares(tiles(a=box(7, 0, 8, 1)), tmp_path)["Tree cover"][0] == 1  # it is elsewhere
+    assert class_shares(tiles(a=box(7, 0, 8, 1)), tmp_path)["Tree cover"][0] == 1  # the tile is elsewhere
     with pytest.raises(InputError, match="pixel value 77 is neither") as caught:
         class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path)
     assert str(path) in str(caught.value)
@@ -280,14 +280,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, workers: int) -> None:
 
 def test_a_file_without_the_overview_is_refused(tmp_path: Path) -> None:
     path = write_cell(tmp_path, "N00E006", plain(10), factors=(2, 4))
-    with pytest.raises(InputError, match=r"no overview of decimation 8, only \[2, 4\].*gdaladdo") as caught:
+    with pytest.raises(InputError, match=r"no overview of factor 8 in the file, found \[2, 4\].*gdaladdo") as caught:
         class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path)
     assert str(path) in str(caught.value)
 
 
 def test_a_file_under_the_wrong_name_or_type_is_refused(tmp_path: Path) -> None:
     write_cell(tmp_path, "N00E006", plain(10)).rename(tmp_path / file_name("N00E009"))
-    with pytest.raises(InputError, match=r"N00E009_Map\.tif: covers .* its name says"):
+    with pytest.raises(InputError, match=r"N00E009_Map\.tif: bounds .* as named"):
         class_shares(tiles(a=box(9, 0, 10, 1)), tmp_path)
     profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "int16", "crs": "EPSG:4326"}
     west, south = corner("N00E012")
@@ -295,7 +295,7 @@ def test_a_file_under_the_wrong_name_or_type_is_refused(tmp_path: Path) -> None:
         tmp_path / file_name("N00E012"), "w", **profile, transform=from_origin(west, south + 3, 3 / 8, 3 / 8)
     ) as dst:
         dst.write(np.full((1, 8, 8), 10, dtype=np.int16))
-    with pytest.raises(InputError, match="is int16 in EPSG:4326, must be uint8"):
+    with pytest.raises(InputError, match="int16 in EPSG:4326 instead of uint8"):
         class_shares(tiles(a=box(12, 0, 13, 1)), tmp_path, decimation=1)
 
 
@@ -310,14 +310,14 @@ def test_another_raster_is_told_for_what_it_is_not_for_its_overviews(
     ) as dst:
         dst.write(np.full((1, 8, 8), 10, dtype=dtype))
     with pytest.raises(
-        InputError, match=rf"is {dtype} in {crs or 'no CRS'}, must be uint8 in EPSG:4326\. Take the file as"
+        InputError, match=rf"{dtype} in {crs or 'no CRS'} instead of uint8 in EPSG:4326\. Use the file as"
     ):
         class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path, decimation=decimation)
 
 
 def test_a_folder_without_worldcover_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme_Map.tif").touch()
-    with pytest.raises(InputError, match="does not hold any file named ESA_WorldCover"):
+    with pytest.raises(InputError, match="no file named ESA_WorldCover"):
         class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path)
     with pytest.raises(InputError, match="absent: cannot be listed"):
         class_shares(tiles(a=box(6, 0, 7, 1)), tmp_path / "absent")
@@ -329,11 +329,11 @@ def test_a_folder_without_worldcover_is_refused(tmp_path: Path) -> None:
         (gpd.GeoDataFrame({"tile": ["a"]}, geometry=[box(6, 0, 7, 1)], crs=4326), "no column name"),
         (
             gpd.GeoDataFrame({"name": ["a", "a"]}, geometry=[box(6, 0, 7, 1)] * 2, crs=4326),
-            "more than once: a",
+            r"repeated \(a\)",
         ),
-        (tiles(a=box(6, 0, 7, 1)).to_crs(32632), "EPSG:32632, must be EPSG:4326"),
-        (tiles(a=box(6, 0, 7, 1), wide=box(179, 0, 181, 1)), "Tile wide is no polygon within"),
-        (tiles(dot=shapely.Point(6, 0)), "Tile dot is no polygon"),
+        (tiles(a=box(6, 0, 7, 1)).to_crs(32632), "EPSG:32632 instead of EPSG:4326"),
+        (tiles(a=box(6, 0, 7, 1), wide=box(179, 0, 181, 1)), "Tile wide: not a polygon within"),
+        (tiles(dot=shapely.Point(6, 0)), "Tile dot: not a polygon"),
     ],
 )
 def test_tiles_that_cannot_be_used_are_named(tmp_path: Path, world: gpd.GeoDataFrame, says: str) -> None:
@@ -354,7 +354,7 @@ COAST = tiles(a=box(7, 0, 10, 1), b=box(6, 0, 7, 1))
 
 @pytest.fixture
 def coast(tmp_path: Path) -> Path:
-    """One file; what COAST needs beyond it is ocean."""
+    """One file; the rest of COAST is ocean."""
     write_cell(tmp_path, "N00E006", split_columns(10, 50))
     return tmp_path
 
@@ -363,7 +363,7 @@ def test_http_folders_are_asked_file_by_file(
     coast: Path, file_server: Callable[[Path], Any], fault_proxy: Callable[[str], Any]
 ) -> None:
     proxy = fault_proxy(file_server(coast).url)
-    proxy.answer(503, method="HEAD", path="N00E006")  # passing
+    proxy.answer(503, method="HEAD", path="N00E006")  # retried
     proxy.answer(500, method="HEAD", path="N00E009")
     remote = class_shares(COAST, proxy.url + "/")
     assert same(remote, class_shares(COAST, coast))
@@ -377,7 +377,7 @@ def test_http_answers_that_are_not_an_answer(
     proxy.answer(403, times=None, method="HEAD", path="N00E009")
     with pytest.raises(InputError, match=r"N00E009_Map\.tif: access refused \(403"):
         class_shares(COAST, proxy.url)
-    with pytest.raises(InputError, match="does not hold any of the 1 files that the tiles need"):
+    with pytest.raises(InputError, match="none of the 1 files needed by the tiles found"):
         class_shares(tiles(a=box(40, 0, 41, 1)), proxy.url)
 
 
@@ -388,15 +388,15 @@ def test_a_public_bucket_is_listed_once_and_read_without_credentials(
     s3_bucket.client.upload_file(str(coast / file_name("N00E006")), name, f"v200/map/{file_name('N00E006')}")
     s3_bucket.client.upload_file(str(coast / file_name("N00E006")), name, f"v100/map/{file_name('N00E009')}")
     proxy = fault_proxy(s3_bucket.server.env["AWS_ENDPOINT_URL"])
-    proxy.answer(503, path="list-type")  # passing
+    proxy.answer(503, path="list-type")  # retried
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     remote = class_shares(COAST, f"s3://{name}/v200/map")
     assert same(remote, class_shares(COAST, coast))
     assert not any("authorization" in seen.headers for seen in proxy.seen)
-    assert sum("list-type" in seen.path for seen in proxy.seen) == 2  # the one that failed and its repetition
-    with pytest.raises(InputError, match="does not hold any file named"):
+    assert sum("list-type" in seen.path for seen in proxy.seen) == 2  # the one that failed and its retry
+    with pytest.raises(InputError, match="no file named"):
         class_shares(COAST, f"s3://{name}/v300")
     with pytest.raises(InputError, match=r"-nowhere/v200/map: file not found \(NoSuchBucket\)"):
         class_shares(COAST, f"s3://{name}-nowhere/v200/map")

@@ -58,10 +58,10 @@ def centre_shares(values: np.ndarray, cell: str, polygon: shapely.Geometry) -> n
 
 
 def edge_tolerance(pixels_per_side: float, clumping: float = 1) -> float:
-    """Five standard deviations of what counting whole pixels, not covered fractions, can change in a share.
+    """Five standard deviations of the change in a share from counting whole pixels instead of covered fractions.
 
     Only the pixels on the outline differ, about 4 sides of them, each by a uniform error of -0.5..0.5
-    (deviation 0.29) of a pixel; neighbours of the same class in clumps err together.
+    (deviation 0.29) of a pixel; the errors of neighbours of the same class in clumps add up.
     """
     return float(5 * 0.29 * np.sqrt(4 * pixels_per_side * clumping) / pixels_per_side**2)
 
@@ -71,7 +71,7 @@ def edge_tolerance(pixels_per_side: float, clumping: float = 1) -> float:
 def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
     generator = np.random.default_rng(3)
     size = 300
-    # Other classes in the north than in the south, so that forgetting the true area of pixels shows.
+    # Different classes in the north and south, so that ignoring the true area of pixels would show.
     values = np.where(
         np.arange(size)[:, None] < size // 2,
         generator.choice([0, 10, 20, 30, 40, 50, 60], size=(size, size)),
@@ -87,7 +87,7 @@ def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
     theirs = exact_shares(values, cell, tiles)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=edge_tolerance(140))
     ours_by_definition = [centre_shares(values, cell, polygon) for polygon in polygons]
-    # cos at the middle of a row against the exact integral differ by (0.01°)² / 24.
+    # cos at the middle of a row differs from the exact integral by (0.01°)² / 24.
     np.testing.assert_allclose(ours, ours_by_definition, rtol=1e-7)
 
 
@@ -95,7 +95,7 @@ def test_random_classes_against_exactextract(tmp_path: Path, cell: str) -> None:
 def test_the_real_worldcover_tile(real_data: Path) -> None:
     cell, folder = "N00E006", real_data / "worldcover"
     grid = read_grid(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet").set_index("name", drop=False)
-    # 32NLG and 32NLH lie inside the file; 32NKF begins south of the equator, where no file is at hand.
+    # 32NLG and 32NLH lie inside the file; 32NKF begins south of the equator, where the file is missing.
     tiles = grid.loc[["32NLG", "32NLH", "32NKF", "31NHA"]].reset_index(drop=True)
     with rasterio.open(folder / file_name(cell)) as src:
         level = src.overviews(1).index(8)
