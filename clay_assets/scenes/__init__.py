@@ -1,1 +1,1 @@
-"""Stage 3: which scenes are searched for, which are picked, and which of their files are read."""
+"""Stage 3: search for scenes, pick them, and settle which of their files are read."""

@@ -36,7 +36,7 @@ asset = partial(stage_asset, group="scenes", number=3)
     job="requests",
     columns=SCENE_REQUESTS,
     partitions_def=platforms,
-    # A platform loads its own sample in the body, so it runs where no other was made.
+    # A platform loads its own sample in the body, so that it runs without the samples of others.
     deps=sorted({platform.scenes.sample for platform in PLATFORMS.values()}),
     pool=STAC_API,
     io_manager_key="geo_tables",
@@ -49,9 +49,9 @@ asset = partial(stage_asset, group="scenes", number=3)
 def scene_requests(context: dg.AssetExecutionContext, clay: ClayResource) -> dg.MaterializeResult[gpd.GeoDataFrame]:
     """The searches of one platform, over all years: one row per search.
 
-    A row says where (`geometry`), when (`start`, `end`) and with which property filters to search, in which year
-    partition it belongs, and the random draw behind it. NAIP is searched here once per location, since its years are
-    the catalogue's to say. GeoParquet in `scenes/scene_requests/{platform}.parquet`.
+    A row has the area (`geometry`), the period (`start`, `end`) and the property filters of a search, its year
+    partition, and the hash it was drawn by. NAIP is searched here once per location, since only the catalogue knows
+    in which years it was flown. GeoParquet in `scenes/scene_requests/{platform}.parquet`.
     """
     import pandas as pd
 
@@ -117,7 +117,7 @@ def scene_picks(
     """The scenes chosen for one platform and year: one STAC item per scene.
 
     Every request takes the best eligible candidate by the platform's rules; requests may share a scene. The ledger,
-    one row per request, says which scene it got or why none. STAC-GeoParquet in
+    one row per request, records the scene, or why there is none. STAC-GeoParquet in
     `scenes/scene_picks/{platform}/{year}.parquet`, the ledger in `scenes/ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.scenes.picks import FAILED, excluded_candidates, pick_scenes, rejections
@@ -133,7 +133,7 @@ def scene_picks(
     with ProgressReporter(context.log, "requests") as progress:
         picks = pick_scenes(platform, year, requests, catalogue, recipe.options(key), progress, excluded)
     ledger = picks.ledger
-    # What was found before, for the requests or the sample, is known to be the platform's.
+    # Items found before, for the requests or the sample, were already checked against the platform.
     looked_up_before = platform.rules.resolve is not None or platform.scenes.sample_has_items
     candidates = int(ledger["candidates"].sum())
     doubts = [] if looked_up_before else catalogue.doubts(platform, requests, candidates)
@@ -182,8 +182,8 @@ def scene_imagery(
 ) -> dg.MaterializeResult[list[Item]]:
     """The picked scenes with the files that will be read: one STAC item per scene.
 
-    By the recipe these are the catalogue's own files, copies in our storage, or resampled images (LINZ, MODIS). The
-    ledger, one row per scene, says how each was settled. STAC-GeoParquet in
+    Depending on the recipe, these are the catalogue's own files, copies in our storage, or resampled images (LINZ,
+    MODIS). The ledger, one row per scene, records the outcome. STAC-GeoParquet in
     `scenes/scene_imagery/{platform}/{year}.parquet`, files in `imagery/{platform}/{item_id}/`, the ledger in
     `scenes/imagery_ledger/{platform}/{year}.parquet`.
     """
@@ -220,7 +220,7 @@ def scene_imagery(
 def _catalogue_of_platform(
     context: dg.AssetExecutionContext, asset: str, doubts: Sequence[str], candidates: int
 ) -> dg.AssetCheckResult:
-    """Warn of a catalogue that may not be the platform's; an error where it had no candidate at all."""
+    """Warn of a catalogue that may not be the platform's; an error if it has no candidates at all."""
     for doubt in doubts:
         context.log.warning(doubt)
     severity = dg.AssetCheckSeverity.WARN if candidates else checks.OF_PLATFORM.severity

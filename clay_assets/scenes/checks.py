@@ -10,22 +10,22 @@ from clay_assets.orchestration.resources import ClayResource
 from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 
-# Of the picks of a cell, and of the searches that a platform makes before it has requests.
-SOME_PASS = Check("some_candidate_passes", "Where the catalogue has candidates, not all of them are refused.")
+# For the picks of a cell, and for the searches that a platform makes before it has requests.
+SOME_PASS = Check("some_candidate_passes", "If the catalogue has candidates, at least one of them is eligible.")
 
 OF_PLATFORM = Check(
-    "catalogue_of_platform", "The catalogue has the platform's collection, and the properties that it is searched by."
+    "catalogue_of_platform", "The catalogue has the platform's collection, with the properties used in the search."
 )
 
 
 @checks_of(
     "scene_picks",
     [
-        Check("requests_in_ledger_once", "Every request is in the ledger exactly once, and nothing else is."),
-        Check("items_of_ledger", "The scenes that the ledger names are the items, each once."),
+        Check("requests_in_ledger_once", "The ledger has exactly one row per request, and no others."),
+        Check("items_of_ledger", "The items are the scenes of the ledger, each once."),
         Check(
             "picks_as_requested",
-            "Every pick lies in the period, year and place of its request, and within the platform's limits.",
+            "Every pick matches the period, year and place of its request, and the platform's limits.",
         ),
         SOME_PASS,
     ],
@@ -34,7 +34,7 @@ OF_PLATFORM = Check(
 def scene_picks(
     context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
 ) -> Mapping[str, Finding]:
-    """Look at a cell's requests, ledger and items."""
+    """Check a cell's requests, ledger and items."""
     from clay_assets.scenes.requests import requests_of
     from clay_assets.scenes.rules import (
         items_of_ledger,
@@ -61,13 +61,13 @@ def scene_picks(
 
 @checks_of(
     "scene_imagery",
-    [Check("imagery_of_picks", "The scenes with imagery are those picked, without those that were set aside.", WARN)],
+    [Check("imagery_of_picks", "The scenes with imagery are the picked scenes, except those set aside.", WARN)],
     cells_in=layout.folder_of("scene_imagery"),
 )
 def scene_imagery(
     context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
 ) -> Mapping[str, Finding]:
-    """Look at a cell's items before and after, and at the ledger of its imagery."""
+    """Check a cell's picks, its items with imagery, and the imagery ledger."""
     from clay_assets.scenes.rules import imagery_of_picks
 
     store = clay.store()

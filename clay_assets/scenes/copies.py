@@ -1,7 +1,7 @@
 """Copies of a scene's files in our own storage.
 
-Copying is resumable: a file that is already there with the size of its source is kept. Between S3 buckets that are
-reached in the same way the server copies, so no byte passes through here.
+Copying is resumable: an existing copy with the size of its source is kept. Between S3 buckets that are accessed in the
+same way the server copies, so that no data passes through this machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Copied:
     """One scene whose files are in our storage.
 
     Attributes:
-        item: with the hrefs of the copies.
+        item: the item with the hrefs of the copies.
         files: number of its files.
         bytes: their total size.
-        written: files copied now; the others were there.
+        written: number of files copied by this call; the others existed.
     """
 
     item: Item
@@ -45,8 +45,8 @@ def copy_scene(platform: AnyPlatform, options: Options, store: Store, item: Item
     """Copy all files of one scene into our storage, below `imagery/{platform}/{item_id}/`.
 
     Raises:
-        InputError: a source file is absent or forbidden.
-        SourceError: it could not be copied after retries.
+        InputError: a source file is missing, or access to it is denied.
+        SourceError: a file could not be copied, even after retries.
         StorageError: our storage cannot be written.
     """
     hrefs = {}
@@ -62,7 +62,7 @@ def copy_scene(platform: AnyPlatform, options: Options, store: Store, item: Item
             source.copy_to(store, key)
             if store.size(key) != expected:
                 store.delete([key])
-                raise SourceError(f"{source.href}: the copy has {store.size(key)} of {expected} bytes. Run again.")
+                raise SourceError(f"{source.href}: only {store.size(key)} of {expected} bytes copied. Run again.")
             copied_now += 1
         size += expected + source.copy_beside(beside, store, key)
         hrefs[name] = store.uri(key)
@@ -80,11 +80,11 @@ class _Source:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of the source."""
+        """Size of the source in bytes."""
         return size_of(self.address, self.access)
 
     def copy_to(self, store: Store, key: str) -> None:
-        """Put the file under a key of our storage, whole."""
+        """Store the whole file under a key of our storage."""
         if isinstance(store, S3Store) and self._served_with(store):
             for attempt in retrying(WORK_ATTEMPTS):
                 with attempt:
@@ -94,23 +94,23 @@ class _Source:
             fetch(self.address, path, self.access)
 
     def needed_beside(self, store: Store) -> list[Path]:
-        """What lies beside a local file, if the file is another without it.
+        """Sidecar files that a local file needs.
 
         Raises:
-            InputError: the copy would lie on S3, where nothing beside a file is read.
+            InputError: the copy would lie on S3, where sidecar files are not read.
         """
         beside = side_cars(self.address)
         if not beside or not needs_side_cars(self.address):
             return []
         if not isinstance(store, LocalStore):
             raise InputError(
-                f"{self.href}: is incomplete without {', '.join(path.name for path in beside)} beside it, which is not "
-                'read on S3. Write all into one file, such as with gdal_translate, or use imagery = "reference".'
+                f"{self.href}: incomplete without its sidecar {', '.join(path.name for path in beside)}, which is not "
+                'read on S3. Write both into one file, such as with gdal_translate, or use imagery = "reference".'
             )
         return beside
 
     def copy_beside(self, beside: list[Path], store: Store, key: str) -> int:
-        """Put what lies beside the file beside its copy; bytes of it."""
+        """Copy the sidecar files; returns their size in bytes."""
         name = PurePosixPath(self.name)
         stem = key.removesuffix(name.suffix)
         for path in beside:
@@ -122,7 +122,7 @@ class _Source:
         return sum(path.stat().st_size for path in beside)
 
     def _served_with(self, store: S3Store) -> bool:
-        """Whether our storage's own server may read the source with our storage's keys."""
+        """Whether the server of our storage can read the source with our storage's credentials."""
         if not is_s3(self.address):
             return False
         source, ours = self.access.s3(), store.connection
@@ -140,7 +140,7 @@ class _Source:
 
 
 def _address(href: str, access: Access) -> str:
-    """The href, or the `s3://` address of a file that AWS serves by https, where our S3 is AWS too."""
+    """The href, or the `s3://` address of a file that AWS serves over https, if our S3 is AWS too."""
     found = None if is_s3(href) else s3_address_of(href)
     if found is None or access.signer is not None or access.headers or access.s3().endpoint_url() is not None:
         return href

@@ -1,4 +1,4 @@
-"""An estimate of what a platform's requests will cost, from the requests alone: nothing is searched or read for it."""
+"""Estimates the cost of a platform's requests from their number alone, without searching or reading."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clay_assets.recipes import Recipe
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The cost of some requests, at most: each gets a scene of its own, of usual size, and files are not compressed.
+    """An upper bound of cost: every request gets its own scene, of typical size, and files are uncompressed.
 
     Attributes:
-        scenes: one per request; neighbours may share one, and some get none.
-        chips: whole chips of the scenes, without any left out for nodata.
-        bytes_to_read: of quality assets, and of whole images that are made anew.
-        bytes_to_copy: written to our storage.
+        scenes: one per request; in practice neighbours may share one, and some get none.
+        chips: whole chips in the scenes; none is dropped for nodata.
+        bytes_to_read: quality assets, and whole images if they are resampled.
+        bytes_to_copy: bytes written to our storage.
     """
 
     scenes: int
@@ -26,7 +26,7 @@ class CostEstimate:
 
 
 def estimate_cost(platform: AnyPlatform, requests: int, recipe: Recipe) -> CostEstimate:
-    """The cost of a number of requests."""
+    """Estimate the cost of a number of requests."""
     typical, imagery = platform.typical, recipe.options(platform.key).imagery
     read, copied = typical.quality_bytes, 0.0
     if imagery == "copy":

@@ -1,7 +1,7 @@
 """Images resampled or reprojected into our own storage, as the platform's `Derivation` says.
 
-This module is platform-agnostic. Every file is named after its asset and a fingerprint of its inputs: an existing file
-is kept, and a changed recipe writes another. How pixels get from grid to grid is in `resample`.
+This module is platform-agnostic. Every file is named after its asset and a fingerprint of its inputs: existing files
+are kept, and a changed recipe writes new ones. The resampling itself is in `resample`.
 
 Items follow the projection extension of STAC, version 2 (https://github.com/stac-extensions/projection).
 """
@@ -33,12 +33,12 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import Store
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
-DERIVED_VERSION = "1"  # raise it when the same source would give other files
+DERIVED_VERSION = "1"  # increase if the same source would yield different files
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 PROJECTION = "https://stac-extensions.github.io/projection/"
 PROJECTION_VERSION = f"{PROJECTION}v2.0.0/schema.json"
-# What an asset tells of the old file, beside the fields of the projection and file extensions.
+# Asset fields that describe the old file, in addition to those of the projection and file extensions.
 STALE = ("alternate", "raster:spatial_resolution", "raster:histogram", "statistics", "nodata")
 STALE_IN_BAND = ("spatial_resolution", "raster:spatial_resolution", "histogram", "raster:histogram", *STALE[3:])
 BAND_LISTS = ("bands", "eo:bands", "raster:bands")
@@ -49,11 +49,11 @@ class Derived:
     """One scene whose images were resampled.
 
     Attributes:
-        item: with the hrefs of the new files and the grid that they lie on.
-        files: of the scene.
-        bytes: of them all.
-        written: files made now; the others were there.
-        note: what is out of the ordinary.
+        item: the item with the hrefs and the grid of the new files.
+        files: number of its files.
+        bytes: their total size.
+        written: number of files written by this call; the others existed.
+        note: anything unusual.
     """
 
     item: Item
@@ -66,20 +66,20 @@ class Derived:
 def derive_scene(platform: AnyPlatform, options: Options, store: Store, item: Item) -> Derived:
     """Resample the images of one scene into our storage, below `imagery/{platform}/{item_id}/`.
 
-    All files of a scene lie on one grid, worked out from the source of `platform.assets.grid`. Other files in the
-    scene's folder, as another recipe made them, are deleted at the end.
+    All files of a scene are on one grid, derived from the source of `platform.assets.grid`. Other files in the scene's
+    folder, such as those of another recipe, are deleted at the end.
 
     Args:
-        platform: whose derivation, assets and access.
-        options: of a recipe, as the derivation asks for them.
-        store: where the files go.
+        platform: the scene's platform, which sets derivation, assets and access.
+        options: the recipe's options for the derivation.
+        store: our storage.
         item: a picked item.
 
     Raises:
-        InputError: an asset is missing; a source is absent, forbidden, no raster, without CRS or bands, or not on the
-            grid of the others; or it cannot be carried over to the new CRS.
-        SourceError: a source could not be read after retries.
-        StorageError: our storage cannot be written, or read back.
+        InputError: an asset is missing; a source is missing, forbidden, not a raster, without CRS, lacks bands, or is
+            not on the grid of the others; or it cannot be reprojected to the new CRS.
+        SourceError: a source could not be read, even after retries.
+        StorageError: our storage cannot be written or read back.
     """
     names = _names(platform, item)
     hrefs = {name: platform.href(item["assets"][name], options) for name in names}
@@ -108,13 +108,13 @@ def derive_scene(platform: AnyPlatform, options: Options, store: Store, item: It
 
 
 def _names(platform: AnyPlatform, item: Item) -> list[str]:
-    """Assets to make: the one of the grid first, without optional ones that the item lacks."""
+    """The assets to write: the one that sets the grid first, without optional ones that the item lacks."""
     missing = platform.missing(item, platform.asset_names)
     if platform.assets.grid not in item["assets"]:
         missing = list(dict.fromkeys((platform.assets.grid, *missing)))
     if missing:
         raise InputError(
-            f"{item['id']}: no asset {', '.join(missing)}, which its images are made from. Re-materialise scene_picks."
+            f"{item['id']}: asset {', '.join(missing)}, to be resampled, is missing. Re-materialise scene_picks."
         )
     return list(
         dict.fromkeys((platform.assets.grid, *(name for name in platform.asset_names if name in item["assets"])))
@@ -182,7 +182,7 @@ def _stored_grid(store: Store, key: str) -> Grid:
             return grid_of(source)
     except (InputError, SourceError) as error:
         raise StorageError(
-            f"{error} The file is in our own storage; if this persists, delete it and run again."
+            f"{error} The file is in your storage; if this persists, delete it and run again."
         ) from error
 
 
@@ -193,7 +193,7 @@ def _note(grid: Grid, spec: ResampleSpec) -> str | None:
 
 
 def _item(item: Item, hrefs: dict[str, str], grid: Grid, specs: dict[str, ResampleSpec]) -> Item:
-    """The item of the new files, without what it told of the grid and the bytes of the old ones."""
+    """The item of the new files, without the fields that describe grid and size of the old ones."""
     properties = {name: value for name, value in item["properties"].items() if not name.startswith("proj:")}
     code = grid.crs.to_epsg()
     properties["proj:code"] = f"EPSG:{code}" if code else None

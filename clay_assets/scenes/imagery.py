@@ -42,9 +42,9 @@ class Imagery:
 
     Attributes:
         items: the scenes, ordered by id.
-        ledger: one row per scene asked for, ordered by id.
-        written: files copied or made by this call; not part of the ledger, so that a run without news writes the same
-            bytes.
+        ledger: one row per requested scene, ordered by id.
+        written: number of files copied or resampled by this call; not in the ledger, so that a run without changes
+            writes the same bytes.
     """
 
     items: list[Item]
@@ -61,19 +61,19 @@ def readable_items(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> Imagery:
-    """Settle which files are read for each scene, copying them or making them first where the recipe says so.
+    """Settle which files are read for each scene; copies or resamples them first if the recipe says so.
 
     Args:
-        platform: whose hrefs, whose access and whose derivation.
+        platform: the scenes' platform, which sets hrefs, access and derivation.
         items: the picked items.
         options: `imagery` decides between reference, copy and derived.
-        store: where files go.
-        executor: works on scenes in parallel.
-        in_flight: scenes at once.
-        progress: called with (scenes done, scenes in all).
+        store: our storage.
+        executor: processes scenes in parallel.
+        in_flight: number of scenes submitted at once.
+        progress: called with (scenes done, scenes in total).
 
     Raises:
-        InputError: derived images are asked of a platform that has none.
+        InputError: the recipe asks for derived images, which the platform does not have.
         StorageError: our storage cannot be written.
     """
     if options.imagery == "reference":
@@ -92,8 +92,8 @@ def readable_items(
         try:
             made = future.result()
         except StorageError:
-            raise  # ours cannot be written: no point in trying the other scenes
-        except Exception as error:  # whatever a library makes of a bad source, it is not the others' fault
+            raise  # our storage cannot be written: the other scenes would fail too
+        except Exception as error:  # a bad source, whatever the library raises, fails its own scene only
             rows.append(_row(item["id"], FAILED, error=failure_text(error, item["id"], logger)))
         else:
             done.append(made.item)
@@ -102,7 +102,7 @@ def readable_items(
         progress(count, len(items))
     if done and written < sum(row["files"] for row in rows):
         there = sum(row["files"] for row in rows) - written
-        logger.info("%s: %d files were in our storage before and are kept", platform.key, there)
+        logger.info("%s: %d files already in storage are kept", platform.key, there)
     return Imagery(sorted(done, key=lambda item: str(item["id"])), _ledger(rows), written)
 
 
@@ -119,7 +119,7 @@ def _referenced(platform: AnyPlatform, items: Sequence[Item], options: Options) 
 
 
 def noted(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """What was out of the ordinary, and of how many scenes."""
+    """The notes, each with its number of scenes."""
     counts = ledger["note"].value_counts().sort_index()
     return [{"note": note, "scenes": int(count)} for note, count in counts.items()]
 

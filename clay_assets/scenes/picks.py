@@ -1,6 +1,6 @@
-"""Which scene each request gets, and the ledger that says why.
+"""Picks a scene for each request, and records why in the ledger.
 
-The decision is the same whichever catalogue answered. The ledger has one row per request; its columns are described in
+The decision does not depend on the kind of catalogue. The ledger has one row per request; its columns are described in
 `scenes/columns.py`.
 """
 
@@ -34,7 +34,7 @@ class Picks:
     """Scenes of one cell (platform and year) and the ledger of its requests.
 
     Attributes:
-        items: chosen STAC items, each once, ordered by id.
+        items: the picked STAC items, each once, ordered by id.
         ledger: one row per request, ordered by request id.
     """
 
@@ -51,18 +51,18 @@ def pick_scenes(
     progress: OnProgress = no_progress,
     excluded: Mapping[str, str] = NOTHING,
 ) -> Picks:
-    """Search for every request and take the best admissible item of each.
+    """Search for every request and pick the best eligible item for each.
 
-    A request that fails, or whose scene proves invalid, is a row of the ledger; the others are not touched by it.
+    A request that fails, or whose scene is invalid, is recorded in the ledger; the other requests are not affected.
 
     Args:
-        platform: whose rules decide.
+        platform: the platform, whose rules decide.
         year: partition of the requests.
-        requests: searches to make.
-        catalogue: where to look.
-        options: the platform's recipe fields.
-        progress: called with (requests answered, requests in all).
-        excluded: item id → why it is never taken; the next best is.
+        requests: the searches to make.
+        catalogue: the catalogue to search.
+        options: the recipe's options for the platform.
+        progress: called with (requests answered, requests in total).
+        excluded: item id → why it is excluded; the next best item is picked instead.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -85,9 +85,9 @@ def pick_scenes(
 
 
 def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """Reason → candidates refused for it, and requests that got nothing with such candidates, most first.
+    """For each reason, the number of candidates refused and of requests left without a scene, most first.
 
-    A request whose candidates were refused for several reasons counts under each.
+    A request whose candidates were refused for several reasons counts for each.
     """
     refused: Counter[str] = Counter()
     without: Counter[str] = Counter()
@@ -104,7 +104,7 @@ def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def excluded_candidates(ledger: pd.DataFrame, excluded: Mapping[str, str]) -> int:
-    """How often a candidate was refused because the recipe excludes it by its name; the ledger tells which."""
+    """Number of candidates refused because the recipe excludes them by id; the ledger has the details."""
     reasons = {excluded_reason(name, why) for name, why in excluded.items()}
     return sum(count for text in ledger["rejected"] for why, count in json.loads(text).items() if why in reasons)
 

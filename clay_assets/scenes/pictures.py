@@ -14,7 +14,7 @@ OUTCOMES = {PICKED: style.GREEN, NONE: style.GREY, FAILED: style.VERMILION}
 
 
 def requests_by_period(requests: pd.DataFrame, title: str) -> bytes:
-    """Searches per year and period."""
+    """Bars of searches by year and period."""
     if requests.empty:
         return style.empty_picture(title, "no requests")
     table = requests.groupby(["year", "period"]).size().unstack(fill_value=0)
@@ -28,7 +28,7 @@ def requests_by_period(requests: pd.DataFrame, title: str) -> bytes:
 
 
 def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
-    """Outcome of the requests per period, and the cloud cover of the scenes that were taken, where it is known."""
+    """Bars of requests by period and outcome, and of picked scenes by cloud cover if known."""
     if ledger.empty:
         return style.empty_picture(title)
     picked = ledger.dropna(subset=["cloud_cover"]).drop_duplicates("item_id")
@@ -36,7 +36,7 @@ def picks_by_period(ledger: pd.DataFrame, title: str) -> bytes:
     counts = {f"{name} ({table[name].sum():,})": table[name].to_numpy() for name in OUTCOMES if name in table}
     colours = dict(zip(counts, [OUTCOMES[name] for name in OUTCOMES if name in table], strict=True))
     figure = style.new_figure(title, 372)
-    width = 300 if len(picked) else style.WIDTH - 52 - style.EDGE  # not every platform sees clouds
+    width = 300 if len(picked) else style.WIDTH - 52 - style.EDGE  # not every platform has cloud cover
     left = style.axes_at(figure, 52, 66, width, 248, "requests by period and outcome")
     stacked(left, list(map(str, table.index)), counts, colours)
     style.legend(figure, 346, colours, 52, max(width, 360))

@@ -1,8 +1,8 @@
-"""The request table of a platform: one row per search to make. The columns are described where they are made,
-in `clay_assets.platforms.request_table`; which requests there are is the platform's to say.
+"""The request table of a platform: one row per search to make. The table is built by
+`clay_assets.platforms.request_table`; the platform decides on its requests.
 
-Where the years are the catalogue's to say, as for aerial imagery that is flown every few years, each location is
-searched once, here. What is found there becomes the location's requests, and is kept for the picks.
+If only the catalogue knows the years, as for aerial imagery that is flown every few years, each location is searched
+once, here. The items found become the location's requests, and are kept for the picks.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from clay_assets.stac import Item, item_datetime
 
 @dataclass(frozen=True)
 class Resolved:
-    """Requests that were worked out from what a catalogue has.
+    """Requests derived from the contents of a catalogue.
 
     Attributes:
         requests: request table, each row within one year.
-        items: what the requests found, whole, ordered by id.
-        failures: `location` and `error` of the searches that failed, or that a bug of a rule left without requests.
-        candidates: items that the catalogue offered, counted once for each search that did not fail.
+        items: full items that the requests found, ordered by id.
+        failures: `location` and `error` of the searches that failed, or have no requests because of a bug in a rule.
+        candidates: number of items that the catalogue offered, counted per successful search.
         rejected: reason → number of candidates refused for it.
     """
 
@@ -48,9 +48,9 @@ def make_requests(platform: AnyPlatform, sample: gpd.GeoDataFrame, recipe: Recip
     """All searches of a platform, over all years.
 
     Args:
-        platform: whose requests.
-        sample: the table that its requests are made from, EPSG:4326.
-        recipe: years, quarters, limits and seed.
+        platform: the platform.
+        sample: the platform's sample, EPSG:4326.
+        recipe: the recipe with years, quarters, limits and seed.
 
     Raises:
         InputError: two requests have the same id.
@@ -59,13 +59,14 @@ def make_requests(platform: AnyPlatform, sample: gpd.GeoDataFrame, recipe: Recip
     repeated = table["request_id"][table["request_id"].duplicated()]
     if len(repeated):
         raise InputError(
-            f"{platform.key}: request {repeated.iloc[0]} occurs twice; {platform.scenes.sample} names a location twice."
+            f"{platform.key}: request {repeated.iloc[0]} is repeated. Keep each location of {platform.scenes.sample} "
+            "once."
         )
     return cast(gpd.GeoDataFrame, table)
 
 
 def requests_of(table: gpd.GeoDataFrame, year: int) -> list[Request]:
-    """The requests of one year partition, in the order of their ids."""
+    """The requests of one year partition, ordered by id."""
     return requests_in(table[table["year"] == year].sort_values("request_id"))
 
 
@@ -76,14 +77,14 @@ def resolve_requests(
     recipe: Recipe,
     progress: OnProgress = no_progress,
 ) -> Resolved:
-    """Search every location once, and let the platform say what its requests are.
+    """Search every location once, and let the platform derive its requests from the items found.
 
     Args:
-        platform: one that has `resolve`.
+        platform: a platform with `resolve`.
         searches: its request table, one row per location.
-        catalogue: where to look.
-        recipe: the platform's fields and the seed.
-        progress: called with (locations searched, locations in all).
+        catalogue: the catalogue to search.
+        recipe: the recipe with the platform's options and the seed.
+        progress: called with (locations searched, locations in total).
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -115,7 +116,7 @@ def resolve_requests(
 def _requests_found(
     platform: AnyPlatform, answer: Answer, recipe: Recipe, excluded: Mapping[str, str], rejected: Counter[str]
 ) -> tuple[list[tuple[Request, Item | None]], str | None]:
-    """The requests that one answer becomes, each with its best item, or why it becomes none. What was refused is
+    """The requests derived from one answer, each with its best item, or why there are none. Refused candidates are
     counted in `rejected`.
     """
     if answer.error is not None:

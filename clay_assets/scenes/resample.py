@@ -1,8 +1,7 @@
-"""One raster resampled to another grid, as a cloud-optimized GeoTIFF.
+"""Resamples a raster to another grid, as a cloud-optimized GeoTIFF.
 
-Sources are read in strips of whole rows, so memory does not grow with their height, and always at full resolution:
-the overviews of many aerial archives are lossy, and mix masked pixels into valid ones. Which rasters, and where they
-go, is not known here.
+Sources are read in strips of whole rows, so that memory does not grow with their height, and always at full resolution:
+the overviews of many aerial archives are lossy, and blend masked pixels into valid ones.
 
 Format: https://gdal.org/en/stable/drivers/raster/cog.html
 """
@@ -32,16 +31,16 @@ from clay_assets.errors import InputError, StorageError
 from clay_assets.grids import MODIS_RADIUS, Grid
 from clay_assets.sources.rasters import Raster
 
-STRIP_PIXELS = 8_000_000  # of the source or of the new grid, whichever has more, held at a time
-EQUAL = 1e-6  # lengths that differ by less, relatively, are the same
-COARSENED_MAX = 10.0  # times; in EPSG:3857 the published MODIS tiles come to 5.6, and those at a pole to 85
+STRIP_PIXELS = 8_000_000  # held at a time, of the source or the new grid, whichever has more
+EQUAL = 1e-6  # relative tolerance of lengths
+COARSENED_MAX = 10.0  # times; in EPSG:3857 the published MODIS tiles reach 5.6, and those at a pole 85
 SAMPLES = 65, 9  # points across and down a strip, to find the source rows under it
-VALID = 1  # in the band that tells which pixels are valid
+VALID = 1  # value of valid pixels in the mask band
 
-# Deflate, which every reader of GeoTIFF has. With the predictor, aerial imagery takes as much room as with zstd (24 MB
-# of 26) and without it a third more; zstd would halve the time to write 26 MB (1.2 s) and to read them (0.16 s).
+# Every reader of GeoTIFF supports Deflate. With the predictor, aerial imagery is as small as with zstd (24 MB of 26),
+# and without it a third larger; zstd would halve the time to write 26 MB (1.2 s) and to read them (0.16 s).
 COG = {"driver": "COG", "blocksize": 512, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER"}
-# A file of ours for seconds, whose folder may lie in memory.
+# Temporary file that exists for seconds, possibly in memory.
 SCRATCH = {"driver": "GTiff", "tiled": True, "compress": "ZSTD", "zstd_level": 1, "bigtiff": "IF_SAFER"}
 
 Pixels = NDArray[Any]
@@ -57,10 +56,10 @@ class ResampleSpec:
         gsd: pixel size of the new grid in metres, never finer than the source's; None: the source's size, or with
             another CRS the size that keeps the number of pixels on the diagonal.
         resampling: of the bands; their mask is always nearest.
-        bands: how many are kept, from the first; None: all.
-        fill: value of pixels that the source does not have, told as the file's nodata value; None: 0.
-        masked: write an internal mask: from alpha, else from the file's own mask, else 0 where all bands are 0. What
-            it masks is 0 in all bands, and there is no nodata value.
+        bands: number of bands to keep, from the first; None: all.
+        fill: value of pixels without source data, declared as the file's nodata value; None: 0.
+        masked: write an internal mask: from alpha, else from the file's own mask, else 0 where all bands are 0. Masked
+            pixels are 0 in all bands, and there is no nodata value.
     """
 
     crs: str | None
@@ -78,13 +77,13 @@ def grid_of(source: Raster) -> Grid:
     """The grid of an open raster.
 
     Raises:
-        InputError: it has no CRS, or is not north up.
+        InputError: the raster has no CRS, or is not north up.
     """
     dataset, t = source.dataset, source.dataset.transform
     if dataset.crs is None:
         raise InputError(
-            f"{source.href}: no CRS in the file, so it cannot be georeferenced. Write it into the file, such as with "
-            "`rio edit-info --crs`; what lies beside a file is read only of local ones."
+            f"{source.href}: no CRS in the file, so it cannot be georeferenced. Add one to the file, such as with "
+            "`rio edit-info --crs`; sidecar files are only read for local files."
         )
     if t.b or t.d or t.a <= 0 or t.e >= 0:
         raise InputError(f"{source.href}: not north up ({tuple(t)[:6]}). Only north-up images can be resampled.")
@@ -97,23 +96,23 @@ def check_same_grid(grid: Grid, first: Grid, href: str, first_asset: str) -> Non
     if not same or not grid.transform.almost_equals(first.transform, precision=EQUAL * max(first.pixel)):
         raise InputError(
             f"{href}: not on the grid of asset {first_asset} ({grid} in {grid.crs.to_string()}, not {first} in "
-            f"{first.crs.to_string()}). All files of a scene that is resampled must be on one grid."
+            f"{first.crs.to_string()}). All files of a resampled scene must be on one grid."
         )
 
 
 def is_coarser(grid: Grid, gsd: float) -> bool:
-    """Whether a grid's pixels are larger than a pixel size."""
+    """Whether a grid's pixels are larger than `gsd`."""
     return max(grid.pixel) > gsd * (1 + EQUAL)
 
 
 def target_grid(source: Grid, spec: ResampleSpec, href: str) -> Grid:
     """The grid that a source is resampled to: its own if it is already at or above the target pixel size.
 
-    With the CRS of the source, the upper left corner stays, and there are as many whole pixels as the source covers.
-    Else it is the grid that GDAL suggests, as for the published training set (stacchip's MODIS processor).
+    In the CRS of the source, the upper left corner is kept, and the grid has as many whole pixels as the source covers.
+    In another CRS it is the grid that GDAL suggests, as for the published training set (stacchip's MODIS processor).
 
     Raises:
-        InputError: the source is not in metres, or cannot be reprojected to the new CRS.
+        InputError: the source's CRS is not in metres, or the source cannot be reprojected to the new CRS.
     """
     if spec.crs is not None:
         return _reprojected(source, spec, href)
@@ -142,18 +141,18 @@ def _reprojected(source: Grid, spec: ResampleSpec, href: str) -> Grid:
         finest = max(max(source.pixel) * _metres(source.crs), spec.gsd or 0)
         coarsened = max(new.pixel) * _metres(new.crs) / finest
     except (RasterioError, CRSError) as error:
-        raise InputError(f"{href}: cannot be reprojected to {spec.crs} ({error}). Leave the scene out.") from error
+        raise InputError(f"{href}: cannot be reprojected to {spec.crs} ({error}). Exclude the scene.") from error
     more = height * width / (source.height * source.width)
     if max(coarsened, more) > COARSENED_MAX:
         raise InputError(
             f"{href}: cannot be reprojected to {spec.crs}: pixels would be {coarsened:.3g} times as large, or "
-            f"{more:.3g} times as many. It reaches to a pole or across the antimeridian; leave the scene out."
+            f"{more:.3g} times as many. It reaches a pole or the antimeridian. Exclude the scene."
         )
     return new
 
 
 def _metres(crs: CRS) -> float:
-    """Metres in a unit of a CRS; of a degree, at the equator."""
+    """Metres per unit of a CRS; for degrees, at the equator."""
     factor = float(crs.units_factor[1])
     return factor * MODIS_RADIUS if crs.is_geographic else factor
 
@@ -165,14 +164,14 @@ def write_resampled(path: Path, source: Raster, grid: Grid, new: Grid, spec: Res
     """Write a raster on its new grid.
 
     Args:
-        path: of the GeoTIFF to write; another file is beside it meanwhile.
+        path: path of the GeoTIFF; a temporary file is written next to it.
         source: the open raster.
-        grid: its grid.
-        new: the grid to write, as `target_grid` gives it.
-        spec: how.
+        grid: the raster's grid.
+        new: the grid to write, from `target_grid`.
+        spec: how to resample.
 
     Raises:
-        InputError: too few bands, a fill value that they cannot hold, or a place that the new CRS does not have.
+        InputError: too few bands, a fill value out of range of the dtype, or a location outside the new CRS.
         StorageError: the file cannot be written.
         SourceError: the source could not be read to the end.
     """
@@ -220,13 +219,13 @@ def _storing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # errors of GDAL have no public base class
-        raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
+        raise StorageError(f"cannot write {path}: {error}. Check that there is space left.") from error
 
 
 def _strips(
     source: Raster, bands: list[int], grid: Grid, new: Grid, spec: ResampleSpec
 ) -> Iterator[tuple[int, Pixels, Mask]]:
-    """The new raster from the top: first row, pixels (band, row, column), and which are valid (row, column)."""
+    """Strips of the new raster from the top: first row, pixels (band, row, column), and valid mask (row, column)."""
     widest = max(new.width, grid.width * grid.height / new.height)
     step = max(1, int(STRIP_PIXELS / widest))
     for top in range(0, new.height, step):
@@ -241,7 +240,7 @@ def _strips(
 
 
 def _read(source: Raster, bands: list[int], spec: ResampleSpec, first: int, last: int) -> Pixels:
-    """Rows of the source: the bands, and one more that tells which pixels are valid."""
+    """Rows of the source: the bands, and the mask band."""
     width = source.shape[1]
     window = Window(0, first, width, last - first)
     part = np.full((len(bands) + 1, last - first, width), VALID, source.dataset.dtypes[0])
@@ -265,24 +264,24 @@ def _resampled(
     top: int,
     bottom: int,
 ) -> Pixels:
-    """Rows of the new grid, as `_read` gives those of the source; 0 in the last band outside of it too."""
+    """Rows of the new grid, as from `_read`; the mask band is 0 outside the source."""
     options: dict[str, Any] = {"src_crs": grid.crs, "dst_crs": new.crs, "resampling": Resampling[spec.resampling]}
     if spec.crs is None:
-        # Counted in pixels of the source, so that rounding is the same everywhere in the world and in every strip.
-        # They begin at 1, for GDAL takes an identity for no transform at all.
+        # In pixels of the source, so that rounding is the same everywhere in the world and in every strip.
+        # They begin at 1, since GDAL treats an identity as no transform.
         across, down = (round(n / o, 9) for n, o in zip(new.pixel, grid.pixel, strict=True))
         margin = ceil(down) + 2  # reach of the kernel
         first, last = floor(top * down) - margin, ceil(bottom * down) + margin
         placed, made = Affine(1, 0, 1, 0, 1, 0), Affine(across, 0, 1, 0, down, 0)
-        options |= {"XSCALE": 1 / across, "YSCALE": 1 / down}  # else taken from each strip's own size
+        options |= {"XSCALE": 1 / across, "YSCALE": 1 / down}  # by default taken from each strip's size
     else:
         first, last = _rows_under(grid, new, top, bottom)
         placed, made = grid.transform, new.transform
     first = min(max(first, 0), grid.height - 1)
     part = _read(source, bands, spec, first, max(first + 1, min(last, grid.height)))
     pixels = np.zeros((len(part), bottom - top, new.width), part.dtype)
-    # The last band is alpha to GDAL: masked pixels have no weight, and a pixel is made where the nearest of the source
-    # is valid. No nodata value is told, since GDAL alters valid pixels that happen to have it.
+    # GDAL takes the last band as alpha: masked pixels have no weight, and a pixel is valid if the nearest one of the
+    # source is. No nodata value is passed, since GDAL alters valid pixels that happen to have it.
     try:
         reproject(
             part,
@@ -296,7 +295,7 @@ def _resampled(
         )
     except (RasterioError, CRSError) as error:
         raise InputError(
-            f"{source.href}: cannot be reprojected to {new.crs.to_string()} ({error}). Leave the scene out."
+            f"{source.href}: cannot be reprojected to {new.crs.to_string()} ({error}). Exclude the scene."
         ) from error
     return pixels
 
@@ -306,7 +305,7 @@ def _from_row(t: Affine, row: int) -> Affine:
 
 
 def _rows_under(grid: Grid, new: Grid, top: int, bottom: int) -> tuple[int, int]:
-    """Rows of the source that lie under rows of the new grid, and some more; all where the Earth ends among them."""
+    """Source rows under rows of the new grid, with a margin; all rows if the strip reaches the Earth's edge."""
     across, down = SAMPLES
     column, row = np.meshgrid(np.linspace(0, new.width, across), np.linspace(top, bottom, down))
     t = new.transform

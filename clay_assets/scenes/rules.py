@@ -1,6 +1,4 @@
-"""What holds of a cell's ledger, picks and imagery, whichever scenes were taken. How they are taken is in `picks`; what
-may be taken is the platform's to say.
-"""
+"""Rules that a cell's ledger, picks and imagery must satisfy. Scenes are picked in `picks`, by the platform's rules."""
 
 from __future__ import annotations
 
@@ -31,14 +29,15 @@ REASONS_SHOWN = 3
 
 
 def requests_in_ledger_once(requests: Sequence[str], ledger: pd.DataFrame) -> Finding:
-    """Every request is in the ledger exactly once, and nothing else is.
+    """The ledger has exactly one row per request, and no others.
 
     Args:
         requests: ids of the requests of the cell.
-        ledger: its `request_id`, one row per request.
+        ledger: the cell's ledger with `request_id`, one row per request.
 
     Returns:
-        `requests`, `ledger_rows`, and how many requests are `missing`, there `twice` or more, and `unasked`.
+        `requests`, `ledger_rows`, and the number of ids that are `missing`, repeated (`twice`), or not requests of the
+        cell (`unasked`).
     """
     asked = set(requests)
     listed = ledger["request_id"].astype(str)
@@ -47,7 +46,7 @@ def requests_in_ledger_once(requests: Sequence[str], ledger: pd.DataFrame) -> Fi
     return make_finding(
         [f"request {name} is not in the ledger" for name in missing]
         + [f"request {name} is in the ledger more than once" for name in twice]
-        + [f"request {name} is in the ledger but was not made" for name in unasked],
+        + [f"request {name} is in the ledger but not in the requests" for name in unasked],
         requests=len(requests),
         ledger_rows=len(ledger),
         missing=len(missing),
@@ -57,15 +56,15 @@ def requests_in_ledger_once(requests: Sequence[str], ledger: pd.DataFrame) -> Fi
 
 
 def items_of_ledger(ledger: pd.DataFrame, items: Sequence[Item]) -> Finding:
-    """The scenes that the ledger names are the items, each once; a request has a scene if and only if it was picked.
+    """The items are the scenes of the ledger, each once; a request has a scene if and only if its outcome is `picked`.
 
     Args:
         ledger: `request_id`, `outcome` and `item_id` of the cell.
-        items: its picked items.
+        items: the cell's picked items.
 
     Returns:
-        `picked` requests, `scenes` that they name, `items`, and how many scenes have no item (`missing`), items are
-        there `twice`, and were never picked (`unnamed`).
+        `picked` requests, their `scenes`, `items`, and the number of scenes without an item (`missing`), of repeated
+        items (`twice`), and of items that were not picked (`unnamed`).
     """
     picked = ledger["outcome"] == PICKED
     named, ids = set(ledger["item_id"].dropna()), pd.Series([item["id"] for item in items], dtype="string")
@@ -86,15 +85,15 @@ def items_of_ledger(ledger: pd.DataFrame, items: Sequence[Item]) -> Finding:
 
 
 def some_candidate_passes(platform: AnyPlatform, year: int, ledger: pd.DataFrame) -> Finding:
-    """Where the catalogue has candidates, a scene is picked: one that refuses them all has most likely changed.
+    """If the catalogue has candidates, a scene is picked: if all are refused, the catalogue has probably changed.
 
     Args:
-        platform: of the cell.
-        year: partition.
+        platform: the cell's platform.
+        year: the cell's year.
         ledger: `outcome`, `reason`, `candidates` and `rejected` of the cell.
 
     Returns:
-        `candidates`, how many requests were `picked`, and, where none was, what the candidates were refused for.
+        `candidates`, the number of requests `picked`, and, if it is 0, why the candidates were refused.
     """
     candidates, picked = int(ledger["candidates"].sum()), int((ledger["outcome"] == PICKED).sum())
     refused: Counter[str] = Counter()
@@ -102,20 +101,20 @@ def some_candidate_passes(platform: AnyPlatform, year: int, ledger: pd.DataFrame
     for outcome, reason, offered, rejected in zip(*columns, strict=True):
         counts = Counter[str](json.loads(rejected))
         refused.update(counts)
-        if outcome == UNANSWERED:  # a rule raised, or what was picked proved invalid
+        if outcome == UNANSWERED:  # a rule raised, or the picked item was invalid
             refused[str(reason)] += int(offered) - counts.total()
-    where = f"{platform.key} {year}: none of {candidates:,} candidates of {len(ledger):,} requests passes"
+    where = f"{platform.key} {year}: none of {candidates:,} candidates of {len(ledger):,} requests is eligible"
     return _some_pass(where, +refused, candidates=candidates, picked=picked)
 
 
 def some_search_finds(platform: AnyPlatform, resolved: Resolved) -> Finding:
-    """The same of the searches that a platform makes before its requests, whose ledgers know of what was taken alone.
+    """As `some_candidate_passes`, for the searches before the requests: later ledgers only see the items found.
 
     Returns:
-        `candidates`, how many scenes were `picked`, and, where none was, what the candidates were refused for.
+        `candidates`, the number of scenes `picked`, and, if it is 0, why the candidates were refused.
     """
     candidates = resolved.candidates
-    where = f"{platform.key}: none of {candidates:,} candidates of its searches passes"
+    where = f"{platform.key}: none of {candidates:,} candidates of its searches is eligible"
     return _some_pass(where, resolved.rejected, candidates=candidates, picked=len(resolved.items))
 
 
@@ -128,23 +127,23 @@ def picks_as_requested(
     options: Options,
     excluded: Mapping[str, str] = NOTHING,
 ) -> Finding:
-    """Every pick lies in the period of its request, in the year, at its place, and within the platform's limits.
+    """Every pick matches the period, year and place of its request, and the platform's limits.
 
-    Limits, such as that of cloud, are those by which the platform refuses an item.
+    Limits, such as cloud cover, are those by which the platform refuses an item.
 
     Args:
-        platform: whose limits.
-        year: partition.
-        requests: of the cell.
-        ledger: `request_id`, `item_id` and `cloud_cover`; rows whose request or item is unknown are not looked at,
-            as `requests_in_ledger_once` and `items_of_ledger` tell them.
+        platform: the cell's platform.
+        year: the cell's year.
+        requests: the cell's requests.
+        ledger: `request_id`, `item_id` and `cloud_cover`; rows with an unknown request or item are skipped, since
+            `requests_in_ledger_once` and `items_of_ledger` report them.
         items: the picked items.
-        options: the platform's recipe fields.
-        excluded: item id → why it is never taken.
+        options: the recipe's options for the platform.
+        excluded: item id → why it is excluded.
 
     Returns:
-        `picks`, and how many of them are `refused` (outside the period or a limit), `of_another_year`, or
-        `elsewhere`; `highest_cloud_cover` in percent, where any is told.
+        `picks`, and the number of them that are `refused` (outside the period or a limit), `of_another_year`, or
+        `elsewhere`; `highest_cloud_cover` in percent, if known.
     """
     by_id, asked = {item["id"]: item for item in items}, {request.id: request for request in requests}
     pairs = [
@@ -157,10 +156,10 @@ def picks_as_requested(
         reasons = _refusals(platform, request, item, options, excluded)
         refused += [f"request {request.id}: scene {item['id']} is refused: {reason}" for reason in reasons]
         if _year_of(item) != year:
-            other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)}, not of {year}")
+            other_year.append(f"request {request.id}: scene {item['id']} is of {_year_of(item)} instead of {year}")
     footprints = {item["id"]: footprint_of(item.get("geometry")) for item in items}
     elsewhere = [
-        f"request {request.id}: scene {item['id']} does not touch {request.location}"
+        f"request {request.id}: scene {item['id']} does not intersect {request.location}"
         for request, item in pairs
         if _apart(request.geometry, footprints[item["id"]])
     ]
@@ -177,7 +176,7 @@ def picks_as_requested(
 
 
 def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.DataFrame) -> Finding:
-    """The scenes with imagery are those picked, without those that were set aside; the ledger has every pick once.
+    """The scenes with imagery are the picked scenes, except those set aside; the ledger has every pick once.
 
     Args:
         picks: ids of the picked items.
@@ -185,7 +184,7 @@ def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.Da
         ledger: `item_id` and `outcome` of the cell's imagery.
 
     Returns:
-        `picks`, `scenes` with imagery, how many were `set_aside`, and how many are `missing` and `unpicked`.
+        `picks`, `scenes` with imagery, and the number of scenes that are `set_aside`, `missing`, or `unpicked`.
     """
     aside = set(ledger.loc[ledger["outcome"] == FAILED, "item_id"])
     wanted, there = set(picks) - aside, set(imagery)
@@ -193,7 +192,7 @@ def imagery_of_picks(picks: Sequence[str], imagery: Sequence[str], ledger: pd.Da
     unlisted = names(set(picks) ^ set(ledger["item_id"]))
     twice = names(ledger["item_id"][ledger["item_id"].duplicated()])
     return make_finding(
-        [f"scene {name} was picked and has no imagery" for name in missing]
+        [f"scene {name} was picked but has no imagery" for name in missing]
         + [f"scene {name} has imagery but was set aside or not picked" for name in unpicked]
         + [f"scene {name} is in only one of picks and imagery ledger" for name in unlisted]
         + [f"scene {name} is in the imagery ledger more than once" for name in twice],
@@ -212,14 +211,14 @@ def _some_pass(said: str, refused: Counter[str], *, candidates: int, picked: int
     most = "; ".join(f"{count:,} × {reason}" for reason, count in ordered[:REASONS_SHOWN])
     more = f"; and {len(ordered) - REASONS_SHOWN} other reasons" if len(ordered) > REASONS_SHOWN else ""
     rows = [{"reason": reason, "candidates refused": count} for reason, count in ordered]
-    reasons = f" ({most}{more})" if most else ""  # none where what was picked proved invalid
+    reasons = f" ({most}{more})" if most else ""  # empty if all picked items were invalid
     return make_finding([f"{said}{reasons}"], rows, candidates=candidates, picked=picked)
 
 
 def _refusals(
     platform: AnyPlatform, request: Request, item: Item, options: Options, excluded: Mapping[str, str]
 ) -> list[str]:
-    """Why a platform refuses an item; what a rule raises is why it cannot be said to be within the limits."""
+    """Why a platform refuses an item; if a rule raises, its error is the reason."""
     try:
         return list(eligible_items(platform, Answer(request, [item]), options, excluded)[1])
     except RuleError as error:
@@ -234,7 +233,7 @@ def _year_of(item: Item) -> int | None:
 
 
 def _apart(place: BaseGeometry, footprint: BaseGeometry | None) -> bool:
-    """Whether a footprint does not touch a place, both EPSG:4326; so where it cannot be told."""
+    """Whether a footprint does not intersect a place, both EPSG:4326; True if the footprint is unknown."""
     try:
         return not shapely.dwithin(place, footprint, FOOTPRINT_ROUNDING)
     except ShapelyError:

@@ -226,7 +226,7 @@ def test_a_zip_of_two_kml_files_is_not_guessed_at(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "grid.zip", "w") as archive:
         archive.writestr("one.kml", KML)
         archive.writestr("two.kml", KML)
-    with pytest.raises(InputError, match=r"holds 2 KML files \(one.kml, two.kml\)"):
+    with pytest.raises(InputError, match=r"2 KML files in the zip \(one.kml, two.kml\)"):
         read_grid(tmp_path / "grid.zip")
 
 

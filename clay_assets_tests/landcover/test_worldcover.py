@@ -326,7 +326,7 @@ def test_a_folder_without_worldcover_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("world", "says"),
     [
-        (gpd.GeoDataFrame({"tile": ["a"]}, geometry=[box(6, 0, 7, 1)], crs=4326), "no column name"),
+        (gpd.GeoDataFrame({"tile": ["a"]}, geometry=[box(6, 0, 7, 1)], crs=4326), "column name is missing"),
         (
             gpd.GeoDataFrame({"name": ["a", "a"]}, geometry=[box(6, 0, 7, 1)] * 2, crs=4326),
             r"repeated \(a\)",

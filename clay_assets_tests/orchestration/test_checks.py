@@ -202,7 +202,7 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             "scene_imagery",
             layout.table("scene_imagery", KEY, YEAR),
             lambda table: table.slice(1),
-            {"imagery_of_picks": "was picked and has no imagery"},
+            {"imagery_of_picks": "was picked but has no imagery"},
         ),
         (
             "chip_index",

@@ -1,6 +1,6 @@
-"""What each request must get, worked out item by item in plain Python from the rules as they are written down.
+"""The expected scene of each request, derived item by item in plain Python from the rules as documented.
 
-An independent second opinion: it uses none of the pipeline's searching, refusing or ranking.
+Independent of the pipeline: it uses none of its searching, filtering or ranking.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OLD_NAMES = {"QA_PIXEL.TIF": "qa_pixel"} | {
 
 @dataclass(frozen=True)
 class Known:
-    """An item, with what is asked of it again and again."""
+    """An item, with the values that are used repeatedly."""
 
     item: Item
     shape: BaseGeometry
@@ -39,7 +39,7 @@ class Known:
         text = item["properties"]["datetime"]
         moment = datetime.fromisoformat(text)
         shape = shapely.from_geojson(json.dumps(item["geometry"]))
-        if shape.bounds[2] - shape.bounds[0] > 180:  # across the antimeridian: from 180 on, on a longer plane
+        if shape.bounds[2] - shape.bounds[0] > 180:  # across the antimeridian: shift to longitudes above 180
             shape = shapely.transform(shape, lambda xy: xy + 360 * (xy[:, :1] < 0) * [[1, 0]])
         return cls(
             item,
@@ -95,7 +95,7 @@ def landsat_reason(known: Known) -> str | None:
 
 
 def older(offered: list[Known]) -> set[int]:
-    """Those, by `id()`, whose tile the same spacecraft has at the same time in a later processing."""
+    """The items, by `id()`, of which a later processing exists: same tile, spacecraft and time."""
 
     def acquisition(one: Known) -> tuple[Any, ...]:
         return one.item["id"].split("_")[:2], one.moment.replace(microsecond=0)
@@ -114,7 +114,7 @@ def older(offered: list[Known]) -> set[int]:
 def expected(
     platform: str, items: list[Item], tiles: dict[str, BaseGeometry], requests: Iterable[tuple[str, int, str]]
 ) -> pd.DataFrame:
-    """One row per request (tile, year, quarter), with the columns of the ledger that follow from the items."""
+    """One row per request (tile, year, quarter), with the ledger columns that depend on the items."""
     known = [Known.of(item) for item in items]
     points = {name: tile.representative_point() for name, tile in tiles.items()}
     rows = []
@@ -169,7 +169,7 @@ def _order(platform: str, one: Known) -> tuple[Any, ...]:
 
 
 def plain(ledger: pd.DataFrame) -> list[dict[str, Any]]:
-    """A ledger's rows without the types of its columns, to compare."""
+    """A ledger's rows without column types, for comparison."""
     return [
         {name: None if value is pd.NA or value != value else value for name, value in row.items()}
         for row in ledger.to_dict("records")

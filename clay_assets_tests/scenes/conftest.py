@@ -12,7 +12,7 @@ from clay_assets_tests.servers.stac_api import StacApi
 
 @pytest.fixture(scope="session")
 def planet_tiles() -> gpd.GeoDataFrame:
-    """All tiles of the planet, as a sample would have them."""
+    """All tiles of the planet, in the form of a sample."""
     tiles = grid.tiles()
     return gpd.GeoDataFrame(
         {"name": [tile.name for tile in tiles]}, geometry=[tile.polygon for tile in tiles], crs="EPSG:4326"
@@ -21,7 +21,7 @@ def planet_tiles() -> gpd.GeoDataFrame:
 
 @pytest.fixture(scope="module")
 def planet_api(stac_api: StacApi, planet: Planet) -> Iterator[StacApi]:
-    """The STAC API with the planet's items and nothing else."""
+    """A STAC API with the planet's items only."""
     stac_api.clear()
     collections = planet.collections()
     stac_api.load(collections, [item for one in collections for item in planet.items(one["id"])])

@@ -1,4 +1,4 @@
-"""Toy platforms whose images are made anew, and image files of known pixels for them."""
+"""Toy platforms with derived images, and image files of known pixels for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEFT, TOP = 1_576_160.0, 5_184_720.0  # corner of a sheet, NZTM2000
 NZTM = "EPSG:2193"
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 FILL = -28672
-SIN_TILE = 1_111_950.5196666666  # m, side of a tile of the MODIS grid, whose corner is at -18 and 9 of them
+SIN_TILE = 1_111_950.5196666666  # m, side of a tile of the MODIS grid, whose upper left corner is at -18 and 9 tiles
 
 COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 RGBA = (*COLOURS, ColorInterp.alpha)
@@ -31,7 +31,7 @@ class ToyOptions(Options):
 
 
 def toy(*assets: str, derivation: Derivation[ToyOptions], optional: tuple[str, ...] = ()) -> Platform[ToyOptions]:
-    """A platform of some assets, on the grid of the first."""
+    """A platform with some assets, on the grid of the first."""
     landsat = PLATFORMS["landsat-c2l1"]
     return replace(
         landsat,
@@ -85,13 +85,13 @@ def write_image(
 
 
 def write_tile(path: Path, pixels: NDArray[Any], horizontal: int = 19, vertical: int = 10, **fields: Any) -> str:
-    """Write one band over a tile of the MODIS grid, or several tiles below one another."""
+    """Write one band that covers a tile of the MODIS grid, or several stacked tiles."""
     place = {"left": (horizontal - 18) * SIN_TILE, "top": (9 - vertical) * SIN_TILE, "crs": SINUSOIDAL}
     return write_image(path, pixels[None], SIN_TILE / pixels.shape[1], **{**place, **fields})
 
 
 def item(hrefs: Mapping[str, str], item_id: str = "a") -> dict[str, Any]:
-    """An item with nothing but what must be there."""
+    """An item with the required fields only."""
     return {
         "type": "Feature",
         "stac_version": "1.0.0",

@@ -1,4 +1,4 @@
-"""STAC items for tests: real ones as the catalogues answered, and small ones made to measure."""
+"""STAC items for tests: real ones recorded from the catalogues, and small synthetic ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sentinel_2_item(
     collection: str = SENTINEL_2,
     **properties: Any,
 ) -> Item:
-    """An item as Earth Search writes it; by default it covers 6° to 7° E, 0° to 1° N."""
+    """An item in the form of Earth Search; by default it covers 6° to 7° E, 0° to 1° N."""
     given = {
         "datetime": when,
         "eo:cloud_cover": cloud,
@@ -84,7 +84,7 @@ def landsat_item(
     collection: str = LANDSAT_L2,
     **properties: Any,
 ) -> Item:
-    """An item as the USGS server writes it."""
+    """An item in the form of the USGS server."""
     given = {
         "datetime": when,
         "eo:cloud_cover": cloud,
@@ -123,7 +123,7 @@ def snapshot(path: Path, items: list[Item]) -> str:
 
 
 def without_links(items: list[Item]) -> list[Item]:
-    """Items to compare: an API puts links of its own into them."""
+    """Items without links, for comparison: an API adds its own links."""
     return [{**item, "links": []} for item in items]
 
 

@@ -1,4 +1,4 @@
-"""Scenes whose images are made anew: which files there are afterwards, what their items tell, and what goes wrong."""
+"""Scenes with derived images: the files written, the fields of their items, and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_tiles(folder: Path, *names: str) -> dict[str, str]:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Everything below a folder, half-written files too."""
+    """All files below a folder, including unfinished ones."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -62,7 +62,7 @@ def mask_of(href: str) -> Any:
 
 
 def test_near_infrared_that_the_file_calls_alpha_masks_nothing(tmp_path: Path) -> None:
-    """Where the item names the fourth band; where it does not, the file tells."""
+    """If the item names the fourth band; otherwise the file decides."""
     scene = item({"visual": write_sheet(tmp_path)})
     made = {}
     for names in ((), ("red", "green", "blue"), ("red", "green", "blue", "nir")):
@@ -70,7 +70,7 @@ def test_near_infrared_that_the_file_calls_alpha_masks_nothing(tmp_path: Path) -
         href = derive(LocalStore(tmp_path / f"store{len(names)}"), AERIAL, scene).item["assets"]["visual"]["href"]
         with rasterio.open(href) as file:
             made[len(names)] = file.count, file.dataset_mask().all()
-    assert made == {0: (3, False), 3: (3, False), 4: (3, False)}  # black in all four bands: no data in any case
+    assert made == {0: (3, False), 3: (3, False), 4: (3, False)}  # black in all four bands is always nodata
     pixels = np.full((4, 90, 60), 90, np.uint8)
     pixels[3, :30] = 0  # water
     scene["assets"]["visual"]["href"] = write_image(tmp_path / "water.tif", pixels, 0.1, meaning=RGBA)
@@ -102,7 +102,7 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     before = files(tmp_path / "store")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.tif")}
     for name in ("red", "qc"):
-        (tmp_path / f"{name}.tif").unlink()  # nothing of the source is needed
+        (tmp_path / f"{name}.tif").unlink()  # the source is not needed any more
     again = derive(store, TILES, scene)
     assert again == replace(first, written=0)
     assert files(tmp_path / "store") == before
@@ -167,7 +167,7 @@ def test_the_item_tells_of_the_new_files(tmp_path: Path) -> None:
     }
     before = repr(scene)
     derived = derive(LocalStore(tmp_path / "store"), AERIAL, scene).item
-    assert repr(scene) == before  # the pick itself is not changed
+    assert repr(scene) == before  # the picked item is not modified
     assert derived["properties"] == {
         "datetime": "2022-02-02T00:00:00Z",
         "instruments": ["UltraCam"],
@@ -195,7 +195,7 @@ def test_the_item_of_a_reprojected_scene(tmp_path: Path) -> None:
     derived = derive(LocalStore(tmp_path / "store"), TILES, scene).item
     assert derived["properties"]["proj:code"] == "EPSG:3857"
     assert "proj:epsg" not in derived["properties"]
-    assert derived["properties"]["gsd"] == derived["assets"]["red"]["gsd"] == 500  # of the product, as before
+    assert derived["properties"]["gsd"] == derived["assets"]["red"]["gsd"] == 500  # of the product, unchanged
     for asset in derived["assets"].values():
         with rasterio.open(asset["href"]) as made:
             assert derived["properties"]["proj:shape"] == [made.height, made.width]
@@ -215,7 +215,7 @@ def test_an_asset_that_may_be_missing_is(tmp_path: Path) -> None:
     assert list(derived.item["assets"]) == ["red", "qc"]
 
 
-# --- what cannot be made ----------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("there", "missing"), [(("red",), "qc"), (("qc", "state"), "red"), ((), "red, qc")])
@@ -300,7 +300,7 @@ for room in sys.argv[3:]:
 def test_a_full_disk(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(1, 255, (3, 800, 800), np.uint8)
     sheet = write_image(tmp_path / "sheet.tif", pixels, 0.3)
-    rooms = [str(int(share * pixels.size)) for share in (0.3, 0.97, 1.1)]  # with overviews the file takes 1.33
+    rooms = [str(int(share * pixels.size)) for share in (0.3, 0.97, 1.1)]  # 1.33 with overviews
     tried = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "store"), sheet, *rooms],
         capture_output=True,
@@ -354,7 +354,7 @@ def test_trouble_that_does_not_pass(web: FaultProxy, tmp_path: Path) -> None:
 
 @dataclass
 class Numbering:
-    """Signs with a number that changes each time a signature is forgotten."""
+    """Signs with a number that changes each time a signature is dropped."""
 
     number: int = 1
     forgotten: list[str] = field(default_factory=list)
@@ -379,7 +379,7 @@ def test_signatures_are_used_and_not_stored(web: FaultProxy, tmp_path: Path) -> 
     assert {seen.path.split("?")[1] for seen in web.seen} == {"sig=1", "sig=2"}
     assert "sig=" not in repr(first)
     signer.number = 9
-    assert derive(store, platform, scene).written == 0  # a file is not named after a signature
+    assert derive(store, platform, scene).written == 0  # the file's name does not depend on the signature
 
 
 def test_from_a_bucket_to_a_bucket(gdal_s3: Bucket, tmp_path: Path) -> None:

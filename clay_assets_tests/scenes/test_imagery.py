@@ -1,4 +1,4 @@
-"""Which files are read for each scene, and copies of them: whole, resumable, and by the source's rules."""
+"""Which files are read for each scene, and copies of them: complete, resumable, and with the access of the source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PLAIN = replace(PLATFORMS[LANDSAT_L2], files=replace(PLATFORMS[LANDSAT_L2].files
 
 
 def accessed(*ways: Access) -> Platform:
-    """The platform whose files are accessed in these ways alone."""
+    """The platform with only these ways of access."""
     return replace(PLAIN, files=replace(PLAIN.files, access=ways))
 
 
@@ -72,7 +72,7 @@ def fill(folder: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def fill_bucket(bucket: Bucket, prefix: str, *names: str, other: str | None = None) -> list[dict[str, Any]]:
-    """Scenes in the bucket, or in another of the same server."""
+    """Put scenes into the bucket, or into another one of the same server."""
     for item_id in names:
         for name in LANDSAT_ASSETS:
             key = f"{prefix}/{item_id}/{name}.tif"
@@ -122,7 +122,7 @@ def test_landsat_is_read_from_its_s3_address(tmp_path: Path) -> None:
         "red": "https://example.com/a/red.tif"
     }
     assert all("alternate" not in asset for asset in settled.items[0]["assets"].values())
-    assert "alternate" in item["assets"]["blue"]  # the pick itself is not changed
+    assert "alternate" in item["assets"]["blue"]  # the picked item is not modified
     assert settled.ledger.to_dict("records")[0] | {"note": None, "error": None} == {
         "item_id": "a",
         "outcome": "referenced",
@@ -273,7 +273,7 @@ def test_what_the_web_does_not_have_is_set_aside(web: FaultProxy, tmp_path: Path
 
 
 class TokenSigner:
-    """Signs with a token of its own; counts how often it was told that one was refused."""
+    """Signs with its own token; counts how often a token was reported as refused."""
 
     def __init__(self) -> None:
         self.refused: list[str] = []
@@ -320,7 +320,7 @@ def test_without_a_signer_what_is_refused_is_asked_once(web: FaultProxy, tmp_pat
 
 
 def test_each_place_is_reached_in_its_own_way(web: FaultProxy, tmp_path: Path) -> None:
-    """NAIP's images lie signed on one host and at the requester's cost in buckets."""
+    """NAIP's images are signed on one host, and requester-pays in buckets."""
     ways = (Access(signer=TokenSigner(), hosts=("signed.example.com",)), Access(unsigned=True))
     store = LocalStore(tmp_path / "store")
     assert_copied(settle(scenes(web.url, "a"), store, accessed(*ways)), store, "a")
@@ -332,7 +332,7 @@ def test_each_place_is_reached_in_its_own_way(web: FaultProxy, tmp_path: Path) -
 
 @pytest.fixture
 def s3(s3_bucket: Bucket, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
-    """A proxy in front of the S3 server, which the AWS variables of the environment lead to."""
+    """A proxy in front of the S3 server; the AWS environment variables point to it."""
     proxy = fault_proxy(s3_bucket.server.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     return proxy
@@ -345,7 +345,7 @@ def test_between_buckets_the_server_copies(s3: FaultProxy, s3_bucket: Bucket) ->
     store = open_store(f"{s3_bucket.url}/out")
     imagery = settle(items, store)
     assert imagery.ledger["outcome"].tolist() == ["copied", "copied"]
-    assert {seen.method for seen in s3.seen} <= {"HEAD", "PUT", "POST"}  # no GET: no byte came here
+    assert {seen.method for seen in s3.seen} <= {"HEAD", "PUT", "POST"}  # no GET: no data was downloaded
     puts = [seen for seen in s3.seen if seen.method == "PUT"]
     assert all("x-amz-copy-source" in seen.headers for seen in puts)
     assert all(int(seen.headers.get("content-length", 0)) == 0 for seen in puts)
@@ -406,7 +406,7 @@ def test_missing_and_forbidden_objects_are_set_aside(s3_bucket: Bucket, tmp_path
 def test_what_our_keys_may_not_read_passes_through_here(
     s3: FaultProxy, s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server copies with the keys of our storage, so keys of a source's own would be of no use to it."""
+    """The server copies with the storage's credentials, so it cannot use those of the source."""
     items = fill_bucket(s3_bucket, "in", "a")
     store = open_store(f"{s3_bucket.url}/out")
     monkeypatch.setenv("THEIR_KEY", s3_bucket.server.access_key)
@@ -452,7 +452,7 @@ def test_after_a_kill_the_rest_is_copied(
     store = LocalStore(folder)
     there = {key: size for key, size in store.list("imagery").items() if key.endswith(".tif")}
     assert 5 <= len(there) < len(names) * len(LANDSAT_ASSETS)
-    for key, size in there.items():  # whatever has its name is whole
+    for key, size in there.items():  # every file under its final name is complete
         item_id, name = key.split("/")[-2:]
         assert size == len(content(item_id, name.removesuffix(".tif")))
     imagery = settle(scenes(web.url, *names), store)

@@ -1,4 +1,4 @@
-"""Which scene each request gets, through both ends of the catalogue, against the right answer worked out apart."""
+"""Which scene each request gets, with both kinds of catalogue, compared with an independent answer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ QUARTERS = ("Q1", "Q2", "Q3", "Q4")
 
 
 def every_year(platform: str, sample: gpd.GeoDataFrame, years: tuple[int, int]) -> tuple[gpd.GeoDataFrame, Any]:
-    """Requests for all years of a span, where a recipe would draw some, and the options they were made with."""
+    """Requests for all years of a span (a recipe would draw some), and their options."""
     options = PLATFORMS[platform].rules.options(years=years, years_per_location=years[1] - years[0] + 1)
     assert isinstance(options, QuarterlyOptions)
     return PLATFORMS[platform].rules.requests(sample, options, 42), options
@@ -66,7 +66,7 @@ def assert_both_pick_the_same(one: dict[int, Picks], other: dict[int, Picks]) ->
 
 
 def _as_written(item: Item) -> Item:
-    """Relative hrefs, which one real item has, as they were: each catalogue has an address of its own."""
+    """Restore the relative hrefs that one real item has: they depend on the catalogue's address."""
     place = next((link["href"].rpartition("/")[0] for link in item["links"] if link["rel"] == "self"), None)
     return {
         **item,
@@ -78,7 +78,7 @@ def _as_written(item: Item) -> Item:
 
 
 def _comparable(value: Any) -> Any:
-    """Times in one spelling, tuples as lists, fields without a value as if they were not there."""
+    """Normalise for comparison: one format of times, lists for tuples, no fields without a value."""
     if isinstance(value, dict):
         return {name: _comparable(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, (list, tuple)):
@@ -139,7 +139,7 @@ def test_every_kind_of_quarter_ends_as_it_was_made_to(
         assert seen["only_wedge"] == {("none", "1 × nodata above 20 %")}
         assert seen["wedge_least_cloudy"] == {("picked", None)}
     else:
-        night = "sun below 0°" if platform == LANDSAT_L1 else None  # nothing of the night becomes level 2
+        night = "sun below 0°" if platform == LANDSAT_L1 else None  # night scenes are not processed to level 2
         assert seen["only_night"] == {("none", f"1 × {night}" if night else "no item in the catalogue")}
         assert seen["unknown_cloud"] == seen["landsat_7_least_cloudy"] == {("picked", None)}
 
@@ -210,7 +210,7 @@ def test_the_recipe_s_limits_decide(planet: Planet, planet_tiles: gpd.GeoDataFra
     assert {"cloud cover above 10 %", "nodata above 0 %"} <= reasons
 
 
-# --- what goes wrong --------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_a_rule_that_fails_on_one_item_fails_the_requests_that_met_it_alone(
     )
     pd.testing.assert_frame_equal(found.ledger[~failed], sound.ledger[~failed])
     assert [item["id"] for item in found.items] == [item["id"] for item in sound.items[1:]]
-    # The same rule, looked at again afterwards: the pick of before cannot be said to be within the limits.
+    # The same rule in a later check: an earlier pick cannot be shown to be within the limits.
     one = PLATFORMS[SENTINEL_2]
     platform = replace(one, rules=replace(one.rules, refuse=refuse_unless_bad))
     options, asked = one.rules.options(), requests_of(table, 2020)
@@ -294,7 +294,7 @@ def test_items_of_another_type_are_refused_at_both_ends(
 # --- real items -------------------------------------------------------------------------------------
 
 REAL_TILES = ("13SCA", "13SCV", "13SDA", "13SDV", "31UDQ", "35UPU", "35UPV", "13TDE", "05CNL", "52HGH", "32TMS")
-# Read off the items: the least cloudy one of the quarter with at most 20 % nodata.
+# Read from the items: the least cloudy one of the quarter with at most 20 % nodata.
 LEAST_CLOUDY = {
     "13SCA-2020-Q2": ("S2B_13SCA_20200411_0_L2A", 0.672503),
     "13SCV-2020-Q2": ("S2B_13SCV_20200411_0_L2A", 1.038391),  # one with 0.16 % has 57 % nodata
@@ -304,7 +304,7 @@ LEAST_CLOUDY = {
     "31UDQ-2023-Q2": ("S2B_31UDQ_20230609_0_L2A", 39.944384),
     "32TMS-2022-Q4": ("S2A_32TMS_20221207_0_L2A", 8.418052),
 }
-# The same for Landsat level 2: path and row of the scene → what is above the limits is left out.
+# The same for Landsat level 2, by path and row of the scene, without scenes beyond the limits.
 LANDSAT_TAKEN = {
     "005009-2015-Q3": "LC08_L2SP_005009_20150710_20200908_02_T2",
     "028030-2020-Q1": "LC08_L2SP_028030_20200114_20200824_02_T1_SR",

@@ -1,4 +1,4 @@
-"""Which searches a sample gives rise to."""
+"""Which searches are made from a sample."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_year_s_requests_as_the_search_takes_them() -> None:
     assert sum(len(requests_of(requests, year)) for year in range(2018, 2024)) == len(requests)
 
 
-# --- what requests will cost ------------------------------------------------------------------------
+# --- estimated cost ---------------------------------------------------------------------------------
 
 
 def cost(platform: str, requests: int, chip_size: int = 256, **options: Any) -> CostEstimate:
@@ -185,7 +185,7 @@ def test_a_copied_scene_costs_its_files_to_write() -> None:
 
 
 def test_a_derived_scene_costs_its_files_twice() -> None:
-    # 2,400² pixels; seven bands of two bytes, QC of four, state of two. Judged by state, QC and red.
+    # 2,400² pixels; seven bands of two bytes, QC of four, state of two. Quality assets: state, QC and red.
     assert cost("modis", 16776) == CostEstimate(16776, 16776 * 81, 16776 * (8 + 20) * 2400**2, 16776 * 20 * 2400**2)
 
 

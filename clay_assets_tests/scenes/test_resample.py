@@ -1,4 +1,4 @@
-"""Pixels on their new grid: which lie where, which are valid, and what they hold. All by way of `derive_scene`."""
+"""Pixels on the new grid: position, validity and value. All tested through `derive_scene`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def derive(tmp_path: Path, platform: Platform, hrefs: dict[str, str], gsd: float
 
 
 def aerial(tmp_path: Path, pixels: NDArray[Any], size: float, **fields: Any) -> tuple[Derived, Any, Any]:
-    """What becomes of an aerial image: the scene, its colours, and its mask."""
+    """Resample an aerial image: the scene, its colours, and its mask."""
     derived = derive(tmp_path, AERIAL, {"visual": write_image(tmp_path / "sheet.tif", pixels, size, **fields)})
     with rasterio.open(derived.item["assets"]["visual"]["href"]) as made:
         assert made.nodata is None
@@ -82,7 +82,7 @@ def test_colours_are_means_of_valid_pixels_weighted_by_distance(tmp_path: Path) 
     colours = random_colours(rows, columns)
     valid = np.random.default_rng(8).random((rows, columns)) < 0.7
     _, made, mask = aerial(tmp_path, with_alpha(colours, valid), 0.1, meaning=RGBA)
-    # A triangle as wide as two new pixels, which is bilinear interpolation stretched to the new grid.
+    # A triangle two new pixels wide: bilinear interpolation stretched to the new grid.
     reach = np.arange(-3, 6)
     weights = np.clip(1 - np.abs(reach + 0.5 - 1.5) / ratio, 0, None)
     padded = np.pad(np.where(valid, colours, 0).astype(float), ((0, 0), (3, 3), (3, 3)))
@@ -97,7 +97,7 @@ def test_colours_are_means_of_valid_pixels_weighted_by_distance(tmp_path: Path) 
     wanted = blur(padded) / blur(there)
     nearest = valid[1::3, 1::3]
     assert ((mask == 255) == nearest).all()
-    assert np.abs(made - wanted)[:, nearest].max() <= 0.51  # rounded to whole numbers
+    assert np.abs(made - wanted)[:, nearest].max() <= 0.51  # rounded to integers
     assert (made[:, ~nearest] == 0).all()
 
 
@@ -108,7 +108,7 @@ def test_black_of_masked_pixels_does_not_bleed(tmp_path: Path) -> None:
     valid[130:133, 100] = False
     _, made, mask = aerial(tmp_path, with_alpha(np.full((3, 300, 420), 200, np.uint8), valid), 0.1, meaning=RGBA)
     wanted = np.zeros((100, 140), bool)
-    wanted[30:, :100] = True  # edges at whole new pixels stay where they are
+    wanted[30:, :100] = True  # edges that fall on new pixels are kept
     wanted[43, 33] = False  # rows 129-131, columns 99-101, and the middle one is masked
     assert ((mask == 255) == wanted).all()
     assert set(np.unique(made[:, wanted])) == {200}
@@ -152,7 +152,7 @@ def test_what_is_as_coarse_or_coarser_keeps_its_pixels(tmp_path: Path, size: flo
 
 
 def bordered(value: int, bands: int = 3) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Colours with a border of one value, and what is valid on the new grid of a third of the pixels."""
+    """Colours with a border of one value, and the valid mask on the new grid with a third of the pixels."""
     pixels = np.full((bands, 150, 150), 90, np.uint8)
     pixels[:, :30] = value
     pixels[:, :, 120:] = value
@@ -197,7 +197,7 @@ def test_alpha_counts_more_than_a_nodata_value(tmp_path: Path) -> None:
 def test_of_four_colours_three_are_kept(tmp_path: Path) -> None:
     pixels, valid = bordered(0, bands=4)
     pixels[3] = np.where(pixels[3] == 0, 0, 40)
-    pixels[:3, 60:90, 60:90] = 0  # dark but in near infrared
+    pixels[:3, 60:90, 60:90] = 0  # dark except in near infrared
     _, made, mask = aerial(tmp_path, pixels, 0.1, meaning=(*COLOURS, ColorInterp.undefined))
     assert made.shape == (3, 50, 50)
     assert ((mask == 255) == valid).all()
@@ -219,7 +219,7 @@ def test_sixteen_bits(tmp_path: Path, dtype: Any) -> None:
 
 @pytest.mark.slow
 def test_every_pixel_is_the_one_that_lies_there(tmp_path: Path) -> None:
-    # Two tiles below one another: more than a strip.
+    # Two tiles, one below the other: more than one strip.
     size, rows, columns = 2400, 4800, 2400
     number = np.arange(rows * columns, dtype=np.uint32).reshape(rows, columns)
     red = (number % 40_000).astype(np.int32).astype(np.int16)
@@ -241,7 +241,7 @@ def test_every_pixel_is_the_one_that_lies_there(tmp_path: Path) -> None:
     assert list(placed)[:6] == derived.item["properties"]["proj:transform"]
     height, width = made["red"].shape
     assert np.hypot(height, width) == pytest.approx(np.hypot(rows, columns), rel=1e-3)
-    # Independently: where each new pixel's centre lies in the source.
+    # Independent computation: where each new pixel's centre lies in the source.
     x, y = np.meshgrid(placed.c + (np.arange(width) + 0.5) * placed.a, placed.f + (np.arange(height) + 0.5) * placed.e)
     east, north = pyproj.Transformer.from_crs(3857, SINUSOIDAL, always_xy=True).transform(x, y)
     column, row = (east + 6 * SIN_TILE) / (SIN_TILE / size), (7 * SIN_TILE - north) / (SIN_TILE / size)
@@ -271,11 +271,11 @@ def test_a_pixel_size_may_be_asked_for_in_another_crs(tmp_path: Path) -> None:
 def test_poles_and_the_antimeridian_have_no_place_in_mercator(tmp_path: Path, horizontal: int, vertical: int) -> None:
     hrefs = {"red": write_tile(tmp_path / "red.tif", np.ones((240, 240), np.int16), horizontal, vertical)}
     hrefs["qc"] = hrefs["red"]
-    with pytest.raises(InputError, match=r"a, asset red: .*red.tif: cannot be reprojected to EPSG:3857.* to a pole"):
+    with pytest.raises(InputError, match=r"a, asset red: .*red.tif: cannot be reprojected to EPSG:3857.* a pole"):
         derive(tmp_path, TILES, hrefs)
 
 
-# --- what cannot be made anew -----------------------------------------------------------------------
+# --- what cannot be resampled -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -327,8 +327,8 @@ def test_files_are_cloud_optimized(tmp_path: Path) -> None:
     with rasterio.open(path, overview_level=0) as overview:
         valid_there = overview.dataset_mask() == 255
         assert valid_there[:, :500].all()
-        assert not valid_there[:, 501:].any()  # what touches a valid pixel is one in an overview, as GDAL has it
-        assert (overview.read()[:, valid_there] > 0).all()  # no black of the masked
+        assert not valid_there[:, 501:].any()  # in GDAL's overviews a pixel is valid if any pixel under it is
+        assert (overview.read()[:, valid_there] > 0).all()  # masked black is not blended in
 
 
 @pytest.mark.slow
@@ -349,7 +349,7 @@ def test_scale_and_offset_stay(tmp_path: Path) -> None:
         file.scales, file.offsets = [0.0001], [-0.5]
     with rasterio.open(derive(tmp_path, platform, {"red": red}).item["assets"]["red"]["href"]) as made:
         assert made.nodata is None
-        assert set(np.unique(made.read())) == {0, 1}  # 0 is what the source does not have, as no fill value is told
+        assert set(np.unique(made.read())) == {0, 1}  # 0 marks pixels without source data, as no fill value is set
         assert (made.scales, made.offsets) == ((0.0001,), (-0.5,))
 
 

@@ -1,4 +1,4 @@
-"""One search per location, and what it becomes: real NAIP items behind both ends of a catalogue."""
+"""One search per location, and the requests it becomes: real NAIP items in both kinds of catalogue."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ PLATFORM = PLATFORMS[NAIP]
 SEARCH = "/search"
 ATTEMPTS = 3
 NOTHING = "mid-pacific"  # no image there
-SINGLE = "florida"  # images of 2019 alone
+SINGLE = "florida"  # only images of 2019
 PLACES = {
     "alabama": (-85.905986, 30.969000),  # 2011, 2013, … 2023
     SINGLE: (-80.656258, 26.968745),
-    "idaho": (-116.031259, 48.968761),  # two images of 2023, by Idaho and by Montana
+    "idaho": (-116.031259, 48.968761),  # two images of 2023, from Idaho and from Montana
     NOTHING: (-150.0, 20.0),
-    "new-york": (-77.6875115, 42.750025),  # two quads of 2022, of different days
+    "new-york": (-77.6875115, 42.750025),  # two quads of 2022, on different days
     "pennsylvania": (-80.406235, 41.156251),
     "vermont-north": (-73.156233, 44.968756),  # 2014, 2016, 2018
     "vermont-south": (-73.156229, 43.968750),  # seven years
 }
-LATEST_OF_TWO = {  # worked out by eye: the later day; of one day the lower id
+LATEST_OF_TWO = {  # determined by eye: the later day; on the same day the lower id
     "new-york": "ny_m_4207711_sw_18_060_20221126",
     "idaho": "id_m_4811608_ne_11_060_20231117_20240103",
 }
@@ -71,7 +71,7 @@ def resolve(
 
 
 def by_hand(items: list[Item], first: int = 2010, last: int = 2023) -> dict[str, tuple[int, str | None]]:
-    """Request → its year and its item, worked out item by item from the rules as they are written down."""
+    """Request → its year and its item, derived item by item from the rules as documented."""
     expected: dict[str, tuple[int, str | None]] = {}
     for name, where in PLACES.items():
         here: dict[int, list[Item]] = {}
@@ -107,12 +107,12 @@ def made_item(item_id: str, asset: str = "image") -> Item:
 
 
 def test_a_catalogue_whose_every_image_is_refused_is_found(tmp_path: Path) -> None:
-    """Here no ledger of a year would tell: it knows of what the searches took alone."""
+    """The ledger of a year would not show it: it only sees the items that the searches found."""
     name = "al_m_3008501_ne_16_030_20211103"
     renamed = resolve(SnapshotCatalogue(snapshot(tmp_path / "renamed.parquet", [made_item(name, "data")])))
     assert (renamed.candidates, dict(renamed.rejected)) == (1, {"without asset image": 1})
     assert some_search_finds(PLATFORM, renamed).violations == (
-        "naip: none of 1 candidates of its searches passes (1 × without asset image)",
+        "naip: none of 1 candidates of its searches is eligible (1 × without asset image)",
     )
     both = [made_item(name, "data"), made_item(f"{name}_20220114")]
     found = some_search_finds(PLATFORM, resolve(SnapshotCatalogue(snapshot(tmp_path / "both.parquet", both))))
@@ -156,7 +156,7 @@ def asked(proxy: FaultProxy) -> int:
     return sum(seen.path.startswith(SEARCH) for seen in proxy.seen)
 
 
-# --- both ends --------------------------------------------------------------------------------------
+# --- both kinds of catalogue ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_an_api_gives_the_same_requests_and_items(
     here, there = resolve(at_rest), resolve(online(proxy.url))
     pd.testing.assert_frame_equal(pd.DataFrame(here.requests), pd.DataFrame(there.requests))
     assert without_links(here.items) == without_links(there.items)
-    assert asked(proxy) == len(PLACES)  # one search per location, over all its years
+    assert asked(proxy) == len(PLACES)  # one search per location, over all years
     whole = {item["id"]: item for item in items}
     for item in there.items:
         assert set(item["assets"]) == {"image"}
@@ -266,7 +266,7 @@ def test_progress_counts_the_locations(at_rest: SnapshotCatalogue) -> None:
     assert seen == [(number, len(PLACES)) for number in range(1, len(PLACES) + 1)]
 
 
-# --- what goes wrong --------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 def test_searches_that_fail_are_listed_and_touch_no_other(at_rest: SnapshotCatalogue, proxy: FaultProxy) -> None:
@@ -300,7 +300,7 @@ def test_an_item_that_is_not_valid_is_named_with_its_location(tmp_path: Path, it
     item = next(one for one in items if one["id"] == "fl_m_2608003_ne_17_060_20191215_20200113")
     path = snapshot(tmp_path / "items.parquet", [item])
     table = pq.read_table(path)
-    kinds = pa.array(["Collection"])  # which is not looked at before the item is taken
+    kinds = pa.array(["Collection"])  # not checked before the item is picked
     pq.write_table(table.set_column(table.schema.get_field_index("type"), "type", kinds), path)
     found = resolve(open_catalogue(path, 8), places={SINGLE: PLACES[SINGLE]})
     assert found.failures["location"].tolist() == [SINGLE]

@@ -1,4 +1,4 @@
-"""Damaged ledgers, picks and imagery are found by number and name."""
+"""Damaged ledgers, picks and imagery are counted and named."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def request(quarter: int, tile: str = TILE, year: int = 2020) -> Request:
     )
 
 
-REQUESTS = [request(quarter) for quarter in (1, 2, 3)]  # nothing was taken in the third
+REQUESTS = [request(quarter) for quarter in (1, 2, 3)]  # no scene was picked for the third
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_ledger_that_is_not_of_its_requests_is_found(picks: Picks) -> None:
     assert found.violations == (
         "request 32NLG-2020-Q3 is not in the ledger",
         "request 32NLG-2020-Q1 is in the ledger more than once",
-        "request 33UUU-2020-Q1 is in the ledger but was not made",
+        "request 33UUU-2020-Q1 is in the ledger but not in the requests",
     )
 
 
@@ -117,7 +117,7 @@ def test_a_pick_that_its_platform_refuses_is_found(picks: Picks, properties: dic
 
 
 def test_a_pick_of_another_year_is_found(picks: Picks) -> None:
-    # A request table whose rows were put into the wrong year: the period fits, the partition does not.
+    # A request table with rows in the wrong year: the period matches, the partition does not.
     assert told(picks.ledger, picks.items, year=2019) == (
         f"request 32NLG-2020-Q1: scene {picks.items[0]['id']} is of 2020, not of 2019",
         f"request 32NLG-2020-Q2: scene {picks.items[1]['id']} is of 2020, not of 2019",
@@ -128,8 +128,8 @@ def test_a_pick_elsewhere_is_found(picks: Picks) -> None:
     first, second = picks.items
     away = shapely.box(7.0, 0.2, 7.5, 0.8)
     damaged = [{**first, "geometry": shapely.geometry.mapping(away)}, second]
-    assert told(picks.ledger, damaged) == (f"request 32NLG-2020-Q1: scene {first['id']} does not touch {TILE}",)
-    touching = shapely.box(6.8 + 5e-6, 0.2, 7.5, 0.8)  # half a metre away, as a rounded footprint may be
+    assert told(picks.ledger, damaged) == (f"request 32NLG-2020-Q1: scene {first['id']} does not intersect {TILE}",)
+    touching = shapely.box(6.8 + 5e-6, 0.2, 7.5, 0.8)  # half a metre away: footprints are rounded
     assert told(picks.ledger, [{**first, "geometry": shapely.geometry.mapping(touching)}, second]) == ()
     assert told(picks.ledger, [{**first, "geometry": None}, second])
 
@@ -143,12 +143,12 @@ def test_a_footprint_across_the_antimeridian_is_taken_as_it_is_stored(
     parts = shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])
     place = replace(REQUESTS[0], geometry=shapely.Point(longitude, 0.5))
     stored = [{**first, "geometry": shapely.geometry.mapping(parts)}, second]
-    expected = (f"request 32NLG-2020-Q1: scene {first['id']} does not touch {TILE}",) if found else ()
+    expected = (f"request 32NLG-2020-Q1: scene {first['id']} does not intersect {TILE}",) if found else ()
     assert told(picks.ledger, stored, requests=[place, *REQUESTS[1:]]) == expected
 
 
 RING = [[6, 0], [7, 0], [7, 1], [6, 1], [6, 0]]
-# What storages may hold that were written before footprints were made valid; whether they touch the tile.
+# Footprints that older storages may hold, from before they were made valid, and whether they intersect the tile.
 ODD_FOOTPRINTS: dict[str, tuple[Any, bool]] = {
     "bow-tie": ({"type": "Polygon", "coordinates": [[[6, 0], [7, 1], [7, 0], [6, 1], [6, 0]]]}, True),
     "with heights": ({"type": "Polygon", "coordinates": [[[*point, 9] for point in RING]]}, True),
@@ -171,7 +171,7 @@ ODD_FOOTPRINTS: dict[str, tuple[Any, bool]] = {
 def test_no_footprint_ends_a_look_at_the_picks(picks: Picks, geometry: Any, touches: bool) -> None:
     first, second = picks.items
     said = told(picks.ledger, [{**first, "geometry": geometry}, second])
-    assert said == (() if touches else (f"request 32NLG-2020-Q1: scene {first['id']} does not touch {TILE}",))
+    assert said == (() if touches else (f"request 32NLG-2020-Q1: scene {first['id']} does not intersect {TILE}",))
 
 
 def test_a_cell_whose_candidates_are_all_refused_is_found(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_cell_whose_candidates_are_all_refused_is_found(tmp_path: Path) -> Non
     ).ledger
     found = some_candidate_passes(PLATFORM, 2020, refused)
     assert found.violations == (
-        "sentinel-2-l2a 2020: none of 7 candidates of 3 requests passes (3 × cloud cover above 75 %; "
+        "sentinel-2-l2a 2020: none of 7 candidates of 3 requests is eligible (3 × cloud cover above 75 %; "
         "1 × cloud cover below 0 (not assessed); 1 × cloud cover unknown; and 2 other reasons)",
     )
     assert found.numbers == {"candidates": 7, "picked": 0}
@@ -205,7 +205,7 @@ def test_one_pick_and_no_candidate_are_both_sound(picks: Picks) -> None:
 def test_candidates_on_which_a_rule_raised_do_not_pass(picks: Picks) -> None:
     ledger = picks.ledger.assign(outcome="failed", reason="a bug", item_id=None, cloud_cover=None)
     (said,) = some_candidate_passes(PLATFORM, 2020, ledger).violations
-    assert said == "sentinel-2-l2a 2020: none of 2 candidates of 3 requests passes (2 × a bug)"
+    assert said == "sentinel-2-l2a 2020: none of 2 candidates of 3 requests is eligible (2 × a bug)"
 
 
 def test_imagery_that_is_not_of_the_picks_is_found() -> None:
@@ -214,7 +214,7 @@ def test_imagery_that_is_not_of_the_picks_is_found() -> None:
     assert sound.ok
     assert sound.numbers == {"picks": 3, "scenes": 2, "set_aside": 1, "missing": 0, "unpicked": 0}
     assert imagery_of_picks(["A", "B", "C"], ["A", "B"], ledger).violations == (
-        "scene C was picked and has no imagery",
+        "scene C was picked but has no imagery",
         "scene B has imagery but was set aside or not picked",
     )
     assert imagery_of_picks(["A", "B", "C", "D"], ["A", "C", "D"], ledger).violations == (

@@ -162,7 +162,7 @@ def test_what_lies_beside_is_copied_where_it_is_needed(
 def test_what_would_be_lost_on_s3_is_not_copied_there(tmp_path: Path, s3_bucket: Bucket) -> None:
     store = open_store(f"{s3_bucket.url}/clay")
     options = NAIP.rules.options(imagery="copy")
-    with pytest.raises(InputError, match=r"a\.tif: is incomplete without a\.tif\.msk beside it, .*gdal_translate"):
+    with pytest.raises(InputError, match=r"a\.tif: incomplete without its sidecar a\.tif\.msk, .*gdal_translate"):
         copy_scene(NAIP, options, store, item(with_mask(tmp_path / "a.tif")))
     assert store.list("") == {}
     assert copy_scene(NAIP, options, store, item(with_overviews_beside(tmp_path / "b.tif"))).written == 1
