@@ -1,7 +1,7 @@
-"""The sources of scenes, gathered under their keys.
+"""The sources of scenes, by key.
 
-Any module of this package that has a `PLATFORM` is a platform, and so are those that other installed distributions name
-as entry points in the group `clay_assets.platforms`.
+Every module of this package with a `PLATFORM` is a platform, and so is every entry point that other installed
+distributions declare in the group `clay_assets.platforms`.
 
 Example:
     >>> from clay_assets import PLATFORMS
@@ -20,24 +20,24 @@ from clay_assets.platforms.gathering import gather
 PLATFORMS: dict[str, AnyPlatform]  # see `__getattr__`
 
 
-@cache  # once per process: what a platform is never changes while it runs
+@cache  # once per process: platforms do not change while it runs
 def _gathered() -> dict[str, AnyPlatform]:
     return gather(__path__)
 
 
 def __getattr__(name: str) -> dict[str, AnyPlatform]:
-    # On first use: a distribution's module, while it is being imported, imports this package for `platforms.base`, and
-    # could not be loaded as an entry point then.
+    # On first use: the module of another distribution imports this package for `platforms.base`, and cannot be loaded
+    # as an entry point while it is being imported itself.
     if name == "PLATFORMS":
         return _gathered()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def platform_of(key: str) -> AnyPlatform:
-    """The platform of a key.
+    """The platform with a key.
 
     Raises:
-        InputError: no platform has that key.
+        InputError: unknown key.
     """
     try:
         return _gathered()[key]

@@ -1,4 +1,4 @@
-"""What an item lists of the bands of a file: STAC 1.1 `bands`, or `eo:bands` of the versions before.
+"""Reads the band list of an item's asset: STAC 1.1 `bands`, or `eo:bands` of earlier versions.
 
 https://github.com/radiantearth/stac-spec/blob/v1.1.0/commons/common-metadata.md#bands
 https://github.com/stac-extensions/eo/blob/v1.1.0/README.md#band-object
@@ -16,12 +16,12 @@ _ALPHA = re.compile(r"alpha|mask|opacity|transparency", re.IGNORECASE)
 
 
 def measured_bands(item: Mapping[str, Any], asset: str, known: int = 0) -> tuple[int, ...]:
-    """Numbers, from 1, of the bands of a file that are measurements, and no alpha.
+    """Numbers, from 1, of the bands of a file that are measurements, not alpha.
 
     Args:
-        item: its band list is that of the asset, or else that of the item.
+        item: the item; the band list is taken from the asset, or else from the item.
         asset: name of the asset.
-        known: how many bands are measurements where the item does not name them; 0 where only the file tells.
+        known: number of measurement bands if the item does not name them; 0 if only the file can tell.
     """
     names = _listed(item, asset)
     if not any(names):
@@ -31,7 +31,7 @@ def measured_bands(item: Mapping[str, Any], asset: str, known: int = 0) -> tuple
 
 
 def _listed(item: Mapping[str, Any], asset: str) -> list[str | None]:
-    """Name of each band in the first list that names any; lists of numbers point into that of the item."""
+    """Band names from the first list that has any; lists of numbers are indexes of the item's list."""
     properties = item.get("properties") or {}
     for holder in (item["assets"].get(asset) or {}, properties):
         for field in LISTS:

@@ -1,7 +1,7 @@
-"""What the pipeline asks of a platform. A stage asks the platform; it never asks which platform it is.
+"""The interface of a platform. Stages use the interface only, and never depend on which platform it is.
 
-A platform is data and small pure functions, gathered in one `Platform` at the end of its own module. Searching,
-reading and writing belong to the stages.
+A platform consists of data and small pure functions, combined in a `Platform` at the end of its own module. Searching,
+reading and writing are left to the stages.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ __all__ = [
 
 FIRST_YEAR = 2010  # the earliest imagery of any platform that Clay was trained on (NAIP)
 
-# Quoted, as numpy is imported where pixels are: definitions load in half the time without it.
+# Quoted, since definitions load in half the time without numpy.
 Mask: TypeAlias = "NDArray[np.bool_]"
 Pixels: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 
 class Options(BaseModel):
-    """What a recipe may choose for a platform. Platforms add their own fields."""
+    """The options that a recipe can set for a platform. Platforms add their own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     years: tuple[int, int] = Field(default=(2018, 2023), description="first and last year to draw from, both included")
-    max_chip_nodata: float = Field(default=0.5, ge=0, le=1, description="chips with a larger nodata share are left out")
+    max_chip_nodata: float = Field(default=0.5, ge=0, le=1, description="chips with a larger nodata share are dropped")
     imagery: Literal["reference", "copy", "derived"] = Field(
         default="reference",
-        description="read images where they lie, copy them into our storage first, or resample them into our storage",
+        description="read images in place, copy them into our storage first, or resample them into our storage",
     )
 
     @model_validator(mode="after")
@@ -74,19 +74,19 @@ class Options(BaseModel):
             raise ValueError(f"years {list(self.years)}: the first is after the last")
         this_year = datetime.now(UTC).year
         if first < FIRST_YEAR or last > this_year:
-            raise ValueError(f"years {list(self.years)}: there are partitions from {FIRST_YEAR} to {this_year}")
+            raise ValueError(f"years {list(self.years)}: outside the partitions {FIRST_YEAR} to {this_year}")
         return self
 
 
 class ReferenceOrCopy(Options):
-    """Recipe fields of a platform whose files are read as they are."""
+    """Recipe options of a platform whose files are read without resampling."""
 
     imagery: Literal["reference", "copy"] = Field(
-        default="reference", description="read images where they lie, or copy them into our storage first"
+        default="reference", description="read images in place, or copy them into our storage first"
     )
 
 
-OptionsT = TypeVar("OptionsT", bound=Options)  # the recipe fields of one platform
+OptionsT = TypeVar("OptionsT", bound=Options)  # the recipe options of a platform
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Request:
     Attributes:
         id: unique within the platform, such as `29RKH-2020-Q1`.
         location: name of the sampled place, such as an MGRS tile.
-        period: name of the part of the year searched, such as `Q1`.
+        period: name of the searched part of the year, such as `Q1`.
         start: first moment, UTC, included.
         end: last moment, UTC, excluded.
-        geometry: what items must intersect, EPSG:4326.
+        geometry: the area that items must intersect, EPSG:4326.
         filters: alternatives; an item matches if all properties of one of them are equal. Empty: any item.
-        draw: the keyed hash by which it was drawn; 0 where nothing was left to chance.
+        draw: keyed hash by which the request was drawn; 0 if it was not drawn at random.
     """
 
     id: str
@@ -116,15 +116,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Derivation(Generic[OptionsT]):
-    """How the images of a scene are resampled into our own storage, as cloud-optimized GeoTIFFs.
+    """How the images of a scene are resampled into our storage, as cloud-optimized GeoTIFFs.
 
     Attributes:
         crs: CRS of the target grid, in metres; None: that of the source.
         gsd: options → pixel size of the target grid in metres, never finer than the source's; None: the size that
             keeps the number of pixels on the diagonal.
-        resampling: `nearest` or `bilinear`, of colours; masks are always nearest.
-        bands: how many bands are kept, from the first; None: all.
-        fill: asset → value of pixels that the source does not have; empty where a mask marks them.
+        resampling: resampling of the bands, `nearest` or `bilinear`; masks are always nearest.
+        bands: number of bands to keep, from the first; None: all.
+        fill: asset → value of pixels without source data; empty if a mask marks them.
         masked: write an internal mask: from alpha, else from the file's own mask, else where all bands are 0.
     """
 
@@ -138,16 +138,15 @@ class Derivation(Generic[OptionsT]):
 
 @dataclass(frozen=True)
 class Typical:
-    """The typical size of one scene, to estimate the cost of a run before anything is read.
+    """The typical size of a scene, to estimate the cost of a run before anything is read.
 
-    Bytes are those of the pixels before compression, so files are smaller. The defaults are those of a Sentinel-2
-    scene with four bands.
+    Bytes are uncompressed, so files are smaller. The defaults are those of a Sentinel-2 scene with four bands.
 
     Attributes:
         height, width: pixels of the finest grid.
-        quality_bytes: read to index a scene, per pixel of that grid.
-        image_bytes: of all its files, per pixel of that grid.
-        derived_bytes: of the files that are resampled from them, per pixel of that grid; 0 where none are.
+        quality_bytes: bytes read to index a scene, per pixel of that grid.
+        image_bytes: bytes of all its files, per pixel of that grid.
+        derived_bytes: bytes of the resampled files, per pixel of that grid; 0 if images are not resampled.
     """
 
     height: int = 10980
@@ -157,21 +156,21 @@ class Typical:
     derived_bytes: float = 0
 
     def chips(self, size: int) -> int:
-        """Whole chips of `size` pixels in its grid."""
+        """Number of whole chips of `size` pixels in the grid."""
         return (self.height // size) * (self.width // size)
 
 
 @dataclass(frozen=True)
 class SceneSource:
-    """Where the scenes of a platform are looked up.
+    """Where the scenes of a platform are searched.
 
     Attributes:
-        catalogue: the setting that holds its catalogue: a field of `Settings`, or one that `default` makes. Of
-            `stac_my_catalogue` the variable is CLAY_STAC_MY_CATALOGUE.
+        catalogue: the setting with the catalogue's address: a field of `Settings`, or a new one declared with
+            `default`. The variable of `stac_my_catalogue` is CLAY_STAC_MY_CATALOGUE.
         collection: STAC collection id in that catalogue; None: any.
-        sample: asset whose table the requests are made from.
-        sample_has_items: whether the sample is itself a table of STAC items; scenes are then looked up there.
-        default: the address of a catalogue for which `Settings` has no field; None where it has one.
+        sample: asset from whose table the requests are made.
+        sample_has_items: whether the sample is itself a table of STAC items, in which scenes are then searched.
+        default: address of a catalogue that is not a field of `Settings`; else None.
     """
 
     catalogue: str
@@ -185,23 +184,22 @@ class SceneSource:
 class Rules(Generic[OptionsT]):
     """Which searches are made, and which scene each of them gets.
 
-    What `refuse`, `rank` or `resolve` raises is a bug of theirs, and fails the request; what may be wrong with an item
-    is declared in `properties`, or refused.
+    An exception in `refuse`, `rank` or `resolve` counts as a bug, and fails the request. Declare in `properties`, or
+    refuse, what can be wrong with an item.
 
     Attributes:
-        options: the recipe fields of this platform.
+        options: the recipe options of this platform.
         requests: (sample, options, seed) → request table (see `clay_assets.platforms.request_table`).
-        refuse: (item, request, options) → why an item cannot be taken, or None.
-        rank: (item, request) → sort key; the lowest is taken.
-        properties: item properties that the rules look at; a candidate may lack all others. An item that breaks their
+        refuse: (item, request, options) → why an item is not eligible, or None.
+        rank: (item, request) → sort key; the lowest is picked.
+        properties: item properties that the rules use; a candidate may lack all others. An item that violates a
             declaration is refused before the rules run.
-        processings: how to tell that items are processings of one acquisition, of which the newest alone is a
-            candidate; None: every item is an acquisition of its own.
+        processings: how to recognise processings of one acquisition, of which only the newest is a candidate; None:
+            every item is a separate acquisition.
         resolve: (request, items found, options, seed) → the requests that it becomes, each within one year. For
-            platforms whose years are the catalogue's to say: then `requests` gives one search per location, which is
-            made once, when the requests are made. None: requests are as `requests` gives them.
-        columns: `refuse` and `rank` once more over whole columns, by which snapshots are searched faster; None: item by
-            item.
+            platforms whose years only the catalogue knows: `requests` then returns one search per location, which is
+            run once, when the requests are made. None: the requests of `requests` are final.
+        columns: `refuse` and `rank` over whole columns, to search snapshots faster; None: item by item.
     """
 
     options: type[OptionsT]
@@ -215,13 +213,13 @@ class Rules(Generic[OptionsT]):
 
     @property
     def by_columns(self) -> ColumnRules[OptionsT] | None:
-        """The rules over columns, None where there are none that stand for these rules."""
+        """The rules over columns; None if there are none, or if they belong to other rules."""
         told = (self.processings.tell,) if self.processings else ()
         return self.columns if self.columns and self.columns.of == (self.refuse, self.rank, *told) else None
 
     @property
     def property_names(self) -> tuple[str, ...]:
-        """All names of the item properties that the rules look at, each once."""
+        """Names of all item properties that the rules use, each once."""
         declared = [name for one in self.properties for name in one.names]
         return tuple(dict.fromkeys((*declared, *(self.processings.properties if self.processings else ()))))
 
@@ -232,11 +230,11 @@ class Assets:
 
     Attributes:
         bands: assets of the model's bands, in the model's order.
-        grid: asset on the finest grid, which chips are counted on.
+        grid: asset on the finest grid, which defines the chips.
         optional: assets that an item may lack.
-        aliases: other names that the catalogue has given to these assets → the name used here.
-        shown: what a picture of its chips is made of, on the finest grid: (asset, band from 1) of red, green and blue,
-            or of one in grey; empty: the first band of `grid`.
+        aliases: other names of these assets in the catalogue → the name used here.
+        shown: bands for pictures of chips, on the finest grid: (asset, band from 1) of red, green and blue, or of a
+            single grey band; empty: the first band of `grid`.
     """
 
     bands: tuple[str, ...]
@@ -247,21 +245,21 @@ class Assets:
 
     @property
     def view(self) -> tuple[tuple[str, int], ...]:
-        """(asset, band from 1) that a picture of its chips is made of: three of them, or one."""
+        """(asset, band from 1) for pictures of chips: three of them, or one."""
         return self.shown or ((self.grid, 1),)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What cloud and nodata are judged from.
+    """How cloud and nodata are determined.
 
     Attributes:
         assets: the quality assets.
-        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True where it applies. Each pixel
-            by itself, whatever its neighbours are: of a single asset of 8 or 16 bits, it is asked once for each code.
-        reads: what is read of a quality asset: its first `band`, or the file's `mask` (0 is not valid).
-        measured: how many bands of a file are measurements where the item does not name its bands. None of them is
-            alpha, even where the file says so; 0: the file tells.
+        judge: pixels of the quality assets → (cloud mask, nodata mask), same shape, True for cloud or nodata. Must be
+            pixelwise: for a single asset of 8 or 16 bits it is called once per code.
+        reads: what to read from a quality asset: its first `band`, or the file's `mask` (0 is not valid).
+        measured: number of measurement bands in a file if the item does not name its bands. They are never alpha,
+            even if the file says so; 0: the file decides.
     """
 
     assets: tuple[str, ...]
@@ -275,10 +273,10 @@ class Files(Generic[OptionsT]):
     """Which files are read, and how they are accessed.
 
     Attributes:
-        access: ways to access them; the first that applies to an href is taken.
-        alternate: name of the alternate-assets entry whose href is read instead of the asset's own.
-        rewrite: (href, options) → href that the recipe wants read; None: as it is.
-        derivation: how images are resampled, where the recipe says `derived`.
+        access: ways to access them; the first that applies to an href is used.
+        alternate: name of the alternate-assets entry whose href is read instead of the asset's.
+        rewrite: (href, options) → href to read by the recipe; None: unchanged.
+        derivation: how images are resampled if the recipe says `derived`.
     """
 
     access: tuple[Access, ...] = ()
@@ -289,22 +287,21 @@ class Files(Generic[OptionsT]):
 
 @dataclass(frozen=True)
 class Platform(Generic[OptionsT]):
-    """One source of scenes, generic over its recipe fields.
+    """A source of scenes, generic over its recipe options.
 
     Attributes:
         key: name in partitions, paths and the index.
         title: name in pictures and messages.
-        scenes: where its scenes are looked up.
+        scenes: where its scenes are searched.
         rules: which searches are made, and which scene each gets.
         assets: names of its assets.
-        quality: what cloud and nodata are judged from.
+        quality: how cloud and nodata are determined.
         files: which files are read, and how they are accessed.
-        typical: the typical size of one of its scenes.
-        version: raise it when its quality rules would give the same scene another index; its scenes alone are then
-            indexed again.
-        same_without_nodata: a former version that gave scenes without any nodata the index of today; None: none.
-        radiometry: how to tell what is to be taken away from the numbers of a scene's bands; None: nothing ever is.
-        model: what the model is told of its bands; None: it was not trained on them.
+        typical: the typical size of a scene.
+        version: increase if changed quality rules would yield a different index; only this platform is then re-indexed.
+        same_without_nodata: an earlier version with the same index as today for scenes without nodata, or None.
+        radiometry: how to find the offset to subtract from pixel values; None: there is never an offset.
+        model: band metadata for the model; None: the model was not trained on this platform.
     """
 
     key: str
@@ -322,33 +319,33 @@ class Platform(Generic[OptionsT]):
 
     @property
     def model_input(self) -> ModelInput:
-        """The bands of its chips in order; the first band of every asset where the model knows none."""
+        """The bands of its chips in order; the first band of every asset if the model has no metadata."""
         return self.model or unknown(self.assets.bands)
 
     @cached_property
     def asset_names(self) -> tuple[str, ...]:
-        """Every asset that the pipeline keeps: bands and quality, without repeats."""
+        """All assets that the pipeline keeps: bands and quality, without duplicates."""
         return tuple(dict.fromkeys((*self.assets.bands, *self.quality.assets)))
 
     def missing(self, item: Item, among: Sequence[str]) -> list[str]:
-        """Those of some assets that an item should have and lacks."""
+        """The required assets of `among` that an item lacks."""
         assets = item["assets"]
         return [name for name in among if name not in assets and name not in self.assets.optional]
 
     def read_item(self, document: Item) -> Item:
-        """A foreign item as the pipeline trusts it, with only the assets of this platform under the names used here.
+        """Validate an item from a catalogue, and keep only the assets of this platform, renamed to the names used here.
 
-        Hrefs that are relative to the item are made absolute.
+        Hrefs relative to the item are made absolute.
 
         Raises:
-            InputError: the item is not valid; names item and field.
+            InputError: invalid item; names item and field.
         """
         from clay_assets.sources.static_stac import with_absolute_hrefs  # here, so that definitions load without pystac
 
         return with_absolute_hrefs(read_item(document, bands=self.asset_names, aliases=self.assets.aliases))
 
     def read_items(self, documents: Sequence[Item]) -> list[Item | InputError]:
-        """Many items as `read_item` gives them, in the same order; the error in place of one that is not valid."""
+        """`read_item` for many items, in the same order; an invalid item is replaced by its error."""
         from clay_assets.sources.static_stac import with_absolute_hrefs
 
         read = read_items(documents, bands=self.asset_names, aliases=self.assets.aliases)
@@ -358,37 +355,35 @@ class Platform(Generic[OptionsT]):
         ]
 
     def href(self, asset: Mapping[str, Any], options: OptionsT | None = None) -> str:
-        """The href of an asset that is to be read.
+        """The href to read for an asset.
 
         Args:
-            asset: of an item; its alternate href is taken where the platform prefers it.
-            options: of a recipe, where it may want another place; None for items whose hrefs are settled.
+            asset: an item's asset; its alternate href is used if the platform prefers it.
+            options: the recipe's options, which may rewrite the href; None for items whose hrefs are settled.
 
         Raises:
-            InputError: the href is relative, and the item did not say to what.
+            InputError: the href is relative, and the item has no base address.
         """
         from clay_assets.sources.static_stac import is_relative
 
         alternates = asset.get("alternate")
         alternate = alternates.get(self.files.alternate) if isinstance(alternates, Mapping) else None
         href = str((alternate.get("href") if isinstance(alternate, Mapping) else None) or asset["href"])
-        if is_relative(href):  # to the working directory, for whoever opens it; another file may lie there
-            raise InputError(
-                f"{href}: relative href, and its item does not say to what. Give it an absolute self link."
-            )
+        if is_relative(href):  # readers would resolve it against the working directory
+            raise InputError(f"{href}: relative href without a base address. Add an absolute self link to the item.")
         return self.files.rewrite(href, options) if self.files.rewrite and options is not None else href
 
     def measured(self, item: Item, asset: str) -> tuple[int, ...]:
-        """Bands of an asset's file, from 1, that are measurements by its item's band list, whatever the file says."""
+        """Measurement bands of an asset's file, from 1, by the item's band list; the file's own tags are ignored."""
         return measured_bands(item, asset, self.quality.measured)
 
     def settled(self, item: Item, options: OptionsT, hrefs: Mapping[str, str] | None = None) -> Item:
-        """The item with its assets' hrefs settled; the other addresses of an asset are dropped.
+        """The item with the hrefs to read; other addresses of its assets are dropped.
 
         Args:
             item: a picked item.
-            options: of the recipe.
-            hrefs: asset → href that replaces it.
+            options: the recipe's options.
+            hrefs: asset → replacement href.
         """
         settled = {}
         for name, asset in item["assets"].items():
@@ -397,16 +392,16 @@ class Platform(Generic[OptionsT]):
         return {**item, "assets": settled}
 
     def access_to(self, href: str) -> Access:
-        """How one href is accessed."""
+        """How an href is accessed."""
         return access_for(self.files.access, href)
 
     def with_access(self, *ways: Access) -> Platform[OptionsT]:
-        """The platform with other ways to reach files, tried before its own, such as those of our storage.
+        """The platform with additional ways of access, tried before its own, such as that of our storage.
 
-        Ways without hosts are left out: they would apply to every file.
+        Ways without hosts are ignored: they would apply to every file.
         """
         own = tuple(way for way in ways if way.hosts)
         return replace(self, files=replace(self.files, access=(*own, *self.files.access))) if own else self
 
 
-AnyPlatform: TypeAlias = Platform[Any]  # where it does not matter which recipe fields it has
+AnyPlatform: TypeAlias = Platform[Any]  # if its recipe options do not matter

@@ -1,8 +1,8 @@
-"""The rules of a platform once more, over whole columns of candidates. Numpy is imported in them.
+"""The rules of a platform over whole columns of candidates. Numpy is imported in functions.
 
-A snapshot offers hundreds of thousands of candidates. Where a platform declares `ColumnRules`, they are judged as
-columns; `refuse` and `rank` are then called only where columns do not tell: where an item is odd, such as one whose
-cloud cover is text. Both must say the same of every item, which a test holds for every platform that declares them.
+A snapshot offers hundreds of thousands of candidates. If a platform declares `ColumnRules`, they are evaluated on
+columns; `refuse` and `rank` are then called only for odd items, such as one whose cloud cover is text. Both must give
+the same result for every item; a test checks this for every platform that declares them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Refusal: TypeAlias = "tuple[NDArray[np.bool_], str | None]"
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidates as columns: one row for each pair of an item and a request that it may answer.
+    """Candidates as columns: one row per pair of an item and a request that it may match.
 
     Attributes:
         ids: ids of the items, text.
         times: acquisition, milliseconds since 1970 UTC, int64.
-        properties: declared property → its values: float64 of numbers, NaN where there is none; text without blanks
-            around it, empty where there is none; tuples of lists.
-        footprint: () → shapely footprints; a function, as most rules need none.
+        properties: declared property → its values: numbers as float64, NaN if missing; stripped text, empty if
+            missing; lists as tuples.
+        footprint: () → shapely footprints; a function, since most rules do not need them.
         asked: the requests.
-        numbers_of_requests: row → which of them it may answer.
+        numbers_of_requests: row → index of its request.
     """
 
     ids: Column
@@ -48,7 +48,7 @@ class Candidates:
         return len(self.ids)
 
     def numbers(self, *names: str) -> NDArray[np.float64]:
-        """The first of these properties that an item has, NaN where it has none; as `quarters.number`."""
+        """The first of these properties that an item has, else NaN; like `quarters.number`."""
         import numpy as np
 
         found = np.full(len(self), np.nan)
@@ -59,7 +59,7 @@ class Candidates:
         return found
 
     def texts(self, *names: str) -> Column:
-        """The first of these properties that is a text, empty where none is; as `properties.label_of`."""
+        """The first of these properties that is text, else empty; like `properties.label_of`."""
         import numpy as np
 
         found = np.full(len(self), "", dtype=object)
@@ -70,7 +70,7 @@ class Candidates:
         return found
 
     def lists(self, name: str) -> Column:
-        """A property that is a list, as tuples; empty where there is none."""
+        """A list property as tuples; empty if missing."""
         import numpy as np
 
         found = np.empty(len(self), dtype=object)
@@ -78,7 +78,7 @@ class Candidates:
         return found
 
     def of_request(self, function: Callable[[Request], Any]) -> Column:
-        """What a function says of each row's request."""
+        """Apply a function to the request of each row."""
         import numpy as np
 
         said = np.empty(len(self.asked), dtype=object)
@@ -87,7 +87,7 @@ class Candidates:
         return said[self.numbers_of_requests]
 
     def take(self, rows: NDArray[np.int64]) -> Candidates:
-        """Some of the candidates."""
+        """A subset of the candidates."""
         return Candidates(
             self.ids[rows],
             self.times[rows],
@@ -99,19 +99,19 @@ class Candidates:
 
     @cached_property
     def footprints(self) -> Column:
-        """Footprints of the items, as they are meant."""
+        """Repaired footprints of the items."""
         return self.footprint()
 
 
 def unknown(numbers: Column) -> Column:
-    """Where numbers are NaN, as an item does not tell them."""
+    """Mask of missing numbers (NaN)."""
     import numpy as np
 
     return np.isnan(numbers)
 
 
 def each(function: Callable[..., Any], *columns: Column) -> Column:
-    """What a function says of each row of some columns; asked once for each distinct combination."""
+    """Apply a function to each row of some columns; called once per distinct combination."""
     import numpy as np
 
     rows = (
@@ -124,11 +124,11 @@ def each(function: Callable[..., Any], *columns: Column) -> Column:
 
 
 def otherwise(column: Column, lacking: Any, function: Callable[[Any], Any], others: Column) -> Column:
-    """A column where it has something, else what a function says of another column.
+    """Fill the missing values of a column from another column.
 
     Args:
-        column: of objects.
-        lacking: the value that stands for nothing.
+        column: column of objects.
+        lacking: the value that marks a missing one.
         function: value of the other column → value.
         others: the other column.
     """
@@ -143,17 +143,17 @@ def otherwise(column: Column, lacking: Any, function: Callable[[Any], Any], othe
 
 @dataclass(frozen=True)
 class ColumnRules(Generic[OptionsT]):
-    """`refuse` and `rank` over columns. What they say of an item is what `Rules` of the platform say of it.
+    """`refuse` and `rank` over columns, with the same results as the platform's `Rules`.
 
-    The rules may look at ids, times, footprints, requests, and properties declared (see `Property`) as numbers,
-    text or lists of text; of assets, only at which there are.
+    The rules may use ids, times, footprints, requests, and properties declared (see `Property`) as numbers, text or
+    lists of text; of assets, only their presence.
 
     Attributes:
-        refuse: (candidates, options) → reasons and the candidates that they apply to, in the order in which `refuse`
-            looks at them. The reason None leaves the request to `refuse` and `rank`.
-        rank: candidates → sort keys of those that are eligible, the most telling first; the last, the id, is left out.
-        of: the `refuse`, the `rank` and, where there is one, the `tell` of the processings that they stand for. Where a
-            platform has others, it is judged item by item.
+        refuse: (candidates, options) → masks of candidates with their reasons, in the order in which `refuse` tests
+            them. The reason None leaves the request to `refuse` and `rank`.
+        rank: candidates → sort keys of the eligible ones, most significant first, without the last one, the id.
+        of: the `refuse`, `rank` and, if any, `tell` of the processings that they replace. A platform with different
+            ones is evaluated item by item.
     """
 
     refuse: Callable[[Candidates, OptionsT], list[Refusal]]

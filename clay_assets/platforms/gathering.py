@@ -1,8 +1,8 @@
-"""Where platforms come from: the modules of this package, and the entry points of other distributions.
+"""Gathers the platforms from the modules of this package and the entry points of other distributions.
 
-A distribution names each of its platforms in the group `clay_assets.platforms`; the entry point is a `Platform`, or a
-module that has one as `PLATFORM`. One that cannot be used stops everything: a platform that is left out would be
-missing from partitions and recipes without a word.
+A distribution declares each of its platforms in the group `clay_assets.platforms`; the entry point is a `Platform`, or
+a module that has one as `PLATFORM`. An invalid platform is an error: if it were skipped, it would be missing from
+partitions and recipes silently.
 
 https://packaging.python.org/en/latest/specifications/entry-points/
 """
@@ -21,20 +21,20 @@ from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Platform
 
 GROUP = "clay_assets.platforms"
-KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")  # it is in partition keys, which have a `|`, and in paths
+KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")  # used in partition keys, which contain `|`, and in paths
 SETTING = re.compile(r"[a-z][a-z0-9_]*")
 
-Found = tuple[str, AnyPlatform]  # where a platform comes from, for messages; and the platform
+Found = tuple[str, AnyPlatform]  # origin of a platform, for messages; and the platform
 
 
 def gather(paths: Iterable[str]) -> dict[str, AnyPlatform]:
-    """Every platform under its key, ordered by key; the settings that they bring are declared.
+    """All platforms by key, in order; also declares their settings.
 
     Args:
-        paths: folders of the modules of this package.
+        paths: folders with the modules of this package.
 
     Raises:
-        InputError: a platform cannot be used; names where it comes from.
+        InputError: an invalid platform; names its origin.
     """
     platforms: dict[str, Found] = {}
     for origin, platform in (*_of_this_package(paths), *_of_other_distributions()):
@@ -64,7 +64,7 @@ def _of_other_distributions() -> Iterator[Found]:
 
 
 def _origin(entry: EntryPoint) -> str:
-    distribution = entry.dist.name if entry.dist else None  # which is None too where its metadata are incomplete
+    distribution = entry.dist.name if entry.dist else None  # the name is None too if its metadata is incomplete
     return f"{distribution or 'unknown distribution'} (entry point {entry.name})"
 
 
@@ -72,7 +72,7 @@ def _loaded(entry: EntryPoint) -> AnyPlatform:
     try:
         found = entry.load()
         found = found.PLATFORM if isinstance(found, ModuleType) else found
-    except Exception as error:  # whatever code of others raises when it is imported
+    except Exception as error:  # foreign code can raise anything on import
         raise InputError(
             f"{_origin(entry)}: {entry.value} cannot be loaded ({type(error).__name__}: {error}). "
             "Repair or uninstall the distribution."
@@ -86,7 +86,7 @@ def _loaded(entry: EntryPoint) -> AnyPlatform:
 
 
 def _catalogues(found: Sequence[Found]) -> dict[str, str]:
-    """Setting → default address, of the catalogues that platforms bring."""
+    """Setting → default address of the catalogues that platforms declare."""
     brought: dict[str, str] = {}
     for origin, platform in found:
         name, default = platform.scenes.catalogue, platform.scenes.default
@@ -107,7 +107,7 @@ def _catalogues(found: Sequence[Found]) -> dict[str, str]:
 
 
 def _secrets(platform: AnyPlatform) -> Iterator[str]:
-    """The environment variables that hold the tokens and keys of a platform."""
+    """The environment variables with the tokens and keys of a platform."""
     for way in platform.files.access:
         yield from (header.variable for header in way.headers)
         if way.keys is not None:

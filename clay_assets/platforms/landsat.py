@@ -1,4 +1,4 @@
-"""What the two Landsat platforms share: Landsat 8 and 9, Collection 2, from the USGS STAC server.
+"""Shared by the two Landsat platforms: Landsat 8 and 9, Collection 2, from the USGS STAC server.
 
 QA_PIXEL bits: Landsat 8-9 Collection 2 Level 2 Science Product Guide, LSDS-1619, table 6-3. Which of them count as
 cloud follows stacchip's LandsatIndexer, so that the numbers stay comparable.
@@ -48,7 +48,7 @@ OTHER_SPACECRAFT, SUN_UNKNOWN = "not Landsat 8 or 9", "sun elevation unknown"
 SUN_ELEVATION = ("view:sun_elevation", "eo:sun_elevation")  # STAC 1.0, STAC 0.7
 BANDS = ("red", "green", "blue", "nir08", "swir16", "swir22")
 
-# Asset names of items that the server wrote before STAC 1.0.
+# Asset names of the server's items before STAC 1.0.
 ALIASES = {
     "QA_PIXEL.TIF": "qa_pixel",
     **{
@@ -60,21 +60,19 @@ ALIASES = {
 
 
 class LandsatOptions(CloudOptions):
-    """Recipe fields of a Landsat level."""
+    """Recipe options of a Landsat level."""
 
-    max_chip_nodata: float = Field(default=0.0, ge=0, le=1, description="chips with a larger nodata share are left out")
-    min_sun_elevation: float = Field(default=0, ge=-90, le=90, description="lowest sun elevation taken, degrees")
+    max_chip_nodata: float = Field(default=0.0, ge=0, le=1, description="chips with a larger nodata share are dropped")
+    min_sun_elevation: float = Field(default=0, ge=-90, le=90, description="minimum sun elevation, degrees")
 
 
 def search_point(tile: BaseGeometry) -> BaseGeometry:
-    """A point that surely lies in the tile, also where the tile is in two parts at ±180."""
+    """A point inside the tile, even if the tile is in two parts at ±180."""
     return tile.representative_point()
 
 
 def spacecraft_of(item: Item) -> str | None:
-    """The spacecraft, such as `LANDSAT_8`: as the item is labelled, or else by its id. A label that is there decides,
-    also where the id says something else.
-    """
+    """The spacecraft, such as `LANDSAT_8`, by the item's label, or by its id if there is no label."""
     return _by_label(label_of(item["properties"], *LABELS)) or _by_id(item["id"])
 
 
@@ -88,7 +86,7 @@ def _by_id(item_id: str) -> str | None:
 
 
 def refuse(item: Item, request: Request, options: LandsatOptions) -> str | None:
-    """Refuse other spacecraft, night scenes, and scenes too cloudy or of unknown cloud cover."""
+    """Refuse other spacecraft, night scenes, and scenes that are too cloudy or have no cloud cover."""
     if spacecraft_of(item) not in SPACECRAFT:
         return OTHER_SPACECRAFT
     elevation = number(item, *SUN_ELEVATION)
@@ -124,15 +122,15 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def acquisition(item_id: str) -> tuple[int, str, float | None] | None:
-    """Spacecraft, path and row, and day of a product by its name; None where the id is another."""
+    """Spacecraft, path and row, and day from a product id; None for other ids."""
     product = _PRODUCT.match(item_id)
     return (int(product[1]), product[2], stamp_of(product[3], "%Y%m%d")) if product else None
 
 
 def processing(item: Item) -> Processing | None:
-    """Of one spacecraft, path, row and day, real-time products are the oldest; else the date of processing tells.
+    """For one spacecraft, path, row and day, real-time products are the oldest; else the processing date decides.
 
-    Items without a product's name tell their scene by `landsat:scene_id`, and its age by `created` and `updated`.
+    Items without a product id are identified by `landsat:scene_id`, and ordered by `created` and `updated`.
     """
     product = _PRODUCT.match(item["id"])
     if product:
@@ -161,7 +159,7 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 
 
 def landsat(key: str, title: str) -> Platform[LandsatOptions]:
-    """The platform of one processing level; `key` is also its collection id."""
+    """The platform of a processing level; `key` is also its collection id."""
 
     def requests(sample: gpd.GeoDataFrame, options: LandsatOptions, seed: int) -> gpd.GeoDataFrame:
         return quarterly_requests(key, sample, options, seed, search_geometry=search_point)

@@ -1,7 +1,7 @@
 """Aerial imagery of New Zealand, by Land Information New Zealand: random sheets of the latest surveys.
 
-The sample is drawn from the static STAC catalogue of the bucket nz-imagery and holds the items themselves, so each
-sheet is a request that its own item answers. https://github.com/linz/imagery
+The sample is drawn from the static STAC catalogue of the bucket nz-imagery and holds the items themselves, so that each
+sheet is a request for its own item. https://github.com/linz/imagery
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ SURVEY = r"^[a-z0-9-]+/[A-Za-z0-9_.-]+$"
 
 
 class LinzOptions(Options):
-    """Recipe fields of LINZ."""
+    """Recipe options of LINZ."""
 
-    years: tuple[int, int] = Field(default=(2010, 2024), description="first and last year of sheets that are taken")
+    years: tuple[int, int] = Field(default=(2010, 2024), description="first and last year of the sheets")
     surveys: Literal["latest"] | tuple[Annotated[str, StringConstraints(pattern=SURVEY)], ...] = Field(
         default="latest", description="the latest survey of each region, or a list of `region/survey`"
     )
-    share: float = Field(default=0.5, gt=0, le=1, description="share of a collection's sheets that are drawn")
-    min_scenes: int = Field(default=10, ge=1, strict=True, description="sheets drawn at least, or all that there are")
-    max_scenes: int = Field(default=2000, ge=1, strict=True, description="sheets drawn at most")
+    share: float = Field(default=0.5, gt=0, le=1, description="share of a collection's sheets to draw")
+    min_scenes: int = Field(default=10, ge=1, strict=True, description="minimum number of sheets, or all if fewer")
+    max_scenes: int = Field(default=2000, ge=1, strict=True, description="maximum number of sheets")
     gsd: float = Field(
         default=0.3, gt=0, allow_inf_nan=False, description="pixel size that images are resampled to, metres"
     )
-    imagery: Literal["derived"] = Field(default="derived", description="images are made anew in our storage")
+    imagery: Literal["derived"] = Field(default="derived", description="images are resampled into our storage")
 
     @model_validator(mode="after")
     def _least_is_not_above_most(self) -> LinzOptions:
         if self.min_scenes > self.max_scenes:
             raise ValueError(f"min_scenes {self.min_scenes} is more than max_scenes {self.max_scenes}")
         if not self.surveys:
-            raise ValueError('surveys: the list is empty; name some as region/survey, or write "latest"')
+            raise ValueError('surveys: empty list; name some as region/survey, or write "latest"')
         if isinstance(self.surveys, tuple) and len(set(self.surveys)) != len(self.surveys):
-            raise ValueError("surveys: one of them is named twice")
+            raise ValueError("surveys: one is repeated")
         return self
 
 
@@ -87,7 +87,7 @@ def requests(sample: gpd.GeoDataFrame, options: LinzOptions, seed: int) -> gpd.G
 
 
 def refuse(item: Item, request: Request, options: LinzOptions) -> str | None:
-    """Refuse the sheets of other surveys at the same place."""
+    """Refuse sheets of other surveys at the same location."""
     return None if item["id"] == request.location else OTHER_SHEET
 
 
@@ -97,7 +97,7 @@ def refuse_columns(candidates: Candidates, options: LinzOptions) -> list[Refusal
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
-    """By id; there is one."""
+    """By id; there is only one item."""
     return (item["id"],)
 
 
@@ -107,7 +107,7 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """No cloud; nodata by the mask of the derived image, which comes from alpha, or from black where there is none."""
+    """No cloud; nodata by the mask of the derived image, which comes from alpha, or else from black pixels."""
     import numpy as np
 
     mask = pixels["visual"]

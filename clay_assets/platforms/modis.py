@@ -47,7 +47,7 @@ LOW_BITS = 0b11
 STATE_CLOUDY, STATE_MIXED = 1, 2  # bits 0-1 of the state
 QC_CLOUD, QC_NOT_PRODUCED = 2, 3  # bits 0-1 of the QC: not produced for clouds, for other reasons
 ROWS, COLUMNS = 18, 36  # of the sinusoidal tile grid
-# MOD09A1.A2022033.h19v10.061.2022042043514: satellite, tile, collection, when it was made
+# MOD09A1.A2022033.h19v10.061.2022042043514: satellite, tile, collection, production time
 _PRODUCT = re.compile(r"(MOD|MYD)\w*\.A\d{7}\.h(\d\d)v(\d\d)\.(\d{3})(?:\.(\d{13}))?(?!\w)")
 SATELLITES = {"MOD": "terra", "MYD": "aqua"}
 TILE = ("modis:vertical-tile", "modis:horizontal-tile")
@@ -56,21 +56,21 @@ TOUCHING = 1e-9  # degrees; at 60° latitude the Earth's edge meets the corners 
 
 
 class ModisOptions(Options):
-    """Recipe fields of MODIS."""
+    """Recipe options of MODIS."""
 
-    months: tuple[int, ...] = Field(default=tuple(range(1, 13)), min_length=1, description="months that are searched")
-    # Near an equinox, when the sun reaches both hemispheres.
-    reference_date: date = Field(default=date(2023, 9, 22), description="a tile is judged by the composite of this day")
+    months: tuple[int, ...] = Field(default=tuple(range(1, 13)), min_length=1, description="months to search")
+    # Near an equinox, when both hemispheres are lit.
+    reference_date: date = Field(default=date(2023, 9, 22), description="tiles are tested on the composite of this day")
     reference_band: Literal[BANDS] = Field(  # type: ignore[valid-type]
-        default=BANDS[0], description="and by this band: no pixel of it may be without data"
+        default=BANDS[0], description="and on this band, which must not have any nodata pixel"
     )
     tiles: Literal["computed", "published"] = Field(
-        default="computed", description="sample the tiles found without nodata, or `published_tiles`"
+        default="computed", description="sample the tiles without nodata, or `published_tiles`"
     )
     published_tiles: tuple[tuple[int, int], ...] = Field(
         default=(), description="[vertical, horizontal] of the tiles that a published set used"
     )
-    imagery: Literal["derived"] = Field(default="derived", description="images are made anew in our storage")
+    imagery: Literal["derived"] = Field(default="derived", description="images are resampled into our storage")
 
     @model_validator(mode="after")
     def _months_and_tiles(self) -> ModisOptions:
@@ -79,23 +79,23 @@ class ModisOptions(Options):
         outside = [tile_name(*tile) for tile in self.published_tiles if not on_earth(*tile)]
         if outside:
             raise ValueError(
-                f"published_tiles {', '.join(outside)}: no part of the Earth, whose tiles are in rows 0 to {ROWS - 1} "
-                f"and columns 0 to {COLUMNS - 1} of the sinusoidal grid; write [vertical, horizontal]"
+                f"published_tiles {', '.join(outside)}: not on the Earth, whose tiles are in rows 0 to {ROWS - 1} and "
+                f"columns 0 to {COLUMNS - 1} of the sinusoidal grid; write [vertical, horizontal]"
             )
         if len(set(self.published_tiles)) != len(self.published_tiles):
-            raise ValueError("published_tiles: one of them is named twice")
+            raise ValueError("published_tiles: one is repeated")
         if self.tiles == "published" and not self.published_tiles:
-            raise ValueError('tiles = "published": name them in published_tiles')
+            raise ValueError('tiles = "published": published_tiles is empty; list them there')
         return self
 
 
 def tile_name(vertical: int, horizontal: int) -> str:
-    """A tile as products name it, such as `h19v10`."""
+    """Name of a tile in product ids, such as `h19v10`."""
     return f"h{horizontal:02d}v{vertical:02d}"
 
 
 def on_earth(vertical: int, horizontal: int) -> bool:
-    """Whether a tile of the sinusoidal grid has a part of the Earth in it, and does not only touch its edge."""
+    """Whether a tile of the sinusoidal grid covers some of the Earth, and does not just touch its edge."""
     if not (0 <= vertical < ROWS and 0 <= horizontal < COLUMNS):
         return False
     # The Earth is widest at the side nearest to the equator: 180° × cos(latitude) each way, on a grid of 10°.
@@ -105,7 +105,7 @@ def on_earth(vertical: int, horizontal: int) -> bool:
 
 
 def tile_filter(vertical: int, horizontal: int) -> dict[str, int]:
-    """The properties by which the items of one tile are found."""
+    """The property filter for the items of a tile."""
     return dict(zip(TILE, (vertical, horizontal), strict=True))
 
 
@@ -131,8 +131,8 @@ def requests(sample: gpd.GeoDataFrame, options: ModisOptions, seed: int) -> gpd.
 
 
 def satellite_of(item: Item) -> str | None:
-    """`terra` or `aqua`: as the item is labelled, or else by its id, since the Planetary Computer writes no label from
-    day 2024065 on. A label that is there decides, also where the id says something else.
+    """`terra` or `aqua`, by the item's label, or by its id if there is no label: the Planetary Computer's items have
+    none from day 2024065 on.
 
     https://github.com/microsoft/PlanetaryComputer/issues/380
     """
@@ -145,7 +145,7 @@ def _satellite_of_id(item_id: str) -> str | None:
 
 
 def tile_of(item: Item) -> dict[str, int]:
-    """The tile of an item as `tile_filter` writes it: by its properties, or else by its id; empty if neither tells."""
+    """The tile of an item in the form of `tile_filter`, by its properties, or else by its id; empty if unknown."""
     vertical, horizontal = (item["properties"].get(name) for name in TILE)
     return _tile(vertical, horizontal, item["id"])
 
@@ -158,7 +158,7 @@ def _tile(vertical: Any, horizontal: Any, item_id: str) -> dict[str, int]:
 
 
 def refuse(item: Item, request: Request, options: ModisOptions) -> str | None:
-    """Refuse Aqua, which shares the collection, and the neighbours, which touch the tile."""
+    """Refuse Aqua, which is in the same collection, and neighbouring tiles, which touch this one."""
     if satellite_of(item) != "terra":
         return OTHER_SATELLITE
     return None if _is_asked(tile_of(item), request.filters) else OTHER_TILE
@@ -179,7 +179,7 @@ def refuse_columns(candidates: Candidates, options: ModisOptions) -> list[Refusa
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
-    """First by time, which is the start of the composite, then by id."""
+    """By time, which is the start of the composite, then by id."""
     return item_datetime(item), item["id"]
 
 
@@ -189,7 +189,7 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def processing(item: Item) -> Processing | None:
-    """Of one satellite, tile and composite the highest collection is the newest, and of that what was made last."""
+    """For one satellite, tile and composite the highest collection is the newest, then the last production time."""
     satellite, tile = satellite_of(item), tile_of(item)
     if satellite is None or not tile:
         return None
@@ -204,7 +204,7 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """Cloud by the state (cloudy or mixed), where that has no value by the QC; nodata by the QC and the fill value.
+    """Cloud by the state (cloudy or mixed), or by the QC if the state has no value; nodata by QC and fill value.
 
     Red is int16, the QC uint32, the state uint16; an item may lack the state.
     """
@@ -232,7 +232,7 @@ PLATFORM = Platform(
             Property("platform", str),
             *(Property(name, int) for name in TILE),
         ),
-        # Composites of one day are of one acquisition.
+        # Composites of one day are one acquisition.
         processings=Processings(processing, ("created", "updated"), apart=timedelta(days=1)),
         columns=ColumnRules(refuse_columns, rank_columns, (refuse, rank, processing)),
     ),

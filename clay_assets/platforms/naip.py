@@ -1,6 +1,6 @@
 """NAIP aerial imagery: the latest image of each sampled location in the USA, and a random older one.
 
-A location is searched once, over all years; the year of what is found says which partition it belongs to.
+A location is searched once, over all years; the year of the image found decides on the partition.
 
 Files on the Planetary Computer: https://planetarycomputer.microsoft.com/dataset/naip
 Files on AWS: https://github.com/awslabs/open-data-docs/tree/main/docs/naip
@@ -42,24 +42,25 @@ if TYPE_CHECKING:
 KEY = "naip"
 LATEST, OLDER = "latest", "older"
 BUCKETS = {"naip-analytic": "rgbir_cog", "naip-visualization": "rgb"}  # bucket → folder of its GeoTIFFs
-# …/naip/v002/al/2021/al_030cm_2021/30085/m_3008501_ne_16_030_20211103.tif; the islands have a folder more in both
+# …/naip/v002/al/2021/al_030cm_2021/30085/m_3008501_ne_16_030_20211103.tif; the islands have one more folder in both
 _ON_AZURE = re.compile(
     r"https://naipeuwest\.blob\.core\.windows\.net/naip/v\d+/"
     r"(?P<state>\w\w)/(?P<year>\d{4})/\w\w_0*(?P<cm>\d+)cm_\d{4}/(?P<block>\d+(/\d+)?)/(?P<file>[^/]+)"
 )
-# al_m_3008501_ne_16_060_20191109_20200114: quad, zone and pixel size, date, and when it was made, where that is told
+# al_m_3008501_ne_16_060_20191109_20200114: quad, zone and pixel size, date, and production date if known
 _IMAGE = re.compile(r"(?:[a-z]{2}_)?m_(\d{7}_[a-z]{2}_\d{1,2}_[a-z0-9]+)_(\d{8})(?:_(\d{8}))?", re.IGNORECASE)
 
 
 class NaipOptions(ReferenceOrCopy):
-    """Recipe fields of NAIP."""
+    """Recipe options of NAIP."""
 
     years: tuple[int, int] = Field(default=(2010, 2023), description="first and last year searched, both included")
     random_points: int = Field(
-        default=4000, ge=0, strict=True, description="random locations beside those of Natural Earth"
+        default=4000, ge=0, strict=True, description="random locations in addition to those of Natural Earth"
     )
     source: Literal["planetary-computer", "naip-analytic", "naip-visualization"] = Field(
-        default="planetary-computer", description="where images are read: as the item says, or a bucket of NAIP on AWS"
+        default="planetary-computer",
+        description="where images are read: the item's address, or a bucket of NAIP on AWS",
     )
 
 
@@ -78,7 +79,7 @@ def requests(sample: gpd.GeoDataFrame, options: NaipOptions, seed: int) -> gpd.G
 def resolve(request: Request, items: Sequence[Item], options: NaipOptions, seed: int) -> list[Request]:
     """A request for the latest item, and one for a random older year if there is one.
 
-    A location without any item keeps its request for the latest, in the last year searched, so that a ledger tells.
+    A location without items keeps its request for the latest, in the last year searched, so that a ledger records it.
     """
     years = sorted({item_datetime(item).year for item in items}) or [options.years[1]]
     chosen = [(LATEST, years[-1], 0)]
@@ -99,7 +100,7 @@ def resolve(request: Request, items: Sequence[Item], options: NaipOptions, seed:
 
 
 def refuse(item: Item, request: Request, options: NaipOptions) -> str | None:
-    """Every item will do."""
+    """Every item is eligible."""
     return None
 
 
@@ -119,13 +120,13 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def acquisition(item_id: str) -> tuple[str, str] | None:
-    """Quad, pixel size and day of an image by its name; None where the id is another."""
+    """Quad, pixel size and day from an image's id; None for other ids."""
     image = _IMAGE.fullmatch(item_id)
     return (image[1].lower(), image[2]) if image else None
 
 
 def processing(item: Item) -> Processing | None:
-    """Of one quad, pixel size and day the newest is what was made last; the first deliveries often tell no day."""
+    """For one quad, pixel size and day the last production date is the newest; first deliveries often have none."""
     image = _IMAGE.fullmatch(item["id"])
     if image is None:
         return None
@@ -133,9 +134,9 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask), 0 where there is none.
+    """No cloud; nodata by the file's own mask (alpha, nodata tag or internal mask); none if it has no mask.
 
-    Many files call near infrared, their fourth band, alpha: that it is dark over water does not make it nodata.
+    Many files tag near infrared, their fourth band, as alpha: dark water in it is not nodata.
     """
     import numpy as np
 
@@ -144,7 +145,7 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 
 
 def rewrite(href: str, options: NaipOptions) -> str:
-    """The same image in a bucket on AWS, where the recipe wants it read there."""
+    """The address of the same image in a bucket on AWS, if the recipe says so."""
     found = _ON_AZURE.fullmatch(href) if options.source in BUCKETS else None
     if found is None:
         return href
@@ -174,6 +175,6 @@ PLATFORM = Platform(
     files=Files(access=(signed("naipeuwest"), Access(requester_pays=True, hosts=tuple(BUCKETS))), rewrite=rewrite),
     model=in_one_file(1.0, "image", {"red": 0.65, "green": 0.56, "blue": 0.48, "nir": 0.842}),
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
-    version="2",  # near infrared that the file calls alpha is no mask; before, it was nodata where it is 0
+    version="2",  # near infrared tagged as alpha is not a mask; before, its zeros were nodata
     same_without_nodata="1",
 )

@@ -1,6 +1,6 @@
-"""What is to be taken away from the numbers of a scene, by the overviews of its files where its platform asks for them.
+"""Finds the offset to subtract from a scene's pixel values, from the overviews of its files if the platform needs them.
 
-`radiometry` holds the decision and the arithmetic; here is what reads for it.
+The decision and the arithmetic are in `radiometry`; this module does the reading.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.radiometry import RadiometricOffset
 from clay_assets.stac import Item
 
-if TYPE_CHECKING:  # modules of this folder are imported when definitions load, and that reads no raster
+if TYPE_CHECKING:  # modules of this folder are imported when definitions load, without raster libraries
     from numpy.typing import NDArray
 
     from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader
 
-# Pixels a side: the coarsest image that has as many is read, whole up to the second, else in windows across and down.
+# Pixels per side: the coarsest image with at least LEAST is read, whole up to WHOLE, else in windows spread over it.
 LEAST, WHOLE = 300, 1400
 WINDOWS, WINDOW = 4, 256
 
@@ -27,19 +27,19 @@ WINDOWS, WINDOW = 4, 256
 def radiometric_offset(
     platform: AnyPlatform, item: Item, headers: Mapping[str, CogHeader], reader: BlockReader
 ) -> RadiometricOffset:
-    """What is to be taken away from the numbers of a scene's bands.
+    """The offset to subtract from the pixel values of a scene's bands.
 
-    Overviews are read only where the item alone does not decide. An asset that the item lacks, or whose file is absent,
-    forbidden or damaged, is left out.
+    Overviews are read only if the item alone does not decide. Assets that the item lacks, or whose file is missing,
+    forbidden or damaged, are skipped.
 
     Args:
-        platform: how its numbers are told and its files are reached.
+        platform: the platform, which sets radiometry and access.
         item: the scene.
-        headers: asset → header of its file, as far as they are known; others of `Radiometry.bands` are read.
-        reader: of the overviews' blocks.
+        headers: asset → header of its file, if known; other headers of `Radiometry.bands` are read.
+        reader: reads the blocks of the overviews.
 
     Raises:
-        SourceError: a remote file could not be read now, so that another run may decide otherwise.
+        SourceError: a remote file could not be read now, so that another run might decide differently.
     """
     if platform.radiometry is None:
         return RadiometricOffset(0, "default")
@@ -61,7 +61,7 @@ def _overviews(
         requests[name] = _request(href, header)
     try:
         found = dict(zip(requests, reader.read([*requests.values()]), strict=True))
-    except InputError:  # of one of them at least
+    except InputError:  # at least one file is bad
         found = {name: pixels for name, request in requests.items() if (pixels := _read(reader, request)) is not None}
     return {name: pixels[:, 0] for name, pixels in found.items()}
 
@@ -74,7 +74,7 @@ def _read(reader: BlockReader, request: BlockRequest) -> NDArray[Any] | None:
 
 
 def _request(href: str, header: CogHeader) -> BlockRequest:
-    """The first band of the coarsest image that is large enough; of a large one, windows that are spread over it."""
+    """The first band of the coarsest image that is large enough; if it is very large, windows spread over it."""
     import numpy as np
     from rasterio.windows import Window
 

@@ -1,4 +1,4 @@
-"""What platforms of Microsoft's Planetary Computer share: files that are read with a signature.
+"""Shared by the platforms of Microsoft's Planetary Computer: files are read with signed URLs.
 
 Items keep unsigned hrefs, since a signature expires within the hour; see `clay_assets.transport.signing`.
 """
@@ -10,5 +10,5 @@ from clay_assets.transport.signing import BLOB_HOST, shared_signer
 
 
 def signed(account: str) -> Access:
-    """How the files of one storage account are accessed, such as `naipeuwest`."""
+    """Access to the files of a storage account, such as `naipeuwest`."""
     return Access(signer=shared_signer(), hosts=(f"{account}{BLOB_HOST}",))

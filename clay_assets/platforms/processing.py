@@ -1,8 +1,8 @@
-"""Which items are of one acquisition, and which of them was processed last.
+"""Finds items of the same acquisition, and which of them was processed last.
 
-Agencies process their archives again, and catalogues keep the older items beside the new ones. Of one acquisition only
-the newest processing is a candidate: an older one must not win because it shows, or misses, other clouds. What tells
-the acquisition and its processing is declared by the platform.
+Agencies reprocess their archives, and catalogues keep the older items next to the new ones. Only the newest processing
+of an acquisition is a candidate: an older one must not win because its cloud mask differs. The platform declares how
+to identify acquisition and processing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 from clay_assets.platforms.properties import is_number
 from clay_assets.stac import Item, item_datetime
 
-# Catalogues give sensing times to the second, the millisecond or the microsecond, and a new processing may move them
-# by a line of the sensor. Neighbouring scenes of one orbit are sensed many seconds apart.
+# Catalogues give sensing times to the second, the millisecond or the microsecond, and reprocessing may shift them by a
+# line of the sensor. Neighbouring scenes of one orbit are sensed many seconds apart.
 SAME_MOMENT = timedelta(seconds=1)
 
 _BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})|(\d{1,2})(?:\.(\d))?")
@@ -32,10 +32,10 @@ class Processing:
     """One processing of an acquisition.
 
     Attributes:
-        acquisition: what all processings of the acquisition share, such as spacecraft and tile.
-        moment: sensing time, UTC, compared to a second; None where `acquisition` tells the time.
-        evidence: what tells how new it is, the most telling first; the higher is the newer. None: the item does not
-            say. The first evidence that all items of the acquisition have, and that differs, decides.
+        acquisition: key shared by all processings of the acquisition, such as spacecraft and tile.
+        moment: sensing time, UTC, compared to a second; None if `acquisition` includes the time.
+        evidence: values that order the processings, most significant first; higher is newer. None: unknown. The
+            first value that all items of the acquisition have, and that differs, decides.
     """
 
     acquisition: tuple[Hashable, ...]
@@ -45,15 +45,15 @@ class Processing:
 
 @dataclass(frozen=True)
 class Processings:
-    """How a platform tells the processings of an acquisition.
+    """How a platform identifies the processings of an acquisition.
 
     Attributes:
-        tell: item → its processing; None where the item does not tell of which acquisition it is. It raises on no
-            item: the properties that it looks at may have any type.
-        properties: names of the item properties that it looks at.
-        apart: items whose times differ by more are never processings of one acquisition; None: times do not tell.
-        acquisition: id → what it tells of the acquisition, None where it tells nothing. Items of which it tells
-            different things are never processings of one acquisition.
+        tell: item → its processing; None if the acquisition is unknown. Must not raise on any item: the properties
+            that it uses may have any type.
+        properties: names of the item properties that it uses.
+        apart: items whose times differ by more are never processings of one acquisition; None: times do not matter.
+        acquisition: id → the acquisition named by the id, or None. Items with different values are never
+            processings of one acquisition.
     """
 
     tell: Callable[[Item], Processing | None]
@@ -62,7 +62,7 @@ class Processings:
     acquisition: Callable[[str], Hashable] | None = None
 
     def together(self, items: Sequence[Item]) -> list[Item]:
-        """Those of some items that may be processings of one acquisition with another of them, in their order."""
+        """The items that may be processings of the same acquisition as another one, in order."""
         if self.apart is not None:
             moments = list(map(item_datetime, items))
             near: set[int] = set()
@@ -82,9 +82,9 @@ _Numbered: TypeAlias = tuple[int, Processing]
 
 
 def superseded(told: Sequence[Processing | None]) -> list[bool]:
-    """Which of some items are older processings of an acquisition that another of them has; one answer per item.
+    """For each item, whether another one is a newer processing of the same acquisition.
 
-    Items whose evidence is the same are not told apart: neither is older.
+    Items with the same evidence count as equally new.
     """
     older = [False] * len(told)
     known: dict[tuple[Hashable, ...], list[_Numbered]] = {}
@@ -100,7 +100,7 @@ def superseded(told: Sequence[Processing | None]) -> list[bool]:
 
 
 def version_of(value: Any) -> tuple[int, int] | None:
-    """A processing baseline as a version: of `05.00`, `N0500`, 5 and 5.0 it is (5, 0); None if it is none."""
+    """Parse a processing baseline: (5, 0) for `05.00`, `N0500`, 5 and 5.0; None if invalid."""
     if is_number(value):
         value = f"{value:.2f}"
     found = _BASELINE.fullmatch(value.strip(' "')) if isinstance(value, str) else None
@@ -111,7 +111,7 @@ def version_of(value: Any) -> tuple[int, int] | None:
 
 
 def time_of(value: Any) -> float | None:
-    """A time as seconds since 1970, UTC where it has no zone; None if it is none."""
+    """A time as seconds since 1970, UTC if it has no zone; None if invalid."""
     try:
         moment = datetime.fromisoformat(value.strip(' "')) if isinstance(value, str) else value
         if not isinstance(moment, datetime):
@@ -119,11 +119,11 @@ def time_of(value: Any) -> float | None:
         seconds = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
     except (ValueError, OverflowError):
         return None
-    return seconds if is_number(seconds) else None  # pandas has a time that is none
+    return seconds if is_number(seconds) else None  # pandas has NaT
 
 
 def stamp_of(digits: str | None, form: str) -> float | None:
-    """A time in an id, such as `20230504T032818`, as seconds since 1970, UTC; None if it is none."""
+    """A time in an id, such as `20230504T032818`, as seconds since 1970, UTC; None if invalid."""
     try:
         return datetime.strptime(digits or "", form).replace(tzinfo=UTC).timestamp()
     except ValueError:
@@ -131,12 +131,12 @@ def stamp_of(digits: str | None, form: str) -> float | None:
 
 
 def catalogued(item: Item) -> tuple[float | None, float | None]:
-    """When the item came into its catalogue and when it was changed: evidence where the product itself has none."""
+    """When the item was created and updated in its catalogue: evidence if the product itself has none."""
     return time_of(item["properties"].get("created")), time_of(item["properties"].get("updated"))
 
 
 def _at_one_moment(named: Sequence[_Numbered]) -> Iterator[list[_Numbered]]:
-    """Items of one acquisition by name, apart where they were sensed at different times."""
+    """Split items with the same acquisition key by sensing time."""
     group: list[_Numbered] = []
     for number, one in sorted(named, key=lambda entry: (_moment(entry), entry[0])):
         if group and _moment((number, one)) - _moment(group[-1]) > SAME_MOMENT:
@@ -155,6 +155,6 @@ def _newest(group: Sequence[_Numbered]) -> list[int]:
     for level in range(len(group[0][1].evidence)):
         values: list[Any] = [one.evidence[level] for _, one in group]
         if None not in values:
-            highest = max(one.evidence[level] for _, one in left)  # type: ignore[type-var]  # of one kind, none is None
+            highest = max(one.evidence[level] for _, one in left)  # type: ignore[type-var]  # of one type, none is None
             left = [(number, one) for number, one in left if one.evidence[level] == highest]
     return [number for number, _ in left]

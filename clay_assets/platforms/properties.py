@@ -1,7 +1,7 @@
-"""Which item properties the rules of a platform look at, and of which type they must be.
+"""Declares the item properties that the rules of a platform use, and their types.
 
-Catalogues answer with whatever their items hold. An item that breaks a declaration is refused before any rule runs, so
-a rule that fails all the same has a bug of its own.
+Catalogues return items unchecked. An item that violates a declaration is refused before any rule runs, so a rule that
+still fails has a bug.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 PropertyType: TypeAlias = type[float] | type[int] | type[str] | type[bool] | type[list[str]]
 
-# Type → what it is called in a reason.
+# Type → its name in reasons.
 EXPECTED: dict[PropertyType, str] = {
     float: "a number",
     int: "a whole number",
@@ -25,14 +25,14 @@ EXPECTED: dict[PropertyType, str] = {
 
 @dataclass(frozen=True)
 class Property:
-    """An item property that the rules of a platform look at.
+    """An item property that the rules of a platform use.
 
     Attributes:
-        name: as catalogues write it; several, where one thing has had several names, of which an item needs one. A
-            picked item is checked once more after its migration to STAC 1.1, which renames a few, such as `proj:epsg`.
+        name: name in catalogues, or several alternative names, of which an item needs one. A picked item is checked
+            again after its migration to STAC 1.1, which renames a few, such as `proj:epsg`.
         type: `float` (any finite number), `int` (a whole number), `str`, `bool` or `list[str]`.
-        required: whether an item without it is refused. Null counts as missing, and so does what is empty: catalogues
-            write `""` and `[]` where they know no value.
+        required: whether an item without it is refused. Null and empty values count as missing: catalogues write `""`
+            and `[]` for unknown values.
     """
 
     name: str | tuple[str, ...]
@@ -46,11 +46,11 @@ class Property:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names that it has had."""
+        """All alternative names."""
         return (self.name,) if isinstance(self.name, str) else self.name
 
     def problem(self, properties: Mapping[str, Any]) -> str | None:
-        """Why properties break the declaration, the same for all items with the same fault; None if they do not."""
+        """Why properties violate the declaration, or None; the same text for all items with the same fault."""
         given = False
         for name in self.names:
             value = properties.get(name)
@@ -63,21 +63,21 @@ class Property:
 
 
 def is_given(value: Any) -> bool:
-    """Whether a value says anything: it is neither null nor empty, and no text of blanks."""
+    """Whether a value is given: neither null, empty nor blank."""
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and not (isinstance(value, (list, tuple, dict)) and not value)
 
 
 def label_of(properties: Mapping[str, Any], *names: str) -> str:
-    """The first of these properties that is a text with something in it, without blanks around it; else empty."""
+    """The first of these properties that is non-blank text, stripped; else empty."""
     texts = (value.strip() for name in names if isinstance(value := properties.get(name), str))
     return next(filter(None, texts), "")
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a finite number; true and false are none."""
-    # Not `math.isfinite`, which cannot take the integers beyond every float that JSON allows.
+    """Whether a value is a finite number, not a boolean."""
+    # Not `math.isfinite`, which fails on integers beyond the range of floats, which JSON allows.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -85,7 +85,7 @@ def _fits(value: Any, wanted: PropertyType) -> bool:
     if wanted is float:
         return is_number(value)
     if wanted is int:
-        return is_number(value) and value == int(value)  # tables hold whole numbers as floats where some are null
+        return is_number(value) and value == int(value)  # tables store integers as floats if some are null
     if wanted is str or wanted is bool:
         return isinstance(value, wanted)
     return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)

@@ -1,4 +1,4 @@
-"""Requests for platforms that are sampled by place and quarter, and the rules that such platforms share."""
+"""Requests of platforms that are sampled by location and quarter, and rules that such platforms share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOUD_UNKNOWN, CLOUD_NOT_ASSESSED = "cloud cover unknown", "cloud cover below 0 
 
 
 class QuarterlyOptions(ReferenceOrCopy):
-    """Recipe fields of a platform that is searched by quarters."""
+    """Recipe options of a platform that is searched by quarters."""
 
     years_per_location: int = Field(default=1, ge=1, description="random years drawn for each location")
     quarters: tuple[int, ...] = Field(
@@ -43,9 +43,9 @@ class QuarterlyOptions(ReferenceOrCopy):
 
 
 class CloudOptions(QuarterlyOptions):
-    """Recipe fields of a platform that takes the least cloudy scene of each quarter."""
+    """Recipe options of a platform that picks the least cloudy scene of each quarter."""
 
-    max_cloud_cover: float = Field(default=75, ge=0, le=100, description="highest eo:cloud_cover taken, percent")
+    max_cloud_cover: float = Field(default=75, ge=0, le=100, description="maximum eo:cloud_cover, percent")
 
 
 def quarterly_requests(
@@ -58,14 +58,14 @@ def quarterly_requests(
     search_geometry: Callable[[BaseGeometry], BaseGeometry] = lambda tile: tile,
     filters: Callable[[str], list[dict[str, str]]] = lambda location: [],
 ) -> gpd.GeoDataFrame:
-    """One request for each location, drawn year and quarter, ordered by request id.
+    """One request per location, drawn year and quarter, ordered by request id.
 
     Args:
         platform: platform key; part of every draw, so that platforms draw independently.
         sample: frame with `name` and polygon `geometry`, EPSG:4326.
-        options: years and quarters to draw from, and how many.
+        options: years and quarters to draw from, and their number.
         seed: the recipe's seed.
-        quarters_per_year: random quarters drawn for each drawn year; None: all of them.
+        quarters_per_year: number of random quarters per drawn year; None: all.
         search_geometry: tile polygon → geometry to search with.
         filters: location → alternatives of property values that items must equal.
     """
@@ -91,7 +91,7 @@ def _quarters(options: QuarterlyOptions, size: int | None, seed: int, platform: 
 
 
 def number(item: Item, *names: str) -> float | None:
-    """The first of these properties that an item has, as a finite number; None if it has none of them."""
+    """The first of these properties that an item has, as a finite number, or None."""
     properties: Mapping[str, Any] = item["properties"]
     for name in names:
         value = properties.get(name)
@@ -101,7 +101,7 @@ def number(item: Item, *names: str) -> float | None:
 
 
 def cloud_refusal(item: Item, options: CloudOptions) -> str | None:
-    """Why an item's scene cloud cover keeps it from being taken, or None."""
+    """Why an item is refused for its cloud cover, or None."""
     cover = number(item, "eo:cloud_cover")
     if cover is None:
         return CLOUD_UNKNOWN

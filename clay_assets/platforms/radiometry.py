@@ -1,7 +1,7 @@
-"""What is to be taken away from the numbers of a scene, where its catalogue cannot be trusted to say it.
+"""The offset to subtract from a scene's pixel values, for catalogues whose metadata cannot be trusted.
 
-A platform whose files are not all alike names a `Radiometry`. Files are opened by the stages: here are decisions and
-arithmetic alone.
+A platform whose files are not all alike declares a `Radiometry`. Files are opened by the stages; this module only has
+the decision and the arithmetic.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ NODATA = 0
 
 @dataclass(frozen=True)
 class RadiometricOffset:
-    """What is to be taken away from the numbers of a scene, and why.
+    """The offset to subtract from a scene's pixel values, and the evidence for it.
 
     Attributes:
-        offset: what every valid number of the file holds too much, in the file's own unit; 0: nothing.
-        evidence: what decided.
+        offset: the offset to subtract from every valid pixel value, in the file's unit; 0: none.
+        evidence: the evidence that decided.
         baseline: processing baseline that the item states, such as `05.09`; None: it states none, or several.
-        flagged: the offset that the item's flags tell of, whether they decided or not; None: they tell of none.
-        lows: band → a low percentile of its overview; empty where no pixels were looked at.
-        projected: the offset at which the bands meet as a scene darkens; None where that was not looked at, or not to
-            be told.
-        contradiction: which parts of the evidence disagree; None: none do.
+        flagged: the offset by the item's flags, whether they decided or not; None: unknown.
+        lows: band → a low percentile of its overview; empty if no pixels were read.
+        projected: the value at which the bands converge as a scene darkens; None if not computed or unknown.
+        contradiction: the parts of the evidence that disagree, or None.
     """
 
     offset: int
@@ -46,13 +45,13 @@ class RadiometricOffset:
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How a platform tells what is to be taken away from the numbers of a scene.
+    """How a platform finds the offset to subtract from a scene's pixel values.
 
     Attributes:
-        bands: assets whose overviews are looked at.
-        decide: (item, overviews) → the decision. Overviews: asset → pixels as they are stored, nodata 0, of any
-            shape and resolution; or a function that reads them, which is called only where pixels are needed. Assets
-            that could not be read are left out. It raises on no item, whatever its properties hold.
+        bands: assets whose overviews are used.
+        decide: (item, overviews) → the decision. Overviews: asset → stored pixels, nodata 0, of any shape and
+            resolution; or a function that reads them, called only if pixels are needed. Assets that could not be read
+            are missing. Must not raise on any item, whatever its properties.
     """
 
     bands: tuple[str, ...]
@@ -60,11 +59,11 @@ class Radiometry:
 
 
 def harmonise(pixels: NDArray[Any], offset: int) -> NDArray[Any]:
-    """Pixels without an offset, in their own type: nodata stays 0, and what is valid stays at least 1.
+    """Subtract an offset from pixels, keeping the dtype: nodata stays 0, and valid pixels stay at least 1.
 
     Args:
-        pixels: as they are stored, unsigned integers of any shape, nodata 0.
-        offset: to be taken away. 0 gives `pixels` itself, not a copy.
+        pixels: pixels as stored, unsigned integers of any shape, nodata 0.
+        offset: the offset to subtract. With 0, `pixels` itself is returned, not a copy.
     """
     if offset == 0:
         return pixels

@@ -1,4 +1,4 @@
-"""The request table of a platform, and the periods that requests ask for.
+"""The request table of a platform, and the periods of requests.
 
 A request table has one row per search; its columns are described in `scenes/columns.py`.
 """
@@ -31,7 +31,7 @@ COLUMN_TYPES = {
 
 
 def request_table(platform: str, requests: Iterable[Request]) -> gpd.GeoDataFrame:
-    """Requests as a table, ordered by their ids. A request belongs to the year that it starts in."""
+    """Requests as a table, ordered by id. A request belongs to the year in which it starts."""
     import geopandas as gpd  # both here, so that definitions load without a geometry library
     import pandas as pd
 

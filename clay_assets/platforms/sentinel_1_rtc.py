@@ -42,13 +42,13 @@ OTHER_MODE, OTHER_POLARIZATIONS, BESIDE = "not in IW mode", "not both VV and VH"
 # S1A_IW_GRDH_1SDV_20240419T045749_…: spacecraft, mode, polarizations
 _PRODUCT = re.compile(r"S(1[A-D])_([A-Z0-9]{2})_[A-Z]{3}[A-Z_]_\d[A-Z](SV|SH|DV|DH)_")
 POLARIZATIONS_OF = {"SV": {"VV"}, "SH": {"HH"}, "DV": {"VV", "VH"}, "DH": {"HH", "HV"}}
-# Predicted, restituted and precise orbits: products are made again with better ones.
+# Predicted, restituted and precise orbits: products are reprocessed with better ones.
 ORBITS = {"PREORB": 0, "RESORB": 1, "POEORB": 2}
-OVERLAP_DIGITS = 6  # of a share; what differs by less is the same overlap, and time decides
+OVERLAP_DIGITS = 6  # of a share; overlaps that differ by less are equal, and time decides
 
 
 class Sentinel1Options(QuarterlyOptions):
-    """Recipe fields of Sentinel-1."""
+    """Recipe options of Sentinel-1."""
 
     quarters_per_year: int = Field(default=1, ge=1, le=4, description="random quarters drawn for each drawn year")
 
@@ -68,7 +68,7 @@ def requests(sample: gpd.GeoDataFrame, options: Sentinel1Options, seed: int) -> 
 
 
 def mode_of(item: Item) -> str | None:
-    """The instrument mode: as the item is labelled, or else by its id. A label that is there decides."""
+    """The instrument mode, by the item's label, or by its id if there is no label."""
     return label_of(item["properties"], MODE).upper() or _mode_of_id(item["id"])
 
 
@@ -78,7 +78,7 @@ def _mode_of_id(item_id: str) -> str | None:
 
 
 def polarizations_of(item: Item) -> set[str]:
-    """The polarizations: as the item lists them, or else by its id. A list that is there decides."""
+    """The polarizations, by the item's list, or by its id if there is no list."""
     return _listed(item["properties"].get(LISTED) or ()) or _polarizations_of_id(item["id"])
 
 
@@ -123,7 +123,7 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def _overlaps(candidates: Candidates) -> tuple[Column, Column]:
-    """`overlap` over columns, and where it cannot be told."""
+    """`overlap` over columns, and where it is unknown."""
     import numpy as np
     import shapely
 
@@ -132,18 +132,18 @@ def _overlaps(candidates: Candidates) -> tuple[Column, Column]:
     covered = shapely.area(shapely.intersection(shapely.make_valid(candidates.footprints), places))
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = covered / areas
-    # Python's own rounding, of which numpy's differs in the last digit.
+    # Python's rounding; numpy's differs in the last digit.
     told = [round(share, OVERLAP_DIGITS) if is_number(share) else 0.0 for share in shares.tolist()]
     return np.array(told, np.float64), areas == 0
 
 
 def rank(item: Item, request: Request) -> tuple[Any, ...]:
-    """Most of the tile first, then earliest, then by id."""
+    """Largest overlap with the tile first, then earliest, then by id."""
     return -overlap(item, request), item_datetime(item), item["id"]
 
 
 def overlap(item: Item, request: Request) -> float:
-    """Share of the tile that an item's footprint covers, 0 to 1, in degrees as both are."""
+    """Share of the tile that an item's footprint covers, 0 to 1, computed in degrees."""
     import shapely  # here, so that definitions load without a geometry library
 
     footprint = shapely.make_valid(shapely.geometry.shape(item["geometry"]))
@@ -152,8 +152,8 @@ def overlap(item: Item, request: Request) -> float:
 
 
 def processing(item: Item) -> Processing | None:
-    """Of one spacecraft, sensing time and set of polarizations the newest is what was catalogued last, or else what
-    was made with the better orbit.
+    """For one spacecraft, sensing time and set of polarizations the newest is the one catalogued last, or else the one
+    with the better orbit.
     """
     label = re.fullmatch(r"sentinel-?(1[A-D])", label_of(item["properties"], "platform"), re.IGNORECASE)
     spacecraft = label or _PRODUCT.match(item["id"])

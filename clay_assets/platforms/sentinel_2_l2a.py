@@ -48,7 +48,7 @@ KEY = "sentinel-2-l2a"
 SCL_NODATA = 0
 SCL_CLOUD = (1, 3, 8, 9, 10)  # saturated or defective, cloud shadow, cloud medium, cloud high, thin cirrus
 SCL_CODES = 256
-STAMP = "%Y%m%dT%H%M%S"  # of the time in a product's name
+STAMP = "%Y%m%dT%H%M%S"  # time in a product id
 NODATA_SHARE = (
     "s2:nodata_pixel_percentage",
     "sentinel2:nodata_pixel_percentage",
@@ -66,10 +66,10 @@ _SEQUENCE_IN_ID = re.compile(r"_(\d+)_L2A$")
 
 
 class Sentinel2Options(CloudOptions):
-    """Recipe fields of Sentinel-2."""
+    """Recipe options of Sentinel-2."""
 
     years_per_location: int = Field(default=2, ge=1, description="random years drawn for each tile")
-    max_scene_nodata: float = Field(default=20, ge=0, le=100, description="highest nodata share of a scene, percent")
+    max_scene_nodata: float = Field(default=20, ge=0, le=100, description="maximum nodata share of a scene, percent")
 
 
 def requests(sample: gpd.GeoDataFrame, options: Sentinel2Options, seed: int) -> gpd.GeoDataFrame:
@@ -99,7 +99,7 @@ def _tile_of_id(item_id: str) -> str | None:
 
 
 def refuse(item: Item, request: Request, options: Sentinel2Options) -> str | None:
-    """Refuse scenes of another tile, too cloudy, or with too much nodata."""
+    """Refuse scenes of other tiles, with too much cloud, or with too much nodata."""
     if tile_of(item) != request.location.zfill(5):
         return OTHER_TILE
     nodata = number(item, *NODATA_SHARE)
@@ -136,9 +136,9 @@ def rank_columns(candidates: Candidates) -> list[Column]:
 
 
 def processing(item: Item) -> Processing | None:
-    """Of one spacecraft, tile and sensing time the highest baseline is the newest, and of that what was made last.
+    """For one spacecraft, tile and sensing time the highest baseline is the newest, then the last production time.
 
-    Two datastrips of a tile are sensed seconds apart, so they are two acquisitions.
+    Two datastrips of a tile are sensed seconds apart, and so are two acquisitions.
     """
     properties = item["properties"]
     spacecraft = _SPACECRAFT.match(label_of(properties, "platform")) or _SPACECRAFT.match(item["id"])
@@ -167,7 +167,7 @@ def judge(pixels: Pixels) -> tuple[Mask, Mask]:
 
 @cache
 def _is_cloud() -> Mask:
-    """Whether each code is cloud."""
+    """Mask of the codes that count as cloud."""
     import numpy as np
 
     return np.isin(np.arange(SCL_CODES), SCL_CLOUD)

@@ -1,13 +1,13 @@
-"""Whether the numbers of a Sentinel-2 Level-2A scene hold the offset of 1000.
+"""Finds out whether the pixel values of a Sentinel-2 Level-2A scene include the offset of 1000.
 
-Since processing baseline 04.00 (25 January 2022) the agency stores reflectance × 10,000 + 1000, so that slightly
-negative reflectance is kept (Sentinel-2 Products Specification Document, BOA_ADD_OFFSET). Earth Search takes the
-offset away from most of its files, and what its items say of that is wrong for some:
-https://github.com/Element84/earth-search/issues/66 and 71. So pixels decide, and flags only where pixels do not.
+Since processing baseline 04.00 (25 January 2022) ESA stores reflectance × 10,000 + 1000, so that slightly negative
+reflectance is kept (Sentinel-2 Products Specification Document, BOA_ADD_OFFSET). Earth Search subtracts the offset
+from most of its files, but some of its items have wrong metadata about it:
+https://github.com/Element84/earth-search/issues/66 and 71. So pixels decide, and flags only if pixels are inconclusive.
 
-Pixels tell in two ways. Dark ones lie near 0, or near 1000: water, shadow and dense vegetation are nearly black. And
-where a scene is bright, shade still darkens all bands in proportion, so that lines through the darker and the usual
-numbers of any two bands meet where reflectance is 0: at 0, or at 1000.
+Pixels give two kinds of evidence. Dark ones lie near 0, or near 1000: water, shadow and dense vegetation are nearly
+black. And in a bright scene, shade still darkens all bands in proportion, so that lines through the dark and the
+typical values of any two bands meet where reflectance is 0: at 0, or at 1000.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 OFFSET = 1000
 OFFSET_SINCE = (4, 0)  # processing baseline
-EARLIEST = (2, 0)  # of Level-2A products; a lower number is another version of something else
-# Where neither pixels nor flags tell: Earth Search took the offset away from most of its files.
+EARLIEST = (2, 0)  # of Level-2A products; a lower number is the version of something else
+# If neither pixels nor flags decide: Earth Search subtracted the offset from most of its files.
 DEFAULT = 0
 
 BASELINE = ("s2:processing_baseline", "sentinel2:processing_baseline")
@@ -37,28 +37,28 @@ PRODUCT, DATATAKE = ("s2:product_uri", "sentinel:product_id"), "s2:datatake_id"
 VERSION = "processing:version"  # of the STAC processing extension
 APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied", "sentinel2:boa_offset_applied")
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
-# S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and when it was made
+# S2B_MSIL2A_20200501T174909_N0500_R141_T13SDV_20230504T032818.SAFE: baseline, and production time
 PRODUCT_ID = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{6}_N(\d{4})_R\d{3}_T\w{5}_(\d{8}T\d{6})(?:\.SAFE)?")
 
-# The lowest valid number: what was cut off, and what lies at the edge of a detector, with or without the offset. Only
-# where there is more of it than edges have does it tell of dark ground.
-CLIPPED, EDGES = 1, 0.03  # share of the valid pixels
+# The lowest valid value marks clipped pixels and detector edges, with or without the offset. It is evidence of dark
+# ground only if there is more of it than at edges.
+CLIPPED, EDGES = 1, 0.03  # value; share of the valid pixels
 ENOUGH = 1000  # pixels of a band
-# Percentiles: of a tile's 470,000 pixels in an overview 16 times as coarse, the darkest thousand; usual shade; median.
+# Percentiles: the darkest thousand of a tile's 470,000 pixels in an overview of factor 16; typical shade; median.
 DARKEST, DARK, USUAL = 0.2, 0.5, 50
-# Numbers without the offset reach down to 0; with it, to 1000 less the few hundred of slightly negative reflectance.
+# Values without the offset reach down to 0; with it, to a few hundred below 1000, for slightly negative reflectance.
 WITHOUT, WITH = 500, 650
-# With the offset, something dark is near 1000 in some band, and in red and blue, where land is darkest. Soil alone is
-# darker in blue than in red.
+# With the offset, something dark is near 1000 in some band, and in red and blue, in which land is darkest. Only soil
+# is darker in blue than in red.
 NEAR, NEAR_RED, NEAR_BLUE, SOIL = 1200, 1250, 1500, 150
 PROJECTED = ("blue", "green", "red", "swir16")
-APART = 700  # by which two bands differ in their contrast, for their lines to meet anywhere definite
-MEETING = 400  # from 0 or from 1000, at most
+APART = 700  # minimum difference in contrast of two bands, for a well-defined intersection of their lines
+MEETING = 400  # maximum distance from 0 or from 1000
 PAIRS = 3
 
 
 def stated_baselines(item: Item) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every processing baseline that an item states: (where, version), the most telling first."""
+    """Every processing baseline that an item states: (where, version), most reliable first."""
     properties = item["properties"]
     product = product_of(item)
     told = {
@@ -71,15 +71,15 @@ def stated_baselines(item: Item) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def product_of(item: Item) -> re.Match[str] | None:
-    """The product's id, from the properties or else from the item's id: baseline, and when it was made."""
+    """The product's id, from the properties or else from the item's id: baseline and production time."""
     return PRODUCT_ID.search(label_of(item["properties"], *PRODUCT)) or PRODUCT_ID.search(str(item.get("id")))
 
 
 def decide(item: Item, overviews: Overviews | Callable[[], Overviews]) -> RadiometricOffset:
-    """Whether the numbers of a scene hold the offset; see `Radiometry.decide`.
+    """Whether the pixel values of a scene include the offset; see `Radiometry.decide`.
 
-    Before baseline 04.00 there is none, however bright the scene. From 04.00 on, and where an item states no baseline
-    or several that disagree, the pixels decide; where they do not, the flags; else it is `DEFAULT`.
+    Before baseline 04.00 there is none, however bright the scene. From 04.00 on, and if an item states no baseline or
+    contradictory ones, the pixels decide; if they are inconclusive, the flags; else it is `DEFAULT`.
     """
     stated = {where: version for where, version in stated_baselines(item) if version >= EARLIEST}
     versions = list(stated.values())
@@ -113,10 +113,10 @@ def _with(offset: int) -> str:
 
 
 def _flagged(applied: bool | None, noted: int | None, since: bool) -> int | None:
-    """The offset that flags tell of, where the baseline says whether there ever was one.
+    """The offset by the item's flags; the baseline says whether there ever was one.
 
-    What was applied outranks what the bands note, which many items repeat from the product whether it still holds or
-    not. That none was applied tells something only where there was one.
+    The applied flag outranks the offsets noted at the bands, which many items copy from the product whether they still
+    hold or not. A flag that none was applied only counts if there was one.
     """
     if applied:
         return 0
@@ -124,7 +124,7 @@ def _flagged(applied: bool | None, noted: int | None, since: bool) -> int | None
 
 
 def _applied(properties: Mapping[str, Any]) -> bool | None:
-    """Whether an item says that the offset was taken away."""
+    """Whether an item says that the offset was subtracted."""
     import numpy as np
 
     for name in APPLIED:
@@ -136,15 +136,15 @@ def _applied(properties: Mapping[str, Any]) -> bool | None:
 
 
 def _noted(item: Item) -> int | None:
-    """The offset that the bands of an item note; None where they note none, another, or several."""
+    """The offset noted at the bands of an item; None if there is none, another one, or several."""
     noted = {value for name in BANDS for value in _offsets(item["assets"].get(name))}
-    # In reflectance, as STAC has it, or in the product's own unit; what is added to numbers is noted.
+    # In reflectance, as in STAC, or in the product's unit; noted is the value to add.
     known = {-0.1: OFFSET, -float(OFFSET): OFFSET, 0.0: 0}
     return known.get(noted.pop()) if len(noted) == 1 else None
 
 
 def _offsets(asset: Any) -> Iterator[float]:
-    """Offsets of an asset by the raster extension: 1.1 in `raster:bands`, 2.0 in `bands` or in the asset itself."""
+    """Offsets of an asset by the raster extension: in `raster:bands` (1.1), or in `bands` or the asset (2.0)."""
     import numpy as np
 
     if not isinstance(asset, Mapping):
@@ -156,11 +156,11 @@ def _offsets(asset: Any) -> Iterator[float]:
     for one, name in entries:
         value = one.get(name) if isinstance(one, Mapping) else None
         if is_number(value):
-            yield round(float(value), 6) + 0.0  # of -0.0, 0.0
+            yield round(float(value), 6) + 0.0  # no -0.0
 
 
 def _seen(overviews: Overviews) -> tuple[dict[str, float], float | None, int | None]:
-    """Low percentile of each band, where the bands meet, and the offset by that; None where it is not to be told."""
+    """Low percentile of each band, the value at which the bands converge, and the offset by both; None if unknown."""
     import numpy as np
 
     levels = {name: level for name in BANDS if (level := _levels(overviews.get(name))) is not None}
@@ -181,7 +181,7 @@ def _seen(overviews: Overviews) -> tuple[dict[str, float], float | None, int | N
 
 
 def _levels(pixels: Any) -> NDArray[np.float64] | None:
-    """The percentiles of a band's valid pixels; None where they are too few."""
+    """The percentiles of a band's valid pixels; None if there are too few."""
     import numpy as np
 
     if pixels is None:
@@ -194,7 +194,7 @@ def _levels(pixels: Any) -> NDArray[np.float64] | None:
 
 
 def _percentiles(values: NDArray[Any], wanted: Sequence[float]) -> NDArray[np.float64]:
-    """`np.percentile`; of uint16 by counting, which takes a tenth of the time."""
+    """`np.percentile`; for uint16 by counting, which takes a tenth of the time."""
     import numpy as np
 
     if values.dtype != np.uint16:
@@ -203,14 +203,14 @@ def _percentiles(values: NDArray[Any], wanted: Sequence[float]) -> NDArray[np.fl
     below = np.cumsum(np.bincount(values))
     places = np.asarray(wanted) / 100 * (values.size - 1)
     low = np.floor(places)
-    # What stands at these places if all were sorted; between two, numpy interpolates from the nearer one.
+    # The values at these ranks; between two, numpy interpolates from the nearer one.
     first, second = (np.searchsorted(below, low + more, side="right").astype(np.float64) for more in (0, 1))
     part, apart = places - low, second - first
     return np.where(part < 0.5, first + apart * part, second - apart * (1 - part))
 
 
 def _meeting(levels: Mapping[str, NDArray[np.float64]], dark: int) -> NDArray[np.float64]:
-    """Where lines through dark and usual numbers meet the diagonal, for every two bands of different contrast."""
+    """Where the lines through dark and typical values cross the diagonal, for every two bands of different contrast."""
     import numpy as np
 
     found = []

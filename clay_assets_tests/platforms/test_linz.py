@@ -56,10 +56,10 @@ SHEETS = [
     ("section", "named"),
     [
         ('surveys = "newest"', "linz, surveys.*'latest'"),
-        ("surveys = []", "linz: surveys: the list is empty"),
+        ("surveys = []", "linz: surveys: empty list"),
         ('surveys = ["taranaki"]', "linz, surveys.*pattern"),
         ('surveys = ["taranaki/taranaki_2022_0.05m/rgb/2193"]', "linz, surveys.*pattern"),
-        ('surveys = ["a/b", "a/b"]', "linz: surveys: one of them is named twice"),
+        ('surveys = ["a/b", "a/b"]', "linz: surveys: one is repeated"),
         ('survey = ["a/b"]', "linz, survey: no such field; check the spelling"),
         ("share = 0", "linz, share: .*greater than 0"),
         ("share = 50", "linz, share: .*less than or equal to 1"),

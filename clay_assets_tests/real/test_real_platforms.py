@@ -469,7 +469,7 @@ def test_a_modis_tile_that_cannot_be_read_is_named(real_chain_on: NewChain, real
     assert failed.metadata["failed"].value == 1
     shown = str(failed.metadata["failures"].value)
     assert "| h19v10 | ../../../../tests/data-files/external/MOD09A1.A2022033.h19v10.061.2022042043514" in shown
-    assert "sur_refl_b01.tif: relative href, and its item does not say to what" in shown
+    assert "sur_refl_b01.tif: relative href without a base address" in shown
     differing = check(result, "published_tiles")
     assert not differing.passed
     assert differing.metadata["sampled_not_published"].value == "none"
@@ -488,7 +488,7 @@ def test_modis_tiles_that_cannot_be_read_stop_the_run_where_none_may(real_chain_
     assert not result.success
     said = run_error(result)
     assert "modis_sample: 1 tiles failed" in said
-    assert "MOD09A1.A2022033.h19v10.061.2022042043514_sur_refl_b01.tif: relative href, and its item" in said
+    assert "MOD09A1.A2022033.h19v10.061.2022042043514_sur_refl_b01.tif: relative href without a base" in said
     assert not chain.clay.store().exists(layout.table("modis_sample"))
 
 

@@ -280,8 +280,8 @@ def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("years = [2018, 2023]", "years = [2005, 2006]", "there are partitions from 2010 to"),
-        ("years = [2018, 2023]", "years = [2018, 2940]", "there are partitions from 2010 to"),
+        ("years = [2018, 2023]", "years = [2005, 2006]", "outside the partitions 2010 to"),
+        ("years = [2018, 2023]", "years = [2018, 2940]", "outside the partitions 2010 to"),
         ("chip_size = 256", "chip_size = 255", "chip_size"),
         ("seed = 42", 'seed = "42"', "seed"),
         ("tiles = 300", "tiles = true", "tile rule 2 (built_up_core), tiles"),

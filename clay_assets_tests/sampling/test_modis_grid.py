@@ -177,7 +177,7 @@ def test_a_tile_outside_the_grid_is_refused_by_its_name(tmp_path: Path, tile: tu
         f"[platforms.modis]\npublished_tiles = [[4, 18], {list(tile)}, [2, 9]]\n"
     )
     (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises(InputError, match=rf"platforms: modis: published_tiles {name}: no part of the Earth.*0 to 17"):
+    with pytest.raises(InputError, match=rf"platforms: modis: published_tiles {name}: not on the Earth.*0 to 17"):
         load_recipe(tmp_path / "recipe.toml")
 
 

@@ -107,7 +107,7 @@ def test_a_relative_href_is_not_that_of_another_file_in_the_working_directory(
     found = settle([good, bad], LocalStore(tmp_path / "storage"), imagery=imagery)
     assert [item["id"] for item in found.items] == ["a"]
     assert found.ledger["outcome"].tolist() == [{"reference": "referenced", "copy": "copied"}[imagery], "failed"]
-    assert found.ledger["error"][1].startswith("./red.tif: relative href, and its item does not say to what.")
+    assert found.ledger["error"][1].startswith("./red.tif: relative href without a base address.")
 
 
 def test_landsat_is_read_from_its_s3_address(tmp_path: Path) -> None:
