@@ -1,4 +1,4 @@
-"""Reading what others wrote: rasters, single files and folders of them, static STAC catalogues.
+"""Reads external data: rasters, files, folders and static STAC catalogues.
 
-How hosts are reached is in `transport`; what we write ourselves is in `storage`.
+Access to hosts is in `transport`; our own files are in `storage`.
 """

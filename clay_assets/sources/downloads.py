@@ -1,6 +1,6 @@
-"""Single files of others, wherever they lie: their bytes, their size, a local copy, and listings of folders.
+"""Reads, copies, measures and lists external files, local or remote.
 
-A local copy can be kept below our storage, so that the file is fetched once.
+A local copy can be kept in our storage, so that the file is downloaded once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clay_assets.transport.locations import is_http, is_s3, local_path, name_of,
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 CHUNK = 1 << 20  # bytes
-HEAD = 1 << 14  # bytes at the beginning of a file, by which a web page is recognized
+HEAD = 1 << 14  # bytes at the beginning of a file, to recognize a web page
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
     re.IGNORECASE | re.DOTALL,
@@ -33,24 +33,24 @@ _LOGIN = re.compile(
 
 
 class LoginError(InputError):
-    """A web server sent its login page in place of a file."""
+    """A web server sent its login page instead of a file."""
 
 
 @contextmanager
 def local_copy(
     source: str, keep_in: Store | None = None, folder: str = "", access: Access | None = None
 ) -> Iterator[Path]:
-    """A local path with the content of a file that may be remote.
+    """Local path of a file that may be remote.
 
     Args:
         source: local path, `http(s)://` or `s3://` address.
-        keep_in: store that keeps the fetched file, so that it is fetched once; None to throw it away.
+        keep_in: store that keeps the downloaded file; None: it is deleted afterwards.
         folder: folder of that store.
-        access: how it is accessed.
+        access: how the file is accessed.
 
     Raises:
-        InputError: there is no such file, or it may not be read.
-        SourceError: it could not be fetched now.
+        InputError: file not found, or access denied.
+        SourceError: the file could not be downloaded now.
     """
     if not (is_http(source) or is_s3(source)):
         path = local_path(source)
@@ -59,7 +59,7 @@ def local_copy(
         yield path
         return
     name = name_of(source) or "file"
-    digest = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()  # two sources may share a name
+    digest = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()  # different sources may have the same name
     key = f"{folder}/{digest}-{name}"
     with tempfile.TemporaryDirectory(prefix="clay-") as temporary:
         path = Path(temporary) / name
@@ -77,8 +77,8 @@ def read_bytes(source: str, access: Access | None = None) -> bytes:
     """All bytes of a small file that may be remote, such as a STAC document, with bounded retries.
 
     Raises:
-        InputError: there is no such file, or it may not be read.
-        SourceError: it could not be read now.
+        InputError: file not found, or access denied.
+        SourceError: the file could not be read now.
     """
     if is_http(source):
         return bytes(retrying()(_read_url, source, access))
@@ -92,11 +92,11 @@ def read_bytes(source: str, access: Access | None = None) -> bytes:
 
 
 def fetch(source: str, path: Path, access: Access | None = None) -> None:
-    """Download a file to a local path, whole or not at all, with bounded retries.
+    """Download a file to a local path, completely or not at all, with bounded retries.
 
     Raises:
-        InputError: there is no such file, or it may not be read.
-        SourceError: it could not be fetched now.
+        InputError: file not found, or access denied.
+        SourceError: the file could not be downloaded now.
     """
     if is_http(source):
         retrying()(_fetch_url, source, path, access)
@@ -110,11 +110,11 @@ def fetch(source: str, path: Path, access: Access | None = None) -> None:
 
 
 def size_of(source: str, access: Access | None = None) -> int:
-    """Bytes of a file, without reading it.
+    """Size of a file in bytes, without reading it.
 
     Raises:
-        InputError: there is no such file, it may not be read, or a web server does not say.
-        SourceError: it could not be asked now.
+        InputError: file not found, access denied, or a web server does not send the size.
+        SourceError: the host did not answer now.
     """
     if is_http(source):
         return int(retrying()(_size_of_url, source, access))
@@ -133,7 +133,7 @@ def exists_on_web(url: str, access: Access | None = None) -> bool:
     """Whether a web server has a file.
 
     Raises:
-        SourceError: it could not be asked now.
+        SourceError: the server did not answer now.
     """
     return bool(retrying()(_exists, url, access))
 
@@ -143,13 +143,13 @@ def names_in(folder: str, access: Access | None = None, *, suffix: str = "", rec
 
     Args:
         folder: path or `s3://` address.
-        access: how it is accessed.
-        suffix: only names that end so.
-        recursive: also those of the folders below.
+        access: how the folder is accessed.
+        suffix: only names with this ending.
+        recursive: include subfolders.
 
     Raises:
-        InputError: it cannot be listed.
-        SourceError: it could not be listed now.
+        InputError: the folder cannot be listed.
+        SourceError: the folder could not be listed now.
     """
     if is_s3(folder):
         access = access or Access()
@@ -164,36 +164,36 @@ def names_in(folder: str, access: Access | None = None, *, suffix: str = "", rec
         root = local_path(folder)
         try:
             if not root.is_dir():
-                raise NotADirectoryError("not a folder")  # `rglob` would find nothing there, and say nothing
+                raise NotADirectoryError("not a folder")  # `rglob` would silently find nothing
             paths = root.rglob("*") if recursive else root.iterdir()
             names = [path.relative_to(root).as_posix() for path in paths if path.is_file()]
         except OSError as error:
             raise InputError(f"{folder}: cannot be listed ({error}). Check the path.") from error
-    # S3 consoles put an empty object in place of a folder.
+    # S3 consoles create an empty object for a folder.
     return sorted(name for name in names if name and name.endswith(suffix) and not name.endswith("/"))
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file begins as HTML does, which no file that we read is: a host with a login sends its form instead."""
+    """Whether a file begins like HTML: hosts with a login send their form instead of the file."""
     return _HTML.match(head) is not None
 
 
 def page_in_place(href: str, head: bytes, found: str, access: Access | None = None) -> LoginError | SourceError:
-    """What to raise where a web page came in place of a file.
+    """The error to raise for a web page instead of a file.
 
     Args:
-        href: of the file.
+        href: address of the file.
         head: beginning of the page.
-        found: address that redirects led to.
+        found: address after redirects.
         access: how the file is accessed.
     """
     href = without_signature(href)
     if _LOGIN.search(head) or (found != href and _LOGIN.search(found.encode())):
         remedy = (access or Access()).remedy(href)
-        return LoginError(f"{href}: the server sent its login page in place of the file. {remedy}")
+        return LoginError(f"{href}: the server sent its login page instead of the file. {remedy}")
     return SourceError(
-        f"{href}: could not be read (the server sent a web page in its place). Run again; if it persists check the "
-        "address, and whether its host asks for a login."
+        f"{href}: could not be read (the server sent a web page instead). Run again; if it persists check the "
+        "address, and whether its host requires a login."
     )
 
 
@@ -212,7 +212,7 @@ def _fetch_url(url: str, path: Path, access: Access | None) -> None:
         size = path.stat().st_size
         if expected and not encoded and size != int(expected):
             raise SourceError(
-                f"{without_signature(url)}: the answer broke off after {size} of {expected} bytes. Run again."
+                f"{without_signature(url)}: the download stopped after {size} of {expected} bytes. Run again."
             )
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -225,7 +225,7 @@ def _size_of_url(url: str, access: Access | None) -> int:
         size = answer.headers.get("Content-Length", "")
         if not size.isdigit():
             raise InputError(
-                f"{without_signature(url)}: the server does not tell the size of the file, so no copy of it can be "
+                f"{without_signature(url)}: the server does not send the size of the file, so a copy cannot be "
                 'checked. Use imagery = "reference".'
             )
         return int(size)

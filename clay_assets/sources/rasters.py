@@ -1,8 +1,7 @@
-"""How raster files are opened and read, wherever they lie.
+"""Opens and reads raster files, local or remote.
 
-GDAL's own defaults neither retry a 503 nor time out, and hosts differ in how they are accessed (unsigned, requester
-pays, a signed address, a token). That is settled here once, for every stage. What the pixels mean is the platforms'
-business.
+GDAL's defaults neither retry a 503 nor time out, and hosts differ in how they are accessed (unsigned, requester pays, a
+signed address, a token). This module handles that for all stages. Platforms interpret the pixels.
 
 GDAL options: https://gdal.org/en/stable/user/configoptions.html and .../user/virtual_file_systems.html
 """
@@ -48,16 +47,20 @@ from clay_assets.transport.retries import retrying
 
 __all__ = ["Access", "Raster", "gdal_options", "open_raster"]
 
-CACHE_BYTES = 128 << 20  # of raster blocks, for all files open; GDAL would take a twentieth of the machine
+CACHE_BYTES = 128 << 20  # GDAL's block cache for all open files; its default is a twentieth of the memory
 HTTP_OPTIONS = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
 SIDE_CARS = "GDAL_DISABLE_READDIR_ON_OPEN"  # whether GDAL looks for `.msk`, `.aux.xml`, `.ovr`, `.tfw` and their like
-NO_SIDE_CARS, ALL_SIDE_CARS = "EMPTY_DIR", "FALSE"  # the first is one GET for the header instead of listing the folder
-VERSION_SECONDS = 12 * 3600  # that the address of one version of an object is valid
+NO_SIDE_CARS, ALL_SIDE_CARS = "EMPTY_DIR", "FALSE"  # the first reads the header in one GET, without listing the folder
+VERSION_SECONDS = 12 * 3600  # validity of the signed address of an object version
 HEADERS = "GDAL_HTTP_HEADERS"
-RESET = {HEADERS: "", "GDAL_HTTP_UNSAFESSL": "NO", "GDAL_CURL_CA_BUNDLE": None}  # what another file may have set
+RESET = {
+    HEADERS: "",
+    "GDAL_HTTP_UNSAFESSL": "NO",
+    "GDAL_CURL_CA_BUNDLE": None,
+}  # options that another file may have set
 REMOTE = (CURL, VSIS3)
 UNDECODED = "\N{REPLACEMENT CHARACTER}"
-TEXT = 80  # bytes that are shown of what came in place of a raster
+TEXT = 80  # bytes to show of a response that is not a raster
 BESIDE = (".msk", ".msk.ovr", ".ovr", ".aux.xml")
 UNKNOWN_FORMAT = "not recognized as being in a supported file format"
 
@@ -72,7 +75,7 @@ _CLASSES = {
 }
 _STATUSES = {401: DENIED, 403: DENIED, 404: ABSENT, 410: ABSENT}
 _STATUS = re.compile(r"response.?code: (\d{3})", re.IGNORECASE)
-# What GDAL says where its class does not tell.
+# GDAL's messages, if the error class does not tell.
 _WORDS = {
     "no such file": ABSENT,
     "does not exist": ABSENT,
@@ -93,10 +96,10 @@ class Raster:
     """An open raster that knows its href and access, and explains its errors.
 
     Attributes:
-        href: address as it is stored.
+        href: address as stored.
         access: how it is accessed.
         dataset: the rasterio dataset; read pixels through `read` and `read_mask`, which explain errors.
-        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha.
+        measured: bands, from 1, that are known to be measurements, even if the file tags one as alpha.
     """
 
     href: str
@@ -111,17 +114,17 @@ class Raster:
 
     @property
     def alpha(self) -> tuple[int, ...]:
-        """Bands, from 1, that tell which pixels are data."""
+        """Alpha bands, from 1."""
         meanings = enumerate(self.dataset.colorinterp, start=1)
         return tuple(band for band, said in meanings if said == ColorInterp.alpha and band not in self.measured)
 
     @property
     def has_mask(self) -> bool:
-        """Whether the file says anywhere which pixels are data: by an alpha band, a mask or a nodata tag."""
+        """Whether the file has any validity information: an alpha band, a mask or a nodata tag."""
         return bool(self.alpha) or any(self._masked(band) for band in self.dataset.indexes)
 
     def _masked(self, band: int) -> bool:
-        """Whether a mask or a nodata tag tells which pixels of a band are data; alpha is not asked."""
+        """Whether a band has a mask or a nodata tag; alpha does not count."""
         flags = self.dataset.mask_flag_enums[band - 1]
         return MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags
 
@@ -139,11 +142,11 @@ class Raster:
         return pixels
 
     def read_mask(self, window: Window) -> NDArray[np.uint8]:
-        """Validity mask of a window, uint8: 0 where there is no data; shape of the window.
+        """Validity mask of a window, uint8: 0 for nodata; shape of the window.
 
         By the alpha band, else by the mask inside the file, else by the nodata tag: invalid where no band is valid.
-        A file without any of them is valid everywhere, and no pixel is read. rasterio's own `dataset_mask` knows an
-        alpha band only among two or four bands, and takes near infrared for one where there is a tag.
+        A file without any of them is valid everywhere, and no pixel is read. rasterio's own `dataset_mask` recognises
+        an alpha band only among two or four bands, and uses near infrared if it is tagged as alpha.
         """
         dataset = self.dataset
         if not self.has_mask:
@@ -160,7 +163,7 @@ class Raster:
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """Raise what a failed read of pixels means."""
+        """Translate rasterio's errors in reading pixels to ours."""
         try:
             yield
         except RasterioIOError as error:
@@ -168,7 +171,7 @@ class Raster:
                 translated = _translated(self.href, self.access, error)
                 _clear_vsi_cache(self.dataset.name, translated)
                 raise translated from safe_cause(error)
-            # The signature may have expired meanwhile: GDAL does not say why pixels cannot be read.
+            # The signature may have expired: GDAL does not say why pixels cannot be read.
             self.access.signer.forget(self.dataset.name.removeprefix(CURL))
             raise SourceError(
                 f"{self.href}: reading stopped halfway ({_cause(error)}). Run again, with a new "
@@ -177,7 +180,7 @@ class Raster:
 
 
 def side_cars(href: str) -> list[Path]:
-    """Files beside a local raster in which GDAL looks for more of it: masks, overviews, georeferencing."""
+    """Sidecar files that GDAL reads with a local raster: masks, overviews, georeferencing."""
     if is_remote(href) or href.startswith("/vsi"):
         return []
     path = local_path(href)
@@ -188,10 +191,10 @@ def side_cars(href: str) -> list[Path]:
 
 
 def needs_side_cars(href: str) -> bool:
-    """Whether a local raster has another place, mask or meaning without what lies beside it; overviews do not count.
+    """Whether a local raster has different georeferencing, mask or metadata without its sidecars, except overviews.
 
     Raises:
-        InputError: it is not a raster.
+        InputError: the file is not a raster.
     """
     if not [other for other in side_cars(href) if other.suffix != ".ovr"]:
         return False
@@ -207,10 +210,10 @@ def _told(dataset: rasterio.DatasetReader) -> tuple[Any, ...]:
 
 
 def gdal_options(href: str, access: Access) -> dict[str, str | int]:
-    """GDAL configuration for one file, headers with secrets aside.
+    """GDAL configuration for one file, except headers with secrets.
 
-    While a file is open its options hold for all that is opened then, and if that is in the main thread, in all
-    threads. So each file is given all options that another might have set, headers with secrets above all.
+    While a file is open, its options also apply to files opened meanwhile, and in all threads if it was opened in the
+    main thread. So all options that another file may have set are set for each file, especially headers with secrets.
     """
     options: dict[str, str | int] = {"GDAL_CACHEMAX": CACHE_BYTES, **retry_options(), **HTTP_OPTIONS}
     options[SIDE_CARS] = NO_SIDE_CARS if is_remote(href) or href.startswith(REMOTE) else ALL_SIDE_CARS
@@ -228,17 +231,17 @@ def open_raster(
 ) -> Iterator[Raster]:
     """Open a raster for reading; read its pixels with `Raster.read`, inside the `with` block.
 
-    A local file is read with its side-cars, such as `.msk` and `.aux.xml`, a remote one without.
+    A local file is read with its sidecars, such as `.msk` and `.aux.xml`, a remote one without.
 
     Args:
         href: local path, `s3://`, `http(s)://` or `file://` address.
         access: how it is accessed; S3 with the credentials of the environment by default.
         overview_level: index into the file's overviews, None for full resolution.
-        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha; they do not
-            count of a file that has fewer.
+        measured: bands, from 1, that are known to be measurements, even if the file tags one as alpha; ignored if the
+            file has fewer bands.
 
     Raises:
-        InputError: the file is absent, forbidden, not a raster, or (locally) damaged.
+        InputError: the file is missing, forbidden, not a raster, or (locally) damaged.
         SourceError: a remote file could not be read now.
     """
     access = access or Access()
@@ -261,15 +264,15 @@ def open_raster(
             _clear_vsi_cache(gdal_path(address), translated)
             raise translated from safe_cause(error)
         with dataset:
-            fewer = dataset.count < max(measured, default=0)  # so they are not the bands that are known
+            fewer = dataset.count < max(measured, default=0)  # so it is not the expected file
             yield Raster(href, access, dataset, () if fewer else tuple(measured))
 
 
 def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
-    """The address to open, and GDAL options with the headers that go there.
+    """The address to open, and GDAL options with its headers.
 
-    Redirects of a source with a secret are followed here, since GDAL would send the secret on to the other host, except
-    for Authorization.
+    Redirects of a source with a secret are followed here, since GDAL would send the secret, unless it is in
+    Authorization, to the other host.
     """
     if version_of(href):
         return _address_of_version(href, access)
@@ -279,13 +282,13 @@ def _address(href: str, access: Access) -> tuple[str, dict[str, str]]:
     found = str(retrying()(_resolved, href, access))
     if not session().same_host(href, found):
         return found, {}
-    # GDAL takes a comma for the end of a header, unless lines end as on the wire.
+    # GDAL takes a comma as the end of a header, unless lines end with CRLF.
     lines = "".join(f"{name}: {value}\r\n" for name, value in access.http_headers().items())
     return found, {HEADERS: Secret(lines)}
 
 
 def _address_of_version(href: str, access: Access) -> tuple[str, dict[str, str]]:
-    """A signed web address and the headers it is signed for: `/vsis3/` knows only the latest version of an object."""
+    """A signed web address and its headers: `/vsis3/` only supports the latest version of an object."""
     connection = access.s3().in_region_of(split_s3(href)[0])
     with s3.translating_errors(href, access.remedy(href)):
         address = connection.signed_address(href, VERSION_SECONDS, access.requester_pays)
@@ -301,7 +304,7 @@ def _opened(href: str, address: str, access: Access, options: dict[str, Any]) ->
     try:
         return rasterio.open(gdal_path(address), **options)
     except RasterioIOError as error:
-        # Where it expires between two requests for a header, GDAL takes the file for damaged, and caches that.
+        # If it expires between two requests for a header, GDAL takes the file as damaged, and caches that.
         if access.signer is None or _kind(href, error) == ABSENT:
             raise
     access.signer.forget(address)
@@ -309,7 +312,7 @@ def _opened(href: str, address: str, access: Access, options: dict[str, Any]) ->
 
 
 def _sent_in_place(href: str, access: Access, error: RasterioIOError) -> InputError | SourceError | None:
-    """What to raise where a web server answered well, with something that is meant for people; else None."""
+    """The error if a web server answered successfully with text instead of a raster; else None."""
     if not is_http(href) or UNKNOWN_FORMAT not in str(error):
         return None
     try:
@@ -323,15 +326,15 @@ def _sent_in_place(href: str, access: Access, error: RasterioIOError) -> InputEr
     if not text.isprintable() or UNDECODED in text:
         return None
     return SourceError(
-        f"{without_signature(href)}: could not be read (the server sent {text!r} in its place). Run again; if it "
+        f"{without_signature(href)}: could not be read (the server sent {text!r} instead). Run again; if it "
         "persists check the address."
     )
 
 
 def _clear_vsi_cache(path: str, error: InputError | SourceError) -> None:
-    """Drop GDAL's cached response for a remote file: it also caches truncated ones, and what came in their place.
+    """Drop GDAL's cached response for a remote file: it also caches truncated and wrong ones.
 
-    What GDAL caches of a file that is declared uncacheable goes when the file is closed.
+    GDAL itself drops the cache of uncacheable files when they are closed.
     """
     if path.startswith(REMOTE) and isinstance(error, SourceError | LoginError):
         options = {"CPL_VSIL_CURL_NON_CACHED": ":".join(REMOTE), "GDAL_HTTP_MAX_RETRY": "0"}
@@ -344,13 +347,13 @@ def _cause(error: BaseException) -> str:
 
 
 def _kind(href: str, error: RasterioIOError) -> str | None:
-    """ABSENT, DENIED or None: by the class of a cause, else by an HTTP status, else by GDAL's words."""
+    """ABSENT, DENIED or None: by the class of a cause, else by an HTTP status, else by GDAL's message."""
     link: BaseException | None = error
     while link is not None:
         if type(link).__name__ in _CLASSES:
             return _CLASSES[type(link).__name__]
         link = link.__cause__ or link.__context__
-    said = _cause(error).replace(name_of(href), "")  # a scene of 4 April has 0404 in its name
+    said = _cause(error).replace(name_of(href), "")  # the name of a scene of 4 April contains 0404
     status = _STATUS.search(said)
     if status:
         return _STATUSES.get(int(status[1]))

@@ -1,7 +1,7 @@
-"""Static STAC catalogues: plain JSON files that link to one another, on a disk, a web server or S3.
+"""Reads static STAC catalogues: JSON files linked to each other, on a disk, a web server or S3.
 
-Only what the pipeline needs of them: documents by their address, and links made absolute. A collection may link to
-thousands of items, so nothing is read that was not asked for.
+Reads documents by address, and makes links absolute. A collection may link to thousands of items, so documents are only
+read on request.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:/", re.IGNORECASE)
 
 
 def root_of(location: str) -> str:
-    """The address of a catalogue's root document: a folder holds it as `catalog.json`."""
-    if is_http(location):  # which may be signed
+    """The address of a catalogue's root document: `catalog.json` in a folder."""
+    if is_http(location):  # may be signed
         parts = urlsplit(location)
         path = parts.path if parts.path.endswith(".json") else f"{parts.path.rstrip('/')}/{CATALOG}"
         return urlunsplit(parts._replace(path=path))
@@ -35,11 +35,11 @@ def root_of(location: str) -> str:
 
 
 def read_document(href: str) -> dict[str, Any]:
-    """A STAC document.
+    """Read a STAC document.
 
     Raises:
-        InputError: there is no such file, or it is no JSON object.
-        SourceError: it could not be read now.
+        InputError: file not found, or not a JSON object.
+        SourceError: the document could not be read now.
     """
     content = read_bytes(href)
     try:
@@ -52,7 +52,7 @@ def read_document(href: str) -> dict[str, Any]:
 
 
 def links(document: dict[str, Any], relation: str, href: str) -> list[str]:
-    """The absolute addresses that a document links to, in its own order.
+    """The absolute addresses of a document's links, in order.
 
     Args:
         document: a catalogue, collection or item.
@@ -68,15 +68,15 @@ def links(document: dict[str, Any], relation: str, href: str) -> list[str]:
 
 
 def absolute(href: str, base: str) -> str:
-    """An address that may be relative to the document at another.
+    """Resolve an href against the address of its document.
 
-    Only web addresses are URLs with query and fragment: paths, keys of S3 and `file:` addresses may hold `#` and `?`.
-    A link between local files may be percent-encoded or not; the file that exists is meant.
+    Only web addresses are URLs with query and fragment: paths, keys of S3 and `file:` addresses may contain `#` and
+    `?`. A link between local files may be percent-encoded or not; the file that exists is used.
     """
     if is_http(base):
         try:
             return make_absolute_href(href, base)
-        except ValueError:  # no address at all; whoever reads it will say so
+        except ValueError:  # not an address; reading it raises the error
             return href
     if _ABSOLUTE.match(href):
         return href
@@ -91,21 +91,21 @@ def absolute(href: str, base: str) -> str:
 
 
 def parts_of(href: str) -> tuple[str, ...]:
-    """Folders and file name of an address, as they are called there: decoded where it is a URL."""
+    """Folders and file name of an address, percent-decoded if it is a URL."""
     if is_s3(href):
         return tuple(split_s3(href)[1].split("/"))
     return tuple(unquote(urlsplit(href).path).split("/")) if is_http(href) else local_path(href).parts
 
 
 def with_absolute_hrefs(item: Item, place: str | None = None) -> Item:
-    """An item whose assets do not lie where the process happens to run.
+    """The item with absolute hrefs.
 
-    Relative hrefs are resolved against the item's own place; those that are absolute are left alone.
+    Relative hrefs are resolved against the item's address; absolute ones are kept.
 
     Args:
-        item: of STAC; not changed.
-        place: address of the file that it was read from; None if it has none of its own, such as a row of a table.
-            Its `self` link tells then, if that is absolute.
+        item: STAC item; not modified.
+        place: address of the file that it was read from; None if it has none, such as a row of a table. Its `self`
+            link is then used, if that is absolute.
     """
     base = place or _self_of(item)
     assets = item.get("assets")
@@ -140,7 +140,7 @@ def _resolved(asset: Any, base: str) -> Any:
 
 
 def is_relative(href: Any) -> bool:
-    """Whether an href says nothing without the place of its document."""
+    """Whether an href is relative to its document."""
     return isinstance(href, str) and bool(href) and not href.startswith(("/", "~")) and not _ABSOLUTE.match(href)
 
 

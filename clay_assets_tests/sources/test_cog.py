@@ -367,7 +367,7 @@ def test_a_mask_beside_the_file_is_read_through_rasterio(tmp_path: Path) -> None
     header = assert_reads_as_rasterio(href)
     assert header.fallback is None
     assert header.mask is not None
-    assert header.mask.fallback == "a mask in a file beside it"
+    assert header.mask.fallback == "a mask in a sidecar file"
     with rasterio.open(path) as source:
         assert_same(read(header.mask, href, WHOLE)[0][0], source.read_masks(1))
 

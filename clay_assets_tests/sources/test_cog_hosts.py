@@ -220,7 +220,7 @@ def test_other_bytes_than_those_asked_for_are_refused(host: Host, href: str, mon
 def test_a_login_page_in_place_of_blocks(host: Host, href: str) -> None:
     header = read_header(href)
     host.page = True
-    with pytest.raises(InputError, match=rf"^{href}: the server sent its login page in place of the file\. "):
+    with pytest.raises(InputError, match=rf"^{href}: the server sent its login page instead of the file\. "):
         whole(href, header)
 
 

@@ -143,7 +143,7 @@ def test_the_size_of_a_file_is_known_without_reading_it(source: str, proxy: Faul
 
 def test_a_server_that_does_not_tell_a_size_is_named(proxy: FaultProxy) -> None:
     proxy.answer(200, headers={"Content-Length": ""}, method="HEAD")
-    with pytest.raises(InputError, match=r'grid\.kml: the server does not tell the size .*Use imagery = "reference"'):
+    with pytest.raises(InputError, match=r'grid\.kml: the server does not send the size .*Use imagery = "reference"'):
         size_of(f"{proxy.url}/a/grid.kml")
 
 

@@ -55,7 +55,7 @@ def test_a_login_page_in_place_of_a_raster(web: FaultProxy, words: bytes) -> Non
     href = f"{web.url}/a.tif"
     with (
         pytest.raises(
-            InputError, match=rf"^{href}: the server sent its login page in place .*\. Check that the file"
+            InputError, match=rf"^{href}: the server sent its login page instead .*\. Check that the file"
         ) as said,
         open_raster(href),
     ):
@@ -72,7 +72,7 @@ def test_a_login_page_that_a_redirect_leads_to(web: FaultProxy) -> None:
 
 def test_another_page_in_place_of_a_raster_may_pass(web: FaultProxy, tmp_path: Path) -> None:
     web.answer(200, times=None, body=b"<html><body>Back at noon</body></html>")
-    wanted = r"a\.tif: could not be read \(the server sent a web page in its place\)\. Run again; .* asks for a login"
+    wanted = r"a\.tif: could not be read \(the server sent a web page instead\)\. Run again; .* requires a login"
     with pytest.raises(SourceError, match=wanted), open_raster(f"{web.url}/a.tif"):
         pass
     web.clear()
@@ -122,7 +122,7 @@ def test_a_page_is_never_copied_or_kept(web: FaultProxy, tmp_path: Path) -> None
     store, platform = LocalStore(tmp_path / "store"), PLATFORMS["naip"]
     href = f"{web.url}/a.tif"
     item = {"id": "a", "properties": {}, "assets": {"image": {"href": href}}}
-    with pytest.raises(InputError, match=r"a\.tif: the server sent its login page in place of the file"):
+    with pytest.raises(InputError, match=r"a\.tif: the server sent its login page instead of the file"):
         copy_scene(platform, platform.rules.options(imagery="copy"), store, item)
     with pytest.raises(InputError, match="login page"), local_copy(href, store, "source"):
         pass

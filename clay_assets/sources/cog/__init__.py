@@ -1,8 +1,8 @@
-"""Reading blocks of cloud-optimised GeoTIFFs, without opening a file whose header is known.
+"""Reads blocks of cloud-optimised GeoTIFFs, without opening a file whose header is known.
 
-`headers` reads what has to be known of a file once; `ranges` fetches bytes and notices that a file changed; `decoding`
-makes pixels of bytes; `reader` puts them together. What the pixels mean is the platforms' business. A file that these
-cannot decode is read through rasterio (`sources.rasters`), and counted.
+`headers` reads the metadata of a file once; `ranges` fetches bytes and detects changed files; `decoding` turns bytes
+into pixels; `reader` combines them. Platforms interpret the pixels. Files that cannot be decoded here are read through
+rasterio (`sources.rasters`), and counted.
 """
 
 from clay_assets.sources.cog.headers import CogHeader, arrow_schema, read_header

@@ -1,7 +1,7 @@
-"""Pixels of the bytes of one block, bit for bit as GDAL decodes them.
+"""Decodes the bytes of a block to pixels, bit for bit as GDAL does.
 
-imagecodecs decodes, and releases the interpreter's lock meanwhile. What differs between it and libtiff, or was not
-compared, is refused by `why_not_decoded`, and read through rasterio instead.
+Decoded by imagecodecs, which releases the GIL. Formats in which it differs from libtiff, or that were not compared, are
+refused by `why_not_decoded`, and read through rasterio instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BYTE_CODECS = {NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
 _CODECS = {DEFLATE: "deflate", OLD_DEFLATE: "deflate", LZW: "lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
 WITH_PREDICTOR = {LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD}
-# Values of the TIFF tag 262; GDAL hands over the samples of some as they are stored, and makes RGB of others.
+# Values of the TIFF tag 262; GDAL returns the samples of some as stored, and converts others to RGB.
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY = range(5)
 AS_STORED = {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE}
 NATIVE = "<" if sys.byteorder == "little" else ">"
@@ -41,7 +41,7 @@ class CorruptBlockError(InputError):
 
 
 def why_not_decoded(image: CogHeader, dtype: str) -> str | None:
-    """Why the blocks of an image, of samples stored in a type, are read through rasterio; None where we decode them."""
+    """Why an image with samples of a dtype is read through rasterio; None if its blocks are decoded here."""
     codec, mask = image.compression, image.bits == 1
     if not mask and (dtype not in INTEGERS | FLOATS | COMPLEX or dtype != image.dtype):
         return f"samples of type {dtype}"
@@ -54,7 +54,7 @@ def why_not_decoded(image: CogHeader, dtype: str) -> str | None:
     if codec == WEBP:
         return None if dtype == "uint8" and image.block_bands in (3, 4) else f"WebP of {image.block_bands} {dtype}"
     if codec == LERC:
-        # libtiff takes the bytes of LERC for the file's byte order, and has a layout of its own for several bands.
+        # libtiff reads LERC in the file's byte order, and has its own layout for several bands.
         foreign = image.byte_order != NATIVE and np.dtype(dtype).itemsize > 1
         if dtype not in LERC_DTYPES or image.lerc not in (0, 1, 2) or image.block_bands > 1 or foreign:
             return f"LERC of {image.block_bands} {dtype}{', in foreign byte order' if foreign else ''}"
@@ -71,7 +71,7 @@ def why_not_decoded(image: CogHeader, dtype: str) -> str | None:
 
 
 def _why_no_jpeg(image: CogHeader, dtype: str) -> str | None:
-    # Of YCbCr, imagecodecs interpolates the subsampled colours in another way than libtiff.
+    # imagecodecs interpolates the subsampled colours of YCbCr differently from libtiff.
     known = {1: (BLACK_IS_ZERO, RGB), 3: (RGB,)}.get(image.block_bands, ())
     if dtype != "uint8" or image.photometric not in known:
         return f"JPEG of {image.block_bands} {dtype}, photometric interpretation {image.photometric}"
@@ -84,15 +84,14 @@ def decode(
     """The pixels of a block, (block_height, block_width, block_bands), in the byte order of this machine.
 
     Args:
-        image: header of its image.
-        data: its bytes.
-        rows: the first rows that are wanted; of a deflated block no others are decoded, and its checksum is not
-            compared. None: all.
-        buffer: bytes that the pixels may lie in, as many as a block has at least; None: new ones. They are new too
-            where a codec allocates them.
+        image: header of the block's image.
+        data: bytes of the block.
+        rows: number of rows needed, from the first; a deflated block is decoded only so far, without comparing its
+            checksum. None: all.
+        buffer: memory to decode into, at least as large as a block; None: allocate. Some codecs always allocate.
 
     Raises:
-        CorruptBlockError: the bytes are damaged; what is wrong, without the name of the file.
+        CorruptBlockError: the bytes are damaged; the message does not name the file.
     """
     try:
         return _decoded(image, data, buffer, rows)
@@ -131,9 +130,9 @@ def _decoded(
         return _native(imagecodecs.floatpred_decode(stored, axis=-2))
     pixels = _native(stored)
     if predictor == HORIZONTAL:
-        # libtiff adds samples as integers, also where they are floating-point numbers.
+        # libtiff adds samples as integers, even if they are floating-point numbers.
         words = pixels.view(f"u{pixels.dtype.itemsize}")
-        if words.shape[2] == 1:  # along the last axis it takes half the time
+        if words.shape[2] == 1:  # twice as fast along the last axis
             imagecodecs.delta_decode(words[:, :, 0], axis=-1, out=words[:, :, 0])
         else:
             imagecodecs.delta_decode(words, axis=-2, out=words)
@@ -144,10 +143,10 @@ def _decoded(
 def _bytes(
     compression: int, data: bytes | memoryview, size: int, buffer: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8]:
-    """So many decompressed bytes, in the buffer or in an array of their own."""
+    """Decompress to `size` bytes, into the buffer or a new array."""
     out = np.empty(size, np.uint8) if buffer is None else buffer[:size]
     if compression == NONE:
-        # A copy, since a view would keep the bytes of all neighbours of the block.
+        # A copy, since a view would keep the bytes of the whole range.
         stored = np.frombuffer(data, np.uint8, min(size, len(data)))
         raw = out[: len(stored)]
         raw[:] = stored
@@ -159,7 +158,7 @@ def _bytes(
 
 
 def _leading_bytes(data: bytes | memoryview, size: int) -> NDArray[np.uint8]:
-    """So many bytes from the beginning of deflated ones."""
+    """Inflate the first `size` bytes."""
     from isal import isal_zlib
 
     raw = isal_zlib.decompressobj().decompress(data, size)
@@ -176,7 +175,7 @@ def _codec(compression: int) -> Callable[..., NDArray[np.uint8]]:
 
 
 def _lerc(image: CogHeader, data: bytes | memoryview, shape: tuple[int, int, int]) -> NDArray[Any]:
-    """A LERC blob, where pixels that are not valid are NaN, or 0 of integers, as libtiff has it."""
+    """Decode a LERC blob; invalid pixels are NaN, or 0 for integers, as in libtiff."""
     import imagecodecs
 
     if image.lerc:

@@ -1,8 +1,8 @@
-"""The header of a cloud-optimised GeoTIFF: all that is needed to fetch and decode its blocks later.
+"""Reads the header of a cloud-optimised GeoTIFF: all that is needed to fetch and decode its blocks later.
 
-Tags are read by tifffile, which reads from any file-like object and so through our own transport (async-tiff brings a
-transport of its own, without signers). What GDAL makes of the georeferencing, the nodata tag, scales and offsets is
-GDAL's to say: it is asked with a TIFF of one pixel that has the same tags.
+Tags are read by tifffile, which reads from any file-like object and so through our own transport (async-tiff has its
+own transport, without signers). Georeferencing, nodata, scales and offsets are interpreted by GDAL, from a TIFF of one
+pixel with the same tags.
 
 TIFF 6.0, BigTIFF, and https://gdal.org/en/stable/drivers/raster/gtiff.html
 """
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 CHUNK = 1 << 16  # bytes fetched at once; the header of most cloud-optimised GeoTIFFs is smaller
-LAYOUTS = 512  # combinations of tags whose meaning is kept: bands of one size in one place have the same
-HEADER_MAX = 64 << 20  # bytes; no header is that large, so the file is damaged
+LAYOUTS = 512  # combinations of tags whose interpretation is cached: bands of a scene share them
+HEADER_MAX = 64 << 20  # bytes; a larger header means a damaged file
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Of tag 254, NewSubfileType.
 REDUCED, MASK = 1, 4
-# Tags that GDAL derives meaning from, not layout: sample format, colours, georeferencing, GDAL's own.
+# Tags that GDAL interprets, other than layout: sample format, colours, georeferencing, GDAL's own.
 MEANING = (258, 262, 277, 320, 338, 339, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844)
 YCBCR, RGB = 6, 2
-READ_AS = {"complex_int16": "complex64"}  # GDAL's types that numpy lacks → what rasterio reads them as
+READ_AS = {"complex_int16": "complex64"}  # GDAL types without a numpy type → type in rasterio
 OF_MASK: dict[str, Any] = {
     **{"is_mask": True, "dtype": "uint8", "nodata": None},
     **{"scales": (1.0,), "offsets": (0.0,), "colorinterp": ("undefined",)},
@@ -55,7 +55,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 class CogHeader:
     """One image of a file: its pixels at full resolution, an overview, or a mask.
 
-    Blocks are numbered row by row; where bands are stored apart (`planar`), all blocks of a band before the next.
+    Blocks are numbered row by row; if bands are stored separately (`planar`), band by band.
 
     Attributes:
         size, etag, mtime_ns: version of the file (see `ranges.Version`).
@@ -66,20 +66,20 @@ class CogHeader:
         dtype: name of the numpy type of a pixel.
         block_width, block_height: pixels; blocks at the right and bottom edge are stored whole.
         compression, predictor, photometric: values of the TIFF tags 259, 317 and 262.
-        planar: whether bands are stored apart.
-        bits: per sample.
+        planar: whether bands are stored separately.
+        bits: bits per sample.
         byte_order: "<" or ">".
-        lerc: what LERC blocks are compressed with besides (0: nothing, 1: deflate, 2: ZSTD).
-        jpeg_tables: that all JPEG blocks share.
+        lerc: additional compression of LERC blocks (0: none, 1: deflate, 2: ZSTD).
+        jpeg_tables: tables shared by all JPEG blocks.
         block_offsets, block_byte_counts: uint64, by block; a count of 0 is a sparse block, without data.
         transform: pixel column and row → x and y of the CRS, the first six numbers of `Affine`.
-        crs: authority code or WKT; None where the file has none.
-        nodata: value of pixels without data; None where the file has none.
-        scales, offsets: by band: meaning = number · scale + offset.
+        crs: authority code or WKT; None if the file has none.
+        nodata: nodata value; None if the file has none.
+        scales, offsets: by band: physical value = pixel value · scale + offset.
         colorinterp: by band, rasterio's names, such as `alpha`.
-        fallback: why blocks have to be read through rasterio; None where they need not.
-        mask: the validity mask of this image, None where there is none.
-        overviews: from fine to coarse; an overview has none.
+        fallback: why blocks must be read through rasterio, or None.
+        mask: the validity mask of this image, or None.
+        overviews: from fine to coarse; empty for an overview.
     """
 
     size: int
@@ -115,27 +115,27 @@ class CogHeader:
 
     @property
     def version(self) -> Version:
-        """The version of the file that it was read from."""
+        """The version of the file that the header was read from."""
         return Version(self.size, self.etag, self.mtime_ns)
 
     @property
     def blocks_across(self) -> int:
-        """Blocks in a row."""
+        """Number of blocks per row."""
         return -(-self.width // self.block_width)
 
     @property
     def blocks_down(self) -> int:
-        """Rows of blocks."""
+        """Number of rows of blocks."""
         return -(-self.height // self.block_height)
 
     @property
     def block_count(self) -> int:
-        """All blocks."""
+        """Number of blocks."""
         return self.blocks_across * self.blocks_down * (self.count if self.planar else 1)
 
     @property
     def block_bands(self) -> int:
-        """Bands in one block."""
+        """Number of bands in a block."""
         return 1 if self.planar else self.count
 
     @property
@@ -148,12 +148,12 @@ class CogHeader:
             yield from overview.images
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Rows of `arrow_schema()`, one for each of `images`."""
+        """Rows of `arrow_schema()`, one per image of `images`."""
         return [{name: getattr(image, name) for name in _OF_IMAGE} for image in self.images]
 
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Any]]) -> CogHeader:
-        """The header that rows were made of; further columns of the rows are left alone."""
+        """The inverse of `to_records`; other columns are ignored."""
         full, *others = map(cls._of_record, records)
         masks = {image.level: image for image in others if image.is_mask}
         overviews = tuple(image for image in others if not image.is_mask)
@@ -178,7 +178,7 @@ _OF_IMAGE = tuple(each.name for each in fields(CogHeader) if each.name not in ("
 
 
 def arrow_schema() -> pa.Schema:
-    """Columns of a table of headers, with a row for each image of a file.
+    """Columns of a table of headers, with one row per image of a file.
 
     No column is nested deeper than a list: Parquet takes longer to read each column than all rows of a scene.
     """
@@ -198,18 +198,18 @@ def arrow_schema() -> pa.Schema:
 
 
 def read_header(href: str, access: Access | None = None) -> CogHeader:
-    """Read the header of a raster file, in one request where it is within the first 64 kB.
+    """Read the header of a raster file, in one request if it is within the first 64 kB.
 
     Args:
         href: local path, `s3://`, `http(s)://` or `file://` address.
-        access: how it is accessed.
+        access: how the file is accessed.
 
     Returns:
-        The header of the pixels at full resolution. Of a file that is not a tiled TIFF, or not one that we decode, one
-        whose `fallback` says why, so that it is read through rasterio.
+        The header of the full-resolution image. If the file is not a tiled TIFF, or cannot be decoded here, `fallback`
+        says why, and it is read through rasterio.
 
     Raises:
-        InputError: the file is absent, forbidden, or not a raster.
+        InputError: the file is missing, forbidden, or not a raster.
         SourceError: a remote file could not be read now.
     """
     access = access or Access()
@@ -223,12 +223,12 @@ def read_header(href: str, access: Access | None = None) -> CogHeader:
             return _header(href, access, tiff, head)
     except ClayError:
         raise
-    except Exception as error:  # whatever tifffile makes of a damaged header; GDAL may know better, or says what it is
+    except Exception as error:  # tifffile raises anything on a damaged header; GDAL may still read it
         return _by_rasterio(href, access, head.version, f"a header that cannot be parsed ({error})")
 
 
 class _Head(io.RawIOBase):
-    """A file that is fetched chunk by chunk, as tifffile seeks and reads."""
+    """A file-like object that fetches chunks as tifffile reads them."""
 
     def __init__(self, href: str, access: Access) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class _Head(io.RawIOBase):
         return len(data)
 
     def at(self, start: int, size: int) -> bytes:
-        """Bytes from a place on, fewer at the end of the file."""
+        """Bytes from an offset, fewer at the end of the file."""
         stop = min(start + size, self.version.size)
         if stop <= start:
             return b""
@@ -343,13 +343,13 @@ def _image(page: TiffPage, byte_order: str, level: int | None, shared: Mapping[s
 
 
 def _uniform(values: Any) -> int | None:
-    """The value of all bands; None where they differ."""
+    """The common value of all bands; None if they differ."""
     found = set(np.atleast_1d(values).tolist())
     return int(found.pop()) if len(found) == 1 else None
 
 
 def _mask_of(image: CogHeader, masks: list[TiffPage], byte_order: str) -> CogHeader | None:
-    """The mask inside the file that has the size of an image; GDAL finds it by that too."""
+    """The mask in the file with the size of an image, which is how GDAL finds it too."""
     for page in masks:
         if (page.imagewidth, page.imagelength) == (image.width, image.height):
             kept = ("size", "etag", "mtime_ns", "transform", "crs")
@@ -379,7 +379,7 @@ def _meaning(
 
 
 def _meaning_of_tags(content: bytes) -> tuple[dict[str, Any], str | None]:
-    """What GDAL makes of a file in memory. It knows nothing else, so the same tags are not asked about again."""
+    """GDAL's interpretation of a file in memory, cached, since it depends on the tags only."""
     with MemoryFile(content) as memory, memory.open() as dataset:
         return _asked(dataset)
 
@@ -388,11 +388,11 @@ _kept_meaning_of_tags = lru_cache(maxsize=LAYOUTS)(_meaning_of_tags)
 
 
 def _asked(dataset: rasterio.DatasetReader) -> tuple[dict[str, Any], str | None]:
-    return _meaning_of(dataset), _why_masked(dataset, "a mask in a file beside it")
+    return _meaning_of(dataset), _why_masked(dataset, "a mask in a sidecar file")
 
 
 def _one_pixel(page: TiffPage, byte_order: str, head: _Head) -> bytes:
-    """A TIFF of one pixel with the tags of another that have to do with its meaning."""
+    """A TIFF of one pixel with the same tags in `MEANING`."""
     tags: dict[int, tuple[int, int, bytes]] = {}
     for code in MEANING:
         tag = page.tags.get(code)
@@ -405,7 +405,7 @@ def _one_pixel(page: TiffPage, byte_order: str, head: _Head) -> bytes:
     if page.tags.valueof(262, 1) == YCBCR:
         tags[262] = 3, 1, struct.pack(short, RGB)
     tags |= {273: (4, 1, b""), 279: (4, 1, struct.pack(long, len(pixel)))}
-    place = 8 + 2 + 12 * len(tags) + 4  # of what does not fit into the directory
+    place = 8 + 2 + 12 * len(tags) + 4  # offset of values that do not fit into the directory
     tags[273] = 4, 1, struct.pack(long, place)
     place += len(pixel)
     entries, rest = [], [pixel]
@@ -423,7 +423,7 @@ def _one_pixel(page: TiffPage, byte_order: str, head: _Head) -> bytes:
 
 
 def _once_each(page: TiffPage) -> int:
-    """Samples that one value of BitsPerSample stands for; some writers give one for all."""
+    """Number of samples per value of BitsPerSample; some writers give one value for all."""
     return int(page.tags.valueof(277, 1)) if np.size(page.tags.valueof(258, 1)) == 1 else 1
 
 
@@ -496,7 +496,7 @@ def _why_masked(dataset: rasterio.DatasetReader, why: str) -> str | None:
 
 
 def mask_by_rasterio(image: CogHeader, why: str) -> CogHeader:
-    """The header of an image's mask that is read through rasterio: it may be derived from nodata, never from alpha."""
+    """The header of an image's mask, to be read through rasterio: may be derived from nodata, never from alpha."""
     none = np.empty(0, np.uint64)
     return replace(
         image,

@@ -1,7 +1,7 @@
-"""Which pixels of an image are data, by the blocks that tell it: the rules of `sources.rasters.Raster.read_mask`.
+"""Reads validity masks from blocks, by the rules of `sources.rasters.Raster.read_mask`.
 
-By the alpha band, else by the mask of the file, else by the nodata tag: not data where all bands hold nodata. An image
-without any of them is data everywhere, and no block is read.
+By the alpha band, else by the mask of the file, else by the nodata tag: invalid where all bands are nodata. An image
+without any of them is valid everywhere, and no block is read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32)}
 def mask_request(
     href: str, header: CogHeader, windows: Sequence[Window], measured: Sequence[int] = ()
 ) -> BlockRequest | None:
-    """What has to be read to know which pixels of some windows are data; None: all of them are.
+    """The blocks to read for the validity mask of some windows; None: all pixels are valid.
 
     Args:
         href: address of the file.
-        header: of the image, at full resolution or an overview; not of a mask.
-        windows: pixels of the image, all of one size.
-        measured: bands, from 1, that are known to be measurements, even where the file calls one alpha; they do not
-            count of a file that has fewer.
+        header: header of the image, at full resolution or an overview; not of a mask.
+        windows: windows of the image, all of one size.
+        measured: bands, from 1, that are known to be measurements, even if the file tags one as alpha; ignored if the
+            file has fewer bands.
     """
     known = () if header.count < max(measured, default=0) else measured
     meanings = enumerate(header.colorinterp, start=1)
@@ -43,12 +43,12 @@ def mask_request(
     if header.dtype in INTEGERS and header.nodata == np.rint(header.nodata):
         limits = np.iinfo(header.dtype)
         return BlockRequest(href, header, windows) if limits.min <= header.nodata <= limits.max else None
-    # GDAL has rules of its own for what is nearly equal, and for NaN.
+    # GDAL has its own rules for NaN and for nearly equal values.
     return BlockRequest(href, mask_by_rasterio(header, f"nodata {header.nodata} of {header.dtype}"), windows)
 
 
 def mask_of(request: BlockRequest, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """The mask, (windows, height, width), 0 where there is no data, of what a `mask_request` has read."""
+    """The validity mask, (windows, height, width), 0 for nodata, from the pixels read for a `mask_request`."""
     if request.header.is_mask:
         mask: NDArray[np.uint8] = pixels[:, 0]
         return mask

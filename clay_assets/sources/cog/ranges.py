@@ -1,7 +1,7 @@
-"""Ranges of bytes of a file, wherever it lies, and whether it is still the same file.
+"""Reads byte ranges of local and remote files, and detects changed files.
 
-Conditional requests (`If-Match`) are left alone: a weak ETag never matches one, and some servers answer 412 without
-telling why. The ETag of every answer is compared instead (RFC 9110, sections 8.8 and 14).
+Conditional requests (`If-Match`) are not used: a weak ETag never matches, and some servers answer 412 without a reason.
+The ETag of every response is compared instead (RFC 9110, sections 8.8 and 14).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Version:
-    """What tells one version of a file from another.
+    """Identifies a version of a file.
 
     Attributes:
         size: bytes.
-        etag: entity tag, of remote files whose server sends one.
-        mtime_ns: time of the last change, nanoseconds since 1970; of remote files to the second, where it is sent.
+        etag: entity tag of a remote file, if the server sends one.
+        mtime_ns: time of the last change, nanoseconds since 1970; to the second for remote files, if it is sent.
     """
 
     size: int
@@ -41,7 +41,7 @@ class Version:
     mtime_ns: int | None = None
 
     def same_as(self, other: Version) -> bool:
-        """Whether both are of the same content, as far as both tell; a copy with the same ETag may be younger."""
+        """Whether both have the same content, as far as known; a copy with the same ETag may be newer."""
         if self.size != other.size:
             return False
         if self.etag and other.etag:
@@ -50,11 +50,11 @@ class Version:
 
 
 def fetch(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
-    """Bytes `start` to `stop` of a file, fewer where it ends before, with bounded retries; and its version.
+    """Bytes `start` to `stop` of a file, fewer if it ends before, with bounded retries; and its version.
 
     Raises:
-        InputError: there is no such file, it may not be read, or its server ignores ranges.
-        SourceError: it could not be read now.
+        InputError: file not found, access denied, or the server ignores ranges.
+        SourceError: the file could not be read now.
     """
     if is_http(href):
         data, version = retrying()(_of_url, href, access, start, stop)
@@ -66,18 +66,18 @@ def fetch(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Vers
 
 
 def fetch_same(href: str, access: Access, start: int, stop: int, known: Version) -> bytes:
-    """Bytes of the file that is known.
+    """Bytes of a file in a known version.
 
     Raises:
-        InputError: as `fetch`, or the file is another one by now.
-        SourceError: it could not be read now.
+        InputError: as `fetch`, or the file has changed.
+        SourceError: the file could not be read now.
     """
     try:
         data, found = fetch(href, access, start, stop)
     except (AbsentError, DeniedError):
         raise
     except InputError:
-        # A file that became shorter has no such range, and its server does not say why.
+        # A shortened file lacks the range, and its server does not say why.
         check_same(href, known, fetch(href, access, 0, 1)[1])
         raise
     check_same(href, known, found)
@@ -85,7 +85,7 @@ def fetch_same(href: str, access: Access, start: int, stop: int, known: Version)
 
 
 def check_same(href: str, known: Version, found: Version) -> None:
-    """Raise InputError where a file changed."""
+    """Raise InputError if a file changed."""
     if not known.same_as(found):
         raise InputError(
             f"{without_signature(href)}: changed after its header was read. Read the header again (delete "
@@ -94,7 +94,7 @@ def check_same(href: str, known: Version, found: Version) -> None:
 
 
 def version_now(href: str, access: Access) -> Version:
-    """The version of a file as it is now, at the price of one request.
+    """The current version of a file, with one request.
 
     Raises:
         InputError, SourceError: as `fetch`.
@@ -156,7 +156,7 @@ def _of_object(href: str, access: Access, start: int, stop: int) -> tuple[bytes,
 def _checked(
     href: str, start: int, stop: int, data: bytes, said: str, headers: Mapping[str, str | None]
 ) -> tuple[bytes, Version]:
-    """Hold what came against what was asked for, so that no byte is taken for another."""
+    """Check that the response has the requested range."""
     found = _RANGE.fullmatch(said.strip())
     first, last, size = (int(number) for number in found.groups()) if found else (-1, -1, -1)
     if first != start or last + 1 != min(stop, size) or len(data) != last + 1 - first:

@@ -1,7 +1,7 @@
-"""Windows of pixels out of the blocks of many files, each block fetched and decoded once.
+"""Reads windows of pixels from the blocks of many files; each block is fetched and decoded once.
 
-All blocks that a call needs are planned first. Blocks that lie next to each other in a file come in one request; each
-is decoded in a thread, copied into all windows that it touches, and kept in a bounded cache.
+All blocks that a call needs are planned first. Adjacent blocks of a file are fetched in one request; each is decoded in
+a thread, copied into all windows that it intersects, and kept in a bounded cache.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from clay_assets.transport.locations import is_remote
 
 CACHE_BYTES = 256 << 20  # of decoded blocks
 IN_FLIGHT = 16  # requests to remote hosts
-GAP = 1 << 14  # bytes between two blocks that are fetched along with them,
-GAP_SHARE = 32  # if all of a range are not more than one such part of its blocks
-RANGE_BYTES = 8 << 20  # of one request, so that a scene comes in several at a time
-LOCAL_RANGE_BYTES = 1 << 20  # the same of a local file, so that each of several threads has work
-WAITING_RANGES = 4  # fetched and not yet decoded, per thread, where as many as allowed are in flight
-AT_HAND = 8  # blocks that a thread delivers at a time; nothing is to be decoded
+GAP = 1 << 14  # maximum bytes between two blocks that are fetched in one range,
+GAP_SHARE = 32  # if all gaps of a range are at most this fraction (1/32) of its blocks
+RANGE_BYTES = 8 << 20  # per request, so that a scene is fetched in several at once
+LOCAL_RANGE_BYTES = 1 << 20  # the same for local files, so that every thread has work
+WAITING_RANGES = 4  # per thread, fetched but not yet decoded, at full in-flight requests
+AT_HAND = 8  # decoded blocks that a thread delivers at a time
 
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -46,15 +46,14 @@ class BlockRequest:
 
     Attributes:
         href: address of the file.
-        header: of the image: a file's header, one of its overviews, or a mask.
-        windows: pixels of the image.
-        bands: from 0; None: all.
-        out: what to read into, of the image's dtype: an array (windows, bands, height, width), or an array (bands,
-            height, width) for each window, such as views of a batch; None: a new array.
-        repeat: times that each pixel is written along both sides; height and width of `out` are as many times those
-            of the windows.
-        change: what each pixel becomes, of the same type; given parts of windows (bands, height, width) in any of the
-            threads. Blocks are kept as they are stored. None: nothing is changed.
+        header: header of the image: a file's header, one of its overviews, or a mask.
+        windows: windows in pixels of the image.
+        bands: band indexes, from 0; None: all.
+        out: output of the image's dtype: an array (windows, bands, height, width), or an array (bands, height, width)
+            per window, such as views of a batch; None: a new array.
+        repeat: upsampling factor: each pixel is repeated along both axes, and `out` is larger by this factor.
+        change: function applied to pixels, keeping the dtype; called with parts of windows (bands, height, width) in
+            any thread. The cache keeps unchanged blocks. None: no change.
     """
 
     href: str
@@ -68,14 +67,14 @@ class BlockRequest:
 
 @dataclass
 class Counters:
-    """What a reader has done so far.
+    """Statistics of a reader.
 
     Attributes:
-        requests: of ranges of bytes, local ones too, each counted once however often it was retried.
-        bytes_fetched: in these ranges.
-        blocks_decoded: by us.
-        cache_hits: blocks that a call needed and the cache had.
-        fallbacks: windows that were read through rasterio.
+        requests: number of byte ranges read, including local ones; retries are not counted.
+        bytes_fetched: bytes in these ranges.
+        blocks_decoded: blocks decoded here, not by rasterio.
+        cache_hits: blocks found in the cache.
+        fallbacks: windows read through rasterio.
     """
 
     requests: int = 0
@@ -85,14 +84,14 @@ class Counters:
     fallbacks: int = 0
 
 
-# An array to write into, of a block the rows, columns and bands that go there, and what becomes of their pixels.
+# The array to write into; rows, columns and bands of the block to copy; and the change to apply.
 _Target = tuple[NDArray[Any], slice, slice, list[int] | None, Change | None]
 _Key = tuple[Any, ...]
 
 
 @dataclass(eq=False)
 class _Block:
-    """A block that a call needs, and where its pixels go."""
+    """A block that a call needs, and the targets of its pixels."""
 
     href: str
     image: CogHeader
@@ -105,13 +104,13 @@ class _Block:
 
     @property
     def nbytes(self) -> int:
-        """Of its pixels."""
+        """Size of its pixels in bytes."""
         image = self.image
         return image.block_height * image.block_width * image.block_bands * np.dtype(image.dtype).itemsize
 
     @property
     def rows(self) -> int:
-        """The first rows that hold all that is wanted."""
+        """Number of rows, from the first, that the targets need."""
         return max(int(rows.stop) for _, rows, *_ in self.targets)
 
     @property
@@ -127,17 +126,17 @@ class _Block:
 
 
 class BlockReader:
-    """Reads windows of pixels; safe to share between threads. Threads start when they are first needed.
+    """Reads windows of pixels; safe to share between threads. Threads are started on first use.
 
-    It can be pickled, and used after a fork: the other process begins with an empty cache.
+    Can be pickled, and used after a fork: the other process starts with an empty cache.
 
     Args:
-        ways: how files are accessed, the first that applies.
-        cache_bytes: of decoded blocks that are kept, the latest used.
-        threads: that decode.
-        in_flight: requests to remote hosts at a time.
-        checksums: compare the checksum of each deflated block. Without, a block is decoded down to its last wanted row
-            alone, and is not kept: faster where few windows share a block, and blind to damage that still decodes.
+        ways: ways to access files; the first that applies is used.
+        cache_bytes: size of the least-recently-used cache of decoded blocks.
+        threads: number of decoding threads.
+        in_flight: maximum number of concurrent requests to remote hosts.
+        checksums: compare the checksum of each deflated block. If False, a block is decoded only up to its last needed
+            row and not cached: faster if few windows share a block, but damage that still decodes is not detected.
     """
 
     def __init__(
@@ -173,17 +172,17 @@ class BlockReader:
         return _reader, (self.ways, self.cache_bytes, self.threads, self.in_flight, self.checksums)
 
     def close(self) -> None:
-        """End the threads and empty the cache; the next read starts anew."""
+        """Stop the threads and empty the cache; the next read starts them again."""
         self._decoders.shutdown()
         self._fetchers.shutdown()
         self._begin()
 
     def read(self, requests: Sequence[BlockRequest]) -> list[NDArray[Any]]:
-        """Pixels of windows, (windows, bands, height, width) of each request, or what it gave as `out`.
+        """Pixels of windows, (windows, bands, height, width) per request, or its `out`.
 
         Raises:
-            InputError: a window beyond the edge, or one of another size than the others; an unknown band; a file that
-                is gone, forbidden, or changed after its header was read; a truncated local file; a corrupt block.
+            InputError: a window beyond the edge, or of a different size than the others; an unknown band; a file that
+                is missing, forbidden, or changed after its header was read; a truncated local file; a corrupt block.
             SourceError: a remote file could not be read now, or is truncated.
         """
         if self._process != os.getpid():  # threads do not survive a fork
@@ -207,7 +206,7 @@ class BlockReader:
     # --- blocks -----------------------------------------------------------------------------------
 
     def _from_cache(self, blocks: Iterable[_Block]) -> tuple[list[tuple[_Block, NDArray[Any]]], list[_Block]]:
-        """The blocks that are cached or sparse, with their pixels, and those that are left."""
+        """The cached or sparse blocks with their pixels, and the remaining blocks."""
         at_hand, missing = [], []
         with self._lock:
             for block in blocks:
@@ -230,7 +229,7 @@ class BlockReader:
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
         remote.reverse()  # taken from the end
         most = self.in_flight + WAITING_RANGES * self.threads
-        # Every future comes here when it is done, so that none is looked at in vain.
+        # Finished futures are queued here, so that none is polled.
         done: SimpleQueue[Future[Any]] = SimpleQueue()
         decoding, fetching = set[Future[Any]](), dict[Future[Any], list[_Block]]()
 
@@ -245,7 +244,7 @@ class BlockReader:
             for first in range(0, len(at_hand), AT_HAND):
                 decode(_deliver, at_hand[first : first + AT_HAND])
             while remote or fetching or decoding:
-                # Not by what waits for a decoder alone: it would be used up before the next range is here.
+                # Limited by both: the ranges that wait for a decoder would run out before the next one arrives.
                 while remote and len(fetching) < self.in_flight and len(fetching) + len(decoding) < most:
                     future = self._fetchers.submit(self._fetch, remote[-1])
                     fetching[future] = remote.pop()
@@ -256,7 +255,7 @@ class BlockReader:
                     decode(self._decode, fetching.pop(future), result)
                 decoding.discard(future)
         except BaseException:
-            # No thread may write into an array that the caller has given up.
+            # No thread may write into an array after the caller got the error.
             left = {*fetching, *decoding}
             for future in left:
                 future.cancel()
@@ -267,12 +266,12 @@ class BlockReader:
         self._decode(blocks, self._fetch(blocks))
 
     def _fetch(self, blocks: list[_Block]) -> bytes:
-        """The bytes from the first of some blocks of a file to the last."""
+        """Fetch the bytes from the first of some blocks of a file to the last."""
         href, image = blocks[0].href, blocks[0].image
         start, stop = blocks[0].start, max(block.start + block.size for block in blocks)
         if stop > image.size:
             where = f"truncated: block {blocks[-1].number} ends at byte {stop}, the file at {image.size}"
-            if is_remote(href):  # it may be that it is just being written
+            if is_remote(href):  # it may still be being written
                 raise SourceError(
                     f"{without_signature(href)}: could not be read ({where}). Run again; if it persists the file is "
                     "damaged."
@@ -302,7 +301,7 @@ class BlockReader:
         self._count(blocks_decoded=len(blocks))
 
     def _buffer(self, block: _Block) -> NDArray[np.uint8] | None:
-        """What a thread decodes blocks into that the cache does not keep: new memory takes half as long as decoding."""
+        """A thread's buffer for blocks that are not cached: allocating takes half as long as decoding."""
         nbytes = block.nbytes
         if nbytes <= self.cache_bytes:
             return None
@@ -354,7 +353,7 @@ def _deliver(blocks: Sequence[tuple[_Block, NDArray[Any]]]) -> None:
 
 
 def _write(pixels: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy pixels (bands, height, width), each so often along both sides as fills what they are written to."""
+    """Copy pixels (bands, height, width), each repeated along both axes to fill the output."""
     bands, height, width = pixels.shape
     times = out.shape[-1] // width
     if times == 1:
@@ -373,9 +372,9 @@ def _reader(ways: tuple[Access, ...], cache_bytes: int, threads: int, in_flight:
 
 
 def ranges_of(header: CogHeader, window: Window) -> list[tuple[int, int]]:
-    """First byte and number of bytes of each block that a window touches, in the order of the file.
+    """Offset and size in bytes of each block that a window intersects, in the order of the file.
 
-    Sparse blocks have no bytes, and are left out; so is everything of an image that is read through rasterio.
+    Sparse blocks have no bytes and are skipped; an image that is read through rasterio has no ranges.
     """
     if header.fallback is not None:
         return []
@@ -406,13 +405,15 @@ def _checked(request: BlockRequest) -> tuple[NDArray[np.int64], list[int]]:
     windows = numbers.astype(np.int64)
     sizes = windows[:, 2:]
     if (windows != numbers).any() or (sizes != sizes[:1]).any() or (sizes < 1).any():
-        raise InputError(f"{href}: windows of one request must be whole pixels and of one size. Ask for them apart.")
+        raise InputError(
+            f"{href}: windows of one request must be whole pixels and of one size. Request them separately."
+        )
     beyond = (windows[:, :2] < 0).any(axis=1) | (windows[:, :2] + sizes > (header.width, header.height)).any(axis=1)
     if beyond.any():
         column, row, width, height = windows[beyond][0].tolist()
         raise InputError(
             f"{href}: a window of {height} × {width} pixels at row {row}, column {column} reaches beyond the image of "
-            f"{header.height} × {header.width}. Ask for windows inside it."
+            f"{header.height} × {header.width}. Request windows inside it."
         )
     bands = list(range(header.count) if request.bands is None else request.bands)
     if not bands or min(bands) < 0 or max(bands) >= header.count:
@@ -444,7 +445,7 @@ def _plan(
     out: NDArray[Any] | Sequence[NDArray[Any]],
     blocks: dict[int, _Block],
 ) -> None:
-    """Note for every block that the windows touch where its pixels go."""
+    """Add the targets of a request to every block that its windows intersect."""
     image, times = request.header, request.repeat
     plane = image.blocks_across * image.blocks_down
     inside = None if bands == list(range(image.count)) else bands  # of a block that holds all bands
@@ -478,7 +479,7 @@ def _image_key(href: str, image: CogHeader) -> _Key:
 
 
 def _overlaps(starts: NDArray[np.int64], size: int, side: int, times: int) -> list[list[tuple[int, slice, slice]]]:
-    """Where each window overlaps blocks along one axis: number of the block, part of it, and part of what is read."""
+    """The overlaps of each window with blocks along one axis: block number, slice of the block, slice of the output."""
     known: dict[int, list[tuple[int, slice, slice]]] = {}
     for start in set(starts.tolist()):
         known[start] = []
@@ -490,7 +491,7 @@ def _overlaps(starts: NDArray[np.int64], size: int, side: int, times: int) -> li
 
 
 def _ranges(missing: Sequence[_Block], local_bytes: int) -> list[list[_Block]]:
-    """The blocks of each request: neighbours in a file, in the order in which they lie there."""
+    """The blocks of each request: adjacent in a file, in file order."""
     files = defaultdict[tuple[str, Any], list[_Block]](list)
     for block in missing:
         files[block.href, block.image.version].append(block)
@@ -513,7 +514,7 @@ def _ranges(missing: Sequence[_Block], local_bytes: int) -> list[list[_Block]]:
 
 
 def _sparse(image: CogHeader) -> NDArray[Any]:
-    """The pixels of a block that is not in the file, as GDAL has them: nodata, clamped to the type, else 0."""
+    """The pixels of a sparse block, as in GDAL: nodata, clamped to the dtype, else 0."""
     dtype = np.dtype(image.dtype)
     value = 0.0 if image.nodata is None or image.is_mask else image.nodata
     if dtype.kind in "iu":

@@ -1,6 +1,6 @@
-"""The blocks of one image, each handed over as it is decoded, so that the image is never held whole.
+"""Scans the blocks of an image: each is passed on as it is decoded, so that the image is never held whole.
 
-For what is reduced to a few numbers: filling an array of the size of a scene takes longer than decoding it.
+For reductions to a few numbers: filling an array of the size of a scene takes longer than decoding it.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ Visit = Callable[[int, int, NDArray[Any]], None]
 
 
 class _Visited(_Block):
-    """A block that is handed over instead of being copied."""
+    """A block that is passed to a function instead of being copied."""
 
     def __init__(self, request: BlockRequest, number: int, hand_over: Callable[[int, NDArray[Any]], None]) -> None:
         super().__init__(request.href, request.header, number)
         self._hand_over = hand_over
 
     def deliver(self, pixels: NDArray[Any]) -> None:
-        """Hand over pixels (rows, columns, bands)."""
+        """Pass on pixels (rows, columns, bands)."""
         self._hand_over(self.number, pixels)
 
 
 def can_scan(request: BlockRequest) -> bool:
-    """Whether we decode the blocks of a request, and all its bands lie in the same ones."""
+    """Whether the blocks of a request are decoded here, and hold all its bands."""
     header = request.header
     bands = header.count if request.bands is None else len(request.bands)
     return header.fallback is None and (bands == 1 or not header.planar)
 
 
 def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
-    """Decode each block that the window of a request touches, once.
+    """Decode each block that the window of a request intersects, once.
 
     Args:
-        reader: that fetches and decodes.
-        request: of one window, and one that `can_scan`; it has no `out`, `repeat` or `change`.
-        visit: called as `visit(row, column, pixels)` for each block, with the part of it that lies in the window: row
-            and column in the window of its upper left pixel, and an array (height, width, bands) that is overwritten
-            after the call. The calls come from the threads of the reader, in any order.
+        reader: fetches and decodes the blocks.
+        request: a request of one window for which `can_scan` is true, without `out`, `repeat` or `change`.
+        visit: called as `visit(row, column, pixels)` for each block, with the part in the window: row and column of
+            its upper left pixel in the window, and an array (height, width, bands) that is overwritten after the
+            call. Called from the threads of the reader, in any order.
 
     Raises:
-        InputError, SourceError: as `BlockReader.read`; besides, whatever `visit` raises.
+        InputError, SourceError: as `BlockReader.read`; also any error of `visit`.
     """
     image, (window,) = request.header, request.windows
     (top, bottom), (left, right) = ((int(start), int(stop)) for start, stop in window.toranges())
