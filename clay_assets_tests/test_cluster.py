@@ -313,7 +313,9 @@ def test_a_worker_without_the_folder_is_named(
     error = told(cluster.address, store)
     assert isinstance(error, StorageError)
     assert re_worker(str(error))
-    assert f"{store.root}: is not the storage of the run here. Give every worker access to CLAY_STORAGE" in str(error)
+    assert f"{store.root}: not the storage of the run on this worker. Give every worker access to CLAY_STORAGE" in str(
+        error
+    )
     assert not list((tmp_path / "empty").iterdir())
     assert not store.list("")
 

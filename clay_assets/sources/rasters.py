@@ -57,7 +57,7 @@ RESET = {
     HEADERS: "",
     "GDAL_HTTP_UNSAFESSL": "NO",
     "GDAL_CURL_CA_BUNDLE": None,
-}  # options that another file may have set
+}  # set by other files
 REMOTE = (CURL, VSIS3)
 UNDECODED = "\N{REPLACEMENT CHARACTER}"
 TEXT = 80  # bytes to show of a response that is not a raster

@@ -1,3 +1,3 @@
-"""Everything that we write: where it lies (`layout`), how bytes get there (`stores`), in which format
-(`geoparquet`, `stac_geoparquet`). The contract is in the README under "Where things lie".
+"""Our own files: their paths (`layout`), reading and writing (`stores`), and their formats (`geoparquet`,
+`stac_geoparquet`). The contract is in the README under "Where things lie".
 """

@@ -1,7 +1,7 @@
-"""How the columns of a table are described: once, for Dagster's catalogue, the README and the tests.
+"""Classes to describe the columns of a table, once for Dagster's catalogue, the README and the tests.
 
-The descriptions themselves are in each stage's `columns.py`. Here are the parts that they are made of, those that
-tables of several stages share, and the columns of STAC items.
+The descriptions are in each stage's `columns.py`. This module has those that several stages share, and the columns of
+STAC items.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GEOMETRY = "geometry"  # the column of a GeoParquet table that holds one
-STRUCT = "struct"  # whatever it holds: what catalogues tell of an asset differs
+GEOMETRY = "geometry"  # geometry column of a GeoParquet table
+STRUCT = "struct"  # with any fields: asset metadata differs between catalogues
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """A column.
 
     Attributes:
-        name: as it is stored.
-        type: as `type_name` tells it.
-        meaning: what a value says, its unit, its range, and what null means where there is null.
+        name: name as stored.
+        type: name of the type, from `type_name`.
+        meaning: meaning of a value, its unit, its range, and the meaning of null if it occurs.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of one table.
+    """The columns of a table.
 
     Attributes:
-        always: the columns that every such table has, in their order.
-        sometimes: those that a catalogue may give, or may not. What else it gives is not described.
+        always: columns that every such table has, in order.
+        sometimes: optional columns from a catalogue. Other columns from it are not described.
     """
 
     always: tuple[Column, ...]
@@ -46,7 +46,7 @@ class Columns:
 
     @property
     def described(self) -> tuple[Column, ...]:
-        """Every column that is described."""
+        """All described columns."""
         return (*self.always, *self.sometimes)
 
     @property
@@ -55,7 +55,7 @@ class Columns:
         return {column.name: column.meaning for column in self.described}
 
     def markdown(self) -> str:
-        """The table as Markdown; columns that follow one another and mean the same share a line."""
+        """The table as Markdown; consecutive columns with the same meaning share a line."""
         lines = ["| column | type | meaning |", "|---|---|---|"]
         names: list[str] = []
         for column, following in zip(self.described, (*self.described[1:], None), strict=True):
@@ -67,11 +67,11 @@ class Columns:
 
 
 def type_name(kind: pa.DataType, name: str = GEOMETRY) -> str:
-    """What a column's type is called where people read it: the same for all ways to store one kind of value.
+    """Readable name of a column's type: the same for all ways to store one kind of value.
 
     Args:
-        kind: as it is stored.
-        name: of the column; the bytes of a geometry are WKB.
+        kind: type as stored.
+        name: name of the column; the bytes of a geometry are WKB.
     """
     import pyarrow as pa
 
@@ -97,7 +97,7 @@ def type_name(kind: pa.DataType, name: str = GEOMETRY) -> str:
 
 
 def geometry(meaning: str) -> tuple[Column, Column]:
-    """The geometry of a GeoParquet table and the bounding box that lies beside it."""
+    """The geometry column of a GeoParquet table, and its bounding box."""
     return (
         Column(GEOMETRY, "WKB", f"{meaning}; EPSG:4326"),
         Column("bbox", "struct(xmin, ymin, xmax, ymax)", "bounding box of the geometry, in degrees, for fast filters"),
@@ -112,12 +112,12 @@ ITEM = (
     Column("id", "string", "the item's id, unique in its collection"),
     *geometry("the scene's footprint"),
     Column("links", f"list of {STRUCT}", "links of the item: to itself, its collection, its source and its licence"),
-    Column("assets", STRUCT, "asset → its href, media type, and what the catalogue tells of it"),
+    Column("assets", STRUCT, "asset → its href, media type, and other metadata from the catalogue"),
     Column("collection", "string", "the collection that the item belongs to"),
-    Column("datetime", "timestamp[us, UTC]", "acquisition; null where the item has an interval"),
+    Column("datetime", "timestamp[us, UTC]", "acquisition time; null if the item has an interval"),
 )
 
-# What platforms, recipes and our own code read or write of an item's properties. Units are those of the extensions.
+# Item properties that platforms, recipes or our own code use. Units are those of the extensions.
 PROPERTIES = (
     Column("start_datetime", "timestamp[us, UTC]", "first moment of the acquisition or of the composite"),
     Column("end_datetime", "timestamp[us, UTC]", "last moment of the acquisition or of the composite"),
@@ -126,17 +126,17 @@ PROPERTIES = (
     Column("eo:cloud_cover", "float64", "share of the scene that is cloud, percent"),
     Column("view:sun_elevation", "float64", "height of the sun above the horizon, degrees"),
     Column("proj:code", "string", "CRS of the files, such as `EPSG:32631`"),
-    Column("proj:wkt2", "string", "CRS of the files where it has no code, as WKT2"),
+    Column("proj:wkt2", "string", "CRS of the files as WKT2, if it has no code"),
     Column("proj:shape", "list of int64", "rows and columns of the grid"),
     Column("proj:transform", "list of float64", "affine transform from column and row to the CRS, row by row"),
     Column("grid:code", "string", "tile of a grid, such as `MGRS-31UFU`"),
-    Column("s2:nodata_pixel_percentage", "float64", "share of the tile without data, percent"),
+    Column("s2:nodata_pixel_percentage", "float64", "nodata share of the tile, percent"),
     Column("sar:instrument_mode", "string", "mode of the radar, such as `IW`"),
     Column("sar:polarizations", "list of string", "polarisations of the files, such as `VV` and `VH`"),
     Column("modis:vertical-tile", "int64", "row of the tile in the sinusoidal grid, 0 in the north"),
     Column("modis:horizontal-tile", "int64", "column of the tile in the sinusoidal grid, 0 in the west"),
-    Column("linz:region", "string", "region of New Zealand, as the folders of nz-imagery call it"),
-    Column("linz:survey", "string", "aerial survey, as the folders of nz-imagery call it"),
+    Column("linz:region", "string", "region of New Zealand, named as in the folders of nz-imagery"),
+    Column("linz:survey", "string", "aerial survey, named as in the folders of nz-imagery"),
     Column("linz:sheet", "string", "map sheet of the image"),
 )
 
@@ -144,8 +144,8 @@ PROPERTIES = (
 UNTYPED = Column(
     "clay:untyped",
     "string",
-    "JSON object laid out as the item: what fits no typed column, such as a property that is text in one item and a "
-    "number in another; null where everything fits",
+    "JSON object with the structure of the item: fields that fit no typed column, such as a property that is text in "
+    "one item and a number in another; null if all fields fit",
 )
 
 ITEMS = Columns(ITEM, (*PROPERTIES, UNTYPED))  # of a STAC-GeoParquet table

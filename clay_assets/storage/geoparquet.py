@@ -1,7 +1,7 @@
-"""Tables as GeoParquet 1.1 (and plain Parquet where there is no geometry), with the recipe in their metadata.
+"""Tables as GeoParquet 1.1 (or plain Parquet without geometry), with the recipe in their metadata.
 
-Frames go through geopandas' writer. Chip tables, which are made and streamed as Arrow tables, get the same `geo`
-metadata from `geo_metadata`. Specification: https://geoparquet.org/releases/v1.1.0/
+Frames are written by geopandas. Chip tables, which are built and streamed as Arrow tables, get the same `geo` metadata
+from `geo_metadata`. Specification: https://geoparquet.org/releases/v1.1.0/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from clay_assets.errors import InputError
 
-if TYPE_CHECKING:  # frames are imported where there are any: much of what reads our files needs none
+if TYPE_CHECKING:  # imported in functions: many readers of our files do not need frames
     import geopandas as gpd
     import pandas as pd
 
@@ -39,7 +39,7 @@ def geo_metadata(geometry_types: Sequence[str], bounds: Sequence[float] | None) 
     """The `geo` metadata of a table with a WKB column `geometry` and a covering column `bbox`.
 
     Args:
-        geometry_types: GeoParquet names of the types that occur, such as `Polygon`.
+        geometry_types: GeoParquet names of the geometry types in the table, such as `Polygon`.
         bounds: xmin, ymin, xmax, ymax in degrees, EPSG:4326; None for an empty table.
     """
     column: dict[str, Any] = {
@@ -69,7 +69,7 @@ def stamp_of(schema: pa.Schema) -> dict[str, str]:
 
 
 def encode(frame: gpd.GeoDataFrame | pd.DataFrame, metadata: Mapping[str, str]) -> bytes:
-    """A frame as the bytes of a (Geo)Parquet file; the same frame gives the same bytes."""
+    """A frame as the bytes of a (Geo)Parquet file; deterministic."""
     import geopandas as gpd
 
     buffer = io.BytesIO()
@@ -84,9 +84,9 @@ def encode_arrow(table: pa.Table, metadata: Mapping[str, str], **options: Any) -
     """An Arrow table (with its `geo` metadata, if any) as the bytes of a Parquet file.
 
     Args:
-        table: what is written.
-        metadata: what the file is stamped with.
-        options: of `pyarrow.parquet.write_table`, besides the compression.
+        table: the table to write.
+        metadata: entries for `stamped`.
+        options: options of `pyarrow.parquet.write_table`, other than the compression.
     """
     kept = {name: value for name, value in (table.schema.metadata or {}).items() if name != b"pandas"}
     sink = io.BytesIO()
@@ -100,24 +100,24 @@ def decode(content: bytes, name: str, columns: Sequence[str] | None = None) -> g
     """The frame in a (Geo)Parquet file's bytes; a GeoDataFrame if the file has geometry, and all columns are read.
 
     Raises:
-        InputError: the bytes are not a Parquet file, or one without these columns; `name` tells which.
+        InputError: not a Parquet file, or without these columns; names the file by `name`.
     """
     try:
-        with pq.ParquetFile(io.BytesIO(content)) as file:  # `read_table` takes long to begin
+        with pq.ParquetFile(io.BytesIO(content)) as file:  # `read_table` is slow to start
             if lacking := set(columns or ()) - set(file.schema_arrow.names):
-                raise pa.ArrowInvalid(f"it has no column {', '.join(sorted(lacking))}")
+                raise pa.ArrowInvalid(f"column {', '.join(sorted(lacking))} is missing")
             if columns is not None or b"geo" not in (file.schema_arrow.metadata or {}):
                 return file.read(columns).to_pandas()
         import geopandas as gpd
 
         frame = gpd.read_parquet(io.BytesIO(content))
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{name}: is not a readable Parquet file ({error}). Materialise it again.") from error
+        raise InputError(f"{name}: not a readable Parquet file ({error}). Materialise it again.") from error
     return frame.drop(columns="bbox", errors="ignore")
 
 
 def flatgeobuf(frame: gpd.GeoDataFrame) -> bytes:
-    """A frame as the bytes of a FlatGeobuf file; list columns become text, which the format can hold."""
+    """A frame as the bytes of a FlatGeobuf file; list columns become text, since the format has no lists."""
     import numpy as np
 
     flat = frame.copy()

@@ -1,14 +1,14 @@
-"""Where each table and file lies below `CLAY_STORAGE`. Names only; nothing is read or written here.
+"""Paths of all tables and files in `CLAY_STORAGE`. Names only; nothing is read or written here.
 
-Item ids and file names come from others, and may be anything. `file_name` makes them names of files, reversibly.
+Item ids and file names come from catalogues, and may contain anything. `file_name` encodes them reversibly.
 """
 
 from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
-PART_BYTES = 200  # of a name; file systems take 255, and writers add suffixes
-MORE = "+"  # at the end of a folder that holds the rest of a name; it is escaped within names
+PART_BYTES = 200  # per part of a name; file systems allow 255, and writers add suffixes
+MORE = "+"  # ends a folder that holds the rest of a long name; escaped within names
 
 FOLDERS = {
     "mgrs_grid": "landcover",
@@ -37,10 +37,10 @@ RELEASES = "chips/releases"
 
 
 def file_name(name: str) -> str:
-    """A name of others, such as an item id, as a path that stays in its folder.
+    """Encode an external name, such as an item id, as a path that stays in its folder.
 
-    Letters, digits and `._-` stay as they are, all else is percent-encoded, and so is a dot at the beginning. A long
-    name is cut into folders. Different names give different paths, and `name_of_file` is the inverse.
+    Letters, digits and `._-` are kept; everything else is percent-encoded, as is a leading dot. A long name is split
+    into folders. Different names have different paths, and `name_of_file` is the inverse.
     """
     escaped = quote(name, safe="", errors="surrogatepass").replace("~", "%7E")
     if escaped.startswith("."):
@@ -70,12 +70,12 @@ def flatgeobuf(asset: str) -> str:
 
 
 def search_results(platform: str) -> str:
-    """Key of what one search per place found, for platforms that are searched when requests are made."""
+    """Key of the items found by one search per location, for platforms that are searched when requests are made."""
     return f"scenes/search_results/{platform}.parquet"
 
 
 def search_results_keys(platform: str) -> list[str]:
-    """Keys under which the same may lie: today's, and the one of storages written by version 0.1."""
+    """Current key of the search results, and the key in storages written by version 0.1."""
     return [search_results(platform), f"scenes/found/{platform}.parquet"]
 
 
@@ -145,7 +145,7 @@ def headers(platform: str, year: int | str, item_id: str) -> str:
 
 
 def painted(platform: str, year: int) -> str:
-    """Key of what the gate against leaks keeps of a part of the merged index."""
+    """Key of the cached results of the leak check for a part of the merged index."""
     return f"{PAINTED}/{platform}/{year}.parquet"
 
 
@@ -155,12 +155,12 @@ def release(name: str) -> str:
 
 
 def released_part(content: str) -> str:
-    """Key of a part that releases keep, by the hash of its content."""
+    """Key of a part kept by releases, by the hash of its content."""
     return f"{RELEASES}/parts/{content}.parquet"
 
 
 def selection(selected: str) -> str:
-    """Key of how many chips each row group of a selection holds, by the hash of the selection."""
+    """Key of the chip counts per row group of a selection, by the hash of the selection."""
     return f"training/selections/{selected}.parquet"
 
 

@@ -27,10 +27,10 @@ from clay_assets.storage.geoparquet import COMPRESSION, encode_arrow
 from clay_assets.storage.untyped import GEOMETRY, TIMES, UNFIT, UNTYPED, lists, patched, split_items
 
 _MEMBERS = frozenset(MEMBERS)
-HALF = 16  # bits of numbers for which Arrow has types of its own
+HALF = 16  # bits of half-precision floats
 SIDES = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")  # of a bounding box, in GeoJSON's order
 
-# What every STAC-GeoParquet table has, for the tables without items.
+# Columns of every STAC-GeoParquet table, for tables without items.
 EMPTY_SCHEMA = pa.schema(
     [
         ("type", pa.string()),
@@ -48,13 +48,13 @@ EMPTY_SCHEMA = pa.schema(
 
 
 def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
-    """Items, in the order given, as the bytes of a STAC-GeoParquet file; no items give an empty, valid table.
+    """Items, in the given order, as the bytes of a STAC-GeoParquet file; without items, an empty but valid table.
 
-    A field that has several types among the items, or one that Parquet cannot hold, is kept as JSON in the column
+    A field whose type differs between items, or that Parquet cannot store, is kept as JSON in the column
     `clay:untyped`.
 
     Raises:
-        InputError: an item has no text as id, no properties, or no geometry.
+        InputError: an item whose id is not text, or without properties or geometry.
     """
     typed, texts = split_items(items)
     try:
@@ -64,7 +64,7 @@ def encode_items(items: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
             sga.to_parquet(reader, path, compression=COMPRESSION)
             table = pq.read_table(path)
     except (ShapelyError, *UNFIT, AttributeError, LookupError) as error:
-        raise InputError(f"{len(items)} items do not fit into one table: {error}.") from error
+        raise InputError(f"{len(items)} items cannot be stored in one table: {error}.") from error
     if any(texts):
         table = table.append_column(UNTYPED, pa.array(texts, pa.string()))
     return encode_arrow(table, metadata)
@@ -74,20 +74,20 @@ def decode_items(content: bytes, name: str) -> list[Item]:
     """The items in the bytes of a STAC-GeoParquet file.
 
     Raises:
-        InputError: it is no STAC-GeoParquet; `name` tells which file.
+        InputError: not a STAC-GeoParquet file; names the file by `name`.
     """
     try:
         table = pq.read_table(io.BytesIO(content))
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{name}: is not a readable Parquet file ({error}). Materialise it again.") from error
+        raise InputError(f"{name}: not a readable Parquet file ({error}). Materialise it again.") from error
     return items_of(table)
 
 
 def items_of(table: pa.Table) -> list[Item]:
-    """The items in a STAC-GeoParquet table, without the nulls that stand for fields an item does not have.
+    """The items in a STAC-GeoParquet table, without nulls for fields that an item does not have.
 
-    stac-geoparquet's own reader needs every item to have a bounding box, and `proj:geometry` where one has it; tables
-    that others wrote are not like that.
+    stac-geoparquet's own reader requires a bounding box in every item, and `proj:geometry` in all or none; external
+    tables do not always comply.
     """
     table = _with_times_as_text(table)
     columns = [_values(column.combine_chunks()) for column in table.columns]
@@ -104,7 +104,7 @@ def items_of(table: pa.Table) -> list[Item]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Values of a column; members of objects that are null are left out, at all levels."""
+    """Values of a column; null members of objects are omitted, at all levels."""
     kind = column.type
     if pa.types.is_struct(kind) and kind.num_fields:
         names = [field.name for field in kind]
@@ -125,7 +125,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def listed(column: pa.Array) -> list[Any]:
-    """What `to_pylist` gives, sooner where numpy knows the type."""
+    """As `to_pylist`, but faster for types that numpy supports."""
     kind = column.type
     number = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and kind.bit_width > HALF)
     if pa.types.is_string(kind) or (number and not column.null_count):
@@ -134,7 +134,7 @@ def listed(column: pa.Array) -> list[Any]:
 
 
 def objects(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Columns as an object of each row, without nulls."""
+    """Columns as one object per row, without nulls."""
     rows = zip(*columns, strict=True)
     if not any(None in column for column in columns):
         return [dict(zip(names, row)) for row in rows]  # noqa: B905 — as many as there are names
@@ -160,7 +160,7 @@ def _item(row: dict[str, Any]) -> Item:
     for holder in (properties, *item["assets"].values()):
         if isinstance(holder.get(GEOMETRY), bytes):
             holder[GEOMETRY] = _geometry(holder[GEOMETRY])
-    properties.setdefault("datetime", None)  # the one field that STAC wants even when it is null
+    properties.setdefault("datetime", None)  # the only field that STAC requires even if it is null
     patched(item, text)
     item["properties"] = dict(sorted(item["properties"].items()))
     return item

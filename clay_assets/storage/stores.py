@@ -1,8 +1,8 @@
-"""One folder or one S3 prefix, with the few operations that the pipeline needs, each atomic.
+"""A folder or an S3 prefix, with the few atomic operations that the pipeline needs.
 
-A key is a path below the root, with `/` between its parts. A write is seen whole or not at all: locally it goes
-to `.tmp/` on the same file system and is renamed, on S3 it is one PUT or one completed multipart upload. What
-the bytes mean belongs in the formats beside this module.
+A key is a path below the root, with `/` between its parts. Writes are all or nothing: locally a file is written to
+`.tmp/` on the same file system and renamed, on S3 it is one PUT or one completed multipart upload. Formats are handled
+by the other modules of this package.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from clay_assets.transport.locations import is_file_url, is_s3, local_path, spli
 from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 from clay_assets.transport.s3 import S3Connection
 
-ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is the debris of a killed run
-TEMPORARY = ".tmp"  # folder of what is being written; never listed
-# What S3 servers answer where a condition of a write does not hold.
+ABANDONED_AFTER = 24 * 3600  # seconds after which a temporary file is considered left over from a killed run
+TEMPORARY = ".tmp"  # folder of files being written; never listed
+# Answers of S3 servers to a write whose condition does not hold.
 REFUSED_CONDITIONS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"}
-SUFFIX = 16  # characters of a suffix that a temporary file keeps, for writers that go by it
-CHUNK = 1 << 20  # bytes that are hashed at a time
+SUFFIX = 16  # characters of the suffix that a temporary file keeps, for writers that depend on it
+CHUNK = 1 << 20  # bytes hashed at a time
 DELETE_BATCH = 1000  # keys per DeleteObjects call, the limit of the S3 API
 
 
 class Entry(NamedTuple):
-    """What a listing tells of a file: bytes, and when it was written, in seconds since 1970."""
+    """Entry of a listing: size in bytes, and time of writing in seconds since 1970."""
 
     size: int
     modified: float
@@ -50,7 +50,7 @@ class Store(ABC):
 
     @abstractmethod
     def uri(self, key: str = "") -> str:
-        """Address of a key as a reader outside would write it: an absolute path or `s3://…`."""
+        """Address of a key for external readers: an absolute path or `s3://…`."""
 
     @abstractmethod
     def read(self, key: str) -> bytes:
@@ -58,56 +58,57 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
-        """Put bytes under a key, replacing what is there, at once."""
+        """Write bytes to a key, replacing existing content atomically."""
 
     @abstractmethod
     def version(self, key: str) -> str | None:
-        """What tells the content of a key from any other that it had; None if there is none."""
+        """Identifies the current content of a key; None if it does not exist."""
 
     @abstractmethod
     def write_over(self, key: str, content: bytes, version: str | None) -> bool:
-        """Put bytes under a key unless it has another version than that; returns whether it was done.
+        """Write bytes to a key if it still has this version; returns whether they were written.
 
-        An S3 server that cannot write on a condition is asked for the version just before.
+        If an S3 server does not support conditional writes, the version is checked just before.
         """
 
     @abstractmethod
     def writing(self, key: str) -> Any:
-        """Context manager giving a local path to fill; it appears under the key if the block ends well."""
+        """Context manager that yields a local path to write; stored under the key if the block succeeds."""
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
-        """Put bytes under a key if there is nothing yet; False if there is, which then stays."""
+        """Write bytes to a key unless it exists; returns whether they were written."""
 
     @abstractmethod
     def keep(self, key: str, target: str, digest: str) -> bool:
-        """Have what lies under a key under another one too, as it is now; what is written to the key later is not.
+        """Keep the current content of a key under another key, unaffected by later writes.
 
         Args:
-            key: whose bytes are kept. Raises FileNotFoundError if there is none.
-            target: a second key; what is under it is replaced.
-            digest: of the bytes (BLAKE2b, 16 bytes, hexadecimal). Other bytes are not kept, and False is returned.
+            key: the key to keep. Raises FileNotFoundError if it does not exist.
+            target: the second key, which is replaced.
+            digest: expected hash of the bytes (BLAKE2b, 16 bytes, hexadecimal). If it differs, nothing is kept, and
+                False is returned.
         """
 
     @abstractmethod
     def digest(self, key: str) -> str:
-        """Hash of the bytes of a key (BLAKE2b, 16 bytes, hexadecimal). Raises FileNotFoundError if there is none."""
+        """Hash of the bytes of a key (BLAKE2b, 16 bytes, hexadecimal). Raises FileNotFoundError if it is missing."""
 
     @abstractmethod
     def size(self, key: str) -> int | None:
-        """Bytes under a key, None if it does not exist."""
+        """Size of a key in bytes, None if it does not exist."""
 
     @abstractmethod
     def entries(self, prefix: str, suffix: str = "") -> dict[str, Entry]:
-        """Keys below a folder, in order, with what is told of them. A folder that is not there is empty."""
+        """Keys below a folder, in order, with size and time. A missing folder is empty."""
 
     def list(self, prefix: str, suffix: str = "") -> dict[str, int]:
-        """Keys below a folder, in order, with their sizes in bytes. A folder that is not there is empty."""
+        """Keys below a folder, in order, with their sizes in bytes. A missing folder is empty."""
         return {key: entry.size for key, entry in self.entries(prefix, suffix).items()}
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove keys; one that is already gone is no error."""
+        """Delete keys; missing ones are ignored."""
 
     @abstractmethod
     def filesystem(self) -> fs.FileSystem:
@@ -115,19 +116,19 @@ class Store(ABC):
 
     @property
     def access(self) -> Access:
-        """How files in this place are accessed by readers that know addresses only, such as GDAL."""
+        """Access to files of this store for readers that take addresses, such as GDAL."""
         return Access()
 
     def exists(self, key: str) -> bool:
-        """Whether there is something under a key."""
+        """Whether a key exists."""
         return self.size(key) is not None
 
 
 class StoreMark:
-    """A small file of random content in a store, by which another machine tells that it reaches the same store.
+    """A small random file in a store, with which another machine verifies that it uses the same store.
 
     Args:
-        store: which is marked. Marks can be pickled, as stores can.
+        store: the store to mark. Marks can be pickled, like stores.
     """
 
     def __init__(self, store: Store) -> None:
@@ -139,7 +140,7 @@ class StoreMark:
         self.store.write(self.key, self.content.encode())
 
     def check(self) -> None:
-        """Check that the mark is there and that something can be written beside it.
+        """Check that the mark exists and that the store can be written.
 
         Raises:
             StorageError: names the store.
@@ -150,15 +151,15 @@ class StoreMark:
             found = b""
         if found != self.content.encode():
             raise StorageError(
-                f"{self.store.uri()}: is not the storage of the run here. Give every worker access to CLAY_STORAGE "
-                "under the same name, such as a file system that all mount, or S3."
+                f"{self.store.uri()}: not the storage of the run on this worker. Give every worker access to "
+                "CLAY_STORAGE under the same name, such as S3, or a file system that all mount."
             )
         own = f"{self.key}-{uuid.uuid4().hex}"
         self.store.write(own, found)
         self.store.delete([own])
 
     def remove(self) -> None:
-        """Take the mark away."""
+        """Remove the mark."""
         self.store.delete([self.key])
 
 
@@ -194,7 +195,7 @@ class LocalStore(Store):
 
     def write_over(self, key: str, content: bytes, version: str | None) -> bool:
         with self._explaining(self.root / key), (self._temporary_folder / "lock").open("wb") as lock:
-            flock(lock, LOCK_EX)  # until it is closed, or this process ends
+            flock(lock, LOCK_EX)  # until the file is closed or the process ends
             if self.version(key) != version:
                 return False
             self.write(key, content)
@@ -210,7 +211,7 @@ class LocalStore(Store):
         try:
             yield temporary
             with self._explaining(target):
-                target.parent.mkdir(parents=True, exist_ok=True)  # another run may have emptied and removed it
+                target.parent.mkdir(parents=True, exist_ok=True)  # another run may have removed the empty folder
                 os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -223,7 +224,7 @@ class LocalStore(Store):
             try:
                 temporary.write_bytes(content)
                 try:
-                    os.link(temporary, target)  # which, other than a rename, replaces nothing
+                    os.link(temporary, target)  # unlike a rename, does not replace a file
                 except FileExistsError:
                     return False
                 except OSError:  # of a file system without hard links
@@ -243,14 +244,14 @@ class LocalStore(Store):
             temporary = self._temporary_folder / f"{uuid.uuid4().hex}{kept.suffix[:SUFFIX]}"
             try:
                 try:
-                    os.link(source, temporary)  # no second copy: a file is replaced whole, never written in place
+                    os.link(source, temporary)  # without copying: files are replaced as a whole, never written in place
                 except OSError:  # of a file system without hard links
                     shutil.copyfile(source, temporary)
                 if _digest_of(temporary) != digest:
                     return False
                 os.replace(temporary, kept)
             finally:
-                temporary.unlink(missing_ok=True)  # it stays where both are one file already
+                temporary.unlink(missing_ok=True)  # still exists if both were already the same file
         return True
 
     def digest(self, key: str) -> str:
@@ -268,7 +269,7 @@ class LocalStore(Store):
             yield
         except OSError as error:
             raise StorageError(
-                f"cannot write {target}: {error}. Check that CLAY_STORAGE names a folder you may write to, with room."
+                f"cannot write {target}: {error}. Check that CLAY_STORAGE is a writable folder with space left."
             ) from error
 
     def size(self, key: str) -> int | None:
@@ -282,7 +283,7 @@ class LocalStore(Store):
         for path in sorted((self.root / prefix).rglob(f"*{suffix}")):
             if TEMPORARY in path.relative_to(self.root).parts:
                 continue
-            with suppress(FileNotFoundError):  # deleted meanwhile by another run
+            with suppress(FileNotFoundError):  # deleted by another run
                 if path.is_file():
                     told = path.stat()
                     found[path.relative_to(self.root).as_posix()] = Entry(told.st_size, told.st_mtime)
@@ -292,7 +293,7 @@ class LocalStore(Store):
         for key in keys:
             path = self.root / key
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # folders that are empty now go too, as they do on S3
+            with suppress(OSError):  # remove empty folders too, as on S3
                 for folder in path.parents:
                     if folder in (self.root, self.root / TEMPORARY):
                         break
@@ -317,8 +318,8 @@ class S3Store(Store):
 
     Args:
         bucket: name of the bucket, which must exist.
-        prefix: prefix below which everything lies; may be empty.
-        connection: where S3 is and with which keys; as the AWS SDK finds it by default.
+        prefix: prefix of all keys; may be empty.
+        connection: S3 connection; by default as found by the AWS SDK.
     """
 
     def __init__(self, bucket: str, prefix: str, connection: S3Connection | None = None) -> None:
@@ -353,7 +354,7 @@ class S3Store(Store):
             body: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
             return body
 
-        # botocore repeats a request that was refused, but not an answer that breaks off.
+        # botocore retries refused requests, but not truncated responses.
         broken_off = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
         content: bytes = retrying(WORK_ATTEMPTS, on=broken_off)(read)
         return content
@@ -373,7 +374,7 @@ class S3Store(Store):
         from botocore.exceptions import ClientError
 
         target = {"Bucket": self.bucket, "Key": self.object_key(key), "Body": content}
-        # As HTTP writes ETags; then as Ceph compares them, without quotes, where it refused the version that is there.
+        # ETags as in HTTP; then without quotes, for Ceph, if the current version was refused.
         conditions = (
             [{"IfNoneMatch": "*"}] if version is None else [{"IfMatch": tag} for tag in (version, version.strip('"'))]
         )
@@ -425,7 +426,7 @@ class S3Store(Store):
             try:
                 self.client.copy(source, self.bucket, self.object_key(target), ExtraArgs={"CopySourceIfMatch": etag})
             except ClientError as error:
-                if error.response["Error"]["Code"] in ("412", "PreconditionFailed"):  # it was replaced meanwhile
+                if error.response["Error"]["Code"] in ("412", "PreconditionFailed"):  # replaced meanwhile
                     return False
                 raise
         return True
@@ -516,14 +517,14 @@ def _digest_of(path: Path) -> str:
 
 
 def open_store(location: str | Path, connection: S3Connection | None = None) -> Store:
-    """The store that a location names.
+    """Open the store at a location.
 
     Args:
         location: a folder, or `s3://bucket/prefix`.
-        connection: where S3 is and with which keys, for an S3 location.
+        connection: S3 connection, for an S3 location.
 
     Raises:
-        InputError: the location has another scheme, or no bucket.
+        InputError: unsupported scheme, or no bucket.
     """
     text = str(location)
     if is_s3(text):

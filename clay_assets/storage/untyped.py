@@ -1,11 +1,11 @@
-"""Fields of STAC items that fit no typed column, and how they are stored all the same.
+"""Stores fields of STAC items that do not fit a typed column.
 
-Catalogues give one field another type in some items: `s2:processing_baseline` is "05.09" here and 5 there. A table of
-items must hold both. Such a field is taken out of all items of the table and kept as JSON, in one column of text. It
-comes back as it was. Fields that fit are left where they are.
+The type of a field may differ between items of a catalogue: `s2:processing_baseline` may be "05.09" in one and 5 in
+another. Such a field is removed from all items of the table and kept as JSON, in one text column, from which it is
+restored unchanged. Other fields are not affected.
 
-Times, bounding boxes and what else every STAC-GeoParquet table has keep their typed columns whatever happens, since
-scenes are searched by them. There the column holds what can be used, and the JSON has the original beside it.
+Times, bounding boxes and the other columns of every STAC-GeoParquet table are always typed, since scenes are searched
+by them. Such a column holds the usable values, and the JSON has the original ones.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ LINK_TEXTS = ("href", "rel", "type", "title")
 MOMENT = pa.timestamp("us", tz="UTC")
 DEEPEST = 16  # levels of lists and structs in a column; some readers of Parquet have a limit
 BBOX_LENGTHS = (4, 6)
-FARTHEST = 1e9  # no number of degrees or metres on the Earth is larger
+FARTHEST = 1e9  # larger than any coordinate on the Earth, in degrees or metres
 UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError)
 
-Patch = dict[str, Any]  # what of an item is in the JSON, laid out as in the item
+Patch = dict[str, Any]  # the fields of an item in the JSON, structured as in the item
 StacType = Callable[[pa.DataType], bool]
 StacTypes = Mapping[str, StacType]
 
@@ -47,7 +47,7 @@ def _has_stac_type(kind: pa.DataType, wanted: StacType | None) -> bool:
 
 
 def _list_of(types: StacTypes) -> StacType:
-    """Whether a type is that of lists of objects whose members have some types, if they are there."""
+    """Predicate for lists of objects whose members, if present, have these types."""
 
     def fits(entry: pa.DataType) -> bool:
         return pa.types.is_struct(entry) and all(_has_stac_type(field.type, types.get(field.name)) for field in entry)
@@ -55,7 +55,7 @@ def _list_of(types: StacTypes) -> StacType:
     return lambda kind: pa.types.is_list(kind) and _has_stac_type(kind.value_type, fits)
 
 
-# Types of fields that STAC itself defines, the same in all versions. rustac opens no table where one is another.
+# Types of fields defined by STAC itself, the same in all versions. rustac cannot open tables with other types.
 _TEXT, _OBJECT = pa.types.is_string, pa.types.is_struct
 PROPERTY_TYPES: StacTypes = {"title": _TEXT, "description": _TEXT}
 LINK_TYPES: StacTypes = {
@@ -77,13 +77,13 @@ ASSET_TYPES: StacTypes = {
 
 
 def split_items(items: Sequence[Item]) -> tuple[list[Item], list[str | None]]:
-    """Items that fit into one table, and of each the JSON text of what was taken out of it, None for nothing.
+    """Items that fit into one table, and for each the JSON text of its removed fields, or None.
 
-    The items given are not changed.
+    The given items are not modified.
 
     Raises:
-        InputError: an item's id is not text, its properties or an asset are no objects, or its bounding box has to
-            be that of its geometry, which is unusable; names the item.
+        InputError: an item's id is not text, its properties or an asset are not objects, or it needs the bounding box
+            of its geometry, which is unusable; names the item.
     """
     patches: list[Patch] = [{} for _ in items]
     kept = [{**item, "assets": dict(item.get("assets") or {})} for item in items]
@@ -98,10 +98,10 @@ def split_items(items: Sequence[Item]) -> tuple[list[Item], list[str | None]]:
 
 
 def patched(item: Item, text: str | None) -> Item:
-    """The inverse of `split_items` for one item; it is changed.
+    """The inverse of `split_items` for one item, which is modified.
 
     Raises:
-        InputError: the text is not what `split_items` wrote.
+        InputError: the text was not written by `split_items`.
     """
     if text is None:
         return item
@@ -112,25 +112,23 @@ def patched(item: Item, text: str | None) -> Item:
             item["assets"].setdefault(name, {}).update(fields)
         item.update(patch)
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{item.get('id')}: column {UNTYPED} is not the JSON of an item. Write the file again."
-        ) from error
+        raise InputError(f"{item.get('id')}: invalid JSON in column {UNTYPED}. Write the file again.") from error
     return item
 
 
 def _check(item: Item) -> None:
     if not _is_text(item.get("id")):
-        raise InputError(f"an item with id {item.get('id')!r}: id is not text. Leave it out of the catalogue.")
+        raise InputError(f"item with id {item.get('id')!r}: id is not text. Remove it from the catalogue.")
     for field, value in (("properties", item.get("properties")), *item["assets"].items()):
         if not isinstance(value, dict):
-            raise InputError(f"{item['id']}: {field} is not an object. Leave the item out of the catalogue.")
+            raise InputError(f"{item['id']}: {field} is not an object. Remove the item from the catalogue.")
 
 
 # --- what must have a typed column ----------------------------------------------------------------------------------
 
 
 def _keep_bboxes(items: Sequence[Item]) -> None:
-    """Bounding boxes of one length and of numbers; where there is none, that of the geometry."""
+    """Make all bounding boxes numeric and of one length; a missing one is computed from the geometry."""
     lengths = {len(item["bbox"]) if _is_bbox(item.get("bbox")) else None for item in items}
     if len(lengths) == 1 and None not in lengths:
         return
@@ -153,7 +151,7 @@ def _shape(item: Item) -> Any:
     try:
         return shapely.geometry.shape(item["geometry"])
     except (ShapelyError, *UNFIT, AttributeError, LookupError) as error:
-        raise InputError(f"{item['id']}: geometry cannot be stored ({error!r}). Leave the item out.") from error
+        raise InputError(f"{item['id']}: geometry cannot be stored ({error!r}). Remove the item.") from error
 
 
 def _keep_members(items: Sequence[Item], patches: Sequence[Patch]) -> None:
@@ -193,11 +191,11 @@ def _are_links(value: Any) -> bool:
 def _plain_link(link: Any) -> dict[str, str | None]:
     given = link if isinstance(link, dict) else {}
     plain = {name: given[name] if _is_text(given.get(name)) else None for name in LINK_TEXTS}
-    return {**plain, "href": plain["href"] or "", "rel": plain["rel"] or ""}  # which a link must have
+    return {**plain, "href": plain["href"] or "", "rel": plain["rel"] or ""}  # required in a link
 
 
 def _keep_times(items: Sequence[Item], patches: Sequence[Patch]) -> None:
-    """Times in UTC where they are written otherwise, such as a date alone, and null where they are no times."""
+    """Convert other forms of times, such as a date, to UTC, and invalid ones to null."""
     for name in TIMES:
         if _are_moments([item["properties"].get(name) for item in items]):
             continue
@@ -232,7 +230,7 @@ def _take_properties(items: Sequence[Item], patches: Sequence[Patch]) -> None:
         return _storable(name, values, len(items), PROPERTY_TYPES)
 
     _take([(item, "properties", patch) for item, patch in zip(items, patches, strict=True)], fits)
-    for name in sorted(members - {*MEMBERS}):  # of an item that was not migrated; they are read back as properties
+    for name in sorted(members - {*MEMBERS}):  # of an unmigrated item; they are read back as properties
         values = [item[name] for item in items if name in item]
         if not fits(name, values, own=True):
             for item, patch in zip(items, patches, strict=True):
@@ -259,7 +257,7 @@ def _fits_asset(name: str, items: int) -> Callable[[str, Sequence[Any]], bool]:
 
 
 def _take(holders: Sequence[tuple[dict[str, Any], str, Patch]], fits: Callable[[str, Sequence[Any]], bool]) -> None:
-    """Move each field that does not fit one column from `holder[key]` to `patch[key]`, in all holders alike."""
+    """Move each field that does not fit one column from `holder[key]` to `patch[key]`, in all holders."""
     fields = dict.fromkeys(name for holder, key, _ in holders for name in holder[key])
     for name in fields:
         if fits(name, [holder[key][name] for holder, key, _ in holders if name in holder[key]]):
@@ -274,10 +272,10 @@ def _take(holders: Sequence[tuple[dict[str, Any], str, Patch]], fits: Callable[[
 
 
 def _storable(name: str, values: Sequence[Any], items: int, types: StacTypes) -> bool:
-    """Whether the values of a field, of all items that have it, fit one column, from which they come back."""
+    """Whether all values of a field fit one column, and can be restored from it."""
     if not _is_name(name):
         return False
-    if name == GEOMETRY:  # stac-geoparquet cannot read a table where only some items have it
+    if name == GEOMETRY:  # stac-geoparquet cannot read a table in which only some items have it
         return len(values) == items and all(map(_is_geometry, values))
     kind = _column(values)
     return kind is not None and _has_stac_type(kind, types.get(name))
@@ -300,14 +298,14 @@ def _is_geometry(value: Any) -> bool:
 
 
 def _column(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.DataType | None:
-    """The type of the column that values fit, and from which they come back; None if there is none."""
+    """The type of a column that fits the values, and from which they can be restored; None if there is none."""
     try:
         array = pa.array(values, kind)
     except UNFIT:
         return None
     if not _in_parquet(array.type):
         return None
-    # Arrow takes true and false for numbers beside fractions.
+    # Arrow converts booleans to numbers if there are fractions.
     if _has_float(array.type) and _has_bool(values) and not _same(list(values), array.to_pylist()):
         return None
     return array.type
@@ -338,7 +336,7 @@ def _has_bool(value: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether a value came back: 1 is 1.0 but not true, and a null member of an object is none."""
+    """Whether a restored value is the same: 1 equals 1.0 but not true, and a null member equals a missing one."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         first, second = ({name: value for name, value in given.items() if value is not None} for given in (one, other))
         return first.keys() == second.keys() and all(_same(value, second[name]) for name, value in first.items())
@@ -354,7 +352,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is text that a file can hold: JSON has halves of characters, UTF-8 has not."""
+    """Whether it is text that UTF-8 can encode: JSON allows lone surrogates."""
     if not isinstance(value, str):
         return False
     try:
@@ -368,7 +366,7 @@ def _is_text(value: Any) -> bool:
 
 
 def lists(value: Any) -> Any:
-    """A GeoJSON geometry with lists where shapely has tuples."""
+    """A GeoJSON geometry with lists instead of shapely's tuples."""
     if isinstance(value, dict):
         return {name: lists(entry) for name, entry in value.items()}
     return [lists(entry) for entry in value] if isinstance(value, (list, tuple)) else value
@@ -380,7 +378,7 @@ def _json(patch: Patch) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know, which only tables that others wrote hold."""
+    """Convert types that JSON lacks, which only occur in external tables."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if isinstance(value, (datetime, date, time)) else str(value)

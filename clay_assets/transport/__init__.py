@@ -1,3 +1,3 @@
-"""Reaching hosts: addresses (`locations`), how a source is accessed (`access`, `signing`), HTTP (`http`), S3 (`s3`, the
-one client factory), and the one retry policy (`retries`). What the bytes mean belongs to `sources` and `storage`.
+"""Access to hosts: addresses (`locations`), access to sources (`access`, `signing`), HTTP (`http`), S3 (`s3`, the only
+client factory), and the retry policy (`retries`). Formats are handled in `sources` and `storage`.
 """

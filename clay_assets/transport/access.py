@@ -1,6 +1,6 @@
 """How the files of one source are accessed. Plain data, so that platforms import without rasterio.
 
-Secrets are never part of it: a header or a key names the environment variable that holds it.
+Secrets are not included: headers and keys name the environment variables that hold them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clay_assets.errors import InputError
 from clay_assets.transport.locations import host_of, is_http, is_s3, s3_address_of
 from clay_assets.transport.s3 import S3Connection
 
-# Of Azure, and of the S3, Google and CloudFront addresses that hosts with a login redirect to.
+# Signatures of Azure, and of the S3, Google and CloudFront addresses to which hosts with a login redirect.
 _SIGNED_QUERY = re.compile(r"\?[^\s'\"]*\b(?:sig|(?:X-(?:Amz|Goog)-)?Signature)=[^\s'\",:)]*", re.IGNORECASE)
 
 
@@ -28,18 +28,18 @@ class Signer(Protocol):
         ...
 
     def forget(self, address: str) -> None:
-        """Drop the signature of a signed address that was refused; the next `sign` asks for a new one."""
+        """Drop the signature of a refused address; the next `sign` requests a new one."""
         ...
 
 
 @dataclass(frozen=True)
 class Header:
-    """An HTTP header whose value is secret.
+    """An HTTP header with a secret value.
 
     Attributes:
-        name: of the header, such as `Authorization`.
+        name: name of the header, such as `Authorization`.
         variable: environment variable that holds the secret.
-        prefix: before the secret, such as `Bearer `.
+        prefix: text before the secret, such as `Bearer `.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Header:
         """The header's value, whose `repr` hides it.
 
         Raises:
-            InputError: the variable is not set, or holds what no header can.
+            InputError: the variable is not set, or its value is not valid in a header.
         """
         secret = _variable(self.variable)
         if not (secret.isascii() and secret.isprintable()):
@@ -60,12 +60,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys of a bucket, other than those that the AWS SDK finds.
+    """Keys of a bucket, if the AWS SDK does not find them.
 
     Attributes:
-        access_key, secret_key: environment variables that hold them.
-        session_token: the same, for temporary keys.
-        endpoint, region: where the bucket is; None: as the SDK's variables say.
+        access_key, secret_key: environment variables that hold the keys.
+        session_token: environment variable of the token of temporary keys.
+        endpoint, region: location of the bucket; None: from the SDK's variables.
     """
 
     access_key: str
@@ -90,7 +90,7 @@ class Keys:
 
 
 class Secret(str):
-    """Text that libraries use as it is, and that logs show as `***`: they print arguments by their `repr`."""
+    """A string whose `repr` is `***`, since logs of libraries print the `repr` of arguments."""
 
     __slots__ = ()
 
@@ -105,13 +105,13 @@ class Access:
     Attributes:
         unsigned: send no AWS credentials (public buckets).
         requester_pays: accept that the reader's account is billed (S3 header `x-amz-request-payer`).
-        signer: signs hrefs when they are read; None where that is not needed.
-        headers: HTTP headers with a secret, such as `bearer("EARTHDATA_TOKEN")`. They are sent to the host of the
-            href alone, never to the host that a redirect leads to.
-        keys: keys of the bucket, where they are not the SDK's own.
-        connection: S3 connection of our own storage; None elsewhere.
+        signer: signs hrefs when they are read; None if not needed.
+        headers: HTTP headers with a secret, such as `bearer("EARTHDATA_TOKEN")`. They are only sent to the host of the
+            href, never to another host after a redirect.
+        keys: keys of the bucket, if the SDK does not find them.
+        connection: S3 connection of our own storage; else None.
         hosts: buckets or hosts that this applies to, such as `sentinel-cogs`, so that copies in our own storage are
-            read as our own; empty: all.
+            read with the storage's access; empty: all.
     """
 
     unsigned: bool = False
@@ -123,19 +123,19 @@ class Access:
     hosts: tuple[str, ...] = ()
 
     def applies_to(self, href: str) -> bool:
-        """Whether an href lies at one of the hosts, or in one of the buckets."""
+        """Whether an href is on one of the hosts, or in one of the buckets."""
         if not self.hosts:
             return True
         bucket, _ = s3_address_of(href) or ("", "")
-        # The whole name, since anybody may own a host whose name begins like another's.
+        # The whole name: anybody may own a host whose name has the same beginning.
         return host_of(href) in self.hosts or bucket in self.hosts
 
     def address(self, href: str) -> str:
-        """The address to request now: the href, signed where that is needed."""
+        """The address to request: the href, signed if needed."""
         return self.signer.sign(href) if self.signer else href
 
     def http_headers(self) -> dict[str, str]:
-        """The headers to send to the href's own host.
+        """The headers for the href's own host.
 
         Raises:
             InputError: a variable that holds a secret is not set.
@@ -152,7 +152,7 @@ class Access:
         return replace(connection, unsigned=True) if self.unsigned else connection
 
     def remedy(self, href: str) -> str:
-        """What to do where access is refused, as a sentence."""
+        """What to do if access is refused, as a sentence."""
         if self.signer is not None:
             return "Check the item's href; the signature was renewed."
         if is_s3(href):
@@ -164,22 +164,22 @@ class Access:
         if self.headers:
             return f"Check the token in {', '.join(header.variable for header in self.headers)}."
         if is_http(href):
-            return "Check that the file is public. Where its host asks for a login, give its access a token (`bearer`)."
+            return "Check that the file is public. If its host requires a login, add a token to its access (`bearer`)."
         return "Check the file's permissions."
 
 
 def bearer(variable: str) -> tuple[Header, ...]:
-    """The header of a bearer token that an environment variable holds, as LP DAAC and other Earthdata hosts ask for."""
+    """The header for a bearer token in an environment variable, as required by LP DAAC and other Earthdata hosts."""
     return (Header("Authorization", variable, "Bearer "),)
 
 
 def access_for(ways: Iterable[Access], href: str) -> Access:
-    """The first of several ways that applies to an href, else plain access."""
+    """The first way of access that applies to an href, else plain access."""
     return next((way for way in ways if way.applies_to(href)), Access())
 
 
 def without_signature(text: str) -> str:
-    """A text without the signatures of the addresses in it, which no log should hold."""
+    """Remove the signatures of addresses from a text, so that they are not logged."""
     return _SIGNED_QUERY.sub("", text)
 
 
@@ -193,7 +193,7 @@ _without_signatures = _WithoutSignatures()
 
 
 def keep_signatures_out(*loggers: str) -> None:
-    """Take the signatures out of what loggers of libraries write: at DEBUG, that is every address they request."""
+    """Remove signatures from the logs of libraries, which at DEBUG include every requested address."""
     for name in loggers:
         logging.getLogger(name).addFilter(_without_signatures)
 

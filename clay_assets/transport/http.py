@@ -1,4 +1,4 @@
-"""HTTP: one session, one meaning of each status, and secrets that stay with the host they are for."""
+"""HTTP: a single session, consistent handling of statuses, and secrets that are only sent to their host."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clay_assets.transport.retries import STATUSES, TIMEOUT, BusyError, urllib3_
 DENIED = {401, 403}
 ABSENT = {404, 410}
 POOL_SIZE = 64
-# Headers that may follow a redirect to another host; whatever else was sent may be a secret. `requests` has made the
-# last two anew for that host before it asks us.
+# Headers that may be sent on to another host after a redirect; others may be secrets. `requests` has already updated
+# the last two for that host.
 HARMLESS = {
     *("accept", "accept-encoding", "connection", "content-length", "content-type", "range", "user-agent"),
     *("cookie", "proxy-authorization"),
 }
-# What `requests` says of an address, wherever it came from, that no later attempt can reach.
+# Errors of `requests` for unusable addresses, which no retry can fix.
 WRONG = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
@@ -35,25 +35,25 @@ keep_signatures_out("urllib3.connectionpool")
 
 
 class DeniedError(InputError):
-    """A web server does not let us read."""
+    """A web server refused access."""
 
 
 class AbsentError(InputError):
-    """A web server has no such file."""
+    """A web server does not have the file."""
 
 
 class Session(requests.Session):
     """A session that sends no secret to the host of a redirect; `requests` itself drops only Authorization."""
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop what is not harmless where a redirect leads to another host; within a host nothing changes."""
+        """Drop possible secrets if a redirect leads to another host."""
         if not self.same_host(str(response.request.url), str(prepared_request.url)):
             for name in [name for name in prepared_request.headers if name.lower() not in HARMLESS]:
                 del prepared_request.headers[name]
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
 
     def same_host(self, before: str, after: str) -> bool:
-        """Whether what may be sent to one URL may be sent to another: the same host, port and scheme."""
+        """Whether two URLs have the same host, port and scheme, so that secrets may be sent to both."""
         return not self.should_strip_auth(before, after)  # type: ignore[no-untyped-call]
 
 
@@ -67,24 +67,24 @@ def session() -> Session:
     return made
 
 
-os.register_at_fork(after_in_child=session.cache_clear)  # its connections are the other process's
+os.register_at_fork(after_in_child=session.cache_clear)  # its connections belong to the parent
 
 
 @contextmanager
 def exchange(
     method: str, href: str, access: Access | None = None, *, stream: bool = False, headers: dict[str, str] | None = None
 ) -> Iterator[requests.Response]:
-    """One HTTP exchange that ended well; a signature that is refused is renewed once.
+    """A successful HTTP exchange; a refused signature is renewed once.
 
     Args:
         method: `GET`, `HEAD`, …
-        href: address as it is stored.
-        access: how it is accessed.
-        stream: leave the body unread.
-        headers: besides those of the access.
+        href: address as stored.
+        access: how the href is accessed.
+        stream: do not read the body.
+        headers: additional headers.
 
     Raises:
-        InputError: absent, forbidden, or otherwise wrong; `DeniedError` where access is refused.
+        InputError: file not found or otherwise wrong; `DeniedError` if access is refused.
         BusyError, SourceError: the same exchange may succeed later.
     """
     access = access or Access()
@@ -103,7 +103,7 @@ def exchange(
 
 
 def _ask(method: str, url: str, stream: bool, headers: dict[str, Any]) -> requests.Response:
-    # With `auth`, `requests` leaves Authorization as it is; else a login in ~/.netrc would take its place.
+    # With `auth`, `requests` keeps Authorization; otherwise a login in ~/.netrc would replace it.
     given = any(name.lower() == "authorization" for name in headers)
     try:
         return session().request(
@@ -134,7 +134,7 @@ def _unread(url: str, error: Exception) -> SourceError:
 
 
 def check_answer(href: str, answer: requests.Response, access: Access | None = None) -> None:
-    """Raise what an answer's status means: BusyError where it may pass, InputError where it will not."""
+    """Raise the error for a response's status: BusyError if it is temporary, InputError if it is not."""
     href = without_signature(href)
     status = answer.status_code
     if status in STATUSES:

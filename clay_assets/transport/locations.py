@@ -1,7 +1,7 @@
-"""Addresses of files: local paths, `file://`, `s3://` and `http(s)://`. The one place that knows schemes.
+"""Addresses of files: local paths, `file://`, `s3://` and `http(s)://`. The only module that handles schemes.
 
-`file:` addresses follow RFC 8089. An S3 key may hold any character, so `s3://` addresses are never parsed as URLs; only
-a version of the object may follow the key, as `?versionId=…`.
+`file:` addresses follow RFC 8089. An S3 key may contain any character, so `s3://` addresses are never parsed as URLs;
+only a version of the object may follow the key, as `?versionId=…`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from clay_assets.errors import InputError
 S3 = "s3://"
 HTTP = ("http://", "https://")
 LOCAL_HOSTS = ("", "localhost")
-CURL, VSIS3 = "/vsicurl/", "/vsis3/"  # before an address, for GDAL to read it by HTTP, from S3
-# file:/path, file:///path, file://host/path: the forms of RFC 8089. What programs write without percent-encoding (`#`,
-# `?`, spaces) belongs to the path: a local file has neither query nor fragment.
+CURL, VSIS3 = "/vsicurl/", "/vsis3/"  # GDAL's prefixes for HTTP and S3
+# file:/path, file:///path, file://host/path: the forms of RFC 8089. Unencoded characters (`#`, `?`, spaces) belong to
+# the path: a local file has neither query nor fragment.
 FILE_URL = re.compile(r"file:(?://([^/]*))?(/.*)", re.IGNORECASE | re.DOTALL)
 VERSION = re.compile(r"(.+)\?versionId=([^&?#/]+)")
-# What a URL may hold as it is, RFC 3986.
+# Characters that a URL may contain unencoded, RFC 3986.
 WEB_ADDRESS = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
 AWS_BUCKET = re.compile(r"(.+?)\.s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com")
 
@@ -54,16 +54,16 @@ def split_s3(href: str) -> tuple[str, str]:
 
 
 def version_of(href: str) -> str | None:
-    """The version of the object that an `s3://` address names by `?versionId=`; None: the latest."""
+    """The object version in an `s3://` address (`?versionId=`); None: the latest."""
     versioned = VERSION.fullmatch(href) if is_s3(href) else None
     return versioned[2] if versioned else None
 
 
 def local_path(href: str) -> Path:
-    """The path that a local address names, absolute.
+    """The absolute path of a local address.
 
     Raises:
-        InputError: it is not local.
+        InputError: the address is not local.
     """
     url = FILE_URL.fullmatch(href)
     if url:
@@ -95,7 +95,7 @@ def join(folder: str, name: str) -> str:
 
 
 def gdal_path(href: str) -> str:
-    """The name by which GDAL opens an address: `/vsis3/…`, `/vsicurl/…`, or a path."""
+    """GDAL's name of an address: `/vsis3/…`, `/vsicurl/…`, or a path."""
     if is_s3(href):
         return VSIS3 + href.removeprefix(S3)
     if is_http(href):
@@ -104,9 +104,9 @@ def gdal_path(href: str) -> str:
 
 
 def web_address(href: str) -> str:
-    """A web address as it is sent: what a URL cannot hold, such as a space or `ä`, is percent-encoded.
+    """A web address as sent: characters that a URL cannot contain, such as a space or `ä`, are percent-encoded.
 
-    As `requests` does it, so that all readers ask for the same file; what is a URL already stays as it is.
+    Encoded as by `requests`, so that all readers request the same file; valid URLs are unchanged.
     """
     if WEB_ADDRESS.fullmatch(href):
         return href
@@ -119,11 +119,11 @@ def web_address(href: str) -> str:
 
 
 def s3_address_of(href: str) -> tuple[str, str] | None:
-    """Bucket and key of an address in S3, also of AWS's own `https://{bucket}.s3.{region}.amazonaws.com/{key}`."""
+    """Bucket and key of an address in S3, including `https://{bucket}.s3.{region}.amazonaws.com/{key}`."""
     if is_s3(href):
         return split_s3(href)
     parts = urlsplit(href)
     found = AWS_BUCKET.fullmatch(parts.netloc) if parts.scheme == "https" else None
-    if found is None or parts.query:  # a signed address is read as it is
+    if found is None or parts.query:  # a signed address is not rewritten
         return None
     return found[1], unquote(parts.path.removeprefix("/"))

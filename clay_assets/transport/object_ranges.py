@@ -1,7 +1,7 @@
-"""Ranges of bytes of S3 objects through obstore, which needs a third of boto3's CPU and no interpreter lock.
+"""Reads byte ranges of S3 objects with obstore, which needs a third of boto3's CPU and no GIL.
 
-obstore only takes the ordinary case. Where it cannot read a range, for whatever reason, the caller asks again through
-boto3, whose retries, redirects and errors are those of the rest of the project.
+obstore only handles the ordinary case. If it cannot read a range for any reason, the caller tries again with boto3,
+which has the retries, redirects and errors of the rest of the project.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from clay_assets.transport.s3 import S3Connection, sdk_environment
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
 
-STORES_KEPT = 64  # one for each bucket
-FAILURES = 3  # in a row, after which a bucket is left to boto3
+STORES_KEPT = 64  # one per bucket
+FAILURES = 3  # consecutive failures after which a bucket is read with boto3 only
 
 
 @dataclass(frozen=True)
 class ObjectRange:
-    """Bytes of an object, and what its server says of it."""
+    """Bytes of an object, and its response headers."""
 
     data: bytes
     size: int
@@ -42,20 +42,20 @@ class _Bucket:
 
 
 _OPENING = threading.Lock()
-# The runtime below obstore does not survive a fork.
+# The runtime of obstore does not survive a fork.
 _process: int | None = None
 
 
 def read_range(
     connection: S3Connection, href: str, start: int, stop: int, *, requester_pays: bool = False
 ) -> ObjectRange | None:
-    """Bytes `start` to `stop` of an object, fewer where it ends before; None: to be read through boto3."""
+    """Bytes `start` to `stop` of an object, fewer if it ends before; None: use boto3."""
     global _process  # noqa: PLW0603
     if version_of(href) is not None or _process not in (None, os.getpid()):
         return None
     _process = os.getpid()
     name, key = split_s3(href)
-    with _OPENING:  # of threads that begin together, one asks for the region
+    with _OPENING:  # so that only one of several threads requests the region
         bucket = _opened(connection, sdk_environment(), name, requester_pays)
     if bucket.failures >= FAILURES:
         return None
@@ -64,7 +64,7 @@ def read_range(
     try:
         answer = obstore.get(bucket.store, key, options={"range": (start, stop)})
         data, meta = answer.bytes().to_bytes(), answer.meta
-    except Exception:  # it has a class for every kind, and boto3 tells the cause
+    except Exception:  # of any class; boto3 reports the cause
         bucket.failures += 1
         return None
     bucket.failures = 0

@@ -1,8 +1,8 @@
-"""The one retry policy: what is tried again, how often, and how long to wait. Every client is configured from here.
+"""The retry policy: what is retried, how often, and after how long. Every client is configured from here.
 
-A request is tried `ATTEMPTS` times, with exponential back-off and full jitter, or after as long as the server asks for
-(Retry-After, up to a limit). Work whose requests a library retries by itself (GDAL, botocore, urllib3) is tried
-`WORK_ATTEMPTS` times above that, for what those libraries do not see, such as an answer that breaks off.
+A request is tried `ATTEMPTS` times, with exponential back-off and full jitter, or after the time that the server asks
+for (Retry-After, up to a limit). Work whose requests a library retries itself (GDAL, botocore, urllib3) is tried
+`WORK_ATTEMPTS` times on top, for errors that those libraries do not see, such as a truncated response.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ WORK_ATTEMPTS = 3
 STATUSES = (408, 429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
 BACK_OFF = 0.5  # seconds, doubled with each attempt
 BACK_OFF_MAX = 20.0  # seconds
-RETRY_AFTER_MAX = 60  # seconds; a server that asks for more is asked again after these
+RETRY_AFTER_MAX = 60  # seconds; the longest wait, even if a server asks for more
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds to connect, seconds of silence while reading
 TIMEOUT = (CONNECT_TIMEOUT, READ_TIMEOUT)
 
 
 class BusyError(SourceError):
-    """A server wants to be asked again later.
+    """A server asks to retry later.
 
     Attributes:
-        wait: seconds that it asked for (Retry-After); 0 if it did not say.
+        wait: seconds that it asked for (Retry-After); 0 if it did not.
     """
 
     def __init__(self, message: str, wait: float = 0) -> None:
@@ -46,12 +46,12 @@ def retrying(
     back_off: float = BACK_OFF,
     on: type[Exception] | tuple[type[Exception], ...] = SourceError,
 ) -> Retrying:
-    """Attempts at something, by the policy; the last error is raised.
+    """Retry by the policy; the last error is raised.
 
     Args:
-        attempts: tries in all.
-        back_off: seconds of back-off to begin with.
-        on: errors that are worth another attempt.
+        attempts: maximum number of attempts.
+        back_off: initial back-off in seconds.
+        on: errors to retry.
     """
     # Imported here, so that platforms and definitions load without it.
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -79,7 +79,7 @@ def retrying(
 
 
 def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry:
-    """The policy for a library that brings its own session of `requests`."""
+    """The policy for a library with its own session of `requests`."""
     from urllib3 import Retry
     from urllib3.exceptions import InvalidHeader
 
@@ -87,7 +87,7 @@ def urllib3_retry(attempts: int = ATTEMPTS, back_off: float = BACK_OFF) -> Retry
         def parse_retry_after(self, retry_after: str) -> float:
             try:
                 return super().parse_retry_after(retry_after)
-            except InvalidHeader:  # no time that we know: our own back-off
+            except InvalidHeader:  # invalid time: our own back-off
                 return 0
 
     return Policy(
@@ -113,7 +113,7 @@ def gdal_options() -> dict[str, str]:
 
 
 def botocore_options() -> dict[str, Any]:
-    """The policy for botocore; its standard mode knows the statuses, and adds jitter."""
+    """The policy for botocore; its standard mode retries these statuses, and adds jitter."""
     return {
         "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
         "connect_timeout": CONNECT_TIMEOUT,

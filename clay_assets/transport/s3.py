@@ -1,8 +1,8 @@
-"""S3: the one client factory, for boto3, pyarrow and GDAL alike.
+"""S3: the only client factory, for boto3, pyarrow and GDAL.
 
-A connection says where S3 is and with which keys; what it leaves open is the AWS SDK's own business (environment,
-`~/.aws`, instance role). A bucket is read unsigned where no keys are found at all, since public buckets refuse
-nobody. boto3 is imported when a client is made.
+A connection sets endpoint, region and keys; the AWS SDK finds whatever is not set (environment, `~/.aws`, instance
+role). If no keys are found at all, buckets are read unsigned, which works for public ones. boto3 is imported when a
+client is created.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 POOL_SIZE = 32  # connections of a client
 CLIENTS_KEPT = 16
-REGIONS_KEPT = 1024  # one for each bucket
+REGIONS_KEPT = 1024  # one per bucket
 ABSENT = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
 DENIED = ("401", "403", "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 AWS = ".amazonaws.com"
-GDAL_REGION = "us-east-1"  # that GDAL takes where it is not told
-AWS_URL = "https://s3.amazonaws.com"  # as GDAL itself takes it, which adds region and bucket
+GDAL_REGION = "us-east-1"  # GDAL's default
+AWS_URL = "https://s3.amazonaws.com"  # GDAL's default, to which it adds region and bucket
 
 
 @dataclass(frozen=True)
 class S3Connection:
-    """Where S3 is and with which keys. None: as the AWS SDK finds it.
+    """Endpoint, region and keys of S3. None: as found by the AWS SDK.
 
     Attributes:
-        endpoint: URL of another S3 than AWS.
-        region: of the bucket.
+        endpoint: URL of an S3 service other than AWS.
+        region: region of the bucket.
         profile: name of a profile in `~/.aws`.
-        access_key, secret_key, session_token: keys, where they do not come from the SDK.
+        access_key, secret_key, session_token: keys, if the SDK does not find them.
         unsigned: send no credentials.
         verify: path of a certificate bundle, or False not to check certificates (pyarrow always checks them).
     """
@@ -64,7 +64,7 @@ class S3Connection:
         return self.opened().client
 
     def opened(self) -> Opened:
-        """The session and the client that boto3 makes of it.
+        """The boto3 session and its client.
 
         Raises:
             InputError: as `client`.
@@ -72,15 +72,15 @@ class S3Connection:
         return _opened(self, sdk_environment())
 
     def endpoint_url(self) -> str | None:
-        """URL of another S3 than AWS, by the connection, the SDK's variables or its profile; None for AWS itself."""
+        """URL of an S3 service other than AWS, from the connection, the SDK's variables or profile; None for AWS."""
         url = str(self.opened().client.meta.endpoint_url)
         return None if AWS in url else url
 
     def in_region_of(self, bucket: str) -> S3Connection:
-        """The same connection in the region of a bucket, which S3 is asked for once per process.
+        """The same connection in the region of a bucket, which is requested once per process.
 
-        boto3 follows S3 to another region by itself; pyarrow does not, and GDAL does so for some answers only. The
-        region stays as it is where the server does not tell or cannot be asked now, or an endpoint is given with it.
+        boto3 follows redirects to other regions; pyarrow does not, and GDAL only follows some. The region is kept if
+        the server does not send one or does not answer now, or if an endpoint is set with it.
         """
         if self.endpoint and self.region:
             return self
@@ -95,7 +95,7 @@ class S3Connection:
         """The same S3 as a pyarrow file system.
 
         Args:
-            bucket: the one that is read, whose region is taken; None: the region of the connection.
+            bucket: the bucket to read, whose region is used; None: the region of the connection.
         """
         from pyarrow import fs
 
@@ -110,17 +110,17 @@ class S3Connection:
             options["tls_ca_file_path"] = self.bundle()
         if opened.anonymous:
             options["anonymous"] = True
-        elif self.access_key or self.profile:  # else the SDK below pyarrow finds them as boto3 does
+        elif self.access_key or self.profile:  # else pyarrow's SDK finds them like boto3
             keys = opened.session.get_credentials().get_frozen_credentials()
             options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
         return fs.S3FileSystem(region=opened.client.meta.region_name, **options)
 
     def signed_address(self, href: str, seconds: int, requester_pays: bool = False) -> str:
-        """Web address by which an object, or a version of it, can be read for a while; unsigned without keys."""
+        """Web address of an object, or a version of it, that is valid for some time; unsigned without keys."""
         from botocore.config import Config
 
         opened = self.opened()
-        # Without being told, boto3 signs addresses in a way that newer regions do not know.
+        # boto3's default signature version is not supported by newer regions.
         version = {} if opened.anonymous else {"signature_version": "s3v4"}
         client = opened.session.client(
             "s3",
@@ -132,9 +132,9 @@ class S3Connection:
         return str(client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
 
     def gdal_options(self, bucket: str) -> dict[str, str]:
-        """GDAL configuration by which `/vsis3/` reaches a bucket of the same S3, keys aside (see `gdal_session`).
+        """GDAL configuration for `/vsis3/` to read a bucket of the same S3, without keys (see `gdal_session`).
 
-        Defaults of GDAL are given too: while another file is open, its options hold for what is not given.
+        GDAL's defaults are included: while another file is open, its options apply to all that are not set.
         """
         opened = self.opened()
         endpoint = self.endpoint_url()
@@ -145,22 +145,22 @@ class S3Connection:
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
             "AWS_VIRTUAL_HOSTING": "FALSE" if endpoint or "." in bucket else "TRUE",
             "AWS_NO_SIGN_REQUEST": "YES" if opened.anonymous else "NO",
-            "AWS_SESSION_TOKEN": "",  # not that of the environment; the session brings what belongs to its keys
+            "AWS_SESSION_TOKEN": "",  # not from the environment: the session sets the token of its keys
             "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,  # which GDAL takes before the other, from the environment too
+            "AWS_DEFAULT_REGION": region,  # takes precedence in GDAL, even if set in the environment
             **({"GDAL_HTTP_UNSAFESSL": "YES"} if self.verify is False else {}),
             **({"GDAL_CURL_CA_BUNDLE": bundle} if bundle else {}),
         }
 
     def gdal_session(self) -> Any:
-        """A rasterio session with the keys that boto3 uses; one without any where it uses none."""
+        """A rasterio session with boto3's keys, or unsigned if it has none."""
         from rasterio.session import AWSSession, DummySession
 
         opened = self.opened()
         return DummySession() if opened.anonymous else AWSSession(opened.session, aws_unsigned=False)
 
     def bundle(self) -> str | None:
-        """Path of the certificates that boto3 trusts, where it is told of some; it alone reads the variable."""
+        """Path of boto3's certificate bundle, if set; only boto3 reads the variable."""
         if self.verify is None:
             return os.environ.get("AWS_CA_BUNDLE")
         return self.verify if isinstance(self.verify, str) else None
@@ -168,7 +168,7 @@ class S3Connection:
 
 @dataclass(frozen=True)
 class Opened:
-    """What boto3 made of a connection; anonymous where it found no keys, or is to use none."""
+    """An open connection; anonymous if boto3 found no keys, or must not use them."""
 
     session: Any
     client: Any
@@ -185,10 +185,10 @@ _ASKING = threading.Lock()
 
 @lru_cache(maxsize=REGIONS_KEPT)
 def _region_of(connection: S3Connection, environment: tuple[tuple[str, str], ...], bucket: str) -> str | None:
-    """Region of a bucket by the header that S3 sends with every answer, also where it refuses; None: not told.
+    """Region of a bucket from the header that S3 sends with every response, even with a refusal; None: not sent.
 
     Raises:
-        SourceError: there was no answer about this bucket, so the question is not settled.
+        SourceError: no response, so the region is still unknown.
     """
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -200,7 +200,7 @@ def _region_of(connection: S3Connection, environment: tuple[tuple[str, str], ...
         told.extend(filter(None, [headers.get("x-amz-bucket-region")]))
 
     opened = _opened(connection, environment)
-    # A client of its own, since it is listened to: boto3 follows a redirect, and tells only of the last answer.
+    # A separate client with an event handler: boto3 follows redirects, and only returns the last response.
     attempts = {"retries": {"mode": "standard", "total_max_attempts": WORK_ATTEMPTS}}
     client = opened.session.client(
         "s3",
@@ -225,12 +225,12 @@ _OPENING = threading.Lock()
 
 
 def _opened(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> Opened:
-    with _OPENING:  # threads that begin together would each make a client, a second of work, and keep one
+    with _OPENING:  # so that concurrent threads do not each create a client, which takes a second
         return _open(connection, environment)
 
 
-# Clients are kept per process: making one takes longer than reading a small file. The SDK's variables are part of the
-# key, so that a changed environment gets clients of its own.
+# Clients are cached per process: creating one takes longer than reading a small file. The SDK's variables are part of
+# the key, so that a changed environment gets new clients.
 @lru_cache(maxsize=CLIENTS_KEPT)
 def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) -> Opened:
     from boto3 import Session
@@ -260,12 +260,12 @@ def _open(connection: S3Connection, environment: tuple[tuple[str, str], ...]) ->
 
 
 def _other_region(environment: dict[str, str]) -> str | None:
-    """AWS_REGION, which boto3 alone of the readers does not know; AWS_DEFAULT_REGION, which it knows, comes first."""
+    """AWS_REGION, which only boto3 does not read; AWS_DEFAULT_REGION, which it reads, takes precedence."""
     return None if environment.get("AWS_DEFAULT_REGION") else environment.get("AWS_REGION") or None
 
 
 def object_of(href: str) -> dict[str, str]:
-    """Arguments of a boto3 call that name the object of an `s3://` address, and its version where one is given."""
+    """Arguments of a boto3 call for the object of an `s3://` address, and for its version if given."""
     bucket, key = split_s3(href)
     version = version_of(href)
     return {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
@@ -278,10 +278,10 @@ def payer(requester_pays: bool) -> dict[str, str]:
 
 @contextmanager
 def translating_errors(href: str, remedy: str = "Check AWS credentials and requester-pays rights.") -> Iterator[None]:
-    """Raise what an error of the SDK means for a file or bucket that is not ours.
+    """Translate the SDK's errors for an external file or bucket.
 
     Raises:
-        InputError: it is absent or forbidden.
+        InputError: file not found, or access refused.
         SourceError: it could not be read now.
     """
     from boto3.exceptions import Boto3Error
@@ -301,4 +301,4 @@ def translating_errors(href: str, remedy: str = "Check AWS credentials and reque
         raise SourceError(f"{href}: could not be read ({error}). Run again.") from error
 
 
-os.register_at_fork(after_in_child=_open.cache_clear)  # the connections of a client are the other process's
+os.register_at_fork(after_in_child=_open.cache_clear)  # the connections of a client belong to the parent

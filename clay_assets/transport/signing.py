@@ -51,18 +51,18 @@ class BlobSigner:
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
         self._tokens: dict[str, _Token] = {}
-        self._failures: dict[str, tuple[float, str]] = {}  # account/container → when no token came, and why
+        self._failures: dict[str, tuple[float, str]] = {}  # account/container → time and reason of the last failure
         self._requesting = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[[float], BlobSigner], tuple[float]]:
-        # In another process, one signer for all jobs too, so that its tokens are shared.
+        # In other processes too, all jobs share one signer and its tokens.
         return shared_signer, (self.patience,)
 
     def sign(self, href: str) -> str:
         """The href with a read-only signature; hrefs of other hosts, and signed ones, unchanged.
 
         Raises:
-            SourceError: the service gives no token.
+            SourceError: no token from the service.
         """
         parts = urlsplit(href)
         if not parts.netloc.endswith(BLOB_HOST) or "sig=" in parts.query:
@@ -72,19 +72,19 @@ class BlobSigner:
             token = self._tokens.get(place)
             if token is None or token.expiry - datetime.now(UTC) < SPARE:
                 failed_at, reason = self._failures.get(place, (0.0, ""))
-                if failed_at > began:  # while this thread waited for its turn
+                if failed_at > began:  # while this thread waited for the lock
                     raise _no_signature(href, reason)
                 try:
                     token = self._tokens[place] = _within(self.patience, lambda: _requested(place))
                 except (ClayError, OSError, ValueError) as error:
-                    reason = str(error).partition(". ")[0]  # what to do about it is said of the file
+                    reason = str(error).partition(". ")[0]  # the remedy is added with the file's name
                     self._failures[place] = time.monotonic(), reason
                     self._tokens.pop(place, None)
                     raise _no_signature(href, reason) from None
         return f"{href}?{token.query}"
 
     def forget(self, address: str) -> None:
-        """Drop the token of a signed address, so that the next signature is a new one, if it is not one already."""
+        """Drop the token of a signed address, unless it was already renewed."""
         place = _place(address)
         with self._requesting:
             token = self._tokens.get(place)
@@ -94,11 +94,11 @@ class BlobSigner:
 
 
 def shared_signer(patience: float = PATIENCE) -> BlobSigner:
-    """The signer of this process: a token serves all files of a container, and threads share it."""
+    """The signer of this process: threads share it, and a token is valid for all files of a container."""
     return _signer(patience)
 
 
-@cache  # which would tell a default from the same value given, so it is not on the function above
+@cache  # not on the function above, which would cache a default and the same explicit value separately
 def _signer(patience: float) -> BlobSigner:
     return BlobSigner(patience)
 
@@ -125,20 +125,20 @@ def _answer(url: str, headers: dict[str, str]) -> Any:
 
 
 def _place(href: str) -> str:
-    """Account and container of an href, as the addresses of tokens end."""
+    """Account and container of an href, as at the end of token addresses."""
     parts = urlsplit(href)
     return f"{parts.netloc.removesuffix(BLOB_HOST)}/{parts.path.lstrip('/').partition('/')[0]}"
 
 
 def _no_signature(href: str, reason: str) -> SourceError:
     return SourceError(
-        f"{href}: the Planetary Computer gave no signature ({reason}). Run again; if it persists, see its "
-        f"status page, and {KEY_VARIABLE} if you set one."
+        f"{href}: no signature from the Planetary Computer ({reason}). Run again; if it persists, check its "
+        f"status page, and {KEY_VARIABLE} if it is set."
     )
 
 
 def _within(seconds: float, request: Callable[[], _Token]) -> _Token:
-    """The answer, or TimeoutError: time-outs of single exchanges do not bound their retries, or an endless body."""
+    """The answer, or TimeoutError: time-outs of exchanges bound neither their retries nor an endless body."""
     done: list[_Token | Exception] = []
 
     def run() -> None:

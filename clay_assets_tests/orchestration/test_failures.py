@@ -148,7 +148,7 @@ def test_tolerance_is_a_share_and_always_lets_one_through(failed: int, of: int, 
     ("setting", "value", "words"),
     [
         ("storage", "/proc/clay", "cannot write /proc/clay/landcover/mgrs_grid.parquet"),
-        ("storage", "/dev/null/clay", "Check that CLAY_STORAGE names a folder you may write to"),
+        ("storage", "/dev/null/clay", "Check that CLAY_STORAGE is a writable folder"),
         ("storage", "gs://bucket", "CLAY_STORAGE: unsupported location 'gs://bucket'"),
         ("mgrs_grid", "/no/such/grid.kml", "/no/such/grid.kml: file not found"),
         ("recipe", "clay_v2", "CLAY_RECIPE='clay_v2' is neither clay_v1 nor clay_v0_1 nor a readable file"),

@@ -306,7 +306,7 @@ def test_copies_without_a_service_are_set_aside_in_time(tokens: FaultProxy, tmp_
     impatient = PLATFORMS[S1].with_access(Access(signer=BlobSigner(patience=0.3), hosts=(f"{ACCOUNT}{HOST}",)))
     imagery = copy([scene(tmp_path, "a")], tmp_path, impatient)
     assert imagery.ledger["outcome"].tolist() == ["failed"]
-    assert "a/vv.tif: the Planetary Computer gave no signature" in imagery.ledger["error"][0]
+    assert "a/vv.tif: no signature from the Planetary Computer" in imagery.ledger["error"][0]
     assert "no answer within 0.3 s" in imagery.ledger["error"][0]
 
 

@@ -245,7 +245,7 @@ def test_bytes_for_people(made: Made, size: float, text: str) -> None:
 def test_a_damaged_table_is_named(done: Made) -> None:
     key = layout.chip_ledger(S2, 2021)
     done.store.write(key, b"PAR1")
-    with pytest.raises(InputError, match=r"chips/ledger/sentinel-2-l2a/2021.parquet: is not a readable Parquet file"):
+    with pytest.raises(InputError, match=r"chips/ledger/sentinel-2-l2a/2021.parquet: not a readable Parquet file"):
         done.accounts()
 
 

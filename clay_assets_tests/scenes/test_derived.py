@@ -268,7 +268,7 @@ def test_a_platform_without_a_derivation(tmp_path: Path) -> None:
 
 def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match="Check that CLAY_STORAGE names a folder you may write to"):
+    with pytest.raises(StorageError, match="Check that CLAY_STORAGE is a writable folder"):
         derive(LocalStore(tmp_path / "store"), AERIAL, item({"visual": write_sheet(tmp_path)}))
 
 

@@ -222,7 +222,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
 
 def test_storage_that_cannot_be_written_stops_at_once(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match="Check that CLAY_STORAGE names a folder you may write to"):
+    with pytest.raises(StorageError, match="Check that CLAY_STORAGE is a writable folder"):
         settle(fill(tmp_path / "source", "a", "b"), LocalStore(tmp_path / "store"))
 
 

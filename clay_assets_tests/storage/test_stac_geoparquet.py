@@ -243,7 +243,7 @@ def test_times_of_items() -> None:
 
 
 def test_a_file_that_is_no_parquet_is_named() -> None:
-    with pytest.raises(InputError, match=r"picks/2020\.parquet: is not a readable Parquet file"):
+    with pytest.raises(InputError, match=r"picks/2020\.parquet: not a readable Parquet file"):
         decode_items(b"PAR1 and then nothing", "picks/2020.parquet")
 
 

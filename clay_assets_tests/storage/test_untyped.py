@@ -243,7 +243,7 @@ def test_assets_and_names_that_no_column_can_have() -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ({"id": 7}, "an item with id 7: id is not text"),
+        ({"id": 7}, "item with id 7: id is not text"),
         ({"id": "\ud800"}, "id is not text"),
         ({"properties": None}, "a: properties is not an object"),
         ({"assets": {"scl": "x.tif"}}, "a: scl is not an object"),

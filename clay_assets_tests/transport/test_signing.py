@@ -183,7 +183,7 @@ def test_an_answer_that_is_no_token(
     blobs: BlobService, tokens: FaultProxy, signer: BlobSigner, status: int, body: bytes, said: str
 ) -> None:
     tokens.answer(status, body=body, headers={"Content-Type": "application/json"})
-    wanted = rf"^{ROOT}/a\.tif: the Planetary Computer gave no signature \(.*{said}.*\)\. Run again.*{KEY_VARIABLE}"
+    wanted = rf"^{ROOT}/a\.tif: no signature from the Planetary Computer \(.*{said}.*\)\. Run again.*{KEY_VARIABLE}"
     with pytest.raises(SourceError, match=wanted) as raised:
         signer.sign(f"{ROOT}/a.tif")
     assert_unsigned(blobs, raised.value)
@@ -228,5 +228,5 @@ def test_a_service_that_never_answers_is_not_waited_for(tokens: FaultProxy, faul
 
 def test_no_service_at_all(blobs: BlobService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PC_SDK_SAS_URL", "http://127.0.0.1:1/token")
-    with pytest.raises(SourceError, match=r"a\.tif: the Planetary Computer gave no signature .*Run again"):
+    with pytest.raises(SourceError, match=r"a\.tif: no signature from the Planetary Computer .*Run again"):
         BlobSigner(patience=0.5).sign(f"{ROOT}/a.tif")
