@@ -1,3 +1,3 @@
-"""Where scenes are looked up: STAC APIs, STAC-GeoParquet snapshots, static catalogues. Used by the stages, and uses
-none of them.
+"""Catalogues in which scenes are searched: STAC APIs, STAC-GeoParquet snapshots, static catalogues. Does not import any
+stage.
 """

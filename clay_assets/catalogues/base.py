@@ -1,7 +1,7 @@
 """A catalogue: one interface with two implementations, a STAC API and a STAC-GeoParquet snapshot.
 
-Both answer requests with candidates that have passed `stac.read_item`. Which of them a request may take is decided in
-`eligibility`, by the same code for both.
+Both answer requests with candidates that have passed `stac.read_item`. Which of them are eligible for a request is
+decided in `eligibility`, by the same code for both.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Answer:
     Attributes:
         request: the request.
         candidates: items that intersect the request in space and time and match its filters.
-        invalid: reason → number of items that are not valid and so were dropped.
-        error: why there is no answer, None if there is one.
-        sound: which candidates are known to break no declaration and to lack no asset; empty: not known.
+        invalid: reason → number of invalid items that were dropped.
+        error: why there is no answer, or None.
+        sound: whether each candidate is known to satisfy all declarations and to have all assets; empty: unknown.
     """
 
     request: Request
@@ -39,50 +39,50 @@ class Answer:
 
 
 class Catalogue(Protocol):
-    """Where scenes are looked up."""
+    """A source of candidates for requests."""
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
-        """One answer per request, in any order. Candidates may lack what is not needed to choose."""
+        """One answer per request, in any order. Candidates may lack fields that the choice does not need."""
         ...
 
     def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[CandidateTable] | None:
-        """What `search` finds, as tables of candidates by groups of requests; None from a catalogue that has items."""
+        """The candidates of `search` as tables, by groups of requests; None if the catalogue has no tables."""
         ...
 
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
-        """Why the catalogue may not be the platform's, as sentences; none where nothing speaks against it.
+        """Reasons, as sentences, why the catalogue may not be the platform's; empty if there are none.
 
         Args:
-            platform: that searched it.
-            requests: its searches.
-            found: how many candidates they had.
+            platform: the platform that searched it.
+            requests: the platform's searches.
+            found: number of candidates found.
         """
         ...
 
     def any_item(self, platform: AnyPlatform) -> Item | None:
-        """Some item of a platform's collection, as the catalogue has it; None where there is none.
+        """Any item of a platform's collection, as in the catalogue; None if it has none.
 
         Raises:
-            InputError: it is no catalogue of the kind that its address says.
-            SourceError: it did not answer.
+            InputError: not a catalogue of the expected kind.
+            SourceError: the catalogue did not answer.
         """
         ...
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
-        """The chosen candidates as whole items, in any order, as the catalogue has them."""
+        """The full items of the chosen candidates, as in the catalogue, in any order."""
         ...
 
 
 def read_candidate(platform: AnyPlatform, document: Item) -> Item | str:
-    """A candidate as the pipeline trusts it, or the reason why the document is not a valid item.
+    """A validated candidate, or the reason why the document is not a valid item.
 
-    The reason leaves out the item's id, so that items with the same fault are counted together.
+    The reason does not contain the item's id, so that items with the same fault are counted together.
     """
     return read_candidates(platform, [document])[0]
 
 
 def read_candidates(platform: AnyPlatform, documents: Sequence[Item]) -> list[Item | str]:
-    """Many documents as `read_candidate` gives them, in the same order."""
+    """`read_candidate` for many documents, in the same order."""
     read = platform.read_items(documents)
     return [
         str(one).removeprefix(f"{document.get('id')}: ").rstrip(".") if isinstance(one, InputError) else one
@@ -91,7 +91,7 @@ def read_candidates(platform: AnyPlatform, documents: Sequence[Item]) -> list[It
 
 
 def answer_of(request: Request, read: Iterable[Item | str]) -> Answer:
-    """The answer that consists of some candidates, as `read_candidate` gives them."""
+    """Build an answer from the results of `read_candidate`."""
     answer = Answer(request)
     for candidate in read:
         if isinstance(candidate, str):

@@ -1,8 +1,8 @@
-"""What a snapshot offers to requests, as tables: collected while it is read, and given out by groups of requests.
+"""Tables of a snapshot's candidates: collected while it is read, and returned by groups of requests.
 
-A table has one row per item, with the requests that it may answer. What is collected is kept in memory up to a limit,
-and beyond that in files by groups of requests, so that memory does not grow with the snapshot. How a file of a snapshot
-is read is in `snapshot`; what becomes of candidates is in `eligibility`.
+A table has one row per item, with the requests that it may match. Candidates are kept in memory up to a limit, and
+beyond that in files by groups of requests, so that memory does not grow with the snapshot. Files of a snapshot are read
+in `snapshot`; eligibility is decided in `eligibility`.
 """
 
 from __future__ import annotations

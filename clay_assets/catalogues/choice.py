@@ -1,4 +1,4 @@
-"""What one request gets of a catalogue's candidates, and the reasons that are the same for all platforms."""
+"""The choice among a catalogue's candidates for a request, and the reasons shared by all platforms."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ OLDER = "older processing of the same acquisition"
 
 
 def excluded_reason(item_id: str, why: str) -> str:
-    """Why an item is refused that the recipe excludes by its name."""
+    """The reason for an item that the recipe excludes by id."""
     return f"{item_id} is excluded: {why}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one request gets.
+    """The outcome for a request.
 
     Attributes:
         request: the request.
-        candidates: how many items the catalogue offered.
-        item: the one that is taken, with what is needed to choose; None if there is none.
+        candidates: number of items that the catalogue offered.
+        item: the chosen item, with the fields needed for the choice; None if there is none.
         rejected: reason → number of candidates refused for it.
-        error: why nothing could be chosen, None if it could.
+        error: why no choice could be made, or None.
     """
 
     request: Request

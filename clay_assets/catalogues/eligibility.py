@@ -1,7 +1,6 @@
-"""Which candidates are eligible for a request, and which is the best. The platform's rules decide, whichever catalogue
-answered.
+"""Which candidates are eligible for a request, and which is the best, by the platform's rules, for all catalogues.
 
-A bad item is refused, and counted under its reason. What a rule raises is no bad item but a bug of the rule.
+A bad item is refused, and counted under its reason. An exception in a rule is a bug of the rule, not a bad item.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from clay_assets.platforms.processing import superseded
 from clay_assets.recipes.exclusions import NOTHING
 from clay_assets.stac import Item, as_stac_1_1, item_datetime
 
-LONGEST_ERROR = 300  # characters of an error in a reason; the log has the whole
+LONGEST_ERROR = 300  # characters of an error in a reason; the log has all of it
 
 logger = logging.getLogger(__name__)
 
 
 class RuleError(ClayError):
-    """A rule of a platform has a bug. The request that met it fails; it says nothing of its items."""
+    """A rule of a platform has a bug, so the request fails, whatever its items."""
 
 
 def eligible_items(
     platform: AnyPlatform, answer: Answer, options: Options, excluded: Mapping[str, str] = NOTHING
 ) -> tuple[list[Item], Counter[str]]:
-    """The candidates that a request may take, and how many were refused for each reason.
+    """The eligible candidates of a request, and the number of refused ones by reason.
 
-    Of several processings of one acquisition the newest that is sound is judged, and stands for them all: an older
-    one is not taken in its place where it is, say, too cloudy. Items that are excluded by name stand for nothing.
+    Only the newest valid processing of an acquisition is considered: if it is, for example, too cloudy, an older one is
+    not used instead. Items excluded by id are ignored in this.
 
     Args:
-        platform: whose rules decide.
-        answer: of the catalogue.
-        options: the platform's recipe fields.
-        excluded: item id → why it is never taken.
+        platform: the platform, whose rules decide.
+        answer: the catalogue's answer.
+        options: the recipe's options for the platform.
+        excluded: item id → why it is excluded.
 
     Raises:
-        RuleError: the platform's `refuse` raised, or what tells its processings.
+        RuleError: the platform's `refuse` or its processings raised.
     """
     rejected = Counter(answer.invalid)
     sound: list[Item] = []
@@ -77,7 +76,7 @@ def eligible_items(
 
 
 def best_item(platform: AnyPlatform, items: Iterable[Item], request: Request) -> tuple[Item | None, Counter[str]]:
-    """The item that ranks first, None if there is none; and how many could not be ranked for each reason.
+    """The item that ranks first, or None; and the number of items that could not be ranked, by reason.
 
     Raises:
         RuleError: the platform's `rank` raised, or its keys cannot be compared.
@@ -100,7 +99,7 @@ def best_item(platform: AnyPlatform, items: Iterable[Item], request: Request) ->
 def best_candidate(
     platform: AnyPlatform, answer: Answer, options: Options, excluded: Mapping[str, str] = NOTHING
 ) -> tuple[Item | None, Counter[str]]:
-    """The eligible candidate that ranks first, None if there is none; and how many were refused for each reason.
+    """The eligible candidate that ranks first, or None; and the number of refused ones by reason.
 
     Raises:
         RuleError: one of the platform's rules raised.
@@ -113,7 +112,7 @@ def best_candidate(
 def resolved_requests(
     platform: AnyPlatform, search: Request, eligible: Sequence[Item], options: Options, seed: int
 ) -> list[Request]:
-    """The requests that a search becomes, by a platform that has `resolve`.
+    """The requests derived from a search by a platform with `resolve`.
 
     Raises:
         RuleError: `resolve` raised.
@@ -121,9 +120,9 @@ def resolved_requests(
     assert platform.rules.resolve is not None
     try:
         return list(platform.rules.resolve(search, eligible, options, seed))
-    except ShapelyError as error:  # nobody knows of which item, so none can be refused
+    except ShapelyError as error:  # the item is unknown, so none can be refused
         raise RuleError(
-            f"{platform.key}: resolve of request {search.id} met an {_invalid_footprint(error)}. "
+            f"{platform.key}: {_invalid_footprint(error)} in resolve of request {search.id}. "
             "Check the catalogue's items at this place."
         ) from error
     except Exception as error:
@@ -133,9 +132,9 @@ def resolved_requests(
 def full_items(
     platform: AnyPlatform, catalogue: Catalogue, chosen: Mapping[str, Item]
 ) -> tuple[list[Item], dict[str, str]]:
-    """The chosen candidates as whole items of STAC 1.1, ordered by id; and id → reason of those that prove invalid.
+    """The full STAC 1.1 items of the chosen candidates, ordered by id; and id → reason for the invalid ones.
 
-    An item is read once more: a candidate may lack the member that makes the whole of it invalid.
+    Items are validated again: a candidate may lack the invalid field of the full item.
     """
     whole: dict[str, Item] = {}
     invalid = {}
@@ -148,15 +147,15 @@ def full_items(
         except InputError as error:
             invalid[item["id"]] = str(error)
     for name in set(chosen) - set(whole) - set(invalid):
-        invalid[name] = f"{name}: found, but not found again. Search again, once the catalogue is at rest."
+        invalid[name] = f"{name}: no longer in the catalogue. Run again when the catalogue does not change."
     return [whole[name] for name in sorted(whole)], invalid
 
 
 def _fault(platform: AnyPlatform, item: Item, request: Request) -> str | None:
-    """Why no rule can judge an item, or need not."""
+    """Why an item is refused before the rules run, or None."""
     try:
         moment = item_datetime(item)
-    except InputError:  # of a stored item; those of catalogues were read
+    except InputError:  # only stored items; those of catalogues were validated
         return "invalid item (datetime)"
     if not request.start <= moment < request.end:
         return "outside the period"
@@ -169,7 +168,7 @@ def _fault(platform: AnyPlatform, item: Item, request: Request) -> str | None:
 
 
 def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
-    """Those items, by `id()`, of which there is a newer processing among them."""
+    """The items, by `id()`, for which there is a newer processing."""
     if platform.rules.processings is None:
         return set()
     told = []
@@ -187,8 +186,8 @@ def _older(platform: AnyPlatform, items: Sequence[Item]) -> set[int]:
 def _refusal(platform: AnyPlatform, item: Item, request: Request, options: Options) -> str | None:
     try:
         refusal = platform.rules.refuse(item, request, options)
-        if not isinstance(refusal, str | None):  # True, False: would refuse every item without a reason
-            raise TypeError(f"answered {refusal!r}, neither a reason nor None")
+        if not isinstance(refusal, str | None):  # True or False would refuse items without a reason
+            raise TypeError(f"returned {refusal!r}, neither a reason nor None")
     except ShapelyError as error:
         return _invalid_footprint(error)
     except Exception as error:

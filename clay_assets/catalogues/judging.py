@@ -1,7 +1,7 @@
-"""Judges whole tables of candidates by a platform's rules over columns.
+"""Evaluates whole tables of candidates by a platform's rules over columns.
 
-It decides the requests of which columns tell everything, and leaves the others to `eligibility`, which judges them item
-by item. Both say the same.
+Decides the requests for which the columns suffice, and leaves the others to `eligibility`, which evaluates them item by
+item, with the same result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ELIGIBLE, UNTOLD = 0, -1  # codes of reasons
 def judged(
     table: CandidateTable, options: Options, excluded: Mapping[str, str] = NOTHING
 ) -> Generator[Choice, None, NDArray[np.int64]]:
-    """What requests get of which columns tell everything; returns the numbers of the others, ascending."""
+    """Choices for the requests for which columns suffice; returns the numbers of the others, ascending."""
     asked = np.arange(table.asked.start, table.asked.stop, dtype=np.int64)
     if not table.tables:
         for number in asked.tolist():
@@ -55,7 +55,7 @@ def judged(
 def _coded(
     table: CandidateTable, options: Options, excluded: Mapping[str, str]
 ) -> tuple[Candidates, NDArray[np.int64], list[str]]:
-    """The candidates, the code of why each is refused, and the reasons by their codes."""
+    """The candidates, the code of each one's reason, and the reasons by code."""
     platform = table.platform
     rules = platform.rules.by_columns
     assert rules is not None
@@ -70,7 +70,7 @@ def _coded(
         reasons += [excluded_reason(name, excluded[name]) for name in found.tolist()]
     try:
         refusals = rules.refuse(candidates, options)
-    except ShapelyError:  # of one of them; item by item it is told which
+    except ShapelyError:  # of an unknown item, found item by item
         return candidates, np.full(len(candidates), UNTOLD, np.int64), reasons
     for applies, reason in refusals:
         if reason is None:
@@ -83,7 +83,7 @@ def _coded(
         codes[(lacking == bits) & (codes == ELIGIBLE)] = len(reasons)
         reasons.append(f"without asset {', '.join(missing)}")
     codes[odd] = UNTOLD
-    # A request is told as a whole, as an item that is not may be a processing of another.
+    # All items of a request, since an undecided item may be a processing of another.
     untold = np.isin(candidates.numbers_of_requests, np.unique(candidates.numbers_of_requests[codes == UNTOLD]))
     older, unknown = _older(table, candidates, (lacking == 0) & ~untold & ~out)
     codes[older] = 1
@@ -94,12 +94,12 @@ def _coded(
 def _older(
     table: CandidateTable, candidates: Candidates, rows: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of older processings, and rows of requests that have to be judged item by item.
+    """Rows of older processings, and rows of requests that must be evaluated item by item.
 
     Args:
-        table: of the candidates.
-        candidates: all of them.
-        rows: which of them are whole, in requests that are told.
+        table: table of the candidates.
+        candidates: all candidates.
+        rows: mask of complete candidates in decided requests.
     """
     processings = table.platform.rules.processings
     none = np.empty(0, np.int64)
@@ -116,7 +116,7 @@ def _older(
         here = together[first:after]
         try:
             told = superseded([processings.tell(item) for item in documents[first:after]])
-        except Exception:  # a bug of the rule; item by item it is told of which
+        except Exception:  # a bug of the rule; its item is found item by item
             unknown.append(here)
         else:
             older.append(here[np.array(told)])
@@ -124,7 +124,7 @@ def _older(
 
 
 def _together(table: CandidateTable, candidates: Candidates, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of some rows that may be processings of one acquisition with another of their request; ascending."""
+    """The rows that may be processings of the same acquisition as another of their request; ascending."""
     rules = table.platform.rules.processings
     assert rules is not None
     numbers = candidates.numbers_of_requests

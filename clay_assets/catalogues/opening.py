@@ -8,7 +8,7 @@ from clay_assets.catalogues.stac_api import ApiCatalogue
 
 
 def open_catalogue(location: str, requests_in_flight: int) -> Catalogue:
-    """The catalogue at a location: an `http(s)://` address is an API, all else is a snapshot."""
+    """The catalogue at a location: an `http(s)://` address is an API, anything else a snapshot."""
     if location.startswith(("http://", "https://")):
         return ApiCatalogue(location, requests_in_flight=requests_in_flight)
     return SnapshotCatalogue(location)

@@ -1,7 +1,7 @@
-"""How many requests are sent to a server, and how fast.
+"""Limits the number and the rate of requests to a server.
 
-No more than a limit are in flight. A server that refuses some as too many (HTTP 429) is from then on sent as many a
-second as it accepted, and slowly more, until it refuses again: so the limit that it has is used, without being told.
+The number of requests in flight is bounded. After a server has refused some as too many (HTTP 429), requests are sent
+at the rate that it accepted, and slowly faster until it refuses again. So a server's limit need not be known.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 
 WINDOW = 1.0  # seconds over which requests are counted
 GROWTH = 0.005  # share by which the rate grows in a window without refusals
-DECREASE = 0.1  # share by which it falls at most in another
-MARGIN = 0.02  # share of what was accepted that is left free, as requests do not arrive at even distances
+DECREASE = 0.1  # maximum share by which it falls in a window with refusals
+MARGIN = 0.02  # share of the accepted rate that is not used, since requests do not arrive evenly spaced
 
 
 class Pace:
     """The pace of one client; safe between threads.
 
     Args:
-        in_flight: requests at once.
+        in_flight: maximum number of requests in flight.
     """
 
     def __init__(self, in_flight: int) -> None:
@@ -36,14 +36,14 @@ class Pace:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """One request: entered when it may be sent, left when it was answered."""
+        """The slot of a request: entered when it may be sent, left when it was answered."""
         with self._slots:
             self.wait()
             yield
 
     @contextmanager
     def out_of_slot(self) -> Iterator[None]:
-        """Leave the slot to others for a while, as a request that was refused is not in flight."""
+        """Release the slot for a while: a refused request is not in flight."""
         self._slots.release()
         try:
             yield
@@ -65,21 +65,21 @@ class Pace:
         time.sleep(turn - now)
 
     def refused(self) -> None:
-        """Note that the server refused a request as one too many."""
+        """Record that the server refused a request as too many."""
         now = time.monotonic()
         with self._lock:
             self._refused.append(now)
             while self._refused[0] < now - WINDOW:
                 self._refused.popleft()
             if self._rate is not None and now - self._fell < WINDOW:
-                if now < self._resumed:  # one more of those that were sent before the first refusal was known
+                if now < self._resumed:  # sent before the first refusal was known
                     self._burst -= 1
                     self._rate = max(self._burst, 1) * (1 - MARGIN) / WINDOW
                 return  # of requests that were sent before it fell
             sent = sum(now - WINDOW <= at <= now for at in self._sent)
             accepted = max(sent - len(self._refused), 1) * (1 - MARGIN) / WINDOW
             if self._rate is None:
-                # The server has had its share of this window: what is sent before it ends is refused as well.
+                # The server's limit for this window is used up: further requests in it would be refused too.
                 self._turn = next((at for at in self._sent if at >= now - WINDOW), now) + WINDOW
                 self._resumed, self._burst = self._turn, sent - len(self._refused)
             self._rate = accepted if self._rate is None else max(accepted, (1 - DECREASE) * self._rate)

@@ -1,7 +1,7 @@
 """A STAC-GeoParquet snapshot as a catalogue: a file, a folder or a prefix below `s3://`.
 
 Thousands of requests are answered in one pass: Parquet filters on collection, time and bounding box, then exact
-geometry and the requests' property filters on what is left. Needs no server.
+geometry and the requests' property filters on the remaining rows. Needs no server.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class SnapshotCatalogue:
 
     Args:
         location: a Parquet file, a folder of them, or `s3://bucket/key-or-prefix`.
-        access: how it is accessed.
+        access: how the snapshot is accessed.
 
     Raises:
-        InputError: there is no such snapshot, or it is no STAC-GeoParquet.
+        InputError: snapshot not found, or not STAC-GeoParquet.
     """
 
     def __init__(self, location: str, access: Access | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Column types of STAC-GeoParquet snapshots: which can be read, and how their values become those of an item.
+"""Column types of STAC-GeoParquet snapshots: which are supported, and how values are converted to those of items.
 
 Writers differ: times are timestamps of any unit, with or without a zone, or text; text comes as views or dictionaries;
-geometry is WKB or WKT. All of these are read. A column of another type is refused before anything is searched.
+geometry is WKB or WKT. All of these are supported. Columns of other types are rejected before the search.
 
 Specification: https://github.com/stac-utils/stac-geoparquet/blob/main/spec/stac-geoparquet-spec.md
 """

@@ -1,14 +1,14 @@
 """A STAC API as a catalogue: item search through pystac-client.
 
-Where a footprint lies is for us to say, as servers differ about those across the antimeridian: what they find is held
-against the place, and near ±180° it is also searched for where they may see it.
+Servers differ in how they handle footprints across the antimeridian, so intersection is checked here: items found are
+compared with the place, and near ±180° the search is repeated where a server may see such footprints.
 
-Requests at one place whose periods follow one another, such as the quarters of a tile, are answered by one search,
-where that has few pages and tells surely which item belongs to which. Else, and where it fails, each has its own.
+Requests at one place with consecutive periods, such as the quarters of a tile, share one search if it has few pages and
+every item clearly belongs to one of them. Otherwise, or if it fails, they are searched one by one.
 
-A server is asked only what all of the catalogues answer: `intersects`, `datetime`, `query` with eq, and `fields`
-where it says that it knows them. No `sortby`: every candidate is fetched and ranked here, and a sorted search can
-repeat an item from page to page (pystac-client issue 855).
+Searches only use what all of the catalogues support: `intersects`, `datetime`, `query` with eq, and `fields` if the
+server declares it. No `sortby`: every candidate is fetched and ranked here, and a sorted search can repeat an item from
+page to page (pystac-client issue 855).
 
 STAC API: https://api.stacspec.org/v1.0.0/item-search
 """
@@ -48,23 +48,23 @@ from clay_assets.transport.retries import ATTEMPTS, BACK_OFF, CONNECT_TIMEOUT, W
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is the rule
+PAGE_SIZE = 100  # a quarter of one tile holds about 20 to 45 items, so one page is usually enough
 MAX_PAGES = 10
-SILENCE = 25  # seconds of an answer; a search takes less, and all attempts together a few minutes
-MOST_TOGETHER = 12  # requests that one search may answer
-TOO_LARGE = 8  # searches for several requests that had too many items; then no more are tried
+SILENCE = 25  # read time-out, seconds; a search takes less, and all attempts together a few minutes
+MOST_TOGETHER = 12  # maximum number of requests per search
+TOO_LARGE = 8  # shared searches with too many items, after which no more are tried
 TIMES = ("datetime", "start_datetime", "end_datetime")
 TOO_MANY_REQUESTS = 429
-POOL_SIZE = 64  # connections that are kept; as many requests as can be in flight
+POOL_SIZE = 64  # connections to keep; the most requests that can be in flight
 _Found: TypeAlias = tuple[dict[str, Item], ...]  # id → feature, at the place and elsewhere
-GIVE_UP_AFTER = 32  # searches that fail one after another; by then the API is down, not a search bad
-# What an answer raises that is missing, or not what was asked for.
+GIVE_UP_AFTER = 32  # consecutive failed searches, after which the API is considered down
+# Errors raised for missing or unexpected responses.
 UNUSABLE = (APIError, http.RequestException, ValueError, KeyError, TypeError, AttributeError, STACError)
-# Answers that break off while they are read; urllib3 has done its retries by then.
+# Responses truncated while they are read, which urllib3 does not retry.
 BROKEN_OFF = (http.exceptions.ChunkedEncodingError, http.exceptions.ContentDecodingError)
 OUTSIDE = "outside the place"
-# Where footprints may reach across the antimeridian: degrees at the equator, as wide as the widest scene. The meridians
-# that are searched besides reach a little beyond the place; in degrees.
+# REACH: distance from ±180 at which footprints may cross it, degrees at the equator, the width of the widest scene.
+# MARGIN: degrees by which the additional search along meridians extends beyond the place. STEP: spacing of its points.
 REACH, MARGIN, STEP = 5.0, 1.0, 0.2
 POLE, MOST_POLEWARD = 90.0, 89.0
 CORE_FIELDS = (
@@ -85,11 +85,11 @@ class ApiCatalogue:
 
     Args:
         url: root of the API.
-        requests_in_flight: searches at once.
-        attempts: tries for one HTTP exchange, with exponential back-off and jitter.
-        back_off: seconds of back-off to begin with.
-        timeout: seconds to connect, seconds of silence while reading. With the defaults a search that is never
-            answered is given up after about two minutes.
+        requests_in_flight: maximum number of concurrent searches.
+        attempts: maximum number of attempts per HTTP exchange, with exponential back-off and jitter.
+        back_off: initial back-off in seconds.
+        timeout: connect and read time-outs in seconds. With the defaults, a search without an answer fails after about
+            two minutes.
     """
 
     def __init__(
@@ -111,18 +111,18 @@ class ApiCatalogue:
         self._opening = threading.Lock()
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answers as they come in; a search that fails for good is an answer with an error.
+        """Answers in order of arrival; a search that finally fails is an answer with an error.
 
         Raises:
             SourceError: the API's root does not answer, or so many searches fail in a row that it must be down.
-            InputError: it is no API with item search.
+            InputError: not an API with item search.
         """
         if not requests:
             return
         self._client()
         failed_in_a_row = 0
         groups = _Groups(requests)
-        # More threads than requests in flight: while one answer is parsed, the next request is under way.
+        # More threads than requests in flight, so that requests continue while answers are parsed.
         threads = 2 * self.requests_in_flight - 1
         with quick_switches(), ThreadPoolExecutor(threads, thread_name_prefix="stac") as pool:
             for group, future in run_bounded(
@@ -133,16 +133,16 @@ class ApiCatalogue:
                     failed_in_a_row = failed_in_a_row + 1 if answer.error else 0
                     if failed_in_a_row == GIVE_UP_AFTER:
                         raise SourceError(
-                            f"{self.url}: {GIVE_UP_AFTER} searches in a row failed, so no more are made; the last: "
+                            f"{self.url}: {GIVE_UP_AFTER} searches in a row failed, the last with: "
                             f"{answer.error}. Run again when the API answers."
                         )
                     yield answer
 
     def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> None:
-        """None: an API answers with items."""
+        """None: an API returns items, not tables."""
 
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
-        """That there is no such collection, where nothing was found; APIs answer that with no items."""
+        """A missing collection, if nothing was found: APIs return no items for it."""
         wanted = platform.scenes.collection
         if found or not requests or wanted is None:
             return []
@@ -165,11 +165,11 @@ class ApiCatalogue:
             raise SourceError(f"{self.url}: search in {wanted} failed ({_brief(error)}). Run again.") from error
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
-        """The candidates as they are: an API answers with whole items."""
+        """The candidates unchanged: an API returns full items."""
         return list(items)
 
     def _searched(self, platform: AnyPlatform, group: Sequence[Request], groups: _Groups) -> list[_Found | SourceError]:
-        """What the server finds for each request of a group: by one search where that tells, else one by one."""
+        """The items found for each request of a group, by one search if possible, else one by one."""
         if len(group) > 1 and groups.one_search:
             together = replace(group[0], end=group[-1].end)
             try:
@@ -191,13 +191,12 @@ class ApiCatalogue:
             return error
 
     def _features(self, platform: AnyPlatform, request: Request, pages: int = MAX_PAGES) -> list[list[Item]]:
-        """The features at the place of a request; and where it is near ±180°, those found where else servers may see
-        its footprints.
+        """The features at the place of a request, and, near ±180°, those where servers may see its footprints.
 
         Args:
-            platform: whose items.
+            platform: the platform to search for.
             request: the search.
-            pages: how many pages at most.
+            pages: maximum number of pages.
 
         Raises:
             _TooManyError: there are more pages.
@@ -244,15 +243,15 @@ class ApiCatalogue:
         pages = []
         for page in search.pages_as_dicts():
             if not all(isinstance(item, dict) for item in page["features"]):
-                raise ValueError("answered with features that are not items")
+                raise ValueError("response with features that are not items")
             pages.append(page)
             if most < MAX_PAGES and (_matched(page) > most * PAGE_SIZE or (len(pages) == most and _goes_on(page))):
                 raise _TooManyError(f"{self.url}: search {request.id} has more than {most} pages")
             if len(pages) == MAX_PAGES and _goes_on(page):
-                # What was not seen might be better, so nothing is taken.
+                # A better item may be on the remaining pages, so none is picked.
                 raise _RefusedError(
-                    f"{self.url}: search {request.id} goes on after {MAX_PAGES} pages of {PAGE_SIZE} items; "
-                    "the API ignores part of the search, or repeats itself"
+                    f"{self.url}: search {request.id} has more than {MAX_PAGES} pages of {PAGE_SIZE} items; "
+                    "the API ignores part of the search, or repeats pages"
                 )
         got, matched = sum(len(page["features"]) for page in pages), max(map(_matched, pages), default=0)
         if got < matched:
@@ -262,7 +261,7 @@ class ApiCatalogue:
         return pages
 
     def _fields(self, client: Client, platform: AnyPlatform) -> dict[str, list[str]] | None:
-        # Names with a dot, as old items have them, cannot be said in a field path.
+        # Names with a dot, as in old items, cannot be used in a field path.
         if any("." in name for name in platform.assets.aliases) or not client.conforms_to(ConformanceClasses.FIELDS):
             return None
         assets = [f"assets.{name}" for name in dict.fromkeys((*platform.asset_names, *platform.assets.aliases))]
@@ -279,7 +278,7 @@ class ApiCatalogue:
         for attempt in self._retrying():
             with attempt:
                 try:
-                    # `open` sets the time-out anew, so the one given to `_SearchIO` would be lost.
+                    # `open` resets the time-out, so one given to `_SearchIO` would be lost.
                     client = Client.open(self.url, stac_io=_SearchIO(retries, self._pace), timeout=self.timeout)
                 except (*UNUSABLE, ClientTypeError) as error:
                     raise _kind(error)(
@@ -288,14 +287,14 @@ class ApiCatalogue:
                     ) from error
                 if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
                     raise InputError(
-                        f"{self.url}: is a STAC catalogue without item search. "
+                        f"{self.url}: STAC catalogue without item search. "
                         "Give the root of a STAC API in the CLAY_STAC_… setting, or a snapshot."
                     )
                 return client
         raise AssertionError("tenacity either returns or raises")
 
     def _retrying(self) -> Retrying:
-        # Above urllib3's retries, which see statuses and connections: for answers that break off or are not JSON.
+        # On top of urllib3's retries of statuses and connections: for responses that are truncated or not JSON.
         return retrying(WORK_ATTEMPTS, back_off=self.back_off, on=_BrokenAnswerError)
 
     def _failed(self, request: Request, error: Exception) -> str:
@@ -303,10 +302,10 @@ class ApiCatalogue:
 
 
 def _where_servers_see_it(place: BaseGeometry) -> BaseGeometry | None:
-    """Where else than at a place servers may find footprints that cover it; None where there is no such place.
+    """Where else servers may find footprints that cover a place; None if nowhere.
 
-    A server may read the longitudes of a footprint on a plane: one across the antimeridian then circles the world and
-    meets the meridian of 0°, or leaves the world and meets that of 180°.
+    A server may treat longitudes as planar: a footprint across the antimeridian then circles the world and crosses the
+    meridian of 0°, or leaves the world and crosses that of 180°.
     """
     west, south, east, north = place.bounds
     poleward = max(abs(south), abs(north))
@@ -314,18 +313,18 @@ def _where_servers_see_it(place: BaseGeometry) -> BaseGeometry | None:
     if west > -HALF_TURN + reach and east < HALF_TURN - reach:
         return None
     south, north = max(south - MARGIN, -POLE), min(north + MARGIN, POLE)
-    # Points, since databases may refuse to compare a footprint that is not valid with anything else.
+    # Points, since databases may fail to intersect an invalid footprint with other geometries.
     latitudes = np.linspace(south, north, math.ceil((north - south) / STEP) + 1)
     return shapely.MultiPoint([(lon, lat) for lon in (-HALF_TURN, 0, HALF_TURN) for lat in latitudes])
 
 
 def _answer(platform: AnyPlatform, request: Request, found: _Found | SourceError) -> Answer:
-    """The answer to a request, of what the server found at its place, and elsewhere."""
+    """The answer to a request, from the items found at its place and elsewhere."""
     if isinstance(found, SourceError):
         return Answer(request, error=str(found))
     told, *others = found
     read = read_candidates(platform, list(told.values()))
-    # Servers err where footprints cross the antimeridian, or do not look at places.
+    # Servers make mistakes with footprints across the antimeridian, or ignore the place.
     read = [
         OUTSIDE if touches is False else one
         for one, touches in zip(read, _touching(request.geometry, read), strict=True)
@@ -338,7 +337,7 @@ def _answer(platform: AnyPlatform, request: Request, found: _Found | SourceError
 
 
 def _by_id(features: Sequence[Item]) -> dict[str, Item]:
-    """Features by their ids, each once."""
+    """Features by id."""
     found: dict[str, Item] = {}
     for item in features:
         found.setdefault(repr(item.get("id")), item)
@@ -346,10 +345,10 @@ def _by_id(features: Sequence[Item]) -> dict[str, Item]:
 
 
 class _Groups:
-    """Requests in groups that one search may answer: at one place, with the same filters, one period after another.
+    """Groups of requests that can share a search: at one place, with the same filters and consecutive periods.
 
     Attributes:
-        one_search: whether such a search is still worth a try.
+        one_search: whether shared searches are still tried.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -369,15 +368,15 @@ class _Groups:
         return iter(self._groups)
 
     def one_search_was_too_large(self) -> None:
-        """Note that a group had to be searched one by one after all; where many have, no other is tried."""
+        """Record that a shared search had too many items; after several, no more are tried."""
         self._too_large += 1
         self.one_search = self._too_large < TOO_LARGE
 
 
 def _parts(features: Sequence[Item], group: Sequence[Request]) -> list[list[Item]] | None:
-    """The features of each request of a group; None where one is not surely of one of them alone.
+    """The features of each request of a group; None if one does not clearly belong to a single request.
 
-    Servers differ about items with an interval, and about those whose times cannot be read.
+    Servers differ in their treatment of items with an interval, or with unreadable times.
     """
     parts: list[list[Item]] = [[] for _ in group]
     for item in features:
@@ -407,23 +406,21 @@ def _goes_on(page: Mapping[str, Any]) -> bool:
 
 
 def _touching(place: BaseGeometry, candidates: Sequence[Item | str]) -> list[bool | None]:
-    """Which candidates lie at a place; None of those without a footprint."""
+    """Whether each candidate intersects a place; None for candidates without a footprint."""
     shapes = shapes_of([{} if isinstance(one, str) else one for one in candidates])
     touching = shapely.intersects(np.array([*shapes, None], dtype=object)[:-1], place).tolist()
     return [None if shape is None else touches for shape, touches in zip(shapes, touching, strict=True)]
 
 
 def _matched(page: Mapping[str, Any]) -> int:
-    """How many items a page says that the search has, 0 if it does not say."""
+    """Number of matched items by a page, 0 if not given."""
     context = page.get("context")
     told = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
     return told if isinstance(told, int) and not isinstance(told, bool) else 0
 
 
 class _SearchIO(StacApiIO):
-    """Keeps the pace, and takes an answer without features for what it is; pystac-client takes it for the end of the
-    search.
-    """
+    """Keeps the pace, and raises on responses without features, which pystac-client takes as the end of the search."""
 
     def __init__(self, retries: Retry, pace: Pace) -> None:
         super().__init__(max_retries=None)
@@ -441,13 +438,13 @@ class _SearchIO(StacApiIO):
     def read_json(self, source: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         document = super().read_json(source, *args, **kwargs)
         if "parameters" in kwargs and not (isinstance(document, dict) and isinstance(document.get("features"), list)):
-            raise ValueError(f"answered without features: {str(document)[:100]}")
+            raise ValueError(f"response without features: {str(document)[:100]}")
         return document
 
     def get_pages(
         self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Pages with features; pystac-client takes one without for the last, whatever its count says."""
+        """Pages with features; pystac-client takes one without as the last, even if its count is higher."""
         page, got, without = self.read_json(url, method=method, parameters=parameters), 0, 0
         while True:
             got += len(page["features"])
@@ -457,7 +454,7 @@ class _SearchIO(StacApiIO):
             elif _matched(page) <= got:
                 return
             elif link is None or without == MAX_PAGES:
-                raise ValueError(f"answered without features, after {got} of {_matched(page)} items")
+                raise ValueError(f"response without features, after {got} of {_matched(page)} items")
             else:
                 without += 1
             if link is None:
@@ -466,7 +463,7 @@ class _SearchIO(StacApiIO):
 
 
 def _paced(retries: Retry, pace: Pace) -> Retry:
-    """A policy that tells the pace of refusals, and keeps it in all attempts."""
+    """A retry policy that reports refusals to the pace, and keeps the pace in all attempts."""
 
     class Paced(type(retries)):  # type: ignore[misc]
         def sleep(self, response: Any = None) -> None:
@@ -489,19 +486,19 @@ def _paced(retries: Retry, pace: Pace) -> Retry:
 
 
 class _TooManyError(Exception):
-    """One search for several requests has too many items."""
+    """A shared search has too many items."""
 
 
 class _RefusedError(SourceError):
-    """The server refused, or was silent, through all the retries that urllib3 makes; more would not help now."""
+    """The server refused or did not answer in all retries of urllib3; more would not help now."""
 
 
 class _BrokenAnswerError(SourceError):
-    """The answer broke off, or was not what was asked for; another attempt may help."""
+    """The response was truncated or unexpected; another attempt may help."""
 
 
 def _kind(error: Exception) -> type[SourceError]:
-    # pystac-client tells the cause of an APIError by the exception that it was raised in.
+    # The cause of pystac-client's APIError is its context.
     tried = isinstance(error, APIError) and not isinstance(error.__context__, BROKEN_OFF)
     return _RefusedError if tried else _BrokenAnswerError
 

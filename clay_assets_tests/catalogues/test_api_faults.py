@@ -1,4 +1,4 @@
-"""The API end when its server answers late, wrongly or not at all."""
+"""The API catalogue when its server answers late, wrongly or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEARCH = "/search"
 
 @pytest.fixture(scope="module")
 def api(stac_api: StacApi) -> Iterator[StacApi]:
-    """One item for each tile in the first quarter of 2020; for 31NLG also at the edges of it."""
+    """One item per tile in the first quarter of 2020; for 31NLG also at its edges."""
     stac_api.clear()
     items = [sentinel_2_item(f"item-{tile}", WHEN, 5.0, tile=tile) for tile in TILES]
     edges = {"last": "2020-03-31T23:59:59.999999Z", "next": "2020-04-01T00:00:00Z"}
@@ -57,7 +57,7 @@ def request(tile: str, quarter: int = 1) -> Request:
 
 
 def catalogue(url: str, **options: Any) -> ApiCatalogue:
-    """Impatient, and one search at a time so that a fault meets the first."""
+    """A catalogue with short time-outs and one search at a time, so that a fault hits the first."""
     quick = {"requests_in_flight": 1, "attempts": ATTEMPTS, "back_off": 0.02, "timeout": (2, 5), **options}
     return ApiCatalogue(url, **quick)
 
@@ -266,11 +266,11 @@ EMPTY = {"type": "FeatureCollection", "features": [], "links": []}
 @pytest.mark.parametrize("told", [{"numberMatched": 3}, {"context": {"matched": 3, "returned": 0}}])
 def test_no_items_of_several_is_not_an_empty_answer(proxy: FaultProxy, told: dict[str, Any]) -> None:
     proxy.answer(200, times=2, path=SEARCH, body=json.dumps({**EMPTY, **told}).encode())
-    assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED  # another attempt helped
+    assert outcomes(pick(proxy.url, TILES)) == ALL_PICKED  # a retry succeeded
     proxy.answer(200, times=3, path=SEARCH, body=json.dumps({**EMPTY, **told}).encode())
     picks = pick(proxy.url, TILES)
     assert outcomes(picks) == FIRST_FAILED
-    assert "answered without features, after 0 of 3 items" in picks.ledger["reason"].iloc[0]
+    assert "response without features, after 0 of 3 items" in picks.ledger["reason"].iloc[0]
 
 
 @pytest.mark.parametrize("told", [{"numberMatched": 0}, {"numberMatched": True}, {"numberMatched": "many"}, {}])
@@ -392,7 +392,7 @@ def test_a_static_catalogue_is_no_api(tmp_path: Path, file_server: Callable[[Pat
     root = {"type": "Catalog", "stac_version": "1.0.0", "id": "x", "description": "x", "links": []}
     (tmp_path / "catalog.json").write_text(json.dumps(root))
     url = f"{file_server(tmp_path).url}/catalog.json"
-    with pytest.raises(InputError, match="is a STAC catalogue without item search"):
+    with pytest.raises(InputError, match=": STAC catalogue without item search"):
         pick(url, TILES)
 
 
@@ -401,7 +401,7 @@ def test_no_requests_ask_nobody(proxy: FaultProxy) -> None:
     assert proxy.total == 0
 
 
-# --- what is asked, and pages -----------------------------------------------------------------------
+# --- searches and pages -----------------------------------------------------------------------------
 
 
 def test_both_spellings_of_a_tile_are_asked_for(proxy: FaultProxy) -> None:
@@ -447,7 +447,7 @@ def test_pages_without_end_are_cut_off(proxy: FaultProxy) -> None:
     proxy.answer(200, times=MAX_PAGES, path=SEARCH, body=page(proxy, ["a", "b"], True))
     picks = pick(proxy.url, TILES)
     assert outcomes(picks) == FIRST_FAILED
-    assert f"goes on after {MAX_PAGES} pages" in picks.ledger["reason"].iloc[0]
+    assert f"has more than {MAX_PAGES} pages" in picks.ledger["reason"].iloc[0]
     assert len(searches(proxy)) == MAX_PAGES + len(TILES) - 1
 
 

@@ -1,4 +1,4 @@
-"""Rules over columns say the same as the rules item by item, also of odd items; and so does what is kept in files."""
+"""Rules over columns give the same result as the rules item by item, even for odd items, and if kept in files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACROSS = shapely.MultiPolygon([shapely.box(179.5, 0, 180, 1), shapely.box(-180, 
 PLACES: dict[str, BaseGeometry] = {"32NLG": TILE, "32NLH": NEIGHBOUR, "P": shapely.Point(6.5, 0.5), "1NAA": ACROSS}
 DAYS = ("2020-01-01", "2020-02-15", "2020-03-31", "2020-04-01", "2020-12-28")
 TIMES = ("00:00:00", "10:00:00", "10:00:00.5", "10:00:01", "23:59:59.999999")
-# Of every type, and at the edges of limits.
+# Values of every type, and at the limits.
 ODD: tuple[Any, ...] = (
     None,
     "",
@@ -104,7 +104,7 @@ def geometry(draw: random.Random) -> Any:
         shapely.geometry.mapping(TILE),
         shapely.geometry.mapping(shapely.MultiPolygon([shapely.box(6, 0, 6.4, 1), shapely.box(6.6, 0, 7, 1)])),
         shapely.geometry.mapping(TILE.buffer(0.1).difference(TILE.buffer(-0.1))),
-        {"type": "Polygon", "coordinates": [[[6, 0], [7, 1], [7, 0], [6, 1], [6, 0]]]},  # crosses itself
+        {"type": "Polygon", "coordinates": [[[6, 0], [7, 1], [7, 0], [6, 1], [6, 0]]]},  # self-intersecting
         {"type": "Polygon", "coordinates": [[[6, 0, 5], [7, 0, 5], [7, 1, 5], [6, 1, 5], [6, 0, 5]]]},
         {"type": "Polygon", "coordinates": [[[179, -1], [-179, -1], [-179, 2], [179, 2], [179, -1]]]},
         {"type": "Polygon", "coordinates": [[[366, 0], [367, 0], [367, 1], [366, 1], [366, 0]]]},
@@ -128,7 +128,7 @@ def assets(draw: random.Random, platform: AnyPlatform, name: str) -> dict[str, A
 
 
 def hostile_items(key: str, count: int, seed: int, *, mixed: bool) -> Iterator[Item]:
-    """Items of a platform, some of them odd in their values, or of mixed types, which no column holds."""
+    """Items of a platform, some with odd values, or with mixed types, which no column can hold."""
     draw, platform = random.Random(f"{key} {seed} {mixed}"), PLATFORMS[key]
     names: list[str] = []
     for n in range(count):

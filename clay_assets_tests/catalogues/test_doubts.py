@@ -1,4 +1,4 @@
-"""A catalogue that cannot be the platform's ends no run green: it is a warning in the run, and a failed check."""
+"""A catalogue that cannot be the platform's is reported: as a warning in the run, and as a failed check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bad item is refused and counted; what a rule raises is a bug of the rule, whichever it is."""
+"""A bad item is refused and counted; an exception in any rule is a bug of the rule."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def typo(*arguments: Any) -> Any:
 
 
 def share_outside(item: Item) -> float:
-    """A geometry operation that GEOS does not do on footprints that cross themselves."""
+    """A geometry operation that GEOS refuses on self-intersecting footprints."""
     footprint = shapely.geometry.shape(item["geometry"])
     return float(footprint.difference(shapely.box(6.4, -1, 6.6, 2)).area)
 
@@ -172,7 +172,7 @@ def test_what_a_catalogue_found_invalid_is_counted_too() -> None:
         pytest.param({"refuse": lambda item: None}, "refuse raised TypeError(", id="another signature"),
         pytest.param(
             {"refuse": lambda item, request, options: False},
-            "refuse raised TypeError('answered False, neither a reason nor None') on item a",
+            "refuse raised TypeError('returned False, neither a reason nor None') on item a",
             id="no reason",
         ),
         pytest.param(
@@ -221,7 +221,7 @@ def test_resolve_is_named_with_its_request(caplog: pytest.LogCaptureFixture) -> 
 
 def test_resolve_that_meets_a_bad_footprint_fails_the_request_alone() -> None:
     platform = changed(NAIP, resolve=SHARE["resolve"])
-    with pytest.raises(RuleError, match=r"request 32NLG-2020-Q1 met an invalid footprint \(GEOSException\)\. Check"):
+    with pytest.raises(RuleError, match=r"invalid footprint \(GEOSException\) in resolve of request 32NLG-2020-Q1"):
         resolved_requests(platform, REQUEST, [crossing("a")], platform.rules.options(), 42)
 
 

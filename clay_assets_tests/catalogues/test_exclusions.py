@@ -1,4 +1,4 @@
-"""An excluded scene is never picked: the next best is, whichever catalogue answers and however it is judged."""
+"""An excluded scene is never picked: the next best one is, in every catalogue, by columns or item by item."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ITEMS = [
     sentinel_2_item("S2A_32NLG_20200221_0_L2A", "2020-02-21T10:00:00Z", 90.0),
     sentinel_2_item(OLD, "2020-03-01T10:00:00Z", 6.0, **{"s2:processing_baseline": "02.14"}),
     sentinel_2_item(NEW, "2020-03-01T10:00:00Z", 9.0, **{"s2:processing_baseline": "05.00"}),
-    # Columns do not tell of it: its cloud cover is text.
+    # Not decided by columns: its cloud cover is text.
     sentinel_2_item("S2B_32NLG_20200305_0_L2A", "2020-03-05T10:00:00Z", "3"),  # type: ignore[arg-type]
 ]
 BEST, SECOND, CLOUDY = (item["id"] for item in ITEMS[:3])
@@ -127,7 +127,7 @@ def test_what_was_picked_before_is_found_by_the_check(tmp_path: Path) -> None:
 
 
 def test_years_are_those_of_scenes_that_may_be_taken(tmp_path: Path) -> None:
-    """The searches of NAIP tell its requests, so an excluded image is none of their years."""
+    """NAIP's requests come from its searches, so the year of an excluded image is not requested."""
     names = ["al_m_3008501_ne_16_030_20211103", "al_m_3008501_ne_16_060_20191109"]
     items = [made_item(names[0]), made_item(names[1])]
     items[1]["properties"]["datetime"] = "2019-11-09T16:00:00Z"

@@ -1,4 +1,4 @@
-"""Hundreds of footprints, drawn in every way that catalogues draw them, through both catalogues."""
+"""Hundreds of footprints, stored in all the ways that catalogues use, in both kinds of catalogue."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ WAYS = ("jumping", "jumping", "beyond", "cut", "bow-tie", "three-dimensional", "
 
 @dataclass(frozen=True)
 class Drawn:
-    """A footprint: where it is, and one of the ways to say so.
+    """A footprint: its true area, and one of the ways to store it.
 
     Attributes:
-        meant: on a plane of longitudes without an end, where it does not jump.
-        told: as a catalogue tells it, GeoJSON.
+        meant: true area, on a plane of unlimited longitudes, without jumps.
+        told: GeoJSON as stored in a catalogue.
     """
 
     meant: shapely.Geometry
@@ -53,12 +53,12 @@ def wrapped(lon: float) -> float:
 
 
 def drawn(rng: np.random.Generator, way: str) -> Drawn:
-    """A footprint of some degrees, most of them across ±180."""
+    """A footprint of a few degrees; most cross ±180."""
     if way.startswith("polar"):
         return polar(rng, cut=way == "polar cut")
     lat, width, height = rng.uniform(-80, 80), rng.uniform(0.5, 3.5), rng.uniform(0.5, 3)
     lon = rng.choice([180.0, -180.0]) - rng.uniform(0.1, width - 0.1)
-    if way in ("bow-tie", "plain"):  # a server finds what jumps, but not where it is bent besides
+    if way in ("bow-tie", "plain"):  # a server finds footprints that jump, but not if they self-intersect too
         lon = rng.uniform(-176, 176 - width)
     tilt = rng.uniform(-0.2, 0.2)
     corners = np.array([(0, 0), (width, tilt), (width + tilt, height), (tilt, height - tilt)]) + np.array([lon, lat])
@@ -90,7 +90,7 @@ def at(turn: float) -> Any:
 
 
 def polar(rng: np.random.Generator, *, cut: bool) -> Drawn:
-    """Around a pole: a ring of eight, or RFC 7946's polygon that reaches it along ±180."""
+    """A footprint around a pole: a ring of eight points, or RFC 7946's polygon that reaches it along ±180."""
     sign = float(rng.choice([-1.0, 1.0]))
     longitudes = -180 + 45 * np.arange(8) + (0 if cut else rng.uniform(0, 40))
     latitudes = sign * rng.uniform(82, 86, 8)
@@ -110,7 +110,7 @@ def footprints() -> list[Drawn]:
 
 @pytest.fixture(scope="module")
 def items(footprints: list[Drawn]) -> list[Item]:
-    """A Landsat scene for each; no two have the same cloud cover."""
+    """A Landsat scene per footprint; no two have the same cloud cover."""
     covers = np.random.default_rng(21).permutation(len(footprints)) / 20
     return [
         {**landsat_item(f"f{number}", WHEN, float(covers[number])), "geometry": one.told, "bbox": planar(one.told)}
@@ -119,13 +119,13 @@ def items(footprints: list[Drawn]) -> list[Item]:
 
 
 def planar(told: dict[str, Any]) -> list[float]:
-    """The bounding box as catalogues make it: of the numbers, whatever they mean."""
+    """The bounding box as computed by catalogues: of the plain numbers."""
     return list(shapely.force_2d(shapely.geometry.shape(told)).bounds)
 
 
 @pytest.fixture(scope="module")
 def requests(footprints: list[Drawn]) -> list[Request]:
-    """In every ninth of the footprints, and in other places."""
+    """Requests in every ninth footprint, and elsewhere."""
     rng = np.random.default_rng(22)
     inside = [shapely.point_on_surface(one.meant) for one in footprints[::9]]
     places = [(wrapped(point.x), point.y) for point in inside]
@@ -162,7 +162,7 @@ def picked(catalogue: Catalogue, requests: list[Request]) -> dict[str, str | Non
 
 
 def written(path: Path, items: list[Item]) -> str:
-    """A snapshot that tells each footprint as it is told."""
+    """A snapshot with each footprint in its stored form."""
     table = pq.read_table(pa.BufferReader(encode_items([{**item, "geometry": PLAIN} for item in items], {})))
     shapes = [shapely.geometry.shape(item["geometry"]) for item in items]
     table = table.set_column(table.schema.get_field_index("geometry"), "geometry", pa.array(shapely.to_wkb(shapes)))
@@ -183,7 +183,7 @@ def test_a_snapshot_gives_the_scenes_that_cover_the_places(
 def test_an_api_gives_the_same(
     stac_api: StacApi, footprints: list[Drawn], items: list[Item], requests: list[Request]
 ) -> None:
-    # Of a bare ring around a pole a server sees a band at most, and nothing inside it.
+    # A server sees a plain ring around a pole as a band at most, and nothing inside it.
     seen = [number for number in range(len(items)) if WAYS[number % len(WAYS)] != "polar"]
     truth = best([footprints[number] for number in seen], [items[number] for number in seen], requests)
     stac_api.clear()
@@ -278,7 +278,7 @@ def test_what_is_valid_is_kept_and_nothing_else() -> None:
     for corners in (4, 5, 9):
         angles = np.sort(rng.uniform(0, 2 * np.pi, (100, corners)), axis=1)
         rings += list(np.stack([np.cos(angles), np.sin(angles)], axis=2))
-    stars = np.arange(5) * 4 * np.pi / 5  # turns one way, but twice around
+    stars = np.arange(5) * 4 * np.pi / 5  # turns in one direction, but twice around
     rings += [np.stack([np.cos(stars), np.sin(stars)], axis=1)[::way] for way in (1, -1)]
     holed = shapely.Polygon([(0, 0), (4, 0), (4, 4), (0, 4)], [[(1, 1), (5, 1), (1, 2)]])
     spike = shapely.Polygon([(0, 0), (1, 0), (2, 0), (1, 0), (1, 1)])

@@ -1,4 +1,4 @@
-"""One search for the quarters of a tile: as many answers as by one each, and none is lost where it does not tell."""
+"""One search for the quarters of a tile: the same answers as by separate searches, and none is lost if it fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAYS = {1: "2020-02-01", 2: "2020-04-01", 3: "2020-09-30", 4: "2020-12-31"}
 
 @pytest.fixture(scope="module")
 def api(stac_api: StacApi) -> Iterator[StacApi]:
-    """One item in each quarter of 2020 for 32NLG, the first two at the edges of theirs; none for 33NLG."""
+    """One item per quarter of 2020 for 32NLG, the first two at the edges of their quarters; none for 33NLG."""
     stac_api.clear()
     stac_api.load([], [sentinel_2_item(f"Q{quarter}", f"{day}T00:00:00Z") for quarter, day in DAYS.items()])
     yield stac_api
@@ -88,7 +88,7 @@ def test_a_search_that_fails_is_made_for_each_quarter(proxy: FaultProxy, fault: 
 
 
 def test_what_fails_for_one_quarter_fails_no_other(proxy: FaultProxy) -> None:
-    proxy.answer(400, times=2, path=SEARCH)  # the search for all, and that for the first
+    proxy.answer(400, times=2, path=SEARCH)  # the shared search, and that for the first quarter
     ledger = pick(proxy, ALL).ledger
     assert ledger["outcome"].tolist() == ["failed", "picked", "picked", "picked"]
     assert ledger["reason"].iloc[0].startswith(f"{proxy.url}: search 32NLG-Q1 failed")

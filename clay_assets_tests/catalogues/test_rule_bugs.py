@@ -1,4 +1,4 @@
-"""A bug in a platform's rule ends no run green: past the recipe's tolerance it stops, and publishes nothing."""
+"""A bug in a platform's rule fails the run: beyond the recipe's tolerance it stops, and publishes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_typo(rule: Callable[..., Any], item: Callable[..., Any]) -> Callable[..
 
 @pytest.fixture
 def break_rule(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Plant a typo in one rule of a platform."""
+    """Insert a typo into one rule of a platform."""
 
     def plant(key: str, name: str) -> None:
         rules = PLATFORMS[key].rules
@@ -53,7 +53,7 @@ def tiles_as_sample() -> gpd.GeoDataFrame:
 
 
 def naip_places(planet: Planet) -> gpd.GeoDataFrame:
-    """A place in each of a few images, all of years that the recipe searches."""
+    """A location in each of a few images, all from years that the recipe searches."""
     items = [item for item in planet.items(NAIP) if item["properties"]["datetime"] >= "2021"][:3]
     assert len(items) > 1
     points = [shapely.geometry.shape(item["geometry"]).representative_point() for item in items]

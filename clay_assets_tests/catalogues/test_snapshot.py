@@ -1,4 +1,4 @@
-"""The snapshot end of the catalogue: where it lies, what it holds, and what is none."""
+"""The snapshot catalogue: its location, its contents, and files that are not snapshots."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def request(
 
 
 def found(location: str, *requests: Request, platform: str = SENTINEL_2) -> dict[str, set[str]]:
-    """Request → ids of what the snapshot offers."""
+    """Request → ids of the snapshot's candidates."""
     answers = SnapshotCatalogue(location).search(PLATFORMS[platform], requests)
     return {answer.request.id: {item["id"] for item in answer.candidates} for answer in answers}
 
@@ -270,7 +270,7 @@ def test_statistics_tell_no_asset_that_an_item_lacks(tmp_path: Path, given: dict
 
 @pytest.mark.slow
 def test_thousands_of_requests_in_one_pass(tmp_path: Path) -> None:
-    """2,000 requests and 20,000 items; asked one by one this would take minutes."""
+    """2,000 requests and 20,000 items; one by one this would take minutes."""
     item = sentinel_2_item("x", "2020-01-01T00:00:00Z")
     small = pq.read_table(snapshot(tmp_path / "one.parquet", [item]))
     count, rng = 20_000, np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Snapshots as many writers make them: the same items are found, whole, or a column is refused before the search."""
+"""Snapshots in the forms of many writers: the same full items are found, or a column is rejected before the search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNITS = ("s", "ms", "us", "ns")
 
 
 def items() -> list[Item]:
-    """Two scenes in the first quarter, one in the second, one without a single time in the third."""
+    """Two scenes in the first quarter, one in the second, and one with an interval in the third."""
     made = [
         sentinel_2_item("cloudy", "2020-01-01T00:00:00Z", 40.5),
         sentinel_2_item("clear", "2020-03-31T23:59:59Z", 1.5),
@@ -59,7 +59,7 @@ def picks(location: str) -> Picks:
 
 
 def written(path: Path, table: pa.Table, schema: pa.Schema | None = None) -> str:
-    """Write a table; `schema` is what the file says of itself, where pyarrow could not write that."""
+    """Write a table; `schema` is the schema to declare in the file, if pyarrow cannot write it."""
     location = path / "items.parquet"
     with pq.ParquetWriter(location, table.schema, store_schema=schema is None) as writer:
         writer.write_table(table)
@@ -100,7 +100,7 @@ def text(table: pa.Table, name: str) -> pa.Array:
 
 
 def views(kind: pa.DataType) -> pa.DataType:
-    """The same type with views, as newer writers have it."""
+    """The same type with views, as written by newer writers."""
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(views(field.type)) for field in kind])
     if pa.types.is_list(kind):

@@ -1,4 +1,4 @@
-"""Distributions that bring platforms, as an installer leaves them: a folder to put on PYTHONPATH."""
+"""Distributions with platforms, as installed: a folder to put on PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def distribution(folder: Path, name: str, modules: Mapping[str, str], entry_poin
     """Write a distribution into a folder.
 
     Args:
-        folder: what is to be on PYTHONPATH; may hold several distributions.
-        name: of the distribution.
-        modules: name → text.
+        folder: the folder on PYTHONPATH; may hold several distributions.
+        name: name of the distribution.
+        modules: module name → source text.
         entry_points: name → value, in the group of platforms.
     """
     metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
@@ -33,7 +33,7 @@ def distribution(folder: Path, name: str, modules: Mapping[str, str], entry_poin
 
 
 def python(code: str, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, in a folder that is on its path; more environment by keyword."""
+    """Run code in a separate process, with a folder on its path; additional environment as keywords."""
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=path,
@@ -46,7 +46,7 @@ def python(code: str, path: Path, **environment: str) -> subprocess.CompletedPro
 
 
 def example_platform() -> tuple[str, str]:
-    """The platform that CONTRIBUTING.md shows: its path in the repository, and its text."""
+    """The example platform in CONTRIBUTING.md: its path in the repository, and its text."""
     page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found = re.search(
         r"save this as `(clay_assets/platforms/\w+\.py)`.*?^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
@@ -56,7 +56,7 @@ def example_platform() -> tuple[str, str]:
 
 
 def example_entry_point() -> tuple[str, str]:
-    """The entry point that it shows: its name, and the module."""
+    """The example entry point: its name, and the module."""
     page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found = re.search(rf'^\[project\.entry-points\."{re.escape(GROUP)}"\]\n(\w+) = "([\w.]+)"', page, re.MULTILINE)
     assert found is not None

@@ -1,4 +1,4 @@
-"""What the tests of the platforms share: recipes with one section of their own, requests, and small samples."""
+"""Shared by the tests of the platforms: recipes with a section for one platform, requests, and small samples."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TWO_PARTS = shapely.MultiPolygon([shapely.box(179.5, -17, 180, -16), shapely.box
 
 
 def recipe_with(folder: Path, platform: str, section: str) -> Recipe:
-    """A recipe of one rule, with these lines of TOML as the section of a platform."""
+    """A recipe with one rule, and with these lines of TOML as the section of a platform."""
     path = folder / "recipe.toml"
     path.write_text(f"{HEAD}[platforms.{platform}]\n{section}\n", encoding="utf-8")
     return load_recipe(path)
 
 
 def mistake(folder: Path, platform: str, section: str) -> str:
-    """What the recipe's reader says of such a section."""
+    """The error message for such a section."""
     with pytest.raises(InputError) as raised:
         recipe_with(folder, platform, section)
     return str(raised.value)
@@ -43,24 +43,24 @@ def mistake(folder: Path, platform: str, section: str) -> str:
 def request(
     location: str = "32NLG", geometry: BaseGeometry = TILE, year: int = 2020, filters: tuple[dict[str, Any], ...] = ()
 ) -> Request:
-    """A request for anything of a year."""
+    """A request for any item of a year."""
     return Request(f"{location}-{year}", location, "all", *year_bounds(year), geometry, filters)
 
 
 def moment(text: str) -> datetime:
-    """A time as ISO 8601 says it."""
+    """Parse an ISO 8601 time."""
     return datetime.fromisoformat(text)
 
 
 def world(count: int) -> gpd.GeoDataFrame:
-    """So many tiles of one degree."""
+    """`count` tiles of one degree."""
     names = [f"{1 + n % 60:02}C{'ABCDEFGH'[n // 60 % 8]}{'JKLM'[n // 480]}" for n in range(count)]
     boxes = [shapely.box(-180 + n % 350, 0, -179 + n % 350, 1) for n in range(count)]
     return gpd.GeoDataFrame({"name": names}, geometry=boxes, crs="EPSG:4326")
 
 
 def table(platform: str, sample: gpd.GeoDataFrame, recipe: Recipe | None = None) -> gpd.GeoDataFrame:
-    """The request table of a sample, with Clay v1's recipe unless another is given."""
+    """The request table of a sample, by default with Clay v1's recipe."""
     return make_requests(PLATFORMS[platform], sample, recipe or load_recipe("clay_v1"))
 
 
@@ -70,12 +70,12 @@ def requests(platform: str, sample: gpd.GeoDataFrame, recipe: Recipe | None = No
 
 
 def same(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> None:
-    """Assert that two request tables are equal, to the row and the type."""
+    """Assert that two request tables are equal, including row order and types."""
     pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other))
 
 
 def hashed(*names: str | int) -> int:
-    """The draw that names give, worked out from its definition: BLAKE2b of 8 bytes, parts joined by U+001F."""
+    """The draw for names, computed from its definition: BLAKE2b of 8 bytes, parts joined by U+001F."""
     return int(hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).hexdigest(), 16)
 
 

@@ -1,5 +1,5 @@
-"""An eighth platform is one module, the one that CONTRIBUTING.md shows: added to a copy of the package, or installed as
-a distribution beside it, and run.
+"""An eighth platform is a single module, as in CONTRIBUTING.md: added to a copy of the package, or installed as a
+separate distribution, and run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.platforms.distributions import distribution, example_entry_point, example_platform, python
 
 KEY = "sentinel-2-spring"
-FIELDS = "max_cloud_cover = 50\nyears = [2021, 2021]\nyears_per_location = 1\n"  # one year is enough to see it work
+FIELDS = "max_cloud_cover = 50\nyears = [2021, 2021]\nyears_per_location = 1\n"  # one year is enough
 RUN = f"""
 import json
 import dagster as dg
@@ -67,7 +67,7 @@ def in_a_copy_of_the_package(folder: Path) -> Path:
 
 
 def as_a_distribution(folder: Path) -> Path:
-    """Install the platform beside `clay_assets`, with a setting of its own for its catalogue."""
+    """Install the platform as a separate distribution, with a new setting for its catalogue."""
     _, code = example_platform()
     ours = 'catalogue="stac_earth_search"'
     assert ours in code
@@ -127,7 +127,7 @@ def test_the_page_adds_an_eighth_platform_and_nothing_else(
 
 
 def test_no_other_code_knows_a_platform_by_its_name() -> None:
-    """Only its module, the sampling of its places, and the demo, which generates its catalogue, may name a platform."""
+    """Only its module, its sampling, and the demo, which generates its catalogue, may name a platform."""
     knowing = ("platforms", "sampling", "demo")
     named = re.compile("|".join(rf'["\']{re.escape(key)}["\']' for key in PLATFORMS))
     found = [

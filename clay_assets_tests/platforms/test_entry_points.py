@@ -1,4 +1,4 @@
-"""Platforms of other distributions: how they are found, what they may set, and how a wrong one is named."""
+"""Platforms of other distributions: how they are found, what they may set, and how errors name them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READ = (
 
 
 def module(key: object, more: str = "") -> str:
-    """A platform like Sentinel-2, under a key of its own."""
+    """A platform like Sentinel-2, with another key."""
     return (
         "from dataclasses import replace\n"
         "from clay_assets.platforms.base import Files, SceneSource\n"
@@ -40,7 +40,7 @@ def source(catalogue: str, default: str | None = "https://stac.example.org/v1") 
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
-    """The error with which gathering stops where a folder is on the path."""
+    """The error raised by gathering with a folder on the path."""
     before = set(sys.modules)
 
     def error(path: Path) -> str:
@@ -73,7 +73,7 @@ def test_without_distributions_there_are_ours(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_platform_may_be_imported_before_ours(tmp_path: Path) -> None:
-    """As its own tests do: then it is still being imported when it imports our package."""
+    """As in its own tests: it is still being imported when it imports our package."""
     distribution(tmp_path, "their-platforms", {"theirs": module("theirs")}, {"one": "theirs"})
     done = python(f"import theirs; {LIST}", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_a_submodule_of_ours_loads_no_distribution(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# --- what is wrong ----------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -193,12 +193,12 @@ def test_definitions_do_not_load_without_a_platform_that_is_installed(tmp_path: 
     assert error in last
 
 
-# --- the settings that it brings --------------------------------------------------------------------
+# --- settings of a platform -------------------------------------------------------------------------
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A platform with a catalogue, a token and keys of its own."""
+    """A platform with its own catalogue, token and keys."""
     access = (
         ', files=Files(access=(Access(headers=bearer("CLAY_THEIR_TOKEN"), hosts=("example.org",)),'
         ' Access(keys=Keys("CLAY_THEIR_KEY", "CLAY_THEIR_SECRET", "CLAY_THEIR_SESSION"), hosts=("their-bucket",))))'
@@ -233,7 +233,7 @@ def test_its_secrets_are_known_under_exactly_their_names(installed: Path) -> Non
     names = ("CLAY_THEIR_TOKEN", "CLAY_THEIR_KEY", "CLAY_THEIR_SECRET", "CLAY_THEIR_SESSION")
     done = python(READ.format("storage"), installed, **dict.fromkeys(names, "secret"))
     assert done.stdout.strip() == "data", done.stderr
-    done = python(READ.format("storage"), installed, clay_their_token="secret")  # nobody reads that one
+    done = python(READ.format("storage"), installed, clay_their_token="secret")  # not read by anything
     assert "clay_their_token: unknown setting. Did you mean CLAY_THEIR_TOKEN?" in done.stderr
 
 

@@ -24,7 +24,7 @@ from clay_assets_tests.scenes.items import snapshot
 
 KEY = "linz"
 PLATFORM = PLATFORMS[KEY]
-# A sheet with a corner of sea cut out, as footprints are: its middle lies outside.
+# A sheet with a corner of sea cut out, as in real footprints: its centre lies outside.
 HOOK = shapely.Polygon([(170, -45), (171, -45), (171, -44.9), (170.1, -44.9), (170.1, -44), (170, -44)])
 
 
@@ -34,14 +34,14 @@ def sheet(name: str, when: str | None, start: str | None = None, shape: Any = HO
 
 
 def sample(tmp_path: Path, items: list[dict[str, Any]]) -> tuple[gpd.GeoDataFrame, str]:
-    """The items as the sample's table, and where it lies."""
+    """The items as the sample's table, and its location."""
     place = snapshot(tmp_path / "linz_sample.parquet", items)
     return decode(Path(place).read_bytes(), place), place
 
 
 SHEETS = [
     ("one_A1", "2022-03-01T00:00:00Z", None),
-    ("one_A2", None, "2021-12-01T11:00:00Z"),  # a survey over a summer: the year that it began in
+    ("one_A2", None, "2021-12-01T11:00:00Z"),  # a survey over a summer: the year in which it began
     ("two_A1", "2009-12-31T23:59:59Z", None),
     ("two_A2", "2010-01-01T00:00:00Z", None),
     ("two_A3", "2024-12-31T23:59:59Z", None),
@@ -135,7 +135,7 @@ def test_row_order_and_one_more_sheet_change_nothing(tmp_path: Path) -> None:
 
 
 def test_each_sheet_gets_its_own_item_out_of_the_sample(tmp_path: Path) -> None:
-    # Two surveys of one place: their sheets have the same name and the same footprint.
+    # Two surveys of one area: their sheets have the same names and footprints.
     items = [sheet(*one) for one in SHEETS]
     sheets, place = sample(tmp_path, items)
     options = PLATFORM.rules.options()

@@ -1,4 +1,4 @@
-"""MODIS: months of sinusoidal tiles, Terra only, cloud by the state, and how images are made anew."""
+"""MODIS: months of sinusoidal tiles, Terra only, cloud by the state, and how images are resampled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HERE = shapely.box(10.6, -20, 20.3, -10)
 
 
 def scene(item_id: str = "a", start: str = "2022-02-02T00:00:00Z", **changes: Any) -> dict[str, Any]:
-    """An item as it is written: no single time, but an interval."""
+    """An item as in the catalogue: with an interval instead of a single time."""
     assets = changes.pop("assets", [*BANDS, QC, STATE])
     end = start.replace("T00:00:00", "T23:59:59")
     return item(
@@ -53,7 +53,7 @@ def asked(year: int = 2022, month: int = 2, vertical: int = 10, horizontal: int 
 
 
 def tiles(places: list[tuple[int, int]]) -> gpd.GeoDataFrame:
-    """A sample, as `modis_sample` has it."""
+    """A sample in the form of `modis_sample`."""
     rows = [{"name": f"h{h:02}v{v:02}", "vertical": v, "horizontal": h, "geometry": HERE} for v, h in places]
     return gpd.GeoDataFrame(rows, columns=["name", "vertical", "horizontal", "geometry"], crs="EPSG:4326")
 
@@ -267,7 +267,7 @@ def test_rank_is_first_by_time_then_id() -> None:
 
 
 def test_every_combination_of_state_qc_and_red() -> None:
-    # Of both, bits 0 and 1 count; the others are set too, as they are in real files.
+    # Only bits 0 and 1 of both count; others are set too, as in real files.
     states = np.array([0, 1, 2, 3, 4 | 0, 72 | 1, 8 | 2, 0xFFFC | 3], np.uint16)  # the last is the fill value
     qcs = np.array([0, 1, 2, 3, 0x40000000 | 0, 0x7FFFFFFC | 1, 0x3FFFFFFC | 2, QC_FILL], np.uint32)
     reds = np.array([FILL, -100, 0, 16000], np.int16)
@@ -299,7 +299,7 @@ def test_how_images_are_made_anew() -> None:
     assert (derivation.crs, derivation.gsd, derivation.bands) == ("EPSG:3857", None, None)
     assert (derivation.resampling, derivation.masked) == ("nearest", False)
     assert derivation.fill == {**dict.fromkeys(BANDS, FILL), QC: QC_FILL, STATE: STATE_FILL}
-    # What the source does not have is judged as nodata, and not as cloud.
+    # Pixels without source data are nodata, not cloud.
     made = {
         name: np.array([derivation.fill[name]], kind) for name, kind in ((STATE, "u2"), (QC, "u4"), (BANDS[0], "i2"))
     }
@@ -360,7 +360,7 @@ def test_real_items_are_picked_by_tile_and_month(real: dict[str, Any], tmp_path:
         "h09v08-2022-M02": "none",
         "h19v10-2022-M01": "none",
         "h19v10-2022-M02": "picked",
-        "h20v10-2022-M01": "none",  # a month without items, beside one that has some
+        "h20v10-2022-M01": "none",  # a month without items, next to one with items
         "h20v10-2022-M02": "none",
     }
     assert ledger.loc["h19v10-2022-M02", "item_id"] == TERRA_IDS[0]

@@ -1,4 +1,4 @@
-"""NAIP: one search per location, the requests that it becomes, and where images are read."""
+"""NAIP: one search per location, its requests, and where images are read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AZURE = "https://naipeuwest.blob.core.windows.net/naip/v002/"
 
 
 def image(item_id: str, when: str, **changes: Any) -> dict[str, Any]:
-    """An item, as it is looked at when it is chosen."""
+    """An item with the fields that the rules use."""
     made = item(item_id, NAIP, when, changes.get("assets", ["image"]), shapely.box(-86, 30, -85, 31))
     return PLATFORM.read_item(made)
 
@@ -46,7 +46,7 @@ def places(count: int) -> gpd.GeoDataFrame:
 
 
 def resolved(items: Sequence[dict[str, Any]], location: str = "city-1", seed: int = 42) -> list[tuple[str, int]]:
-    """Period and year of what a search becomes."""
+    """Period and year of the requests of a search."""
     assert PLATFORM.rules.resolve is not None
     found = PLATFORM.rules.resolve(search(location), items, OPTIONS, seed)
     assert [(one.start, one.end) for one in found] == [year_bounds(one.start.year) for one in found]
@@ -83,7 +83,7 @@ def test_no_random_points_may_be_wanted(tmp_path: Path) -> None:
     assert recipe_with(tmp_path, NAIP, "random_points = 0").options(NAIP).random_points == 0
 
 
-# --- one search per location, and what it becomes ---------------------------------------------------
+# --- one search per location, and its requests ------------------------------------------------------
 
 
 def test_one_search_per_location_over_all_years(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_one_more_year_changes_few_draws_and_another_seed_many() -> None:
     before, after, other = (
         [resolved(known, name, seed)[1][1] for name in names] for known, seed in ((items, 42), (more, 42), (items, 43))
     )
-    # A year more is a candidate more (2021): who does not draw it keeps what it drew.
+    # One more year is one more candidate (2021): locations that do not draw it keep their draw.
     assert all(year in (was, 2021) for was, year in zip(before, after, strict=True))
     assert 25 <= sum(year == 2021 for year in after) <= 80  # 300 / 6 = 50
     assert sum(was != year for was, year in zip(before, other, strict=True)) > 180  # 300 × 4 / 5 = 240
@@ -204,7 +204,7 @@ def test_nodata_is_what_the_mask_says() -> None:
     assert nodata.tolist() == [[True, False, False], [False, True, False]]
 
 
-# How both buckets name their files: al/2017 stands in awslabs/open-data-docs (analytic) and in the README of
+# File names in both buckets: al/2017 is from awslabs/open-data-docs (analytic) and from the README of
 # kylebarron/naip-cogeo-mosaic (visualization), wa/2023 in that of the bucket naip-geoparquet-index.
 @pytest.mark.parametrize(
     ("azure", "analytic", "visualization"),
@@ -250,7 +250,7 @@ def test_the_recipe_may_read_a_bucket_on_aws(azure: str, analytic: str, visualiz
         "naip-analytic": f"s3://naip-analytic/{analytic}",
         "naip-visualization": f"s3://naip-visualization/{visualization}",
     }
-    assert PLATFORM.href({"href": read["naip-analytic"]}) == read["naip-analytic"]  # once settled, it stays
+    assert PLATFORM.href({"href": read["naip-analytic"]}) == read["naip-analytic"]  # settled hrefs are kept
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_real_images_are_about_as_large_as_they_are_said_to_be(real: list[dict[s
     assert np.median(shapes, axis=0) == pytest.approx([PLATFORM.typical.height, PLATFORM.typical.width], rel=0.03)
 
 
-# Middles of real images, with the years that the recorded items have there (counted with shapely, item by item).
+# Centres of real images, with the years of the recorded items there (counted with shapely, item by item).
 PLACES = {
     "m_3008501_ne": ((-85.905986, 30.969000), [2011, 2013, 2015, 2017, 2019, 2021, 2023]),
     "m_4307307_ne": ((-73.156229, 43.968750), [2011, 2012, 2014, 2016, 2018, 2021, 2023]),

@@ -1,4 +1,4 @@
-"""Overviews are read from files written here, and the decision is that of their pixels."""
+"""Overviews are read from files written here, and their pixels decide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLATFORM = platform_of(SENTINEL_2)
 
 
 def ground(seed: int, side: int) -> NDArray[np.uint16]:
-    """Bright ground with a dark lake in the middle, a fifth of it across."""
+    """Bright ground with a dark lake in the middle, a fifth as wide."""
     pixels = np.random.default_rng(seed).integers(2500, 3500, (side, side)).astype(np.uint16)
     lake = slice(side * 2 // 5, side * 3 // 5)
     pixels[lake, lake] = 50 + 10 * seed
@@ -56,7 +56,7 @@ def decided(item: Item, reader: BlockReader, **headers: Any) -> RadiometricOffse
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize(("side", "factors"), [(700, (2,)), (700, (2, 4)), (400, ()), (200, (2,)), (1500, ())], ids=str)
 def test_the_pixels_of_the_files_decide(tmp_path: Path, offset: int, side: int, factors: tuple[int, ...]) -> None:
-    """Whatever the flags say; also of small files without overviews, and of large ones."""
+    """Whatever the flags; including small files without overviews, and large ones."""
     claims: dict[str, Any] = {"earthsearch:boa_offset_applied": offset == 1000}
     decision = decided(a_scene(tmp_path, offset, side, factors, **claims), BlockReader())
     assert (decision.offset, decision.evidence, set(decision.lows)) == (offset, "pixels", set(BANDS))
@@ -85,7 +85,7 @@ def test_headers_that_are_known_are_not_read_again(tmp_path: Path) -> None:
     headers = {name: read_header(item["assets"][name]["href"]) for name in BANDS}
     reader = BlockReader()
     assert radiometric_offset(PLATFORM, item, headers, reader) == decided(item, BlockReader())
-    (tmp_path / "red.tif").write_bytes((tmp_path / "blue.tif").read_bytes())  # which is noticed by its version
+    (tmp_path / "red.tif").write_bytes((tmp_path / "blue.tif").read_bytes())  # detected by its version
     assert set(radiometric_offset(PLATFORM, item, headers, BlockReader()).lows) == {*BANDS} - {"red"}
 
 

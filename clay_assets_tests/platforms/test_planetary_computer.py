@@ -1,5 +1,5 @@
-"""Signed files over the wire: a token service and blob storage that refuses what is not signed, reached by the real
-host names through a proxy. No signature may be left in anything that is stored or shown.
+"""Signed files over the wire: a token service and blob storage that refuses unsigned requests, with the real host names
+through a proxy. No signature may remain in anything that is stored or shown.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ SIDE = 512  # pixels; four chips, and a file too large to be read with its heade
 def blobs(
     tmp_path: Path, servers_apart: ServerProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[BlobService]:
-    """The service and the storage, which the environment leads to."""
+    """The service and the storage; the environment points to them."""
     with signed_blobs(tmp_path / "blobs", servers_apart, monkeypatch, caplog) as service:
         yield service
 
 
 @pytest.fixture
 def tokens(blobs: BlobService, fault_proxy: Callable[[str], FaultProxy], monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
-    """A proxy in front of the token service alone."""
+    """A proxy in front of the token service only."""
     proxy = fault_proxy(blobs.url)
     monkeypatch.setenv("PC_SDK_SAS_URL", proxy.url + TOKENS.rstrip("/"))
     return proxy
@@ -69,7 +69,7 @@ def pixels_of(seed: int) -> NDArray[np.float32]:
 
 
 def scene(tmp_path: Path, name: str, root: str = ROOT) -> dict[str, Any]:
-    """A Sentinel-1 item as the catalogue writes it, its files in the storage and its hrefs unsigned."""
+    """A Sentinel-1 item as in the catalogue, with its files in the storage and unsigned hrefs."""
     transform = from_origin(500_000, 100_020, 10, 10)
     for seed, band in enumerate(("vv", "vh"), start=1):
         path = tmp_path / "blobs" / ACCOUNT / CONTAINER / name / f"{band}.tif"
@@ -113,7 +113,7 @@ def test_a_file_is_read_with_a_signature(blobs: BlobService, tmp_path: Path) -> 
 
 
 def test_the_storage_refuses_what_is_not_signed(blobs: BlobService, tmp_path: Path) -> None:
-    """Else the tests here would show nothing."""
+    """Otherwise these tests would prove nothing."""
     href = scene(tmp_path, "a")["assets"]["vv"]["href"]
     of_another_container = shared_signer().sign(f"http://{ACCOUNT}{HOST}/another/file.tif").partition("?")[2]
     for query in ("", "?st=1&sig=made-up", f"?{of_another_container}"):
@@ -151,7 +151,7 @@ def test_every_file_of_a_real_item_would_be_signed(real_data: Path, key: str) ->
     hrefs = [PLATFORMS[key].href(asset) for item in items for asset in item["assets"].values()]
     assert len(hrefs) >= len(items) > 0
     assert all(PLATFORMS[key].access_to(href).signer is shared_signer() for href in hrefs)
-    assert not any("?" in href for href in hrefs)  # as they are stored
+    assert not any("?" in href for href in hrefs)  # as stored
 
 
 # --- signatures that are refused ------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_what_is_forbidden_is_set_aside_by_its_name(blobs: BlobService, tmp_path
     for name, error in zip("ab", cell.ledger["error"], strict=True):
         assert f"{ROOT}/{name}/vv.tif: access refused" in error
     assert_unsigned(blobs, raised.value, cell.ledger.to_dict("list"))
-    assert len(blobs.asked) == 4  # one more for each attempt, none of them repeated
+    assert len(blobs.asked) == 4  # one more per attempt, without repeats
 
 
 @pytest.mark.parametrize("damage", ["absent", "half"])

@@ -1,4 +1,4 @@
-"""What each platform takes, how it ranks, and how it judges pixels; on made items and on real ones."""
+"""Which items each platform picks, how it ranks them, and how it masks pixels; with synthetic and real items."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_each_platform_is_complete() -> None:
         assert len(one.asset_names) == len(set(one.asset_names))
         assert set(one.assets.optional) < set(one.asset_names)
         assert set(one.assets.aliases.values()) <= set(one.asset_names)
-        # Where images are made anew, their files are those that the platform knows; else none may be wanted.
+        # Platforms with a derivation have derived imagery by default, others never.
         assert (one.files.derivation is None) == (one.rules.options().imagery != "derived")
         assert one.typical.image_bytes > 0
         assert (one.typical.derived_bytes > 0) == (one.files.derivation is not None)
@@ -91,7 +91,7 @@ def test_requests_come_back_from_their_table() -> None:
     assert requests_in(request_table("modis", [])) == []
 
 
-@pytest.mark.parametrize("key", sorted(set(PLATFORMS) - {LANDSAT_L1, LANDSAT_L2}))  # Landsat's say it of any bucket
+@pytest.mark.parametrize("key", sorted(set(PLATFORMS) - {LANDSAT_L1, LANDSAT_L2}))  # Landsat's apply to any bucket
 def test_files_of_our_own_storage_are_read_as_our_own(key: str) -> None:
     own = f"s3://our-bucket/imagery/{key}/a/b.tif"
     access = platform_of(key).access_to(own)
@@ -112,7 +112,7 @@ def test_a_settled_item_keeps_one_address_per_asset() -> None:
     assert settled["assets"]["red"] == {"href": "s3://usgs-landsat/red.TIF"}
     assert settled["assets"]["blue"] == {"href": "/data/blue.tif"}
     assert settled["assets"]["green"] == item["assets"]["green"]
-    assert "alternate" in item["assets"]["red"]  # the item itself is left as it was
+    assert "alternate" in item["assets"]["red"]  # the item itself is not modified
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_an_empty_grid_code_is_none(empty: Any, item_id: str) -> None:
         ("LC08_L1TP_193026_20200203_20200203_02_RT", None, None),
         ("LE07_L2SP_193026_20200203_20200824_02_T1_SR", "", "not Landsat 8 or 9"),
         ("scene-1", "", "not Landsat 8 or 9"),
-        ("scene-1", "landsat-8", None),  # as other catalogues spell it
-        ("LE07_L2SP_193026_20200203_20200824_02_T1_SR", "LANDSAT_8", None),  # a label that is there decides
+        ("scene-1", "landsat-8", None),  # spelling of other catalogues
+        ("LE07_L2SP_193026_20200203_20200824_02_T1_SR", "LANDSAT_8", None),  # an existing label decides
         ("LC08_L2SP_193026_20200203_20200824_02_T1_SR", "LANDSAT_7", "not Landsat 8 or 9"),
     ],
 )

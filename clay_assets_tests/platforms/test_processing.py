@@ -1,4 +1,4 @@
-"""Of one acquisition the newest processing is the only candidate, whatever it shows."""
+"""Only the newest processing of an acquisition is a candidate, whatever its cloud cover."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PRODUCT = "S2B_MSIL2A_20200501T174909_{}_R141_T32NLG_{}.SAFE"
 
 
 def taken(key: str, *items: Item, asked: Request | None = None, **options: Any) -> tuple[list[str], dict[str, int]]:
-    """Ids of the eligible items, and what was refused."""
+    """Ids of the eligible items, and the number of refused ones by reason."""
     one = platform_of(key)
     answer = Answer(asked or request(), [one.read_item(document) for document in items])
     found, rejected = eligible_items(one, answer, one.rules.options(**options))
@@ -50,7 +50,7 @@ def taken(key: str, *items: Item, asked: Request | None = None, **options: Any) 
 
 
 def both_ways(key: str, older: Item, newer: Item, **arguments: Any) -> None:
-    """Assert that the newer is taken, in whichever order a catalogue answers."""
+    """Assert that the newer one is picked, in either order."""
     for pair in ((older, newer), (newer, older)):
         assert taken(key, *pair, **arguments) == ([newer["id"]], {OLDER: 1})
 
@@ -67,7 +67,7 @@ def s2(sequence: int | str, cloud: float = 10.0, when: str = WHEN, **properties:
     [
         ({"s2:processing_baseline": "02.14"}, {"s2:processing_baseline": "05.00"}),
         ({"s2:processing_baseline": "02.14"}, {"s2:processing_baseline": 5}),
-        ({"s2:processing_baseline": "9.09"}, {"s2:processing_baseline": "10.00"}),  # a version, not a text
+        ({"s2:processing_baseline": "9.09"}, {"s2:processing_baseline": "10.00"}),  # compared as versions, not as text
         ({"s2:processing_baseline": 5.09}, {"s2:processing_baseline": "05.10"}),
         ({"sentinel2:processing_baseline": "02.11"}, {"s2:processing_baseline": "02.14"}),
         ({"s2:product_uri": PRODUCT.format("N0214", "20200501T220131")}, {"s2:processing_baseline": "05.00"}),
@@ -77,14 +77,17 @@ def s2(sequence: int | str, cloud: float = 10.0, when: str = WHEN, **properties:
             {"s2:product_uri": PRODUCT.format("N0211", "20200502T010203")},
         ),
         ({"s2:generation_time": "2020-05-01T22:01:31Z"}, {"s2:generation_time": "2023-05-04T03:28:18.000000Z"}),
-        # The catalogue took up the older one later: the product's own evidence is the more telling.
+        # The catalogue added the older one later: the product's own evidence takes precedence.
         (
             {"s2:processing_baseline": "02.14", "created": "2024-01-01T00:00:00Z"},
             {"s2:processing_baseline": "05.00", "created": "2023-09-22T22:19:53Z"},
         ),
         ({"created": "2022-11-06"}, {"created": "2023-09-22T22:19:53.321Z"}),
         ({"created": "2022-11-06T07:22:17Z", "updated": "2022-11-06T07:22:17Z"}, {"updated": "2023-09-22T00:00:00"}),
-        ({"s2:processing_baseline": []}, {"s2:processing_baseline": "05.00"}),  # then the id's sequence tells
+        (
+            {"s2:processing_baseline": []},
+            {"s2:processing_baseline": "05.00"},
+        ),  # then the number in the id
         ({"created": ""}, {"created": "2023-09-22T22:19:53.321Z"}),
         ({}, {}),
     ],
@@ -130,7 +133,7 @@ def test_processings_that_nothing_tells_apart_are_both_candidates() -> None:
     ],
 )
 def test_of_landsat_the_date_of_processing_tells(key: str, older: str, newer: str) -> None:
-    first = landsat_item(older, "2020-05-01", 1.0)  # old items tell the day alone
+    first = landsat_item(older, "2020-05-01", 1.0)  # old items only have the day
     both_ways(key, first, landsat_item(newer, "2020-05-01T10:05:46.732651Z", 50.0))
 
 
@@ -276,7 +279,7 @@ def test_times_of_tables_and_of_json_are_the_same(value: Any) -> None:
 
 @pytest.mark.slow
 def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_path: Path) -> None:
-    """Also where the older one is the less cloudy, and where both come out of a snapshot with typed columns."""
+    """Even if the older one is less cloudy, and if both come from a snapshot with typed columns."""
     pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]
     assert [one["properties"]["s2:processing_baseline"] for one in pair] == ["02.14", "05.00"]
     pair[1]["properties"]["eo:cloud_cover"] = 60.0
@@ -295,12 +298,12 @@ def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_pa
 
 @pytest.mark.slow
 def test_times_out_of_a_snapshot_tell_it_too(real_data: Path, tmp_path: Path) -> None:
-    """There `created` and `updated` are columns of timestamps, where an API gives text."""
+    """In a snapshot `created` and `updated` are columns of timestamps; from an API they are text."""
     pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]
     for one, cloud in zip(pair, (1.0, 60.0), strict=True):
         kept = {name: one["properties"][name] for name in ("datetime", "created", "updated", "grid:code", "platform")}
         one["properties"] = {**kept, "eo:cloud_cover": cloud, "s2:nodata_pixel_percentage": 0.0}
-    # Beyond its sequence, which would be told by the id.
+    # Swap the sequence numbers, so that the ids would decide the other way.
     pair[0]["id"], pair[1]["id"] = "S2B_13SDV_20200501_1_L2A", "S2B_13SDV_20200501_0_L2A"
     one = platform_of(SENTINEL_2)
     point = shapely.geometry.shape(pair[0]["geometry"]).representative_point()

@@ -1,4 +1,4 @@
-"""What a declared property may be, and how items that break a declaration are told."""
+"""Valid values of declared properties, and the reasons for items that violate a declaration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NODATA = ("s2:nodata_pixel_percentage", "sentinel2:nodata_pixel_percentage")
         (float, -1),
         (float, 0.0),
         (int, 12),
-        (int, 12.0),  # as a table holds it where others are null
+        (int, 12.0),  # as in a table in which others are null
         (int, -3),
         (str, "IW"),
         (str, ""),
@@ -44,7 +44,7 @@ def test_values_that_fit(kind: Any, value: Any) -> None:
         (float, float("nan"), "not finite, expected a number"),
         (float, float("inf"), "not finite, expected a number"),
         (float, float("-inf"), "not finite, expected a number"),
-        (float, 10**400, "not finite, expected a number"),  # JSON allows it, no float holds it
+        (float, 10**400, "not finite, expected a number"),  # valid in JSON, out of range for floats
         (float, True, "true or false, expected a number"),
         (float, [12.5], "a list of other values, expected a number"),
         (float, {"mean": 3}, "an object, expected a number"),
@@ -119,5 +119,5 @@ def test_names_are_those_of_all_declarations() -> None:
 
 
 def test_a_missing_value_is_for_our_platforms_to_judge() -> None:
-    """Their ledgers say "cloud cover unknown" and the like."""
+    """Their ledgers have reasons such as "cloud cover unknown"."""
     assert not [one for platform in PLATFORMS.values() for one in platform.rules.properties if one.required]

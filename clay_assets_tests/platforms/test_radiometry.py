@@ -1,4 +1,4 @@
-"""Whether a Sentinel-2 scene holds the offset of 1000: baseline, pixels and flags, in this order."""
+"""Whether a Sentinel-2 scene includes the offset of 1000: by baseline, pixels and flags, in this order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from clay_assets_tests.scenes.items import SENTINEL_2, real_items, sentinel_2_it
 
 Numbers = dict[str, NDArray[Any]]
 UNTOLD: Any = object()
-# What an item may claim: `earthsearch:boa_offset_applied`, and `raster:bands.offset`.
+# Possible flags of an item: `earthsearch:boa_offset_applied`, and `raster:bands.offset`.
 FLAGS = list(product((True, False, None), (-0.1, 0, -1000, None)))
 PRODUCT = "S2A_MSIL2A_20200219T112111_{}_R037_T29RKH_20200219T123947.SAFE"
 
 
 def an_item(baseline: Any = "05.09", applied: Any = None, noted: Any = None, **properties: Any) -> Item:
-    """An item that states a baseline and has flags; None: it lacks them."""
+    """An item with a baseline and flags; None: without."""
     given = {"s2:processing_baseline": baseline, "earthsearch:boa_offset_applied": applied, **properties}
     item = sentinel_2_item(
         "S2A_32NLG_20220501_0_L2A", "2022-05-01T10:00:00Z", **{k: v for k, v in given.items() if v is not None}
@@ -41,7 +41,7 @@ def an_item(baseline: Any = "05.09", applied: Any = None, noted: Any = None, **p
 
 
 def told(item: Item, pixels: Overviews | Callable[[], Overviews]) -> RadiometricOffset:
-    """What the platform decides."""
+    """The platform's decision."""
     radiometry = platform_of(SENTINEL_2).radiometry
     assert radiometry is not None
     return radiometry.decide(item, pixels)
@@ -53,7 +53,7 @@ def not_read() -> Overviews:
 
 @cache
 def reflectances(dark: float = 0.02, share: float = 0.05, bright: float = 0.3, size: int = 300) -> Numbers:
-    """Numbers without an offset, uint16: a share of dark pixels among bright ones, each band with noise of its own."""
+    """Pixel values without offset, uint16: a share of dark pixels among bright ones, each band with its own noise."""
     made = {}
     for number, name in enumerate(BANDS):
         rng = np.random.default_rng(number)
@@ -65,7 +65,7 @@ def reflectances(dark: float = 0.02, share: float = 0.05, bright: float = 0.3, s
 
 
 def shifted(pixels: Overviews, offset: int, valid: float = 1) -> Numbers:
-    """The same with an offset added, and only the first rows valid."""
+    """Add an offset, and make only the first rows valid."""
     made = {}
     for name, numbers in pixels.items():
         made[name] = np.where(numbers > 0, numbers + offset, 0).astype(np.uint16)
@@ -154,7 +154,7 @@ def test_dark_pixels_decide_whatever_flags_say(offset: int, dark: float, share: 
         name: np.clip(numbers.astype(int) + round((dark - 0.02) * 10_000) + offset, 1, None)
         for name, numbers in pixels.items()
     }
-    # Flags and darkness do not depend on each other: a quarter of the flags each, and all of them with each offset.
+    # Flags and darkness are independent: a quarter of the flags each, and all of them with each offset.
     for applied, noted in FLAGS[DARKNESS.index((dark, share)) % 4 :: 4]:
         decision = told(an_item("05.09", applied, noted), pixels)
         assert (decision.offset, decision.evidence) == (offset, "pixels")
@@ -199,7 +199,7 @@ def test_numbers_below_the_offset_that_were_cut_off_are_nodata() -> None:
 
 
 def test_dark_soil_that_is_bluest_near_1000_is_no_evidence() -> None:
-    """Without an offset, blue near 1000 and the rest brighter is a desert."""
+    """Without an offset, blue near 1000 with brighter other bands is a desert."""
     level = dict(zip(BANDS, (0.10, 0.15, 0.21, 0.24, 0.30, 0.27), strict=True))
     pixels = {
         name: np.round(np.random.default_rng(n).normal(level[name], 0.004, (200, 200)) * 10_000).astype(np.uint16)
@@ -215,7 +215,7 @@ def test_dark_soil_that_is_bluest_near_1000_is_no_evidence() -> None:
 @pytest.mark.parametrize(
     ("applied", "noted", "offset"),
     [
-        (True, -0.1, 0),  # as many real items say
+        (True, -0.1, 0),  # as in many real items
         (True, 0, 0),
         (False, -0.1, 1000),
         (False, 0, 1000),
@@ -268,7 +268,7 @@ def test_flags_are_the_same_after_the_migration_to_stac_1_1(noted: float) -> Non
     assert told(migrated, {}).flagged == told(item, {}).flagged == (1000 if noted else 0)
 
 
-# --- numbers ----------------------------------------------------------------------------------------
+# --- pixel values -----------------------------------------------------------------------------------
 
 
 def test_harmonised_numbers_stay_valid_where_they_were() -> None:
@@ -304,7 +304,7 @@ def test_only_sentinel_2_has_an_offset_to_tell() -> None:
 
 
 def overviews(item: Item, resampling: Resampling, pixels: int = 200) -> Overviews:
-    """Bands of an item as an overview has them."""
+    """Bands of an item at the resolution of an overview."""
     read = {}
     for name in BANDS:
         with rasterio.open(item["assets"][name]["href"]) as source:
@@ -345,7 +345,7 @@ FILES = dict(zip(BANDS, ("B02", "B03", "B04", "B08", "B11", "B12"), strict=True)
 
 
 def desert(real_data: Path, step: int = 1, resampling: Resampling = Resampling.nearest) -> Numbers:
-    """Overviews of 29RKH, baseline 02.14, a desert without one red number below 951."""
+    """Overviews of 29RKH, baseline 02.14, a desert without any red value below 951."""
     read = {}
     for name, file in FILES.items():
         with rasterio.open(real_data / "rasters" / "sentinel2_29RKH" / f"{file}.tif") as source:
@@ -355,7 +355,7 @@ def desert(real_data: Path, step: int = 1, resampling: Resampling = Resampling.n
 
 
 def treated(pixels: Numbers) -> Iterator[tuple[str, int, Numbers]]:
-    """What was done with a real scene, the offset that it then holds, and its numbers."""
+    """A name for the treatment of a real scene, the resulting offset, and its pixel values."""
     yield "as it is", 0, pixels
     yield "1000 added", 1000, shifted(pixels, 1000)
     cut = {name: np.clip(numbers.astype(int) - 1000, 0, None).astype(np.uint16) for name, numbers in pixels.items()}
@@ -370,7 +370,7 @@ def treated(pixels: Numbers) -> Iterator[tuple[str, int, Numbers]]:
 def test_the_real_desert_is_told_right_whatever_its_flags(real_data: Path, step: int, resampling: Resampling) -> None:
     whole = desert(real_data)
     assert int(whole["red"].min()) == 951
-    flags = FLAGS if step == 4 else FLAGS[::5]  # on which the size does not depend
+    flags = FLAGS if step == 4 else FLAGS[::5]  # independent of the size
     for what, offset, pixels in treated(whole if step == 1 else desert(real_data, step, resampling)):
         for applied, noted in flags:
             decision = told(an_item("05.09", applied, noted), pixels)
@@ -381,7 +381,7 @@ def test_the_real_desert_is_told_right_whatever_its_flags(real_data: Path, step:
 
 
 def test_real_forest_is_told_right_whatever_its_flags(real_data: Path) -> None:
-    """Surface reflectance of a real Landsat scene, written as Sentinel-2 writes it."""
+    """Surface reflectance of a real Landsat scene, scaled like Sentinel-2."""
     folder = real_data / "rasters" / "landsat_LC08_001062"
     numbers = {}
     for name, band in zip(BANDS, ("B2", "B3", "B4", "B5", "B6", "B7"), strict=True):
@@ -405,7 +405,7 @@ def test_flags_of_real_items(real_data: Path) -> None:
         assert decision.offset == (decision.flagged or 0)
     assert decided == {
         ("02.14", "baseline", 0): 25,
-        ("02.14", "baseline", None): 6,  # older items, whose product's id alone tells
+        ("02.14", "baseline", None): 6,  # older items, in which only the product id has it
         ("04.00", "flags", 1000): 2,
         ("05.00", "flags", 0): 1,
         ("05.09", "flags", 0): 24,

@@ -1,4 +1,4 @@
-"""Sentinel-1 RTC: what is asked for, which scenes are taken, how they rank, how pixels are judged."""
+"""Sentinel-1 RTC: its requests, which scenes are picked, how they rank, and how pixels are masked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SENTINEL_2 = "sentinel-2-l2a"
 PLATFORM = PLATFORMS[SENTINEL_1]
 WHEN = "2020-02-03T10:00:00Z"
 IW = {"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]}
-# The scenes of one pass, from north to south, by the second they begin at.
+# The scenes of one pass, from north to south, by their start time.
 PASS = ["045749", "045814", "045839", "045904"]
 
 
@@ -154,7 +154,7 @@ def test_the_recipe_chooses_how_many_quarters_and_of_which(tmp_path: Path) -> No
     two = recipe.options(SENTINEL_1)
     single = two.model_copy(update={"quarters_per_year": 1})
     first = PLATFORM.rules.requests(world(100), single, 42)["request_id"]
-    assert set(first) < {one.id for one in asked}  # one quarter more leaves the other where it was
+    assert set(first) < {one.id for one in asked}  # one more quarter does not change the other
 
 
 # --- which scenes -----------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_labels_that_are_there_decide_against_the_id() -> None:
 def test_overlap_is_the_share_of_the_tile() -> None:
     assert overlap(scene(geometry=shapely.box(5, -1, 8, 2)), request()) == 1
     assert overlap(scene(geometry=shapely.box(6.5, 0.5, 9, 9)), request()) == 0.25
-    turned = shapely.Polygon([(6, 0), (7, 1), (7, 0), (6, 1)])  # crosses itself, as some footprints do
+    turned = shapely.Polygon([(6, 0), (7, 1), (7, 0), (6, 1)])  # self-intersecting, as some footprints are
     assert overlap(scene(geometry=turned), request()) == 0.5
 
 
@@ -285,7 +285,7 @@ def test_its_images_are_not_made_anew() -> None:
 
 @pytest.fixture(scope="module")
 def real(real_data: Path) -> dict[str, dict[str, Any]]:
-    """The four real scenes of one pass, by the second they begin at."""
+    """The four real scenes of one pass, by their start time."""
     return {one["id"].split("T")[1][:6]: one for one in real_items(real_data, SENTINEL_1)}
 
 
@@ -296,7 +296,7 @@ def grid(real_data: Path) -> dict[str, Any]:
     return {name: shapely.force_2d(shape) for name, shape in zip(tiles["name"], tiles.geometry, strict=True)}
 
 
-# Shares of the tile in a Lambert equal-area projection around its middle (pyproj, edges cut to 0.01°, shapely).
+# Shares of the tile in a Lambert equal-area projection around its centre (pyproj, edges split to 0.01°, shapely).
 SHARES = {
     "33SWT": (0.5586, 0.4412, 0, 0),
     "33SXT": (0.7088, 0.2799, 0, 0),
@@ -314,7 +314,7 @@ SHARES = {
 def test_real_overlaps_with_real_tiles(real: dict[str, Any], grid: dict[str, Any], tile: str) -> None:
     asked = request(tile, grid[tile], 2024)
     taken = [overlap(PLATFORM.read_item(real[second]), asked) for second in PASS]
-    assert taken == pytest.approx(SHARES[tile], abs=0.002)  # in degrees, as both are, it is nearly the same
+    assert taken == pytest.approx(SHARES[tile], abs=0.002)  # nearly the same in degrees
     for second, share in zip(PASS, SHARES[tile], strict=True):
         expected = None if share else "does not overlap the tile"
         assert PLATFORM.rules.refuse(PLATFORM.read_item(real[second]), asked, PLATFORM.rules.options()) == expected
