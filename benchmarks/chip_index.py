@@ -29,7 +29,7 @@ from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
 from clay_assets.chips.indexing import index_scenes
-from clay_assets.executors import SpreadExecutor
+from clay_assets.executors.spread import SpreadExecutor
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 
@@ -72,7 +72,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
 import chip_index
-from clay_assets.executors import SpreadExecutor
+from clay_assets.executors.spread import SpreadExecutor
 if __name__ == "__main__":
     with SpreadExecutor(2, 2) as pool:
         chip_index.cell(Path(sys.argv[2]), pool, 4, int(sys.argv[3]))

@@ -40,7 +40,8 @@ from urllib3 import Retry
 from clay_assets.catalogues.base import Answer, answer_of, read_candidates
 from clay_assets.catalogues.pace import Pace
 from clay_assets.errors import InputError, SourceError
-from clay_assets.executors import quick_switches, run_bounded
+from clay_assets.executors import run_bounded
+from clay_assets.executors.interpreter import quick_switches
 from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.stac import Item, shapes_of

@@ -17,7 +17,7 @@ import pandas as pd
 from clay_assets.catalogues.base import Catalogue
 from clay_assets.catalogues.choice import Choice, excluded_reason
 from clay_assets.catalogues.eligibility import choices, full_items
-from clay_assets.executors import rare_collections
+from clay_assets.executors.interpreter import rare_collections
 from clay_assets.platforms.base import AnyPlatform, Options, Request
 from clay_assets.platforms.quarters import number
 from clay_assets.progress import OnProgress, no_progress

@@ -18,20 +18,15 @@ import pytest
 
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.errors import SourceError
-from clay_assets.executors import (
-    PROCESSES_FROM,
-    SpreadExecutor,
-    open_executor,
-    quick_switches,
-    rare_collections,
-    run_bounded,
-)
+from clay_assets.executors import PROCESSES_FROM, open_executor, run_bounded
+from clay_assets.executors.interpreter import quick_switches, rare_collections
+from clay_assets.executors.spread import SpreadExecutor
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, scl_pixels, sentinel_2
-from clay_assets_tests.jobs import leave, lock, odd, place, wrong
+from clay_assets_tests.executors.jobs import leave, lock, odd, place, wrong
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SECONDS = 120
 
 

@@ -20,12 +20,12 @@ import pytest
 from shapely.geometry import box
 
 import clay_assets
-from clay_assets import executors
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.landcover import open_worldcover
 from clay_assets.chips.measuring import measure_land_cover
 from clay_assets.chips.merge import merge
 from clay_assets.errors import ClayError, InputError, SourceError, StorageError
+from clay_assets.executors import cluster as cluster_module
 from clay_assets.executors import open_executor, run_bounded
 from clay_assets.landcover.worldcover import class_shares
 from clay_assets.recipes import load_recipe
@@ -191,7 +191,7 @@ def run_without_end(scheduler: str, in_the_middle: Callable[[], object]) -> None
 
 
 def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "DASK_SILENCE", 4)
+    monkeypatch.setattr(cluster_module, "SILENCE_TIMEOUT", 4)
     try:
         said = lost(cluster.address, lambda: os.kill(cluster.scheduler.pid, signal.SIGSTOP))
         assert "the scheduler was lost" in said
@@ -210,11 +210,11 @@ def test_where_another_scheduler_answers_the_run_ends() -> None:
 
 
 def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "WORKERS_TIMEOUT", 4)
+    monkeypatch.setattr(cluster_module, "WORKERS_TIMEOUT", 4)
     with cluster_of(1) as cluster:
         said = lost(cluster.address, lambda: cluster.kill(cluster.workers[0]))
-        assert "has had no workers for 4 s. Start some" in said
-        assert "has no workers. Start some" in str(told(cluster.address))
+        assert ": no workers for 4 s. Start some" in said
+        assert ": no workers. Start some" in str(told(cluster.address))
 
 
 def end_the_worker(number: int) -> int:
@@ -246,12 +246,36 @@ def test_an_error_of_a_job_is_that_of_the_job_alone(cluster: DaskCluster) -> Non
     with open_executor(1, cluster.address) as (executor, in_flight):
         found = {job: future.exception() for job, future in run_bounded(executor, fail_with, kinds, in_flight)}
     assert {kind: type(error) for kind, error in found.items()} == {
-        **dict.fromkeys(kinds), **{kind: kind for kind in kinds}, OfALibraryError: SourceError
-    }  # fmt: skip
+        **{kind: kind for kind in kinds},
+        OfALibraryError: SourceError,
+    }
     assert str(found[InputError]) == "said so"
     assert str(found[OfALibraryError]) == "OfALibraryError: said so"
     assert "fail_with" in "".join(found[KeyError].__notes__)  # where it was raised
     assert str(found[StorageError]).startswith("worker tcp://127.0.0.1:")
+
+
+def profilers(cluster: DaskCluster) -> set[bool]:
+    """Whether Dask's profiler runs in the workers."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        running = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].is_running())
+    return set(running.values())
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the profiler is stopped on Python 3.11 alone")
+def test_the_profiler_that_may_hang_a_worker_is_stopped() -> None:
+    with cluster_of(1) as cluster:
+        assert profilers(cluster) == {True}
+        with open_executor(1, cluster.address) as (executor, in_flight):
+            assert profilers(cluster) == {False}
+            cluster.add_worker()
+            cluster.wait_for(2)
+            cluster.kill(cluster.workers[0])
+            list(run_bounded(executor, abs, range(4), in_flight))
+            cluster.wait_for(1)
+            assert profilers(cluster) == {False}
 
 
 # --- what is noticed before ------------------------------------------------------------------------------------------
@@ -279,7 +303,7 @@ def test_a_worker_with_another_version_is_named(
     another(other_version(tmp_path, name))
     error = told(cluster.address)
     assert isinstance(error, InputError)
-    assert f"has {name} 0.0.7 (here: " in str(error)
+    assert f": {name} 0.0.7 (here: " in str(error)
     assert "Install the same versions there" in str(error)
     assert str(error).count("worker tcp://") == 1
 
@@ -291,7 +315,7 @@ def test_a_worker_with_other_code_of_the_same_version_is_named(
     error = told(cluster.address)
     assert isinstance(error, InputError)
     assert "on host" in str(error)
-    assert "has other code of clay_assets" in str(error)
+    assert ": other code of clay_assets" in str(error)
 
 
 def elsewhere(tmp_path: Path, mounted: Path) -> tuple[str, ...]:
@@ -361,7 +385,7 @@ def test_a_worker_that_comes_later_is_looked_at_before_its_first_job(
     error: list[ClayError] = []
     with open_executor(1, cluster.address) as (executor, _):
         another(other_code(tmp_path))
-        with pytest.raises(ClayError, match="has other code of clay_assets") as caught:
+        with pytest.raises(ClayError, match=": other code of clay_assets") as caught:
             for _ in run_bounded(executor, time.sleep, [0.2] * 40, 4):
                 pass
         error.append(caught.value)
