@@ -3,19 +3,16 @@
     python benchmarks/on_dask.py [--planet FOLDER] [--platform KEY]... [--workers 3]
 
 Starts a scheduler and workers as processes, and runs the chain of the platforms four times: on a local pool; on the
-cluster; on the cluster with a worker killed (SIGKILL) while scenes are indexed; and with the scheduler killed then,
-after which a second run goes on. Prints what was said, and compares every file below the storage each time.
+cluster, where a worker is killed (SIGKILL) while scenes are indexed; on the cluster again, where the scheduler is
+killed then; and once more, which goes on from what is done. Prints which jobs the workers did and what was said, and
+compares every file below the storage with that of the local pool.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clay_assets.definitions import build_definitions
 from clay_assets.demo.planet import RECIPE, make_planet
@@ -32,54 +30,32 @@ from clay_assets.runs.kept_connections import open_instance
 from clay_assets.runs.whole_chain import run_steps, steps
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
+from clay_assets_tests.servers.dask_cluster import DaskCluster
 
 PLATFORMS = ("sentinel-2-l2a",)
-STARTED = 120  # seconds within which the cluster has to be there
 YEARS = ("years = [2021, 2023]", "years = [2020, 2021]")  # of the demo's recipe, for a shorter run
 
 
-class Cluster:
-    """A scheduler and workers of one thread each, as processes of this machine."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", port)
-        arguments = (self.address, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
-        self.workers = [self._start("worker", *arguments) for _ in range(workers)]
-
-    def wait(self) -> None:
-        """Wait until all workers are there."""
-        from distributed import Client
-
-        with Client(self.address, timeout=STARTED, set_as_default=False) as client:
-            client.wait_for_workers(len(self.workers), timeout=STARTED)
-
-    def stop(self) -> None:
-        """End all processes."""
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
-
-    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments, "--no-dashboard"]
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-        log = (self.folder / f"{name}.log").open("ab")
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
-
-
 @contextmanager
-def cluster_of(workers: int) -> Iterator[Cluster]:
+def cluster_of(workers: int) -> Iterator[DaskCluster]:
     """A cluster that ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="clay-dask-") as folder:
-        cluster = Cluster(Path(folder), workers)
-        try:
-            cluster.wait()
-            yield cluster
-        finally:
-            cluster.stop()
+    cluster = DaskCluster(workers)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def jobs_done(cluster: DaskCluster) -> dict[str, int]:
+    """Function → jobs of it that workers did, by the scheduler's count."""
+    from distributed import Client
+
+    def count(dask_scheduler: Any) -> dict[str, int]:
+        return {name: prefix.state_counts["memory"] for name, prefix in dask_scheduler.task_prefixes.items()}
+
+    with Client(cluster.address, set_as_default=False) as client:
+        counted: dict[str, int] = client.run_on_scheduler(count)
+    return counted
 
 
 def run_chain(settings: dict[str, str], platforms: list[str], home: Path) -> str | None:
@@ -156,28 +132,26 @@ def main() -> None:
         print(f"  {len(expected):,} files")
 
         with cluster_of(options.workers) as cluster:
-            print(f"on {options.workers} workers", flush=True)
+            print(f"on {options.workers} workers, one of which is killed while scenes are indexed", flush=True)
             shutil.rmtree(storage)
-            error = run_chain({**settings, "dask_scheduler": cluster.address}, platforms, home)
-            right.append(error is None and compare(store, expected))
-
-            print("and one of them is killed while scenes are indexed", flush=True)
-            shutil.rmtree(storage)
+            on_cluster = {**settings, "dask_scheduler": cluster.address}
             victim = cluster.workers.pop()
-            with once_indexing(store, lambda: os.kill(victim.pid, signal.SIGKILL)):
-                error = run_chain({**settings, "dask_scheduler": cluster.address}, platforms, home)
-            print(f"  the worker ended with {victim.wait()}; the run {'succeeded' if error is None else error}")
+            with once_indexing(store, lambda: cluster.kill(victim)):
+                error = run_chain(on_cluster, platforms, home)
+            print(f"  the run {'succeeded' if error is None else error}; jobs that workers did:")
+            for function, jobs in jobs_done(cluster).items():
+                print(f"    {function} {jobs:,}")
             right.append(error is None and compare(store, expected))
 
             print("and the scheduler is killed while scenes are indexed", flush=True)
             shutil.rmtree(storage)
-            with once_indexing(store, lambda: os.kill(cluster.scheduler.pid, signal.SIGKILL)):
-                error = run_chain({**settings, "dask_scheduler": cluster.address}, platforms, home)
+            with once_indexing(store, lambda: cluster.kill(cluster.scheduler)):
+                error = run_chain(on_cluster, platforms, home)
             print(f"  {error or 'the run ended before that'}")
-            indexed = len(store.list(layout.folder_of("chip_index")))
-            print(f"  a second run, on a local pool, goes on from {indexed} indexed scenes", flush=True)
-            error = run_chain(settings, platforms, home)
-            right.append(error is None and compare(store, expected))
+        indexed = len(store.list(layout.folder_of("chip_index")))
+        print(f"a second run, on a local pool, goes on from {indexed} indexed scenes", flush=True)
+        error = run_chain(settings, platforms, home)
+        right.append(error is None and compare(store, expected))
     sys.exit(0 if all(right) else 1)
 
 
