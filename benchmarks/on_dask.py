@@ -30,6 +30,8 @@ from clay_assets.runs.kept_connections import open_instance
 from clay_assets.runs.whole_chain import run_steps, steps
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the servers of the tests
 from clay_assets_tests.servers.dask_cluster import DaskCluster
 
 PLATFORMS = ("sentinel-2-l2a",)

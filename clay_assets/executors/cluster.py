@@ -12,10 +12,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import starmap
 from typing import Any, TypeVar
 
 from clay_assets.errors import ClayError, InputError, SourceError
@@ -41,6 +42,7 @@ SILENCE_TIMEOUT = 60  # seconds without an answer after which a scheduler is los
 WORKERS_TIMEOUT = 300  # seconds to wait for a first worker, as where a cluster grows on demand
 WATCH_INTERVAL = 2  # seconds between two questions to the scheduler
 MARK_INTERVAL = 3600  # seconds until the storage is marked again, as temporary files that are old are removed from it
+ASKED_FOR = tuple(name for name in SAME_ON_WORKERS if name != "python")  # which Dask tells unasked
 SHOWN = 3  # faults that a message lists
 RUN_AGAIN = "run again, which goes on from what is done"
 
@@ -66,11 +68,15 @@ def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExec
         raise InputError("CLAY_DASK_SCHEDULER is set: install clay_assets[dask] to use a cluster.") from error
     name = f"CLAY_DASK_SCHEDULER={address!r}"
     try:
-        client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+        fault = _fault_of_versions("the scheduler", _versions_of_scheduler(address), SAME_ON_SCHEDULER)
+        client = None if fault else Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except Exception as error:  # whatever Dask makes of what answers there
+        cause = str(error) or type(error).__name__
         raise InputError(
-            f"{name}: no scheduler answers ({error}). Start one (dask scheduler) and workers, or unset it to work here."
+            f"{name}: no scheduler answers ({cause}). Start one (dask scheduler) and workers, or unset it to work here."
         ) from error
+    if fault:
+        raise InputError(f"{name}: {fault}")
     executor = ClusterExecutor(client, name, mark)
     try:
         try:
@@ -109,14 +115,40 @@ def faults_of(client: Any, mark: StorageMark | None) -> tuple[list[ClayError], R
 
 
 def _faults_of_versions(client: Any) -> Iterator[str]:
-    known = client.get_versions(packages=[name for name in SAME_ON_WORKERS if name != "python"])
+    known = client.get_versions(packages=list(ASKED_FOR))
     others: list[tuple[str, Any, Sequence[str]]] = [("the scheduler", known["scheduler"], SAME_ON_SCHEDULER)]
     others += [(f"worker {address}", other, SAME_ON_WORKERS) for address, other in sorted(known["workers"].items())]
-    for who, other, names in others:
-        packages = (other or {}).get("packages", {})
-        there = {name: comparable_version(name, packages.get(name)) for name in names}
-        if differences := version_differences(installed_versions(), there):
-            yield f"{who}: {differences}. Install the same versions there as here, and restart it."
+    yield from filter(None, starmap(_fault_of_versions, others))
+
+
+def _fault_of_versions(who: str, known: Any, names: Sequence[str]) -> str | None:
+    """How another process differs from this one, by what Dask says of it; None: it does not, or nothing is known."""
+    if not known:
+        return None
+    there = {name: comparable_version(name, known.get("packages", {}).get(name)) for name in names}
+    differences = version_differences(installed_versions(), there)
+    return f"{who}: {differences}. Install the same versions there as here, and restart it." if differences else None
+
+
+def _versions_of_scheduler(address: str) -> Any:
+    """Versions by a scheduler's own word.
+
+    A client is made after that only: one of another version may not be understood, and one that cannot connect keeps
+    its process waiting when it is deleted.
+    """
+    import asyncio
+
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    tls = Security().get_connection_args("client")
+
+    async def ask() -> Any:
+        async with rpc(address, timeout=CONNECT_TIMEOUT, connection_args=tls) as scheduler:
+            return await asyncio.wait_for(scheduler.versions(packages=list(ASKED_FOR)), SILENCE_TIMEOUT)
+
+    with ThreadPoolExecutor(1) as thread:  # as this one may have a loop of its own, such as that of a notebook
+        return thread.submit(lambda: asyncio.run(ask())).result()
 
 
 class ClusterExecutor(Executor):
