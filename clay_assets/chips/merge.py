@@ -174,7 +174,7 @@ def merge(
     # Parts that are kept come first, so that nothing is published that is too near to their chips.
     parts, to_write, done = [], [], 0
     for cell in ordered:
-        part = _kept_part(cell, store, known.get((cell.chips.platform, cell.chips.year)), without)
+        part = _kept_part(cell, turn, known.get((cell.chips.platform, cell.chips.year)), without, recipe)
         if part is not None:
             gate.add_part(part)
             parts.append(part)
@@ -199,7 +199,7 @@ def merge(
     # version before 0.2 wrote, whose folders and manifest had other names.
     kept = {f"{layout.MERGED}/{part.path}" for part in parts}
     kept |= {layout.painted(part.platform, part.year) for part in parts}
-    store.delete(sorted(turn.found - kept))
+    store.delete(sorted(turn.found.keys() - kept))
     return Merged(parts, written, without, gate.splits)
 
 
@@ -244,18 +244,27 @@ class _Turn:
 
     Attributes:
         store: where the merged index lies.
-        found: what lay there when it began; what another merge adds is not this one's to remove.
+        found: files that lay there when it began; what another merge adds is not this one's to remove.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.found = {*store.list(layout.MERGED), *store.list(layout.PAINTED)}
+        self.found = {**store.entries(layout.MERGED), **store.entries(layout.PAINTED)}
         self._version = store.version(layout.MANIFEST)
 
     def check(self, part: Part) -> None:
         """Stop before a part is published if another merge has ended, unless it published the same."""
         if self.store.version(layout.MANIFEST) != self._version and part not in read_manifest(self.store):
             raise self._over()
+
+    def is_untouched(self, part: Part) -> bool:
+        """Whether a part is the file that was merged, as far as its footer and the times of writing tell."""
+        key, painted_key = f"{layout.MERGED}/{part.path}", layout.painted(part.platform, part.year)
+        file, beside = self.found.get(key), self.found.get(painted_key)
+        if file is None or beside is None or file.modified > beside.modified:  # it is painted after it is published
+            return False
+        painted = stored_painted(self.store, part)
+        return painted is not None and painted.footer == footer_of(self.store, key)
 
     def end(self, manifest: bytes) -> None:
         """Publish the manifest, where it is not the one that is there."""
@@ -322,29 +331,34 @@ class _Gate:
         self.leaks.finding(fresh=True).raise_if_violated(f"{self.store.uri(layout.MERGED)}, {where}", remedy)
 
 
-def _kept_part(cell: MergeCell, store: Store, known: Part | None, without_land_cover: Sequence[str]) -> Part | None:
+def _kept_part(
+    cell: MergeCell, turn: _Turn, known: Part | None, without_land_cover: Sequence[str], recipe: Recipe
+) -> Part | None:
     """The part that stays as it is: it was made from what the cell is now, or cannot be made again yet."""
     if not cell.rows:
         return None
     if cell.name not in without_land_cover:
-        return _standing_part(cell, store, known)
-    if known is not None and store.size(f"{layout.MERGED}/{known.path}") == known.bytes:
+        return _standing_part(cell, turn, known, recipe)
+    if known is not None and turn.store.size(f"{layout.MERGED}/{known.path}") == known.bytes:
         return known
     return None
 
 
-def _standing_part(cell: MergeCell, store: Store, known: Part | None) -> Part | None:
+def _standing_part(cell: MergeCell, turn: _Turn, known: Part | None, recipe: Recipe) -> Part | None:
     """The part that is there already, if it was made from what the cell is now."""
-    key = layout.merged_part(cell.chips.platform, cell.chips.year)
+    store, key = turn.store, layout.merged_part(cell.chips.platform, cell.chips.year)
     size, inputs = store.size(key), cell.inputs
     if size is None:
         return None
     if known is not None and (known.inputs, known.bytes) == (inputs, size):
-        painted = stored_painted(store, known)
-        if painted is None or painted.footer == footer_of(store, key):
+        if turn.is_untouched(known):
             return known
-        logger.warning("%s: is not the file that was merged; it is written again", store.uri(key))
-        return None
+        if store.digest(key).blake2b != known.content:
+            logger.warning("%s: is not the file that was merged; it is written again", store.uri(key))
+            return None
+        if (painted := stored_painted(store, known)) is not None:
+            store_painted(store, known, painted, recipe)  # so that it is younger, and the part is not read each time
+        return known
     try:  # a run that was killed before the manifest may have made it
         stamp = stamp_of(pq.read_schema(key, filesystem=store.filesystem()))
     except (pa.ArrowInvalid, OSError):

@@ -2,15 +2,15 @@
 
 A release is a document that lists its parts, with the recipe and the software that made them. The merge replaces parts,
 so a release keeps them under the hashes of their contents: on a local file system as second names of the same files,
-on S3 as copies that the server makes. Releases share parts that did not change. The document is written last, and a
-name never gets another state.
+on S3 as copies that the server makes. Releases share parts that did not change. The document is written after them, and
+a name never gets another state. Beside it lie the checksums of all files, which `sha256sum --check` reads.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -20,7 +20,7 @@ from typing import Any
 from clay_assets.chips.manifest import Part, parts_of, read_document, read_manifest, state_hash
 from clay_assets.errors import InputError
 from clay_assets.storage import layout
-from clay_assets.storage.stores import Store
+from clay_assets.storage.stores import Digest, Store
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHOWN = 10  # parts that a message lists
@@ -37,6 +37,7 @@ class Release:
         hash: of the state, as the history of the manifest tells it.
         rows: chips.
         partitions: its parts; their paths are those that they had in the merged index.
+        sha256: hash of each part's file, in the order of the parts.
         recipe_name: of the recipe that the state was merged with.
         recipe_hash: of it.
         recipe: its full text.
@@ -48,6 +49,7 @@ class Release:
     hash: str
     rows: int
     partitions: tuple[Part, ...]
+    sha256: tuple[str, ...]
     recipe_name: str
     recipe_hash: str
     recipe: str
@@ -90,19 +92,21 @@ def release_index(store: Store, name: str, today: date) -> Release:
     if document is None or not parts:
         raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
     stamp = {field: str(document.get(field, "")) for field in STAMPED}
-    rows = sum(part.rows for part in parts)
-    made = Release(name, today.isoformat(), state_hash(parts), rows, tuple(parts), **stamp)
+    rows, state = sum(part.rows for part in parts), state_hash(parts)
     if store.exists(layout.release(name)):
-        _check_same(store, made)  # before anything is read
-    wrong = [said for part in parts if (said := _keep(store, part)) is not None]
-    if wrong:
+        _check_same(store, name, state, rows)  # before anything is read
+    kept = [_keep(store, part) for part in parts]
+    if wrong := [fault for fault in kept if isinstance(fault, str)]:
         raise InputError(
             f"{store.uri(layout.MERGED)}: is not what chips/manifest.json says, so {name} is not released. "
             f"{_some(wrong)}. If a merge is running, wait for its end; otherwise delete these and materialise "
             "merged_index."
         )
+    sha256 = tuple(digest.sha256 for digest in kept if isinstance(digest, Digest))
+    made = Release(name, today.isoformat(), state, rows, tuple(parts), sha256, **stamp)
     if not store.create(layout.release(name), _encoded(made)):
-        return _check_same(store, made)
+        made = _check_same(store, name, state, rows)
+    store.write(layout.release_checksums(name), _checksums(store, made))
     return made
 
 
@@ -117,9 +121,12 @@ def read_release(store: Store, name: str) -> Release:
     try:
         document = json.loads(store.read(key))
         partitions = tuple(Part(**entry) for entry in document.pop("partitions"))
+        sha256 = tuple(map(str, document.pop("sha256")))
         if document.pop("version") != RELEASE_VERSION:
             raise ValueError("of another version of clay_assets")
-        found = Release(partitions=partitions, **document)
+        if len(sha256) != len(partitions):
+            raise ValueError(f"{len(sha256)} checksums of {len(partitions)} parts")
+        found = Release(partitions=partitions, sha256=sha256, **document)
     except FileNotFoundError as error:
         known = ", ".join(names_of_releases(store)) or "none yet"
         raise InputError(f"{store.uri(key)}: there is no release {name}. There are: {known}.") from error
@@ -177,6 +184,38 @@ def check_kept(store: Store, release: Release, parts: Sequence[Part]) -> None:
     )
 
 
+def faults_of_release(store: Store, name: str) -> list[str]:
+    """What is not as it was released; reads all of its files.
+
+    Raises:
+        InputError: as `read_release`.
+    """
+    release, faults = read_release(store, name), list[str]()
+    for part, sha256 in zip(release.parts, release.sha256, strict=True):
+        found = _digest_or_fault(store, f"{layout.RELEASES}/{part.path}", part)
+        if isinstance(found, str):
+            faults.append(f"{part.platform} {part.year}: {found}")
+        elif found.sha256 != sha256:
+            faults.append(f"{part.platform} {part.year}: its SHA-256 is {found.sha256}, the document has {sha256}")
+    checksums = layout.release_checksums(name)
+    try:
+        if store.read(checksums) != _checksums(store, release):
+            faults.append(f"{checksums} was changed")
+    except FileNotFoundError:
+        faults.append(f"{checksums} is gone")
+    return faults
+
+
+def faults_of_index(store: Store) -> list[str]:
+    """What of the merged index is not as the manifest has it; reads all of its files.
+
+    Raises:
+        InputError: the manifest cannot be understood.
+    """
+    found = (_digest_or_fault(store, _merged(part), part) for part in read_manifest(store))
+    return [fault for fault in found if isinstance(fault, str)]
+
+
 def check_name(name: str) -> None:
     """Refuse a name that is not one of a release.
 
@@ -193,31 +232,42 @@ def check_name(name: str) -> None:
 STAMPED = ("recipe_name", "recipe_hash", "recipe", "software_version")
 
 
-def _check_same(store: Store, made: Release) -> Release:
-    known = read_release(store, made.name)
-    if known.hash != made.hash:
+def _check_same(store: Store, name: str, state: str, rows: int) -> Release:
+    known = read_release(store, name)
+    if known.hash != state:
         raise InputError(
-            f"{store.uri(layout.release(made.name))}: release {made.name} of {known.released} is another state "
-            f"({known.rows:,} chips, {known.hash}; now {made.rows:,} chips, {made.hash}), and stays. Choose another "
-            "name."
+            f"{store.uri(layout.release(name))}: release {name} of {known.released} is another state "
+            f"({known.rows:,} chips, {known.hash}; now {rows:,} chips, {state}), and stays. Choose another name."
         )
     return known
 
 
-def _keep(store: Store, part: Part) -> str | None:
-    """Keep a part; what is wrong with it if that cannot be."""
-    key, kept = _merged(part), f"{layout.RELEASES}/{_kept(part)}"
+def _keep(store: Store, part: Part) -> Digest | str:
+    """Keep a part: its hashes, or what is wrong with it."""
+    kept = f"{layout.RELEASES}/{_kept(part)}"
+
+    def read(key: str) -> Digest | None:
+        if store.size(kept) == part.bytes and store.digest(kept).blake2b == part.content:  # of another release
+            return store.digest(key)
+        return store.keep(key, kept, part.content)
+
+    return _digest_or_fault(store, _merged(part), part, read)
+
+
+def _digest_or_fault(
+    store: Store, key: str, part: Part, read: Callable[[str], Digest | None] | None = None
+) -> Digest | str:
+    """Hashes of a part's file, or why it is not the part; `read` is `store.digest`, or gives None for other content."""
     size = store.size(key)
-    if size != part.bytes:
-        return f"{part.path} is gone" if size is None else f"{part.path} has {size:,} bytes, not {part.bytes:,}"
+    if size is not None and size != part.bytes:
+        return f"{part.path} has {size:,} bytes, not {part.bytes:,}"
     try:
-        if store.size(kept) == part.bytes and store.digest(kept) == part.content:  # of another release
-            right = store.digest(key) == part.content
-        else:
-            right = store.keep(key, kept, part.content)
+        found = (read or store.digest)(key)
     except FileNotFoundError:
         return f"{part.path} is gone"
-    return None if right else f"{part.path} has other content (its hash is not {part.content})"
+    if found is None or found.blake2b != part.content:
+        return f"{part.path} has other content (its hash is not {part.content})"
+    return found
 
 
 def _merged(part: Part) -> str:
@@ -231,6 +281,14 @@ def _kept(part: Part) -> str:
 def _encoded(release: Release) -> bytes:
     document: dict[str, Any] = {"version": RELEASE_VERSION, **asdict(release)}
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _checksums(store: Store, release: Release) -> bytes:
+    """Lines as of `sha256sum`, with paths below the folder of releases: the document and the parts, each file once."""
+    of_files = {part.path: digest for part, digest in zip(release.parts, release.sha256, strict=True)}
+    document = layout.release(release.name)
+    of_files[document.removeprefix(f"{layout.RELEASES}/")] = store.digest(document).sha256
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(of_files.items())).encode()
 
 
 def _some(told: Sequence[str]) -> str:

@@ -154,6 +154,11 @@ def release(name: str) -> str:
     return f"{RELEASES}/{name}.json"
 
 
+def release_checksums(name: str) -> str:
+    """Key of the checksums of a release's files, as `sha256sum --check` reads them."""
+    return f"{RELEASES}/{name}.sha256"
+
+
 def released_part(content: str) -> str:
     """Key of a part kept by releases, by the hash of its content."""
     return f"{RELEASES}/parts/{content}.parquet"

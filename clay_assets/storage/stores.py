@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, flock
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,18 @@ class Entry(NamedTuple):
 
     size: int
     modified: float
+
+
+class Digest(NamedTuple):
+    """Hashes of a file's bytes, hexadecimal.
+
+    Attributes:
+        blake2b: of 16 bytes (`b2sum -l 128`), as manifests and names of files have it.
+        sha256: as `sha256sum` has it.
+    """
+
+    blake2b: str
+    sha256: str
 
 
 class Store(ABC):
@@ -80,19 +92,18 @@ class Store(ABC):
         """Write bytes to a key unless it exists; returns whether they were written."""
 
     @abstractmethod
-    def keep(self, key: str, target: str, digest: str) -> bool:
+    def keep(self, key: str, target: str, blake2b: str) -> Digest | None:
         """Keep the current content of a key under another key, unaffected by later writes.
 
         Args:
             key: the key to keep. Raises FileNotFoundError if it does not exist.
             target: the second key, which is replaced.
-            digest: expected hash of the bytes (BLAKE2b, 16 bytes, hexadecimal). If it differs, nothing is kept, and
-                False is returned.
+            blake2b: expected hash of the bytes (see `Digest`). If it differs, nothing is kept, and None is returned.
         """
 
     @abstractmethod
-    def digest(self, key: str) -> str:
-        """Hash of the bytes of a key (BLAKE2b, 16 bytes, hexadecimal). Raises FileNotFoundError if it is missing."""
+    def digest(self, key: str) -> Digest:
+        """Hashes of the bytes of a key. Raises FileNotFoundError if it is missing."""
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -235,7 +246,7 @@ class LocalStore(Store):
                 temporary.unlink(missing_ok=True)
         return True
 
-    def keep(self, key: str, target: str, digest: str) -> bool:
+    def keep(self, key: str, target: str, blake2b: str) -> Digest | None:
         source, kept = self.root / key, self.root / target
         if not source.is_file():
             raise FileNotFoundError(str(source))
@@ -247,14 +258,15 @@ class LocalStore(Store):
                     os.link(source, temporary)  # without copying: files are replaced as a whole, never written in place
                 except OSError:  # of a file system without hard links
                     shutil.copyfile(source, temporary)
-                if _digest_of(temporary) != digest:
-                    return False
+                found = _digest_of(temporary)
+                if found.blake2b != blake2b:
+                    return None
                 os.replace(temporary, kept)
             finally:
                 temporary.unlink(missing_ok=True)  # still exists if both were already the same file
-        return True
+        return found
 
-    def digest(self, key: str) -> str:
+    def digest(self, key: str) -> Digest:
         path = self.root / key
         try:
             return _digest_of(path)
@@ -415,38 +427,36 @@ class S3Store(Store):
                 raise
         return True
 
-    def keep(self, key: str, target: str, digest: str) -> bool:
+    def keep(self, key: str, target: str, blake2b: str) -> Digest | None:
         from botocore.exceptions import ClientError
 
         found, etag = self._digest_of_object(key)
-        if found != digest:
-            return False
+        if found.blake2b != blake2b:
+            return None
         source = {"Bucket": self.bucket, "Key": self.object_key(key)}
         with self._explaining("write", target):
             try:
                 self.client.copy(source, self.bucket, self.object_key(target), ExtraArgs={"CopySourceIfMatch": etag})
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("412", "PreconditionFailed"):  # replaced meanwhile
-                    return False
+                    return None
                 raise
-        return True
+        return found
 
-    def digest(self, key: str) -> str:
+    def digest(self, key: str) -> Digest:
         return self._digest_of_object(key)[0]
 
-    def _digest_of_object(self, key: str) -> tuple[str, str]:
-        """The hash of an object's bytes, and its ETag."""
+    def _digest_of_object(self, key: str) -> tuple[Digest, str]:
+        """The hashes of an object's bytes, and its ETag."""
         from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
-        def read() -> tuple[str, str]:
-            answer, digest = self.client.get_object(Bucket=self.bucket, Key=self.object_key(key)), _new_digest()
-            for chunk in answer["Body"].iter_chunks(CHUNK):
-                digest.update(chunk)
-            return digest.hexdigest(), str(answer["ETag"])
+        def read() -> tuple[Digest, str]:
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.object_key(key))
+            return _digest_of_chunks(answer["Body"].iter_chunks(CHUNK)), str(answer["ETag"])
 
         broken_off = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
         with self._explaining("read", key):
-            found: tuple[str, str] = retrying(WORK_ATTEMPTS, on=broken_off)(read)
+            found: tuple[Digest, str] = retrying(WORK_ATTEMPTS, on=broken_off)(read)
         return found
 
     def size(self, key: str) -> int | None:
@@ -507,13 +517,17 @@ class S3Store(Store):
             ) from error
 
 
-def _new_digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=16)
-
-
-def _digest_of(path: Path) -> str:
+def _digest_of(path: Path) -> Digest:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, _new_digest).hexdigest()
+        return _digest_of_chunks(iter(partial(file.read, CHUNK), b""))
+
+
+def _digest_of_chunks(chunks: Iterable[bytes]) -> Digest:
+    blake2b, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
+    for chunk in chunks:
+        blake2b.update(chunk)
+        sha256.update(chunk)
+    return Digest(blake2b.hexdigest(), sha256.hexdigest())
 
 
 def open_store(location: str | Path, connection: S3Connection | None = None) -> Store:

@@ -355,6 +355,40 @@ def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(
     assert path.read_bytes() == content
 
 
+def edit(path: Path) -> None:
+    """Change a byte of a part's pages; its footer stays intact."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_part_that_was_edited_behind_its_footer_is_written_again(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
+    first = join(cells)
+    path = part(store, S2, 2019)
+    content = path.read_bytes()
+    edit(path)
+    again = join(cells)
+    assert (again.written, again.parts) == (1, first.parts)
+    assert path.read_bytes() == content
+
+
+def test_a_part_that_was_only_touched_is_kept_and_read_once(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(cells)
+    before = {key: store.read(key) for key in store.list("")}
+    os.utime(part(store, S2, 2019))
+    read: list[str] = []
+    digest = LocalStore.digest
+    monkeypatch.setattr(LocalStore, "digest", lambda self, key: read.append(key) or digest(self, key))
+    for _ in range(2):
+        assert join(cells).written == 0
+    assert read == [layout.merged_part(S2, 2019)]
+    assert {key: store.read(key) for key in store.list("")} == before
+
+
 def test_a_cell_of_one_chip(store: LocalStore, recipe: Recipe, join: Callable[..., Any]) -> None:
     cell = write_cell(store, recipe, S2, 2020, ["S2A_ONE"], 1, 1)
     assert join([cell]).rows == 1
