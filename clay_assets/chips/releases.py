@@ -124,8 +124,6 @@ def read_release(store: Store, name: str) -> Release:
         sha256 = tuple(map(str, document.pop("sha256")))
         if document.pop("version") != RELEASE_VERSION:
             raise ValueError("of another version of clay_assets")
-        if len(sha256) != len(partitions):
-            raise ValueError(f"{len(sha256)} checksums of {len(partitions)} parts")
         found = Release(partitions=partitions, sha256=sha256, **document)
     except FileNotFoundError as error:
         known = ", ".join(names_of_releases(store)) or "none yet"
@@ -135,7 +133,7 @@ def read_release(store: Store, name: str) -> Release:
             f"{store.uri(key)}: cannot be understood ({error!r}). Restore it from a copy, or delete it and release "
             "under another name."
         ) from error
-    if found.hash != state_hash(found.partitions) or found.name != name:
+    if found.hash != state_hash(partitions) or found.name != name or len(sha256) != len(partitions):
         raise InputError(
             f"{store.uri(key)}: was changed by hand, its hash is not that of its parts. Restore it from a copy."
         )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import date
@@ -15,10 +19,11 @@ from click.testing import CliRunner
 from clay_assets.chips.cells import ChipCell
 from clay_assets.chips.manifest import read_history, read_manifest, state_hash
 from clay_assets.chips.merge import merge
-from clay_assets.chips.releases import names_of_releases, read_release, release_index
+from clay_assets.chips.releases import faults_of_index, names_of_releases, read_release, release_index
 from clay_assets.cli import main
 from clay_assets.errors import InputError
-from clay_assets.recipes import Recipe
+from clay_assets.recipes import Recipe, load_recipe
+from clay_assets.reconciliation.leftovers import find_leftovers, remove
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore, Store, open_store
 from clay_assets.training import open_chips
@@ -204,6 +209,95 @@ def test_a_name_that_is_none_is_refused(store: LocalStore, name: str) -> None:
     with pytest.raises(InputError, match="is not a name of a release"):
         open_chips(store, release=name)
     assert not store.root.exists()
+
+
+# --- checksums -------------------------------------------------------------------------------------------------------
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None or shutil.which("b2sum") is None, reason="needs GNU coreutils")
+def test_a_release_is_verified_with_standard_tools(store: LocalStore, recipe: Recipe, merge_all: Merge) -> None:
+    merge_all(write_cell(store, recipe, S2, 2020, ["S2A_A"]), write_cell(store, recipe, L1, 2019, ["LC_C"]))
+    release = release_index(store, "v1", TODAY)
+    folder = store.root / layout.RELEASES
+    checked = shell("sha256sum --check --strict v1.sha256", folder)
+    assert (checked.returncode, sorted(checked.stdout.splitlines())) == (
+        0,
+        sorted(f"{name}: OK" for name in ("v1.json", *(part.path for part in release.parts))),
+    )
+    # What a paper cites follows from the files alone: the hash of their hashes and of their places in the index.
+    assert f"BLAKE2b-128 {release.hash}" in release.citation
+    lines = sorted(
+        f"{part.path} {shell(f'b2sum -l 128 {kept.path}', folder).stdout.split()[0]}\n"
+        for part, kept in zip(release.partitions, release.parts, strict=True)
+    )
+    (store.root / "state").write_text("".join(lines))
+    assert shell("b2sum -l 128 state", store.root).stdout.split()[0] == release.hash
+    # And the recipe's from its text, which the document has whole.
+    document = json.loads((folder / "v1.json").read_text())
+    assert load_recipe(written(store.root / "recipe.toml", document["recipe"])).hash == document["recipe_hash"]
+    assert document["software_version"] in release.citation
+    edit(folder / release.parts[0].path)
+    assert shell("sha256sum --check --quiet v1.sha256", folder).stdout == f"{release.parts[0].path}: FAILED\n"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def edit(path: Path) -> None:
+    """Change a byte of a Parquet file's pages, of which neither its size, its footer nor its time tells."""
+    told, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
+def test_a_part_that_was_edited_is_found_by_verifying(
+    store: LocalStore, recipe: Recipe, merge_all: Merge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAY_STORAGE", str(store.root))
+
+    def verify(*arguments: str) -> tuple[int, dict[str, list[str]]]:
+        result = CliRunner().invoke(main, ["release", "--verify", "--json", *arguments])
+        return result.exit_code, json.loads(result.stdout)
+
+    cells = write_cell(store, recipe, S2, 2020, ["S2A_A"]), write_cell(store, recipe, L1, 2019, ["LC_C"])
+    merge_all(*cells)
+    release_index(store, "v1", TODAY)
+    assert verify() == (0, {"merged index": [], "release v1": []})
+    other = layout.merged_part(S2, 2020)
+    edit(store.root / other)  # of the release too, as both are one file
+    name = f"{S2}/2020/part-0.parquet has other content"
+    status, found = verify()
+    assert status == 1
+    assert name in found["merged index"][0]
+    assert name in found["release v1"][0]
+    os.utime(store.root / other)
+    merge_all(*cells)  # writes the part again; releasing keeps it again
+    assert faults_of_index(store) == []
+    assert verify("v1")[0] == 1
+    release_index(store, "v1", TODAY)
+    assert verify("v1") == (0, {"release v1": []})
+    store.write(layout.release_checksums("v1"), b"")
+    assert verify("v1") == (1, {"release v1": ["chips/releases/v1.sha256 was changed"]})
+    store.write(layout.release("v1"), b"{")
+    result = CliRunner().invoke(main, ["release", "v1", "--verify"])
+    assert result.exit_code == 1
+    assert "release v1: " in result.stdout
+    assert "cannot be understood" in result.stdout
+
+
+def test_prune_leaves_releases_alone(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
+    read_and_pick(store, recipe, threads)
+    kept = {key: store.read(key) for key in store.list(layout.RELEASES)}
+    remove(store, find_leftovers(store, 0, time.time() + 1))
+    assert {key: store.read(key) for key in store.list(layout.RELEASES)} == kept
+    assert len(ids(store, "v1")) == 192
 
 
 # --- the history -----------------------------------------------------------------------------------------------------
