@@ -42,11 +42,11 @@ MEMBERS = (
 )
 _MEMBERS = frozenset(MEMBERS)
 _GEOJSON = {"type", "coordinates"}
-_ABSOLUTE = ("https://", "s3://", "http://", "/")
+ABSOLUTE = ("https://", "s3://", "http://", "/")
 _LISTS = (list, tuple)
 CLOSED_RING = 4  # minimum number of points
 _ASSET_MEMBERS = ("href", "type", "title", "description", "roles")
-_BY_POSITION = ("eo:bands",)  # item fields that assets referred to by position
+BY_POSITION = ("eo:bands",)  # item fields that assets referred to by position
 _UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,6})?Z")
 KEPT_LINKS = ("self", "collection", "derived_from", "license")
 BBOX_NUMBERS = 4
@@ -166,7 +166,7 @@ def _through_pystac(item: Item) -> Item:
 
 def _is_of_today(item: Item) -> bool:
     """Whether an item needs no migration and pystac would accept it; pystac then only reorders its members."""
-    if item.get("stac_version") != STAC_VERSION or _written_version() != STAC_VERSION:
+    if item.get("stac_version") != STAC_VERSION or written_version() != STAC_VERSION:
         return False
     properties, geometry, bbox = item.get("properties"), item.get("geometry"), item.get("bbox")
     return (
@@ -184,12 +184,13 @@ def _is_of_today(item: Item) -> bool:
         and _is_bbox(bbox)
         and all(map(_has_href, item["assets"].values()))
         and all(_has_href(link) and isinstance(link.get("rel"), str) for link in item["links"])
-        and not any(name in _BY_POSITION for name in properties)
+        and not any(name in BY_POSITION for name in properties)
     )
 
 
 @cache  # pystac reads the environment each time
-def _written_version() -> str:
+def written_version() -> str:
+    """The version of STAC that pystac writes."""
     import pystac
 
     return pystac.get_stac_version()
@@ -203,8 +204,8 @@ def _as_pystac_writes(item: Item) -> Item:
         "stac_extensions": [],
         **{name: item[name] for name in ("id", "geometry", "bbox")},
         "properties": {**item["properties"], "datetime": _written_time(item["properties"]["datetime"])},
-        "links": [_link_as_written(link) for link in item["links"] if link["rel"] in KEPT_LINKS],
-        "assets": {name: _asset_as_written(asset) for name, asset in item["assets"].items()},
+        "links": written_links(item["links"]),
+        "assets": {name: asset_as_written(asset) for name, asset in item["assets"].items()},
     }
     if item.get("collection"):
         document["collection"] = item["collection"]
@@ -221,6 +222,16 @@ def _written_time(value: Any) -> str | None:
         return None
 
 
+def read_links(value: Any) -> list[dict[str, Any]]:
+    """The links of an item, without what is not a link."""
+    return [link for link in _listed(value) if _has_href(link) and isinstance(link.get("rel"), str)]
+
+
+def written_links(links: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The kept ones of some links, as pystac writes them."""
+    return [_link_as_written(link) for link in links if link["rel"] in KEPT_LINKS]
+
+
 def _link_as_written(link: Mapping[str, Any]) -> dict[str, Any]:
     from pystac.utils import make_absolute_href
 
@@ -235,7 +246,8 @@ def _link_as_written(link: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
+def asset_as_written(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """An asset of an item of today, as pystac writes it."""
     href = asset["href"]
     written: dict[str, Any] = {"href": _posix(href) if "\\" in href else href}
     if len(asset) == 1:
@@ -310,7 +322,7 @@ def has_absolute_hrefs(item: Item) -> bool:
         if type(asset) is not dict or "alternate" in asset:
             return False
         href = asset.get("href")
-        if type(href) is not str or not href.startswith(_ABSOLUTE):
+        if type(href) is not str or not href.startswith(ABSOLUTE):
             return False
     return True
 
@@ -326,7 +338,7 @@ def _members(name: str, item: Item) -> dict[str, Any]:
         "stac_version": version if isinstance(version, str) and version else ASSUMED_VERSION,
         "stac_extensions": [entry for entry in _listed(extensions) if isinstance(entry, str)],
         "collection": collection if isinstance(collection, str) else None,
-        "links": [link for link in _listed(links) if _has_href(link) and isinstance(link.get("rel"), str)],
+        "links": read_links(links),
     }
 
 

@@ -68,6 +68,12 @@ class Catalogue(Protocol):
         """
         ...
 
+    def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
+        """Some of the chosen items, in any order, as `Platform.read_item` and then `as_stac_1_1` give them; those that
+        it has at hand so.
+        """
+        ...
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The full items of the chosen candidates, as in the catalogue, in any order."""
         ...

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection as Sized
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
@@ -21,27 +20,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
 from numpy.typing import NDArray
 
-from clay_assets.catalogues.base import Answer, answer_of, read_candidate
-from clay_assets.catalogues.snapshot_types import EPOCH, footprints, parsed, value_of
-from clay_assets.footprints import as_meant, geojson_of
+from clay_assets.catalogues.base import Answer, answer_of
+from clay_assets.catalogues.candidate_rows import Part
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.column_rules import Candidates
-from clay_assets.platforms.properties import PropertyType
-from clay_assets.stac import ASSUMED_VERSION, ITEM_TYPE, Item
-from clay_assets.storage.stac_geoparquet import listed, objects
-from clay_assets.storage.untyped import UNTYPED, patched
+from clay_assets.stac import Item
 
-ASKED, MOMENT, UNCHANGED = "requests", "moment", "unchanged"  # columns beside those of the snapshot
-PROPERTY, ASSET = "property ", "asset "  # before the names of columns
+ASKED = "requests"  # a column beside those of the snapshot
 IN_MEMORY = 64 * 2**20  # bytes of candidates; what is more is kept in files
 GROUPS = 64  # of requests, where it is kept in files
 ROWS = 1_024  # candidates whose documents are made at once
 CLOUD_COVER = "eo:cloud_cover"
-EXACT = 2**53  # whole numbers beyond it are not exact as floats
-PLAIN_ID = 230  # bytes; percent-encoded, an id so long is not too long
 
 
 class Collection:
@@ -187,12 +178,12 @@ class CandidateTable:
     requests: Sequence[Request]
     asked: range
     tables: Sequence[pa.Table]
-    _parts: list[_Part] = field(init=False)
+    _parts: list[Part] = field(init=False)
     _pairs: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] = field(init=False)
     _kept: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._parts = [_Part(self.platform, table) for table in _by_schema(self.tables)]
+        self._parts = [Part(self.platform, table) for table in _by_schema(self.tables)]
         parts, rows, numbers = [], [], []
         for number, part in enumerate(self._parts):
             asked = part.table[ASKED]
@@ -281,189 +272,6 @@ class CandidateTable:
             {"id": name, "properties": {} if np.isnan(cover) else {CLOUD_COVER: cover}}
             for name, cover in zip(names, covers[rows].tolist(), strict=True)
         ]
-
-
-class _Part:
-    """Candidates of one schema."""
-
-    def __init__(self, platform: AnyPlatform, table: pa.Table) -> None:
-        self.platform, self.table = platform, table
-        self.names = set(table.schema.names)
-        self._plain_assets = "assets" not in self.names
-
-    def column(self, name: str) -> pa.Array:
-        column = self.table[name]
-        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-    def read(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item | str, bool]]:
-        """Of some rows the id, as text that tells its type too, the candidate, and whether it is known to be sound."""
-        part = _Part(self.platform, self.table.take(pa.array(rows)))
-        untyped = part.column(UNTYPED).to_pylist() if UNTYPED in self.names else [None] * len(rows)
-        documents = part._documents(untyped)
-        for document, plain, sound in zip(
-            documents, self._plain[rows].tolist(), self._sound[rows].tolist(), strict=True
-        ):
-            name = document["id"]
-            if plain:
-                document["type"], document["stac_version"] = ITEM_TYPE, ASSUMED_VERSION
-                document["stac_extensions"], document["links"] = [], []
-                yield repr(name), document, sound
-            else:
-                yield repr(name), read_candidate(self.platform, document), sound
-
-    @cached_property
-    def _plain(self) -> NDArray[np.bool_]:
-        """Which rows are items as they are read, whatever their properties: there is nothing to check in them."""
-        ids = self.column("id")
-        if not (self._plain_assets and pa.types.is_string(ids.type)):
-            return np.zeros(len(ids), np.bool_)
-        length = pc.fill_null(pc.binary_length(ids), 0).to_numpy()
-        ascii_only = pc.fill_null(pc.string_is_ascii(ids), False).to_numpy(zero_copy_only=False)
-        plain = self._unchanged & ascii_only & (length > 0) & (length <= PLAIN_ID)
-        if UNTYPED in self.names:
-            plain &= ~self.column(UNTYPED).is_valid().to_numpy(zero_copy_only=False)
-        return np.asarray(plain, np.bool_)
-
-    @cached_property
-    def _sound(self) -> NDArray[np.bool_]:
-        """Which rows are known to break no declaration and to lack no asset."""
-        return np.asarray(~self.values["odd"] & (self.values["lacking"] == 0), np.bool_)
-
-    def _documents(self, untyped: Sequence[str | None]) -> Iterator[Item]:
-        collection = self.platform.scenes.collection
-        columns = (
-            listed(self.column("id")),
-            self._objects(PROPERTY),
-            self._assets(untyped),
-            geojson_of(self.shapes),
-            self.column(MOMENT).to_numpy().tolist(),
-            untyped,
-        )
-        for name, properties, assets, footprint, moment, text in zip(*columns, strict=True):
-            document = {"id": name, "properties": properties, "assets": assets}
-            if text is not None:
-                patched(document, text)
-            # As the columns have it, by which the item was found.
-            document["collection"], document["geometry"] = collection, footprint
-            document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=moment)
-            yield document
-
-    def _objects(self, prefix: str) -> Iterable[dict[str, Any]]:
-        """The columns with a prefix as an object of each row, without nulls."""
-        names = [name for name in self.table.schema.names if name.startswith(prefix)]
-        if not names:
-            return ({} for _ in range(self.table.num_rows))
-        return objects([name.removeprefix(prefix) for name in names], [_values(self.column(name)) for name in names])
-
-    def _assets(self, untyped: Sequence[str | None]) -> Iterable[Any]:
-        """Assets of each row by their names here; as the catalogue names them where an item is still to be patched."""
-        if not self._plain_assets:
-            return (parsed("assets", text) for text in self.column("assets").to_pylist())
-        names = self.platform.asset_names
-        columns = [[{"href": href} if href else None for href in self._hrefs(name)] for name in names]
-        assets = objects(names, columns)
-        if any(text is not None for text in untyped):
-            given = ({key: {"href": href} for key, href in row.items()} for row in self._objects(ASSET))
-            return [read if text is None else raw for read, raw, text in zip(assets, given, untyped, strict=True)]
-        return assets
-
-    def _hrefs(self, name: str) -> list[str | None]:
-        """Hrefs of an asset, under whichever of its names; of several the last that has one."""
-        found: list[str | None] = []
-        for other in _names_of(self.platform, name):
-            if ASSET + other in self.names:
-                hrefs = listed(self.column(ASSET + other))
-                found = [href or known for href, known in zip(hrefs, found, strict=True)] if found else hrefs
-        return found or [None] * self.table.num_rows
-
-    @cached_property
-    def shapes(self) -> NDArray[Any]:
-        """Footprints as they are meant, (rows,)."""
-        shapes: NDArray[Any] = np.array(shapely.force_2d(footprints(self.column("geometry"))), dtype=object)
-        changed = np.flatnonzero(~self._unchanged)
-        if changed.size:
-            shapes[changed] = as_meant(shapes[changed])
-        return shapes
-
-    @property
-    def _unchanged(self) -> NDArray[np.bool_]:
-        return np.asarray(self.column(UNCHANGED).to_numpy(zero_copy_only=False), np.bool_)
-
-    @cached_property
-    def values(self) -> dict[str, NDArray[Any]]:
-        """Row by row: `id`, `moment`, whether it is `odd`, what is `lacking` (bits), and the declared properties."""
-        rows = self.table.num_rows
-        ids, odd = self.column("id"), ~self._unchanged
-        found: dict[str, NDArray[Any]] = {"moment": self.column(MOMENT).to_numpy()}
-        if pa.types.is_string(ids.type):
-            length = pc.fill_null(pc.binary_length(ids), 0).to_numpy()
-            odd |= (length == 0) | (length > PLAIN_ID)
-            found["id"] = pc.fill_null(ids, "").to_numpy(zero_copy_only=False)
-        else:
-            odd[:] = True
-            found["id"] = np.array(list(map(repr, ids.to_pylist())), dtype=object)
-        if UNTYPED in self.names:
-            odd |= self.column(UNTYPED).is_valid().to_numpy(zero_copy_only=False)
-        odd |= not self._plain_assets
-        for declared in self.platform.rules.properties:
-            given = np.zeros(rows, np.bool_)
-            for name in declared.names:
-                column = self.column(PROPERTY + name) if PROPERTY + name in self.names else pa.nulls(rows)
-                found[name], wrong, there = _typed(column, declared.type)
-                odd |= wrong
-                given |= there
-            if declared.required:
-                odd |= ~given
-        lacking = np.zeros(rows, np.int64)
-        for bit, name in enumerate(self.platform.asset_names):
-            if name not in self.platform.assets.optional:
-                lacking |= ~self._has(name) * np.int64(1 << bit)
-        return {**found, "odd": odd, "lacking": lacking}
-
-    def _has(self, asset: str) -> NDArray[np.bool_]:
-        found = np.zeros(self.table.num_rows, np.bool_)
-        for name in _names_of(self.platform, asset):
-            if ASSET + name in self.names:
-                length = pc.fill_null(pc.binary_length(self.column(ASSET + name)), 0)
-                found |= length.to_numpy(zero_copy_only=False) > 0
-        return found
-
-
-def _names_of(platform: AnyPlatform, asset: str) -> tuple[str, ...]:
-    return asset, *(alias for alias, meant in platform.assets.aliases.items() if meant == asset)
-
-
-def _typed(column: pa.Array, kind: PropertyType) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Values of a declared property as `Candidates` has them; which are not of the type; and which are given."""
-    types, rows = pa.types, len(column)
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    if kind in (float, int):
-        if not (types.is_integer(column.type) or types.is_floating(column.type)):
-            return np.full(rows, np.nan), there, there
-        numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        wrong = there & ~np.isfinite(numbers)
-        if kind is int:
-            wrong |= there & ((numbers != np.trunc(numbers)) | (np.abs(numbers) > EXACT))
-        return np.where(there & ~wrong, numbers, np.nan), wrong, there
-    if kind is str and types.is_string(column.type):
-        codes = column.dictionary_encode()
-        texts = np.array(["", *(text.strip() for text in codes.dictionary.to_pylist())], dtype=object)
-        values = texts[pc.fill_null(codes.indices, -1).to_numpy() + 1]
-        return values, np.zeros(rows, np.bool_), values != ""
-    values = np.empty(rows, dtype=object)
-    if kind == list[str] and types.is_list(column.type) and types.is_string(column.type.value_type):
-        values[:] = [tuple(entry or ()) for entry in column.to_pylist()]
-        wrong = np.array([None in entry for entry in values], np.bool_)
-        return values, wrong, np.array([bool(entry) for entry in values], np.bool_)
-    values[:] = [() if kind == list[str] else ""] * rows
-    return values, there, there
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Values of a column as an item has them."""
-    types, kind = pa.types, column.type
-    same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
-    return listed(column) if same else list(map(value_of, column.to_pylist()))
 
 
 def _answer(request: Request, read: Sized[tuple[Item | str, bool]]) -> Answer:

@@ -14,6 +14,7 @@ from typing import Any
 from shapely.errors import ShapelyError
 
 from clay_assets.catalogues.base import Answer, Catalogue
+from clay_assets.catalogues.candidate_rows import brief
 from clay_assets.catalogues.choice import OLDER, Choice, excluded_reason
 from clay_assets.catalogues.judging import judged
 from clay_assets.errors import ClayError, InputError
@@ -136,9 +137,9 @@ def full_items(
 
     Items are validated again: a candidate may lack the invalid field of the full item.
     """
-    whole: dict[str, Item] = {}
+    whole = {item["id"]: item for item in catalogue.stored(platform, list(chosen))} if chosen else {}
     invalid = {}
-    found = catalogue.complete(platform, [chosen[name] for name in sorted(chosen)])
+    found = catalogue.complete(platform, [chosen[name] for name in sorted(set(chosen) - set(whole))])
     for item, read in zip(found, platform.read_items(found), strict=True):
         try:
             if isinstance(read, InputError):
@@ -236,7 +237,7 @@ def _choice(platform: AnyPlatform, answer: Answer, options: Options, excluded: M
         item, rejected = best_candidate(platform, answer, options, excluded)
     except RuleError as error:
         return Choice(answer.request, candidates, error=str(error))
-    return Choice(answer.request, candidates, item, rejected)
+    return Choice(answer.request, candidates, item and brief(item), rejected)
 
 
 def _rule_error(platform: AnyPlatform, rule: str, on: str, error: Exception) -> RuleError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -156,8 +157,22 @@ def _best(table: CandidateTable, candidates: Candidates, codes: NDArray[np.int64
     if not rows.size:
         return {}
     chosen = candidates.take(rows)
+    keys = rules.rank(chosen)
+    leading = _lowest(chosen.numbers_of_requests, keys[0]) if keys else np.arange(len(rows))
+    rows, chosen, keys = rows[leading], chosen.take(leading), [key[leading] for key in keys]
     ids = pc.rank(pa.array(chosen.ids, pa.string()), tiebreaker="dense").to_numpy()
     numbers = chosen.numbers_of_requests
-    order = np.lexsort((ids, *reversed(rules.rank(chosen)), numbers))
+    order = np.lexsort((ids, *reversed(keys), numbers))
     first = order[np.flatnonzero(np.diff(numbers[order], prepend=-1))]
     return dict(zip(numbers[first].tolist(), rows[first].tolist(), strict=True))
+
+
+def _lowest(numbers: NDArray[np.int64], key: NDArray[Any]) -> NDArray[np.intp]:
+    """Places of the candidates that no other of their request goes before by its first key; ascending.
+
+    They are few, and ids take long to sort.
+    """
+    order = np.lexsort((key, numbers))
+    first = order[np.flatnonzero(np.diff(numbers[order], prepend=-1))]
+    lowest = key[first][np.searchsorted(numbers[first], numbers)]
+    return np.flatnonzero((key == lowest) | ((key != key) & (lowest != lowest)))  # NaN is last

@@ -9,34 +9,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 from pyarrow import fs
 
 from clay_assets.catalogues.base import Answer
-from clay_assets.catalogues.candidates import ASSET, MOMENT, PROPERTY, UNCHANGED, CandidateTable, Collection
+from clay_assets.catalogues.candidate_rows import ASSET, MOMENT, PROPERTY, UNCHANGED
+from clay_assets.catalogues.candidates import CandidateTable, Collection
+from clay_assets.catalogues.places import Places
 from clay_assets.catalogues.snapshot_types import (
     SIDES,
     TIMES,
     check_columns,
-    footprints,
     has_box,
     has_views,
-    moments,
     plain,
     whole_items,
 )
+from clay_assets.catalogues.stored_items import stored_items, wanted_fields
 from clay_assets.errors import ClayError, InputError, SourceError
-from clay_assets.footprints import meant_and_unchanged
 from clay_assets.grids import HALF_TURN
 from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.sources.downloads import names_in
@@ -89,7 +87,7 @@ class SnapshotCatalogue:
     def _tables(self, platform: AnyPlatform, requests: Sequence[Request], *, hrefs: bool) -> Iterator[CandidateTable]:
         if not requests:
             return
-        places = _Places(requests)
+        places = Places(requests)
         with Collection(platform, requests) as collection:
             for file in self.files:
                 batches = file.scan(platform, places, hrefs=hrefs)
@@ -124,6 +122,16 @@ class SnapshotCatalogue:
                 return _as_found(item, file.place)
         return None
 
+    def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
+        """Those of the chosen items that columns tell as they are kept."""
+        whole: dict[str, Item] = {}
+        left = set(ids)
+        for file in self.files:
+            there, items = file.stored(platform, sorted(left)) if left else (left, [])
+            whole |= {item["id"]: item for item in items}
+            left -= there
+        return list(whole.values())
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The chosen candidates with all that the snapshot says of them."""
         if not items:
@@ -148,7 +156,7 @@ class _SnapshotFile:
         self.has_views = any(has_views(field.type) for field in dataset.schema)
         self._complete: set[str] | None = None
 
-    def scan(self, platform: AnyPlatform, places: _Places, *, hrefs: bool) -> Iterator[pa.RecordBatch]:
+    def scan(self, platform: AnyPlatform, places: Places, *, hrefs: bool) -> Iterator[pa.RecordBatch]:
         """The items of a collection that requests may take, by its columns.
 
         Args:
@@ -171,6 +179,29 @@ class _SnapshotFile:
         batches = self._batches(self._field("id").isin(ids) & self._of(platform))
         found = [batch.cast(self.schema) for batch in batches if batch.num_rows]
         return whole_items(pa.Table.from_batches(found)) if found else []
+
+    def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> tuple[set[str], list[Item]]:
+        """Which of some items are here, and those of them that columns tell as they are kept."""
+        wanted = self._field("id").isin(ids) & self._of(platform)
+        fields = wanted_fields(self.schema, platform)
+        if fields is None:
+            here = self._batches(wanted, {"id": self._field("id")})
+            return {name for batch in here for name in batch["id"].to_pylist()}, []
+        columns = {
+            field.name: pc.field("assets", field.name.removeprefix(ASSET))
+            if field.name.startswith(ASSET)
+            else pc.field(field.name)
+            for field in fields
+        }
+        found = [batch for batch in self._batches(wanted, columns) if batch.num_rows]
+        if not found:
+            return set(), []
+        table = pa.Table.from_batches(found).cast(pa.schema(fields))
+        names = table["id"].to_pylist()
+        first = {name: row for row, name in reversed(list(enumerate(names)))}  # of two with one id
+        if len(first) < len(names):
+            table = table.take(pa.array(sorted(first.values())))
+        return set(first), stored_items(table, platform)
 
     def collections(self, wanted: str | None) -> set[str | None]:
         """The collections of its items; `wanted` where it does not say."""
@@ -290,87 +321,6 @@ def _as_found(item: Item, place: str) -> Item:
     return item if has_absolute_hrefs(item) else with_absolute_hrefs(with_absolute_hrefs(item), place)
 
 
-class _Places:
-    """Where, when and for what some requests ask, laid out so that whole batches can be compared."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        # Requests at one place, such as the quarters of a tile, have the same geometry.
-        geometries = np.array([*(request.geometry for request in requests), None], dtype=object)[:-1]
-        places: dict[bytes, int] = {}
-        self._place = np.array([places.setdefault(wkb, len(places)) for wkb in shapely.to_wkb(geometries)])
-        self._shapes = geometries[np.unique(self._place, return_index=True)[1]]
-        shapely.prepare(self._shapes)
-        self._tree = shapely.STRtree(self._shapes)
-        order = np.argsort(self._place, kind="stable")
-        self._of_place = order, np.searchsorted(self._place[order], np.arange(len(places) + 1))
-        self._starts = np.array([_milliseconds(request.start) for request in requests])
-        self._ends = np.array([_milliseconds(request.end) for request in requests])
-        self._alternatives = _Alternatives(requests)
-        self.bounds = shapely.total_bounds(self._shapes)
-        self.first, self.last = int(self._starts.min()), int(self._ends.max())
-
-    def pairs(
-        self, batch: pa.RecordBatch
-    ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        """Acquisition times of a batch's rows; rows and the numbers of the requests that they may answer; and which
-        footprints are as they are meant.
-
-        Args:
-            batch: with times, `geometry`, and the properties that requests filter by.
-        """
-        shapes, unchanged = meant_and_unchanged(footprints(batch["geometry"]))
-        rows, places = self._tree.query(shapes)
-        order, edges = self._of_place
-        counts = edges[places + 1] - edges[places]
-        pair = np.repeat(np.arange(len(rows)), counts)
-        within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-        numbers = order[edges[places][pair] + within]
-        rows = rows[pair]
-        times = moments(batch)
-        taken = times[rows]
-        inside = (taken >= self._starts[numbers]) & (taken < self._ends[numbers])
-        rows, numbers, pair = rows[inside], numbers[inside], pair[inside]
-        matched = self._alternatives.match(batch, rows, numbers)
-        rows, numbers, pair = rows[matched], numbers[matched], pair[matched]
-        once, back = np.unique(pair, return_inverse=True)  # of an item and a place
-        first = np.zeros(len(once), np.intp)
-        first[back] = np.arange(len(pair))
-        touches = shapely.intersects(self._shapes[self._place[numbers[first]]], shapes[rows[first]])[back]
-        return times, rows[touches], numbers[touches], unchanged
-
-
-class _Alternatives:
-    """The property filters of all requests, laid out so that whole columns can be compared."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.layers: list[dict[str, NDArray[Any]]] = []
-        self.given: list[NDArray[np.bool_]] = []
-        for layer in range(max((len(request.filters) for request in requests), default=0)):
-            here = [request.filters[layer] if layer < len(request.filters) else None for request in requests]
-            names = sorted({name for wanted in here if wanted for name in wanted})
-            self.layers.append({name: np.array([(w or {}).get(name) for w in here], dtype=object) for name in names})
-            self.given.append(np.array([wanted is not None for wanted in here]))
-        self.free = np.array([not request.filters for request in requests])
-
-    def match(self, batch: pa.RecordBatch, rows: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`.
-
-        Where the file has no such column, any item may: the platform's rules decide, as ids may tell it.
-        """
-        matched = self.free[numbers]
-        for layer, given in zip(self.layers, self.given, strict=True):
-            fulfilled = given[numbers]
-            for name, wanted in layer.items():
-                column = PROPERTY + name
-                if column not in batch.schema.names:
-                    continue
-                values = np.array(batch[column].to_pylist(), dtype=object)[rows]
-                asked = wanted[numbers]
-                fulfilled &= (values == asked) | (asked == None)  # noqa: E711 — elementwise
-            matched = matched | fulfilled
-        return matched
-
-
 def _in_order(
     function: Callable[[pa.RecordBatch], Result], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[tuple[pa.RecordBatch, Result]]:
@@ -384,10 +334,6 @@ def _in_order(
                 yield first, future.result()
         for first, future in waiting:
             yield first, future.result()
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
 
 
 def _is_of_snapshot(name: str) -> bool:

@@ -153,10 +153,8 @@ def whole_items(table: pa.Table) -> list[Item]:
     table = _set(table, "geometry", pa.array(shapely.to_wkb(shapes), pa.binary()))
     if not has_box(table.schema):
         table = _set(table, "bbox", _boxes(shapes))
+    table = with_utc_times(table)
     kinds = {field.name: field.type for field in table.schema}
-    for name in TIMESTAMPS:
-        if name in kinds and (pa.types.is_timestamp(kinds[name]) or pa.types.is_date(kinds[name])):
-            table = _set(table, name, _utc(table[name]))
     texts = [name for name in OBJECTS if name in kinds and pa.types.is_string(kinds[name])]
     aside = {name: table[name].to_pylist() for name in texts}
     items = items_of(table.drop_columns(texts))
@@ -164,6 +162,15 @@ def whole_items(table: pa.Table) -> list[Item]:
         item["properties"] = {name: value_of(value) for name, value in item["properties"].items()}
         item |= {name: parsed(name, values[number]) for name, values in aside.items() if values[number] is not None}
     return items
+
+
+def with_utc_times(table: pa.Table) -> pa.Table:
+    """A table whose columns of STAC times, where they are not text, are in microseconds UTC."""
+    for name in TIMESTAMPS:
+        kind = table.schema.field(name).type if name in table.schema.names else pa.null()
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            table = _set(table, name, _utc(table[name]))
+    return table
 
 
 def _milliseconds(column: pa.Array) -> NDArray[np.int64]:

@@ -165,6 +165,10 @@ class ApiCatalogue:
         except UNUSABLE as error:
             raise SourceError(f"{self.url}: search in {wanted} failed ({_brief(error)}). Run again.") from error
 
+    def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
+        """None: what an API answers with is still to be migrated."""
+        return []
+
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
         """The candidates unchanged: an API returns full items."""
         return list(items)

@@ -68,7 +68,7 @@ class Processings:
             near: set[int] = set()
             for first, second in pairwise(sorted(range(len(items)), key=moments.__getitem__)):
                 if moments[second] - moments[first] <= self.apart:
-                    near |= {first, second}
+                    near.update((first, second))
             items = [items[at] for at in sorted(near)]
         if self.acquisition is not None and items:
             told = [self.acquisition(item["id"]) for item in items]

@@ -71,8 +71,11 @@ def is_given(value: Any) -> bool:
 
 def label_of(properties: Mapping[str, Any], *names: str) -> str:
     """The first of these properties that is non-blank text, stripped; else empty."""
-    texts = (value.strip() for name in names if isinstance(value := properties.get(name), str))
-    return next(filter(None, texts), "")
+    for name in names:
+        value = properties.get(name)
+        if isinstance(value, str) and (text := value.strip()):
+            return text
+    return ""
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

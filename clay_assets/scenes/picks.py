@@ -78,10 +78,10 @@ def pick_scenes(
                 chosen[choice.item["id"]] = choice.item
             progress(done, len(requests))
         items, invalid = full_items(platform, catalogue, chosen)
-    for row in rows.values():
-        if row["item_id"] in invalid:
-            row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
-    return Picks(items, _ledger(platform, year, requests, rows))
+        for row in rows.values() if invalid else ():
+            if row["item_id"] in invalid:
+                row.update(outcome=FAILED, reason=invalid[row["item_id"]], item_id=None, cloud_cover=None)
+        return Picks(items, _ledger(platform, year, requests, rows))
 
 
 def rejections(ledger: pd.DataFrame) -> list[dict[str, Any]]:
@@ -131,21 +131,17 @@ def _summary(rejected: Mapping[str, int]) -> str:
 def _ledger(
     platform: AnyPlatform, year: int, requests: Sequence[Request], rows: Mapping[str, dict[str, Any]]
 ) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        [
-            {
-                "request_id": request.id,
-                "platform": platform.key,
-                "location": request.location,
-                "year": year,
-                "period": request.period,
-                **rows[request.id],
-            }
-            for request in sorted(requests, key=lambda request: request.id)
-        ],
-        columns=list(LEDGER_TYPES),
-    )
-    return frame.astype(LEDGER_TYPES)
+    ordered = sorted(requests, key=lambda request: request.id)
+    of_requests = [rows[request.id] for request in ordered]
+    columns: dict[str, Any] = {
+        "request_id": [request.id for request in ordered],
+        "platform": platform.key,
+        "location": [request.location for request in ordered],
+        "year": year,
+        "period": [request.period for request in ordered],
+    }
+    told = {name: [row[name] for row in of_requests] for name in LEDGER_TYPES if name not in columns}
+    return pd.DataFrame({**columns, **told}, columns=list(LEDGER_TYPES)).astype(LEDGER_TYPES)
 
 
 LEDGER_TYPES = {

@@ -16,6 +16,7 @@ import geopandas as gpd
 import pandas as pd
 
 from clay_assets.catalogues.base import Answer, Catalogue
+from clay_assets.catalogues.candidate_rows import brief
 from clay_assets.catalogues.eligibility import RuleError, best_item, eligible_items, full_items, resolved_requests
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Request
@@ -104,7 +105,7 @@ def resolve_requests(
         for request, best in found:
             requests.append(request)
             if best is not None:
-                chosen[best["id"]] = best
+                chosen[best["id"]] = brief(best)
                 wanted_at.setdefault(best["id"], []).append(request.location)
         progress(done, len(searches))
     items, invalid = full_items(platform, catalogue, chosen)

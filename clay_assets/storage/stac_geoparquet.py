@@ -89,8 +89,8 @@ def items_of(table: pa.Table) -> list[Item]:
     stac-geoparquet's own reader requires a bounding box in every item, and `proj:geometry` in all or none; external
     tables do not always comply.
     """
-    table = _with_times_as_text(table)
-    columns = [_values(column.combine_chunks()) for column in table.columns]
+    table = with_times_as_text(table)
+    columns = [values_of(column.combine_chunks()) for column in table.columns]
     if "geometry" in table.column_names:
         place = table.column_names.index("geometry")
         kind = table.schema.field(place).type
@@ -103,18 +103,18 @@ def items_of(table: pa.Table) -> list[Item]:
     return [_item(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def _values(column: pa.Array) -> list[Any]:
+def values_of(column: pa.Array) -> list[Any]:
     """Values of a column; null members of objects are omitted, at all levels."""
     kind = column.type
     if pa.types.is_struct(kind) and kind.num_fields:
         names = [field.name for field in kind]
         # Not `field`, which has values where the struct itself is null.
-        found = objects(names, [_values(values) for values in column.flatten()])
+        found = objects(names, [values_of(values) for values in column.flatten()])
         if not column.null_count:
             return found
         return [one if valid else None for one, valid in zip(found, column.is_valid().to_pylist(), strict=True)]
     if pa.types.is_list(kind) and pa.types.is_nested(kind.value_type):
-        entries = _values(column.flatten())
+        entries = values_of(column.flatten())
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
         ends = np.cumsum(lengths)
         lists = [entries[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
@@ -141,7 +141,8 @@ def objects(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[dict
     return [{name: value for name, value in zip(names, row) if value is not None} for row in rows]  # noqa: B905
 
 
-def _with_times_as_text(table: pa.Table) -> pa.Table:
+def with_times_as_text(table: pa.Table) -> pa.Table:
+    """A table whose columns of STAC times are text, as items have them."""
     for number, name in enumerate(table.column_names):
         kind = table.schema.field(number).type
         if name in TIMES and pa.types.is_timestamp(kind):

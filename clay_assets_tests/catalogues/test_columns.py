@@ -15,7 +15,7 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from clay_assets.catalogues import candidates
+from clay_assets.catalogues import candidate_rows, candidates
 from clay_assets.catalogues.base import Answer
 from clay_assets.catalogues.eligibility import RuleError, best_candidate
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
@@ -286,7 +286,7 @@ def test_a_value_is_odd_if_its_declaration_says_so(kind: Any, values: pa.Array) 
     from clay_assets.platforms.properties import Property, is_given
 
     declared = Property("x", kind)
-    _, wrong, given = candidates._typed(values, kind)
+    _, wrong, given = candidate_rows._typed(values, kind)
     for value, is_wrong, is_there in zip(values.to_pylist(), wrong.tolist(), given.tolist(), strict=True):
         if declared.problem({"x": value}):
             assert is_wrong
