@@ -1,12 +1,15 @@
 """How fast scenes are picked: from a snapshot beside a bare read of the same file, and from an API beside its limit.
 
-    python benchmarks/scene_picks.py [--items 100000] [--requests 5000] [--no-api]
+    python benchmarks/scene_picks.py [--items 100000] [--requests 5000] [--no-api] [--large 5000000]
 
 Makes a snapshot of synthetic Sentinel-2 items over random tiles in 2020, and picks one year's requests from it: by the
 platform's rules over columns, item by item, and with bare pyarrow reading the columns that are needed; in turns, best
 of three, and once more in processes of their own for the peak of memory. Then from `stac_server`, with and without
 quarters that one search answers; its floor is the number of searches over the limit, and its peer pystac-client, which
 makes some of the requests one after another.
+
+With `--large` it makes a snapshot of so many items instead, picks from it once in a process of its own, and prints
+seconds and the peak of memory.
 """
 
 from __future__ import annotations
@@ -145,6 +148,17 @@ def peak_of(which: str, path: Path, requests: int) -> int:
     return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
+def large(items: int, requests: int) -> None:
+    """Picks from a snapshot that is larger than what may be kept in memory."""
+    places, _ = asked(requests)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.parquet"
+        write_snapshot(path, places, items, np.random.default_rng(1))
+        size = path.stat().st_size
+        lasted = seconds(lambda: print(f"peak {peak_of('columns', path, requests) / 2**20:,.0f} MiB"))
+    print(f"{requests:,} requests on {items:,} items of {size / 2**20:,.0f} MiB: {lasted:.0f} s with the imports")
+
+
 def rows(_: Path | None = None, items: int = 100_000, requests: int = 5_000, *, api: bool = True) -> Iterator[Row]:
     """The rows of this stage."""
     places, searches = asked(requests)
@@ -227,12 +241,16 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument("--no-api", action="store_true")
+    parser.add_argument("--large", type=int, metavar="ITEMS", help="a snapshot of so many items, once, nothing else")
     parser.add_argument("--once", choices=("columns", "item by item"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.once:
         pick(PLATFORM if wanted.once == "columns" else ITEM_BY_ITEM, wanted.path, asked(wanted.requests)[1])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return
+    if wanted.large:
+        large(wanted.large, wanted.requests)
         return
     print(table(list(rows(None, wanted.items, wanted.requests, api=not wanted.no_api))))
 
