@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,7 +133,8 @@ class Leaks:
         self.distance_km = distance_km
         self._painted = np.zeros((ROWS, COLUMNS), np.uint8)  # pages that are never written take no memory
         self._in_use = np.zeros(ROWS, bool)  # rows with painted cells
-        self._fresh = np.zeros(ROWS, bool)  # rows painted since the last search
+        # Squares of `WINDOW` cells painted since the last search.
+        self._fresh = np.zeros((-(-ROWS // WINDOW), -(-COLUMNS // WINDOW)), bool)
 
     def add(self, geometry: NDArray[Any], splits: NDArray[Any]) -> None:
         """Paint chips.
@@ -180,8 +181,7 @@ class Leaks:
         """
         said: list[str] = []
         leaking = 0
-        rows = self._fresh if fresh else self._in_use
-        for window in self._windows(rows):
+        for window in self._windows(fresh):
             for first, second in permutations(range(len(PAINTED)), 2):
                 cells = self._too_near(window, 1 << first, 1 << second)
                 count = int(np.count_nonzero(cells))
@@ -224,9 +224,12 @@ class Leaks:
         wide, tall = right - left + 1, high - low + 1
         large = (wide * tall > SMALL) | (wide > SMALL)
         begun = np.bincount(low, minlength=ROWS + 1) - np.bincount(high + 1, minlength=ROWS + 1)
-        rows = np.cumsum(begun)[:ROWS] > 0
-        self._in_use |= rows
-        self._fresh |= rows
+        self._in_use |= np.cumsum(begun)[:ROWS] > 0
+        squares = [one // WINDOW for one in (left, right, low, high)]
+        for x, y in product(squares[:2], squares[2:]):
+            self._fresh[y, x] = True
+        for west, east, south, north in np.stack(squares, axis=1)[(wide > WINDOW) | (tall > WINDOW)].tolist():
+            self._fresh[south : north + 1, west : east + 1] = True
         for x, y, across, up in zip(left[large], low[large], wide[large], tall[large], strict=True):
             self._painted[y : y + up, x : x + across] |= bit
         flat = self._painted.reshape(-1)
@@ -237,26 +240,29 @@ class Leaks:
             for step in (y * COLUMNS + x for y in range(up) for x in range(across)):
                 flat[here + step] |= bit
 
-    def _windows(self, rows: Mask) -> Iterator[_Window]:
-        """Parts of the grid in the given rows around which more than one split is painted."""
+    def _windows(self, fresh: bool) -> Iterator[_Window]:
+        """Parts of the grid, all or only fresh ones, around which more than one split is painted."""
         reach = np.degrees(self.distance_km / SMALLEST_RADIUS)
-        for south in range(0, ROWS, WINDOW):
+        for south, painted_lately in zip(range(0, ROWS, WINDOW), self._fresh, strict=True):
             north = min(south + WINDOW, ROWS)
-            if not rows[south:north].any():
+            squares = painted_lately if fresh else np.full(len(painted_lately), self._in_use[south:north].any())
+            if not squares.any():
                 continue
             low = max(0, int(np.searchsorted(self._edges, self._edges[south] - reach)) - 1)
             high = min(ROWS, int(np.searchsorted(self._edges, self._edges[north] + reach)) + 1)
-            core = np.bitwise_or.reduce(self._painted[south:north], axis=0)
             aside = int(self._columns_within(np.array([low, high - 1]), np.array([low, high - 1])).max())
-            band = np.bitwise_or.reduce(self._painted[low:high], axis=0)
-            around = np.arange(-aside, COLUMNS + aside) % COLUMNS
-            near = np.sum([_spread((band[around] & 1 << n) > 0, aside) for n in range(len(PAINTED))], axis=0)
-            suspect = (core > 0) & (near[aside : aside + COLUMNS] > 1)
             step = max(WINDOW, 4 * aside)
-            for west in (np.unique(np.flatnonzero(suspect) // step) * step).tolist():
-                east = min(west + step, COLUMNS)
-                columns = np.arange(west - aside, east + aside) % COLUMNS
-                window = self._painted[low:high, columns]
+            first = np.flatnonzero(squares) * WINDOW
+            begin = np.unique([first // step, np.minimum(first + WINDOW - 1, COLUMNS - 1) // step]) * step
+            columns = begin[:, None] + np.arange(-aside, step + aside)
+            around = self._painted[low:high].take(columns % COLUMNS, axis=1)
+            band = np.bitwise_or.reduce(around, axis=0)
+            core = np.bitwise_or.reduce(around[south - low : north - low, :, aside : aside + step], axis=0)
+            near = np.sum([_spread((band & 1 << n) > 0, aside) for n in range(len(PAINTED))], axis=0)
+            suspect = (core > 0) & (near[:, aside : aside + step] > 1) & (columns[:, aside : aside + step] < COLUMNS)
+            for number in np.flatnonzero(suspect.any(axis=1)).tolist():
+                west, east = int(begin[number]), min(int(begin[number]) + step, COLUMNS)
+                window = around[:, number, : east - west + 2 * aside]
                 yield _Window(slice(south, north), slice(west, east), low, west - aside, window)
 
     def _too_near(self, window: _Window, first: int, second: int) -> Mask:
@@ -332,7 +338,9 @@ def _row_at(latitude: Floats) -> Numbers:
 def _spread(mask: Mask, by: int) -> Mask:
     """Dilate a mask by the given number of elements along its last axis."""
     count = mask.shape[-1]
-    summed = np.zeros((*mask.shape[:-1], count + 1), np.int32)
-    np.cumsum(mask, axis=-1, out=summed[..., 1:])
-    at = np.arange(count)
-    return np.asarray(summed[..., np.minimum(at + by + 1, count)] > summed[..., np.maximum(at - by, 0)])
+    by = min(by, count)
+    summed = np.empty((*mask.shape[:-1], count + 2 * by + 1), np.int32)  # the sums before and after go on as they are
+    summed[..., : by + 1] = 0
+    np.cumsum(mask, axis=-1, out=summed[..., by + 1 : by + 1 + count])
+    summed[..., by + 1 + count :] = summed[..., by + count, None]
+    return np.asarray(summed[..., 2 * by + 1 :] > summed[..., :count])
