@@ -26,7 +26,7 @@ SMALL = 400_000  # chips of the stage in `run.py`
 THREADS = 2
 KM = 111.2  # of a degree
 BOX_KM = 5
-GROUPS = 16_384  # rows of a row group
+GROUPS = 12_288  # rows of a row group
 QUERIED = "sentinel-2-l2a", 2019
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class ChipCell:
     kept: int = 0
     recipe_hash: str = ""
 
-    @property
+    @cached_property
     def scenes(self) -> pd.DataFrame:
         """The ledger's rows of scenes that have an index."""
         return self.ledger[self.ledger["outcome"] == INDEXED]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import permutations, product
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -225,11 +225,11 @@ class Leaks:
         large = (wide * tall > SMALL) | (wide > SMALL)
         begun = np.bincount(low, minlength=ROWS + 1) - np.bincount(high + 1, minlength=ROWS + 1)
         self._in_use |= np.cumsum(begun)[:ROWS] > 0
-        squares = [one // WINDOW for one in (left, right, low, high)]
-        for x, y in product(squares[:2], squares[2:]):
-            self._fresh[y, x] = True
-        for west, east, south, north in np.stack(squares, axis=1)[(wide > WINDOW) | (tall > WINDOW)].tolist():
-            self._fresh[south : north + 1, west : east + 1] = True
+        west, east, south, north = (one // WINDOW for one in (left, right, low, high))
+        self._fresh[south, west] = True
+        several = (east > west) | (north > south)
+        for x, across, y, up in zip(*(one[several].tolist() for one in (west, east, south, north)), strict=True):
+            self._fresh[y : up + 1, x : across + 1] = True
         for x, y, across, up in zip(left[large], low[large], wide[large], tall[large], strict=True):
             self._painted[y : y + up, x : x + across] |= bit
         flat = self._painted.reshape(-1)

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,17 +72,17 @@ class MergeCell:
         """The partition's key, such as `naip|2021`."""
         return f"{self.chips.platform}|{self.chips.year}"
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Chips by the ledger."""
         return int(self.chips.scenes["chips"].sum())
 
-    @property
+    @cached_property
     def is_current(self) -> bool:
         """Whether there is land cover of the chips as they are now."""
         return self.land_cover is not None and not self.land_cover.lacking(self.chips)
 
-    @property
+    @cached_property
     def inputs(self) -> str:
         """Hash of all that decides a part's content: scenes, chips, land cover, their fingerprints, the parameters."""
         scenes = self.chips.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")

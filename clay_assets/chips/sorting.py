@@ -8,7 +8,6 @@ for `merge` to say, and what is in a record for `records`.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,14 +35,23 @@ from clay_assets.chips.splits import SPLIT_NAMES
 from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
 
-ROW_GROUP_ROWS = 16_384  # about 1 MB compressed: few bytes for a small query, few requests for a large one
+# A query of a small box reads one or two row groups, and the footer, which grows with their number.
+ROW_GROUP_ROWS = 12_288
 SORT_MEMORY = 600 << 20  # bytes of the records of one file; more are spilled
 SORTED_ROWS = 8 * ROW_GROUP_ROWS  # that are put in order at a time
+# Of all columns but those that are different in each row: their statistics rule out nothing, and are long.
+WITHOUT_STATISTICS = ("chipid", "geometry")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 # As pyarrow writes them: text of few values is a dictionary already. The file is of `MERGED_SCHEMA`.
 WRITTEN_SCHEMA = pa.schema(
     [field.with_type(_TEXT) if field.name in ("platform", "item_id", "split") else field for field in MERGED_SCHEMA]
 )
+_WITH_STATISTICS = [
+    f"{field.name}.{member.name}" if member is not None else field.name
+    for field in MERGED_SCHEMA
+    for member in (field.type if pa.types.is_struct(field.type) else [None])
+    if field.name not in WITHOUT_STATISTICS
+]
 
 
 class Runs:
@@ -150,16 +158,15 @@ def write_sorted(
     """
     extent = _Extent(runs.odd)
     names = pa.array(item_ids, pa.string())
-    options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_page_index": True}
+    # Row groups have one page of each column, so an index of pages would only say what the footer says. Parquet's types
+    # tell all of the Arrow schema, which would hold the metadata once more.
+    options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_statistics": _WITH_STATISTICS}
     try:
         with pq.ParquetWriter(path, WRITTEN_SCHEMA, store_schema=False, **options) as writer:
             for records in runs.in_order():
                 writer.write_table(_table(records, platform, year, names, runs.odd), row_group_size=ROW_GROUP_ROWS)
                 extent.add(records)
-            entries = {b"geo": extent.metadata(), **metadata}
-            # Where a file has an Arrow schema, Arrow readers take metadata from it alone; the extent is known only now.
-            arrow = base64.b64encode(MERGED_SCHEMA.with_metadata(entries).serialize().to_pybytes())
-            writer.add_key_value_metadata({**entries, b"ARROW:schema": arrow})
+            writer.add_key_value_metadata({b"geo": extent.metadata(), **metadata})  # the extent is known only now
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
 
