@@ -16,7 +16,6 @@ from clay_assets.errors import ClayError
 from clay_assets.reconciliation.provenance import FileUse, Provenance, provenance
 from clay_assets.storage.layout import file_name
 from clay_assets.storage.stores import Store
-from clay_assets.training.chipper import read_chip
 
 RANGES = 3  # byte ranges listed per file
 
@@ -47,6 +46,8 @@ def command(chipid: str, platform: str | None, picture: Path | None, no_picture:
 
 def _draw(store: Store, told: Provenance, picture: Path | None) -> tuple[Path | None, str | None]:
     """Write the picture; returns its path, or the reason why it was not written."""
+    from clay_assets.training.chipper import read_chip  # here, because importing it takes 0.2 s
+
     chip = told.chip
     target = picture or Path(f"{file_name(chip['chipid']).replace('/', '')}.png")
     try:
