@@ -341,7 +341,8 @@ def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(
     else:
         table = pq.ParquetFile(path).read()
         order = np.arange(len(table))[::-1] if other.startswith("its own") else np.zeros(len(table), int)
-        pq.write_table(table.take(order), path, compression="zstd")
+        smaller = table.take(order).replace_schema_metadata(None)
+        pq.write_table(smaller, path, compression="zstd", store_schema=False, write_statistics=False)
         assert path.stat().st_size < len(content)
         with path.open("rb+") as file:  # same size: bytes between the data and the footer
             written = file.read()
@@ -626,9 +627,10 @@ def test_killed_between_a_part_and_the_manifest_then_resumed(
 ) -> None:
     cells = make_cells(store)
     reference = LocalStore(tmp_path / "reference")
-    expected = join(cells, store=reference)
-    if before == "an older state":
+    if before == "an older state":  # which the manifest's history tells
+        join(cells[2:], store=reference)
         join(cells[2:])
+    expected = join(cells, store=reference)
     old = state(store)
     process = subprocess.Popen(
         [sys.executable, "-m", "clay_assets_tests.chips.merge_cells", "kill", str(store.root)], cwd=REPOSITORY
