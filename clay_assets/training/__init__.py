@@ -1,7 +1,7 @@
 """What those who train import: chips of the merged index and their pixels, without Dagster.
 
 Nothing is imported before it is used: `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`,
-`ChipSampler` and `ChipLoader` need PyTorch (`pip install 'clay_assets[torch]'`).
+`ChipSampler`, `ChipLoader` and `Tensors` need PyTorch (`pip install 'clay_assets[torch]'`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clay_assets.training.export import export_chips
     from clay_assets.training.labelled import ChipsAt
     from clay_assets.training.selection import Chips, open_chips
+    from clay_assets.training.tensors import Tensors
 
 # Public name → module that has it.
 _NAMES = {
@@ -30,6 +31,7 @@ _NAMES = {
     "Chipper": "chipper",
     "Chips": "selection",
     "ChipsAt": "labelled",
+    "Tensors": "tensors",
     "balanced": "balance",
     "export_chips": "export",
     "open_chips": "selection",
@@ -46,6 +48,7 @@ __all__ = [
     "Chipper",
     "Chips",
     "ChipsAt",
+    "Tensors",
     "balanced",
     "export_chips",
     "open_chips",

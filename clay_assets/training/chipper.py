@@ -180,6 +180,7 @@ class Chipper:
         item: pystac.Item,
         platform: str,
         *,
+        bbox: Sequence[float] | None = None,
         bands: Sequence[str] | None = None,
         radiometry: Radiometry = "harmonised",
         threads: int = 1,
@@ -195,6 +196,7 @@ class Chipper:
         Args:
             item: with hrefs that can be read.
             platform: platform key.
+            bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
             bands: as for `Chipper`.
             radiometry: as for `Chipper`; the pixels of overviews tell whether there is an offset.
             threads: as for `Chipper`.
@@ -203,14 +205,14 @@ class Chipper:
             checksums: as for `Chipper`.
 
         Raises:
-            InputError: the item lacks an asset, or a file of it cannot be read.
+            InputError: the item lacks an asset, a file of it cannot be read, or no chip touches the box.
             SourceError: a remote file could not be read now.
         """
         from clay_assets.training.of_item import SceneChips, files_of_item
 
         source = platform_of(platform)
         files, moment = files_of_item(source, item)
-        chips = SceneChips(files, _finest(source, files), moment)
+        chips = SceneChips(files, _finest(source, files), moment, bbox)
         chipper = cls.__new__(cls)
         chipper._begin(chips, (source, files), bands, radiometry, threads, in_flight, cache_bytes, checksums)
         chipper._bands_of(source)

@@ -13,13 +13,14 @@ from affine import Affine
 from numpy.typing import ArrayLike
 from rasterio.crs import CRS
 
-from clay_assets.chips.grid import ground_sample_distance
+from clay_assets.chips.grid import chip_polygons, ground_sample_distance
 from clay_assets.errors import InputError
 from clay_assets.grids import Grid
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.offsets import radiometric_offset
 from clay_assets.sources.cog import CogHeader
 from clay_assets.stac import item_datetime
+from clay_assets.training.boxes import checked_box, touching
 from clay_assets.training.places import places_of
 from clay_assets.training.scene_files import SceneFiles, read_scene_files
 
@@ -38,32 +39,48 @@ def files_of_item(platform: AnyPlatform, item: pystac.Item) -> tuple[SceneFiles,
 
 
 class SceneChips:
-    """All whole chips of a scene, row by row from the upper left, as rows of an index."""
+    """The whole chips of a scene that touch a box, row by row from the upper left, as rows of an index.
 
-    def __init__(self, files: SceneFiles, finest: CogHeader, moment: datetime) -> None:
-        self.files, self._finest, self._moment = files, finest, moment
+    Args:
+        files: of the scene.
+        finest: header of the grid that chips are counted on.
+        moment: of acquisition.
+        bbox: west, south, east, north in degrees; None: all chips.
+
+    Raises:
+        InputError: there is no such chip.
+    """
+
+    def __init__(
+        self, files: SceneFiles, finest: CogHeader, moment: datetime, bbox: Sequence[float] | None = None
+    ) -> None:
+        self.files, self._moment = files, moment
+        self._grid = Grid(CRS.from_user_input(finest.crs), Affine(*finest.transform), finest.height, finest.width)
         self._columns, self._rows = finest.width // CHIP_SIZE, finest.height // CHIP_SIZE
+        self._places = np.arange(self._columns * self._rows)
         if not len(self):
             raise InputError(
                 f"{files.item_id}: {finest.height} × {finest.width} pixels hold no chip of {CHIP_SIZE} × {CHIP_SIZE}. "
                 "Take a larger scene."
             )
+        if bbox is not None:
+            self._places = np.flatnonzero(touching(chip_polygons(self._grid, CHIP_SIZE), checked_box(bbox)))
+            if not len(self):
+                raise InputError(f"{files.item_id}: no chip touches the box {tuple(bbox)}. Take another scene or box.")
 
     def __len__(self) -> int:
-        return self._columns * self._rows
+        return len(self._places)
 
     def __repr__(self) -> str:
         return f"{self.files.item_id}, {len(self):,} chips"
 
     @cached_property
     def _gsd(self) -> np.ndarray:
-        finest = self._finest
-        grid = Grid(CRS.from_user_input(finest.crs), Affine(*finest.transform), finest.height, finest.width)
-        return ground_sample_distance(grid, CHIP_SIZE)
+        return ground_sample_distance(self._grid, CHIP_SIZE)
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of some chips, in the order asked."""
-        places = places_of(indices, len(self))
+        places = self._places[places_of(indices, len(self))]
         files, count = self.files, len(places)
         table = pa.table(
             {
@@ -81,4 +98,5 @@ class SceneChips:
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The row of one chip; none where the scene has no such chip."""
         inside = item_id == self.files.item_id and 0 <= x < self._columns and 0 <= y < self._rows
-        return self.rows([y * self._columns + x] if inside else np.empty(0, np.int64), columns)
+        place = y * self._columns + x if inside else -1
+        return self.rows(np.flatnonzero(self._places == place), columns)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
-from operator import and_, or_
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,17 @@ from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
 from clay_assets.storage.stores import Store, open_store
+from clay_assets.training.boxes import Box, checked_box, may_touch, touches
 from clay_assets.training.places import places_of
 
 LARGE = {"chipid", "geometry", "bbox", "landcover"}  # columns that are not kept
 SPLITS = ("train", "validate", "test", "buffer")
-HALF_TURN = 180.0  # degrees; a chip whose bounding box is wider lies across ±180
 THREADS = 8  # that look at row groups; most of the time they wait for the storage
 KEPT_BYTES = 64 << 20  # of row groups whose rows were looked up last
 ORDERS_KEPT = 512  # row groups whose order by scenes is kept, the latest used
 # What is read of a chip to find its pixels.
 COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
 
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +296,7 @@ class Chips:
 
     @cached_property
     def _filter(self) -> pc.Expression | None:
-        near = None if self.bbox is None else _may_touch(self.bbox)
+        near = None if self.bbox is None else may_touch(self.bbox)
         both = [one for one in (near, self.where) if one is not None]
         return reduce(and_, both) if both else None
 
@@ -402,7 +401,7 @@ class Chips:
         if self.bbox is None:
             return fragment.to_table(columns=names, filter=self._filter).replace_schema_metadata(None)
         table = fragment.to_table(columns=[*{*names, "bbox", "geometry"}], filter=self._filter)
-        return table.filter(pa.array(_touches(table, self.bbox))).select(names).replace_schema_metadata(None)
+        return table.filter(pa.array(touches(table, self.bbox))).select(names).replace_schema_metadata(None)
 
 
 def _spread(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -486,7 +485,7 @@ def open_chips(
         if unknown:
             raise InputError(f"split {', '.join(unknown)}: no such split. There are {', '.join(SPLITS)}.")
         conditions.insert(0, pc.field("split").isin(names))
-    box = None if bbox is None else _checked(bbox)
+    box = None if bbox is None else checked_box(bbox)
     if released is not None:
         check_kept(store, released, parts)
     folder = layout.MERGED if released is None else layout.RELEASES
@@ -495,38 +494,3 @@ def open_chips(
 
 def _several(value: Any) -> list[Any]:
     return [value] if isinstance(value, (str, int)) else list(value)
-
-
-def _checked(bbox: Sequence[float]) -> Box:
-    box = tuple(float(side) for side in bbox)
-    if len(box) != len(("west", "south", "east", "north")) or not np.isfinite(box).all():
-        raise InputError(f"bbox {bbox}: not west, south, east and north in degrees. Pass four numbers.")
-    west, south, east, north = box
-    if south > north or max(abs(south), abs(north)) > HALF_TURN / 2 or max(abs(west), abs(east)) > HALF_TURN:
-        raise InputError(f"bbox {bbox}: lies outside -180 to 180 and -90 to 90, or south is north of north.")
-    return west, south, east, north
-
-
-def _spans(bbox: Box) -> list[tuple[float, float]]:
-    """Longitudes of a box, in two parts where it crosses ±180."""
-    west, _, east, _ = bbox
-    return [(west, east)] if west <= east else [(west, HALF_TURN), (-HALF_TURN, east)]
-
-
-def _may_touch(bbox: Box) -> pc.Expression:
-    """Rows whose bounding box touches a box; that of a chip across ±180 spans the world, so it may."""
-    low, high = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")
-    along = reduce(or_, [(low <= east) & (high >= west) for west, east in _spans(bbox)])
-    return along & (pc.field("bbox", "ymin") <= bbox[3]) & (pc.field("bbox", "ymax") >= bbox[1])
-
-
-def _touches(rows: pa.Table, bbox: Box) -> NDArray[np.bool_]:
-    """Which of the rows that may touch a box do; only chips across ±180 may not."""
-    sides = [pc.struct_field(rows["bbox"], name).to_numpy() for name in ("xmin", "xmax")]
-    found = np.ones(rows.num_rows, bool)
-    wide = np.flatnonzero(sides[1] - sides[0] > HALF_TURN)
-    if wide.size:
-        box = shapely.union_all([shapely.box(west, bbox[1], east, bbox[3]) for west, east in _spans(bbox)])
-        polygons = shapely.from_wkb(rows["geometry"].take(pa.array(wide)).to_numpy(zero_copy_only=False))
-        found[wide] = shapely.intersects(polygons, box)
-    return found
