@@ -1,5 +1,7 @@
 """Embed the chips of an area of interest in a scene that is in no index, and write them as GeoParquet.
 
+After train_mae.py:
+
     python examples/embed_area.py mae.pt item.json sentinel-2-l2a --bbox=-150.2,61.6,-150.1,61.7 --out area.parquet
 """
 

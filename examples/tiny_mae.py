@@ -1,7 +1,7 @@
-"""A masked autoencoder small enough for two cores: 0.4 M parameters, for chips of any platform and any number of bands.
+"""A masked autoencoder small enough for two cores, for chips of any platform and any number of bands.
 
-As in Clay, a band is told apart by its wavelength, and a chip knows its time, place and pixel size. Replace it with your
-own model: all that the scripts beside it ask for is `forward(batch, generator) -> loss` and `embed(batch) -> vectors`.
+As in Clay, bands are told apart by their wavelengths, and the model knows each chip's time, place and pixel size. Put
+your own in its place: the scripts beside it ask for `forward(batch, generator) -> loss` and `embed(batch) -> vectors`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Train a tiny masked autoencoder on the chips of a storage; run it again to go on where it stopped.
 
+On one process, or on those that torchrun starts:
+
     python examples/train_mae.py demo/storage --steps 300
     torchrun --nproc-per-node 8 examples/train_mae.py s3://bucket/prefix --batch-size 32 --workers 6 --steps 100000
 """
@@ -41,7 +43,7 @@ def main() -> None:
     if ranked:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     first = not ranked or dist.get_rank() == 0
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
 
     # Every rank gets its share of each epoch. Of "equal" platforms, small ones are not drowned by large ones; drop_last
     # gives each rank the same number of steps. A scene that cannot be read is left out, and counted.
@@ -92,7 +94,9 @@ def main() -> None:
                     rate = chips / (time.perf_counter() - since)
                     mean = sum(losses) / len(losses)
                     skipped = f", {loader.skipped} chips skipped" if loader.skipped else ""
-                    print(f"step {step}, epoch {stream.epoch}: loss {mean:.4f}, {rate:.1f} chips/s{skipped}", flush=True)
+                    print(
+                        f"step {step}, epoch {stream.epoch}: loss {mean:.4f}, {rate:.1f} chips/s{skipped}", flush=True
+                    )
                     keep(options.checkpoint, model, optimizer, loader, step)
                 losses, chips, since = [], 0, time.perf_counter()
             if step == options.steps:

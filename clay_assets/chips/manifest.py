@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clay_assets.errors import InputError
@@ -32,6 +33,7 @@ class Part:
         bytes: size of the file.
         inputs: hash of what it was made from.
         content: hash of the file (BLAKE2b, 16 bytes).
+        row_groups: split → its chips in each row group of the file; empty where an older version merged.
     """
 
     platform: str
@@ -42,6 +44,7 @@ class Part:
     bytes: int
     inputs: str
     content: str
+    row_groups: Mapping[str, Sequence[int]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,13 @@ def manifest_of(parts: Sequence[Part], recipe: Recipe, before: Sequence[State] =
         "history": [asdict(state) for state in history],
         **stamp,
     }
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+    return encoded(document)
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """A document as JSON that people can read: lists of numbers take one line."""
+    text = json.dumps(document, indent=2, sort_keys=True)
+    return (re.sub(r"\[[\d\s,]+\]", lambda found: " ".join(found[0].split()), text) + "\n").encode()
 
 
 def _next_state(history: Sequence[State], parts: Sequence[Part], stamp: Mapping[str, Any]) -> State:

@@ -15,9 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import PurePosixPath
-from typing import Any
 
-from clay_assets.chips.manifest import Part, parts_of, read_document, read_manifest, state_hash
+from clay_assets.chips.manifest import Part, encoded, parts_of, read_document, read_manifest, state_hash
 from clay_assets.errors import InputError
 from clay_assets.storage import layout
 from clay_assets.storage.stores import Digest, Store
@@ -277,8 +276,7 @@ def _kept(part: Part) -> str:
 
 
 def _encoded(release: Release) -> bytes:
-    document: dict[str, Any] = {"version": RELEASE_VERSION, **asdict(release)}
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+    return encoded({"version": RELEASE_VERSION, **asdict(release)})
 
 
 def _checksums(store: Store, release: Release) -> bytes:

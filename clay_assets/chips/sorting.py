@@ -34,6 +34,7 @@ from clay_assets.chips.records import RECORD, Records, Run
 from clay_assets.chips.splits import SPLIT_NAMES
 from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
+from clay_assets.storage.stores import Store
 
 # A query of a small box reads one or two row groups, and the footer, which grows with their number.
 ROW_GROUP_ROWS = 12_288
@@ -142,7 +143,7 @@ class Runs:
 
 def write_sorted(
     runs: Runs, platform: str, year: int, item_ids: Sequence[str], path: Path, metadata: Mapping[bytes, bytes]
-) -> None:
+) -> dict[str, list[int]]:
     """Write runs as one GeoParquet file in the order of the Hilbert curve.
 
     Args:
@@ -153,10 +154,13 @@ def write_sorted(
         path: file to write.
         metadata: key-value metadata of the file, beside `geo`.
 
+    Returns:
+        Split → its chips in each row group.
+
     Raises:
         StorageError: the file cannot be written, most likely for want of room.
     """
-    extent = _Extent(runs.odd)
+    extent, counts = _Extent(runs.odd), []
     names = pa.array(item_ids, pa.string())
     # Row groups have one page of each column, so an index of pages would only say what the footer says. Parquet's types
     # tell all of the Arrow schema, which would hold the metadata once more.
@@ -166,9 +170,18 @@ def write_sorted(
             for records in runs.in_order():
                 writer.write_table(_table(records, platform, year, names, runs.odd), row_group_size=ROW_GROUP_ROWS)
                 extent.add(records)
+                counts.append(np.bincount(records["split"], minlength=len(SPLIT_NAMES)))
             writer.add_key_value_metadata({b"geo": extent.metadata(), **metadata})  # the extent is known only now
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
+    return dict(zip(SPLIT_NAMES, np.transpose(counts).tolist(), strict=True))
+
+
+def splits_of_row_groups(store: Store, key: str) -> dict[str, list[int]]:
+    """Split → its chips in each row group of a file that was written before."""
+    with pq.ParquetFile(key, filesystem=store.filesystem()) as file:
+        columns = [file.read_row_group(group, columns=["split"])["split"] for group in range(file.num_row_groups)]
+    return {name: [pc.sum(pc.equal(one, name)).as_py() or 0 for one in columns] for name in SPLIT_NAMES}
 
 
 class _Extent:

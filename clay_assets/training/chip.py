@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -111,6 +111,30 @@ class ChipBatch:
         weeks = np.array([moment.isocalendar().week for moment in moments], np.float64) * 2 * np.pi / WEEKS
         hours = np.array([moment.hour for moment in moments], np.float64) * 2 * np.pi / HOURS
         return sines(weeks, hours)
+
+
+def no_chips(platform: str, bands: Sequence[str], dtype: str, gsd: float, waves: Sequence[float]) -> ChipBatch:
+    """A batch of a platform without any chips."""
+    side = 256
+    masks = np.empty((0, side, side), np.bool_)
+    whole, size, moments = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, "datetime64[ms]")
+    return ChipBatch(
+        platform=platform,
+        bands=tuple(bands),
+        pixels=np.empty((0, len(bands), side, side), dtype),
+        item_id=(),
+        x=whole,
+        y=whole,
+        datetime=moments,
+        gsd=gsd,
+        gsd_true=size,
+        bounds=np.empty((0, 4)),
+        crs=(),
+        transforms=np.empty((0, 6)),
+        latlon=np.empty((0, 4), np.float32),
+        waves=np.array(waves, np.float32),
+        read_masks=lambda: (masks, masks),
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

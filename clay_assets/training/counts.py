@@ -1,6 +1,6 @@
 """How many chips each row group of a selection holds, counted once and kept beside the index, by hash.
 
-What follows from the footers alone is quickly counted; a selection by other columns reads these columns once.
+The manifest tells those of a selection by platform, year and split; one by other columns reads these columns once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def counted(chips: Chips) -> Chips:
     They are read from `training/selections/{hash}.parquet`, or counted and written there. Where the storage cannot be
     written to, they are kept in the user's own cache (`XDG_CACHE_HOME`); where that cannot be either, nowhere.
     """
-    if "groups" in chips.__dict__:
+    if chips.is_told or "groups" in chips.__dict__:
         return chips
     key = layout.selection(chips.hash)
     places: list[Store] = [chips.store, LocalStore(_cache())]

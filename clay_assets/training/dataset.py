@@ -108,6 +108,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
             raise InputError(f'on_error {on_error!r}: not known. Say "raise" or "skip".')
         self.tensors = Tensors(pixels, radar, metadata, masks)
         self.on_error: OnError = on_error
+        self._bands = [bands] if isinstance(bands, str) else bands
         selections = [chips] if isinstance(chips, Selection) else list(chips)
         self.platforms: dict[str, _Platform] = {}
         for selection in selections:
@@ -218,7 +219,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
 
     def _batch(self, platform: _Platform, places: NDArray[np.int64], on_error: OnError) -> dict[str, Any]:
         chips, kept = self._read(self._chippers[platform.key], places, on_error)
-        found = _nothing(self.tensors.masks, platform.key) if chips is None else self.tensors.of(chips)
+        found = self.tensors.none_of(platform.key, self._bands) if chips is None else self.tensors.of(chips)
         found["index"] = torch.from_numpy(platform.first + places[kept])
         found["skipped"] = len(places) - len(kept)
         return found
@@ -290,16 +291,6 @@ def _by_platform(chips: Any) -> Iterator[tuple[str, Selection]]:
         )
     else:
         yield keys[0], chips
-
-
-def _nothing(masks: bool, platform: str) -> dict[str, Any]:
-    """A batch without chips."""
-    found: dict[str, Any] = {"pixels": torch.empty(0, 0, 256, 256), "platform": []}
-    found |= {"time": torch.empty(0, 4), "latlon": torch.empty(0, 4)}
-    found |= {"waves": torch.empty(0), "gsd": torch.tensor(0.0)}
-    if masks:
-        found |= {name: torch.empty(0, 256, 256, dtype=torch.bool) for name in ("valid", "cloud")}
-    return found
 
 
 @dataclass(frozen=True)
@@ -391,16 +382,12 @@ class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches: what `Tensors.of` says, `index`, `skipped`, and the `state` once the batch was received.
 
-        In a process of its own, a batch of which no chip could be read is passed over; workers hand it over empty, as
-        a DataLoader asks them in turn, and `ChipLoader` passes over it.
+        A batch of which no chip could be read is left out, unless there are several ranks; see `Resumable.with_chips`.
         """
         if torch.utils.data.get_worker_info() is None:
             self.begin()
-            for batch in self.batches():
-                found = self.dataset.read(self.order, batch)
-                self.handed(found)
-                if len(found["platform"]):
-                    yield found
+            made = (self.dataset.read(self.order, batch) for batch in self.batches())
+            yield from self.with_chips(made)
             self.ended()
             return
         if int(self._shared[MADE_BY]) == NOBODY:
@@ -452,11 +439,7 @@ class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
         self.resumable.begin()
         self.resumable._shared[MADE_BY] = LOADER
         made = super().__iter__()
-        for batch in made:
-            if not by_stream:  # which counts itself
-                self.resumable.handed(batch)
-            if len(batch["platform"]):
-                yield batch
+        yield from made if by_stream else self.resumable.with_chips(made)  # a stream counts itself
         self.resumable.ended()
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ through shared memory, so also those that stay alive from one epoch to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,25 @@ class Resumable:
         """Count a batch as received."""
         self._received = self.order.position(batch["state"])
         self.skipped += batch["skipped"]
+
+    def with_chips(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Count batches as received, and leave out those of which no chip could be read.
+
+        With several ranks these are handed over without chips, so that all ranks make the same number of steps.
+
+        Raises:
+            InputError: no chip of a whole epoch could be read.
+        """
+        alone, whole = self._share().ranks == 1, self._received.samples == 0
+        read = lost = 0
+        for batch in batches:
+            self.handed(batch)
+            read += len(batch["platform"])
+            lost += batch["skipped"]
+            if len(batch["platform"]) or not alone:
+                yield batch
+        if alone and whole and lost and not read:  # a loop over epochs would never end
+            raise InputError(f"none of {lost:,} chips could be read. See the log for errors, or ask on_error='raise'.")
 
     def ended(self) -> None:
         """An epoch was received whole."""

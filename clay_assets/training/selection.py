@@ -46,7 +46,6 @@ ORDERS_KEPT = 512  # row groups whose order by scenes is kept, the latest used
 COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
 
 
-
 @dataclass(frozen=True, eq=False)
 class RowGroups:
     """The row groups that hold selected chips, in order.
@@ -106,6 +105,7 @@ class Chips:
     Attributes:
         store: the storage root.
         parts: files that may hold selected chips, as the manifest lists them.
+        splits: that chips are of; None: all.
         where: which of their rows; None: all.
         bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
         folder: where the files lie; that of a release is another one.
@@ -121,6 +121,7 @@ class Chips:
 
     store: Store
     parts: tuple[Part, ...]
+    splits: tuple[str, ...] | None = None
     where: pc.Expression | None = None
     bbox: Box | None = None
     folder: str = layout.MERGED
@@ -139,7 +140,8 @@ class Chips:
     @property
     def hash(self) -> str:
         """Of the selected files' contents and the selection: the same hash means the same chips in the same order."""
-        contents = "\n".join([*(part.content for part in self.parts), str(self.where), str(self.bbox)])
+        selected = str(self.splits), str(self.where), str(self.bbox)
+        contents = "\n".join([*(part.content for part in self.parts), *selected])
         return hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -297,12 +299,15 @@ class Chips:
     @cached_property
     def _filter(self) -> pc.Expression | None:
         near = None if self.bbox is None else may_touch(self.bbox)
-        both = [one for one in (near, self.where) if one is not None]
-        return reduce(and_, both) if both else None
+        of_splits = None if self.splits is None else pc.field("split").isin(self.splits)
+        all_of = [one for one in (of_splits, near, self.where) if one is not None]
+        return reduce(and_, all_of) if all_of else None
 
     @cached_property
     def groups(self) -> RowGroups:
-        """The row groups that hold selected chips; counted now unless they are known."""
+        """The row groups that hold selected chips; counted now unless they are known, or the manifest tells them."""
+        if self.is_told:
+            return self._told()
         with ThreadPoolExecutor(THREADS) as pool:
             files = list(pool.map(self._file, range(len(self.parts))))
             found = [
@@ -315,6 +320,20 @@ class Chips:
                 if count
             ]
         return RowGroups(*np.array(table, np.int32).reshape(-1, 3).T)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the manifest tells how many chips each row group has."""
+        return self.where is None and self.bbox is None and all(part.row_groups for part in self.parts)
+
+    def _told(self) -> RowGroups:
+        names = self.splits or SPLITS
+        of_parts = [np.sum([part.row_groups[name] for name in names], axis=0, dtype=np.int32) for part in self.parts]
+        part = np.repeat(np.arange(len(of_parts), dtype=np.int32), [len(chips) for chips in of_parts])
+        number = np.concatenate([np.empty(0, np.int32), *(np.arange(len(chips)) for chips in of_parts)])
+        chips = np.concatenate([np.empty(0, np.int32), *of_parts])
+        some = chips > 0
+        return RowGroups(part[some], number[some].astype(np.int32), chips[some])
 
     def know(self, groups: RowGroups) -> None:
         """Take the row groups as they were counted before, for the same hash, instead of counting."""
@@ -478,18 +497,17 @@ def open_chips(
     if years is not None:
         wanted = {int(year) for year in _several(years)}
         parts = [part for part in parts if part.year in wanted]
-    conditions = [] if where is None else [where]
+    names = None
     if split is not None:
-        names = sorted({*_several(split)})
+        names = tuple(sorted({*_several(split)}))
         unknown = sorted({*names} - {*SPLITS})
         if unknown:
             raise InputError(f"split {', '.join(unknown)}: no such split. There are {', '.join(SPLITS)}.")
-        conditions.insert(0, pc.field("split").isin(names))
     box = None if bbox is None else checked_box(bbox)
     if released is not None:
         check_kept(store, released, parts)
     folder = layout.MERGED if released is None else layout.RELEASES
-    return Chips(store, tuple(parts), reduce(and_, conditions) if conditions else None, box, folder)
+    return Chips(store, tuple(parts), names, where, box, folder)
 
 
 def _several(value: Any) -> list[Any]:

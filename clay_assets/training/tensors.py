@@ -12,7 +12,7 @@ import numpy as np
 
 from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
-from clay_assets.training.chip import ChipBatch
+from clay_assets.training.chip import ChipBatch, no_chips
 from clay_assets.training.metadata import (
     PUBLISHED,
     Radar,
@@ -112,6 +112,13 @@ class Tensors:
         if self.masks:
             found |= {"valid": torch.from_numpy(batch.valid), "cloud": torch.from_numpy(batch.cloud)}
         return found
+
+    def none_of(self, platform: str, bands: Sequence[str] | None) -> dict[str, Any]:
+        """The tensors of a batch of a platform without any chips: those of others, but for the first dimension."""
+        model = platform_of(platform).model_input
+        waves = {band.name: band.wavelength for band in model.bands}
+        names = list(waves) if bands is None else list(bands)
+        return self.of(no_chips(platform, names, "float32", model.gsd, [waves[name] for name in names]))
 
 
 @dataclass(frozen=True)

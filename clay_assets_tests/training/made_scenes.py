@@ -97,7 +97,14 @@ def made_storage(
     address: Callable[[Path], str] = str,
     plan: SplitPlan | None = None,
 ) -> Made:
-    """Write scenes, index and merge them, and keep their headers; `address` says where a file is read."""
+    """Write scenes, index and merge them, and keep their headers.
+
+    Args:
+        folder: to write to.
+        scenes: name of a folder → how a scene is made there.
+        address: says where a file is read.
+        plan: splits of the ground; None: one of random splits.
+    """
     made = Made(folder, [make(folder / name) for name, make in scenes.items()])
     for scene in made.scenes:
         for asset in scene.item["assets"].values():

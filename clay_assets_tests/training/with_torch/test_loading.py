@@ -179,8 +179,7 @@ def test_a_worker_is_killed(made: Made) -> None:
     for worker in batches.gi_frame.f_locals["made"]._workers:  # type: ignore[attr-defined]
         os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* (killed|exited unexpectedly)"):
-        for batch in batches:  # one that was made before may still come
-            came += batch["index"].tolist()
+        came.extend(place for batch in batches for place in batch["index"].tolist())  # what was made before may come
     assert loader.state_dict()["position"] == len(came)
     assert sorted(came + received(iter(loader))) == list(range(24))
 
@@ -228,6 +227,35 @@ def test_a_scene_that_disappears(tmp_path: Path, workers: int) -> None:
         ChipDataset(chips, masks=False, on_error="skip")[names.index("S2A_gone")]
 
 
+def test_ranks_make_the_same_steps_where_no_chip_of_a_batch_can_be_read(tmp_path: Path) -> None:
+    made = two_scenes(tmp_path)
+    chips = open_chips(made.storage)
+    names = chips.table(["item_id"])["item_id"].to_pylist()
+    shutil.rmtree(tmp_path / "gone")
+    steps, came, lost = [], [], 0
+    for rank in range(2):
+        options = {"rank": rank, "ranks": 2, "on_error": "skip", "cache_bytes": 0, "shuffle": "chips"}
+        loader = ChipLoader(ChipStream(chips, 1, **options), num_workers=rank)
+        batches = list(loader)
+        steps.append(len(batches))
+        lost += loader.skipped
+        for batch in batches:
+            assert batch["pixels"].shape == (len(batch["platform"]), 10, 256, 256)
+            assert batch["valid"].shape == (len(batch["platform"]), 256, 256)
+            assert len(batch["waves"]) == 10
+            came += batch["index"].tolist()
+    assert (steps, lost) == ([6, 6], 6)
+    assert sorted(came) == [place for place, name in enumerate(names) if name == PLAIN]
+    # Alone, such a batch is left out; and a loop over epochs of which no chip can be read ends.
+    alone = ChipStream(chips, 1, on_error="skip", cache_bytes=0)
+    assert [len(batch["index"]) for batch in alone] == [1] * 6
+    shutil.rmtree(tmp_path / "plain")
+    for workers in (0, 1):
+        loader = ChipLoader(ChipStream(chips, 4, on_error="skip", cache_bytes=0), num_workers=workers)
+        with pytest.raises(InputError, match=r"none of 12 chips could be read\. See the log"):
+            list(loader)
+
+
 def test_the_index_is_merged_again_in_the_middle(tmp_path: Path) -> None:
     made = two_scenes(tmp_path)
     stream = ChipStream(open_chips(made.storage), 2, masks=False, on_error="skip")
@@ -241,7 +269,7 @@ def test_the_index_is_merged_again_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(IndexChangedError, match=r"part-0.parquet: changed since the chips were selected\. Call"):
         received(batches)
     with pytest.raises(IndexChangedError, match="changed since the chips were selected"):
-        ChipStream(open_chips(made.storage, split=["train", "validate", "test", "buffer"]), 2)
+        received(iter(ChipStream(open_chips(made.storage, split=["train", "validate", "test", "buffer"]), 2)))
     merged_again = made_storage(tmp_path / "new", {"plain": sentinel_2(PLAIN, 2020)})
     other = ChipStream(open_chips(merged_again.storage), 2)
     with pytest.raises(InputError, match=r"its selection is .*the index was merged again"):

@@ -1,0 +1,129 @@
+"""The page on training: all its commands and programs run as they stand there, one after the other, on fewer chips."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clay_assets.storage import layout
+from clay_assets.storage.stac_geoparquet import encode_items
+from clay_assets_tests.chips.factories import S2, made_plan
+from clay_assets_tests.conftest import REPOSITORY
+from clay_assets_tests.training.made_scenes import KINDS, made_storage, of_platform
+
+PAGE = (REPOSITORY / "docs" / "train.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+INSTALLATION = ("pip install",)
+STEPS = {"150": "4", "300": "8", "320": "10"}  # of the page, and here
+TRAIN_SEED = 3  # of a plan whose block here is for training
+
+
+@dataclass
+class Ran:
+    """What the page's blocks printed, by their text."""
+
+    folder: Path
+    said: dict[str, str]
+
+    def of(self, part: str) -> str:
+        (found,) = [text for block, text in self.said.items() if part in block]
+        return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("page")
+    scenes = {key: of_platform(key, f"{key}_one", "2021-12-30T17:20:30.405Z") for key in KINDS}
+    made = made_storage(folder, scenes, plan=made_plan(TRAIN_SEED))
+    items = [scene.item for scene in made.scenes if scene.platform == S2]
+    made.store.write(layout.table("scene_imagery", S2, 2021), encode_items(items, {}))
+    (folder / "demo").mkdir()
+    (folder / "demo" / "storage").symlink_to(made.storage)
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    ran, before = Ran(folder, {}), ""
+    for language, block in BLOCKS:
+        if language == "python":
+            before += block  # programs go on from one another
+            command = [sys.executable, "-c", f"{GUARD}{indented(before)}"]
+        elif block.startswith(INSTALLATION):
+            continue
+        else:
+            command = shortened(block)
+        ran.said[block] = run(command, folder)
+    return ran
+
+
+GUARD = "if __name__ == '__main__':\n"
+
+
+def indented(program: str) -> str:
+    return "".join(f"    {line}\n" for line in program.splitlines())
+
+
+def shortened(block: str) -> list[str]:
+    program, *arguments = shlex.split(block)
+    launch = {"python": [], "torchrun": ["-m", "torch.distributed.run", "--master-port", "0"]}[program]
+    if "--steps" in arguments:
+        place = arguments.index("--steps") + 1
+        arguments[place] = STEPS[arguments[place]]
+        arguments += ["--batch-size", "2", "--workers", "1", "--every", "2"]
+    return [sys.executable, *launch, *arguments]
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def steps_of(said: str) -> list[int]:
+    return [int(step) for step in re.findall(r"^step (\d+), epoch \d+: loss \d", said, re.MULTILINE)]
+
+
+def test_it_trains_and_resumes_on_one_process_and_on_two(page: Ran) -> None:
+    first, second, ranked = (page.of(f"--steps {steps}") for steps in STEPS)
+    assert (steps_of(first), steps_of(second), steps_of(ranked)) == ([2, 4], [6, 8], [10])
+    assert "resumed" not in first
+    assert "resumed at step 4: {'version': 1" in second
+    assert "'position': 8}" in second
+    assert "resumed at step 8" in ranked
+    assert "'position': 16}" in ranked
+    assert "skipped" not in first + second + ranked
+
+
+def test_what_it_prints(page: Ran) -> None:
+    assert page.of("clear = open_chips") == "42 6\n"
+    assert "'pixels': (6, " in page.of("platforms=")
+    assert "'position': 42}" in page.of("ChipSampler(")
+    assert "area.parquet: 6 chips, vectors of 96" in page.of("examples/embed_area.py")
+    assert f"{S2}_one-2-1" in page.of("read_parquet")
+
+
+def test_a_resumed_run_trains_as_one_that_was_not_broken_off(page: Ran) -> None:
+    script = [sys.executable, "examples/train_mae.py", "demo/storage", "--batch-size", "2", "--every", "8"]
+    whole = run([*script, "--workers", "0", "--steps", "8", "--checkpoint", "whole.pt"], page.folder)
+    code = (
+        "import torch; one, two = (torch.load(name, weights_only=True) for name in ('whole.pt', 'half.pt')); "
+        "assert one['loader'] == two['loader']; "
+        "assert all(torch.allclose(one['model'][name], two['model'][name], atol=1e-5) for name in one['model'])"
+    )
+    for steps in ("3", "8"):
+        run([*script, "--workers", "1", "--steps", steps, "--checkpoint", "half.pt"], page.folder)
+    run([sys.executable, "-c", code], page.folder)
+    assert steps_of(whole) == [8]
+
+
+def test_the_loss_falls(page: Ran) -> None:
+    script = [sys.executable, "examples/train_mae.py", "demo/storage", "--platform", "linz", "--batch-size", "2"]
+    said = run([*script, "--workers", "0", "--steps", "40", "--every", "10", "--checkpoint", "falls.pt"], page.folder)
+    losses = [float(loss) for loss in re.findall(r"loss (\S+),", said)]
+    assert len(losses) == 4
+    assert losses[-1] < 0.9 * losses[0]
