@@ -142,7 +142,12 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 
 def child(
-    prepare: Prepare, plan: Mapping[str, Any], *, times: int = 1, env: Mapping[str, str] | None = None
+    prepare: Prepare,
+    plan: Mapping[str, Any],
+    *,
+    times: int = 1,
+    env: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Callable[[], Figures]:
     """A run of what a function prepares, in a fresh process; the best of so many times there.
 
@@ -152,8 +157,9 @@ def child(
         plan: what JSON can hold.
         times: that the work is repeated in the process.
         env: variables besides those of this process, whose AWS ones are left out.
+        python: that of an environment which has what the function imports besides.
     """
-    command = [sys.executable, __file__, prepare.__module__, prepare.__name__, str(times)]
+    command = [python, __file__, prepare.__module__, prepare.__name__, str(times)]
     if prepare.__module__ == "__main__":
         command[2] = Path(sys.argv[0]).stem
     return program(command, json.dumps(dict(plan)), env=env)

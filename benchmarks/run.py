@@ -30,6 +30,7 @@ STAGES = {
     "cell": "cell_from_s3",
     "merge": "merge_72m",
     "chips": "read_chips",
+    "training": "training",
 }
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ from clay_assets.chips.index import MERGED_SCHEMA, open_index
 from clay_assets.chips.indexing import index_scenes
 from clay_assets.chips.manifest import read_manifest
 from clay_assets.chips.merge import merge
+from clay_assets.chips.splits import SPLIT_NAMES
 from clay_assets.demo.planet import Planet
 from clay_assets.errors import InputError, StorageError
 from clay_assets.recipes import Recipe, load_recipe
@@ -267,6 +269,29 @@ def test_the_same_cells_give_the_same_bytes_elsewhere(
     assert {key: content for key, (content, _) in state(other).items()} == {
         key: content for key, (content, _) in state(store).items()
     }
+
+
+@pytest.mark.slow
+def test_the_manifest_has_the_chips_of_each_split_in_each_row_group(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
+) -> None:
+    merged = join(cells)
+    for one in merged.parts:
+        with pq.ParquetFile(part(store, one.platform, one.year)) as file:
+            for group in range(file.num_row_groups):
+                found = Counter(file.read_row_group(group, columns=["split"])["split"].to_pylist())
+                assert {name: counts[group] for name, counts in one.row_groups.items()} == {
+                    name: found[name] for name in SPLIT_NAMES
+                }
+    assert sum(sum(counts) for one in merged.parts for counts in one.row_groups.values()) == merged.rows
+    # One that an older version wrote learns it with the next merge, which writes no part.
+    before = store.read(layout.MANIFEST)
+    document = json.loads(before)
+    for one in document["partitions"]:
+        del one["row_groups"]
+    store.write(layout.MANIFEST, json.dumps(document).encode())
+    assert join(cells).written == 0
+    assert store.read(layout.MANIFEST) == before
 
 
 @pytest.mark.slow

@@ -204,6 +204,26 @@ def test_pixels_of_an_item_tell_its_offset(made: Made) -> None:
         np.testing.assert_array_equal(pixels, np.where(held == 0, 0, np.maximum(held - offset, 1)))
 
 
+def test_chips_of_an_item_in_an_area(made: Made) -> None:
+    item = pystac.Item.from_dict(made.scene(RAISED).item)
+    chips = open_chips(made.storage, S2)
+    rows = chips.find(RAISED, 1, 1, ["bbox"])
+    west, south, east, north = (rows["bbox"][0].as_py()[side] for side in ("xmin", "ymin", "xmax", "ymax"))
+    lon, lat = (west + east) / 2, (south + north) / 2
+    one = Chipper.of_item(item, S2, bbox=(lon, lat, lon, lat))
+    assert [(chip.x, chip.y) for chip in one] == [(1, 1)]
+    np.testing.assert_array_equal(one[-1].pixels, Chipper.of_item(item, S2)[4].pixels)
+    assert one.chip(RAISED, 1, 1).gsd_true == Chipper(chips).chip(RAISED, 1, 1).gsd_true
+    with pytest.raises(InputError, match=f"{RAISED}-0-0: the selection has no such chip"):
+        one.chip(RAISED, 0, 0)
+    some = Chipper.of_item(item, S2, bbox=(lon, lat, lon + (east - west), lat))
+    assert [(chip.x, chip.y) for chip in some] == [(1, 1), (2, 1)]
+    with pytest.raises(InputError, match=r"no chip touches the box \(0, 0, 1, 0\)\. Take another scene or box"):
+        Chipper.of_item(item, S2, bbox=(0, 0, 1, 0))
+    with pytest.raises(InputError, match="not west, south, east and north"):
+        Chipper.of_item(item, S2, bbox=(0, 0, 1))
+
+
 def test_an_item_that_holds_no_chip_or_lacks_a_band(made: Made, tmp_path: Path) -> None:
     item = pystac.Item.from_dict(made.scene(LANDSAT).item)
     del item.assets["nir08"]

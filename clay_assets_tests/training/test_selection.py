@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -236,6 +238,37 @@ def test_an_index_that_changes_is_noticed(tmp_path: Path) -> None:
             selection.table(["chipid"])
     path.write_bytes(content)
     assert open_chips(store).table(["chipid"]).num_rows == 6
+
+
+SELECTIONS: list[dict[str, Any]] = [
+    {},
+    {"platform": S2},
+    {"years": 2021},
+    {"split": "train"},
+    {"split": ["test", "buffer"]},
+    {"platform": L2, "split": ("validate", "test"), "years": [2020]},
+]
+
+
+@pytest.mark.parametrize("selected", SELECTIONS)
+def test_the_manifest_tells_how_many_chips_there_are(made: Made, selected: dict[str, Any]) -> None:
+    chips = open_chips(made.storage, **selected)
+    parts = tuple(replace(part, row_groups={}) for part in chips.parts)  # as older versions wrote them
+    older = replace(chips, parts=parts)
+    assert (chips.is_told, older.is_told) == (True, not parts)
+    assert len(counted(chips)) == len(older)
+    for name in ("part", "number", "chips"):
+        np.testing.assert_array_equal(getattr(chips.groups, name), getattr(older.groups, name))
+        assert getattr(chips.groups, name).dtype == np.int32
+    assert not chips._opened.files  # not one footer was read
+    assert chips.hash == older.hash
+    assert chips.table() == older.table()
+    assert not (made.store.root / layout.selection(chips.hash)).exists()
+
+
+def test_other_selections_are_counted(made: Made) -> None:
+    for selected in ({"where": pc.field("chip_index_x") == 1}, {"bbox": (-180, -90, 180, 90), "split": "test"}):
+        assert not open_chips(made.storage, **selected).is_told  # type: ignore[arg-type]
 
 
 def test_row_groups_are_counted_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
