@@ -46,7 +46,7 @@ def command(chipid: str, platform: str | None, picture: Path | None, no_picture:
 
 def _draw(store: Store, told: Provenance, picture: Path | None) -> tuple[Path | None, str | None]:
     """Write the picture; returns its path, or the reason why it was not written."""
-    from clay_assets.training.chipper import read_chip  # here, because importing it takes 0.2 s
+    from clay_assets.training.one_chip import read_chip  # here, because importing it takes 0.2 s
 
     chip = told.chip
     target = picture or Path(f"{file_name(chip['chipid']).replace('/', '')}.png")

@@ -8,42 +8,46 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from rasterio.windows import Window
 
 from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
 from clay_assets.platforms.base import AnyPlatform
 from clay_assets.platforms.model import Band
 from clay_assets.platforms.radiometry import harmonise
-from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, Counters
-from clay_assets.sources.cog.masks import mask_of, mask_request
-from clay_assets.training.chip import Chip, ChipBatch, Mask, sines
-from clay_assets.training.places import places_of
+from clay_assets.sources.cog import BlockReader, BlockRequest, Counters
+from clay_assets.training.chip import Chip, ChipBatch
+from clay_assets.training.layers import (
+    CHIP_SIZE,
+    Scene,
+    bounds_of,
+    finest_of,
+    latlon_of,
+    layers_of,
+    read_masks,
+    transforms_of,
+    windows_of,
+)
 from clay_assets.training.scene_files import SceneFiles, stored_scene_files
 from clay_assets.training.selection import COLUMNS
 
 if TYPE_CHECKING:
     import pystac
 
-    from clay_assets.storage.stores import Store
     from clay_assets.training.balance import Balanced
     from clay_assets.training.labelled import ChipsAt
     from clay_assets.training.selection import Chips
 
-CHIP_SIZE = 256  # pixels of a side
 BATCH = 64  # chips that iteration reads at a time
 SCENES_KEPT = 1024  # whose headers are kept, the latest used
-NEAR = 1e-3  # of a pixel, that grids of one scene may differ by
 
 Radiometry = Literal["harmonised", "stored"]
 
@@ -60,42 +64,6 @@ class Source(Protocol):
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a scene's chip, of each platform that has it."""
         ...
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Bands that lie in one file.
-
-    Attributes:
-        href, header: of the file.
-        factor: pixels of the finest grid in one of the file's, along a side.
-        places: of the bands in the batch.
-        numbers: of the bands in the file, from 0.
-    """
-
-    href: str
-    header: CogHeader
-    factor: int
-    places: list[int]
-    numbers: list[int]
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """The chips of a batch that come from one scene.
-
-    Attributes:
-        files: of the scene.
-        finest: header of the grid that chips are counted on.
-        chips: places in the batch.
-        x, y: columns and rows of the chips.
-    """
-
-    files: SceneFiles
-    finest: CogHeader
-    chips: NDArray[np.int64]
-    x: NDArray[np.int64]
-    y: NDArray[np.int64]
 
 
 class Chipper:
@@ -212,7 +180,7 @@ class Chipper:
 
         source = platform_of(platform)
         files, moment = files_of_item(source, item)
-        chips = SceneChips(files, _finest(source, files), moment, bbox)
+        chips = SceneChips(files, finest_of(source, files), moment, bbox)
         chipper = cls.__new__(cls)
         chipper._begin(chips, (source, files), bands, radiometry, threads, in_flight, cache_bytes, checksums)
         chipper._bands_of(source)
@@ -388,8 +356,8 @@ class Chipper:
         transforms, latlon = np.empty((rows.num_rows, 6)), np.empty((rows.num_rows, 4), np.float32)
         crs = np.empty(rows.num_rows, object)
         for scene in scenes:
-            transforms[scene.chips] = _transforms(scene)
-            latlon[scene.chips] = _latlon(scene, transforms[scene.chips])
+            transforms[scene.chips] = transforms_of(scene)
+            latlon[scene.chips] = latlon_of(scene, transforms[scene.chips])
             crs[scene.chips] = scene.finest.crs
         names = [band.name for band in bands]
         shown = [
@@ -408,16 +376,16 @@ class Chipper:
             datetime=rows["datetime"].to_numpy().astype("datetime64[ms]"),
             gsd=platform.model_input.gsd,
             gsd_true=rows["gsd"].to_numpy().astype(np.float32),
-            bounds=_bounds(transforms),
+            bounds=bounds_of(transforms),
             crs=tuple(crs),
             transforms=transforms,
             latlon=latlon,
             waves=np.array([band.wavelength for band in bands], np.float32),
-            read_masks=partial(_read_masks, platform, reader, scenes, rows.num_rows),
+            read_masks=partial(read_masks, platform, reader, scenes, rows.num_rows),
             rgb=tuple(names.index(name) for name in shown) if set(shown) <= set(names) else (),
         )
 
-    def _scenes(self, platform: AnyPlatform, rows: pa.Table) -> list[_Scene]:
+    def _scenes(self, platform: AnyPlatform, rows: pa.Table) -> list[Scene]:
         """The chips by scene, in the order in which scenes first occur."""
         names = rows["item_id"].combine_chunks().dictionary_encode()
         years = rows["year"].to_numpy().astype(np.int64)
@@ -431,7 +399,7 @@ class Chipper:
         found = []
         for number, files in enumerate(self._files_of(scenes)):
             chips = np.flatnonzero(place == number)
-            finest = _finest(platform, files)
+            finest = finest_of(platform, files)
             beyond = ((x[chips] + 1) * CHIP_SIZE > finest.width) | ((y[chips] + 1) * CHIP_SIZE > finest.height)
             if beyond.any():
                 first = chips[beyond][0]
@@ -439,20 +407,20 @@ class Chipper:
                     f"{files.item_id}-{x[first]}-{y[first]}: lies beyond the {finest.height} × {finest.width} pixels "
                     f"of {files.hrefs[platform.assets.grid]}. Materialise chip_index and cog_headers of its partition."
                 )
-            found.append(_Scene(files, finest, chips, x[chips], y[chips]))
+            found.append(Scene(files, finest, chips, x[chips], y[chips]))
         return found
 
     def _pixels(
-        self, platform: AnyPlatform, reader: BlockReader, scenes: Sequence[_Scene], bands: Sequence[Band], count: int
+        self, platform: AnyPlatform, reader: BlockReader, scenes: Sequence[Scene], bands: Sequence[Band], count: int
     ) -> NDArray[Any]:
-        layers = [_layers(scene, bands) for scene in scenes]
+        layers = [layers_of(scene, bands) for scene in scenes]
         dtype = np.result_type(*{layer.header.dtype for of_scene in layers for layer in of_scene})
         pixels = np.empty((count, len(bands), CHIP_SIZE, CHIP_SIZE), dtype)
         requests, later = [], []
         for scene, of_scene in zip(scenes, layers, strict=True):
             change = self._change(scene.files)
             for layer in of_scene:
-                windows = _windows(scene, layer.factor)
+                windows = windows_of(scene, layer.factor)
                 first, last = layer.places[0], layer.places[-1] + 1
                 direct = layer.places == list(range(first, last)) and layer.header.dtype == dtype.name
                 out = [pixels[chip, first:last] for chip in scene.chips.tolist()] if direct else None
@@ -473,169 +441,5 @@ class Chipper:
         return partial(harmonise, offset=files.offset)
 
 
-@dataclass(frozen=True)
-class _OneChip:
-    """A chip whose row is known; see `read_chip`."""
-
-    store: Store
-    row: Mapping[str, Any]
-
-    def __len__(self) -> int:
-        return 1
-
-    def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
-        row = {name: self.row[name] for name in columns or COLUMNS}
-        return pa.Table.from_pylist([row] * len(places_of(indices, 1)))
-
-    def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
-        this = (item_id, x, y) == tuple(self.row[name] for name in ("item_id", "chip_index_x", "chip_index_y"))
-        return self.rows([0] if this else [], columns)
-
-
-def read_chip(store: Store, row: Mapping[str, Any]) -> Chip:
-    """A chip by its row of an index, whether it is in the merged index or not, with the headers that are stored.
-
-    Args:
-        store: the storage.
-        row: at least `COLUMNS`.
-
-    Raises:
-        InputError, SourceError: as for `Chipper.batch`.
-    """
-    chipper = Chipper.__new__(Chipper)
-    chipper._begin(_OneChip(store, row), None, None, "harmonised", 1, 16, 256 << 20, True)
-    return chipper[0]
-
-
 def _stored(store: Any, scene: tuple[str, int, str]) -> SceneFiles:
     return stored_scene_files(store, *scene)
-
-
-def _finest(platform: AnyPlatform, files: SceneFiles) -> CogHeader:
-    """The header of the grid that chips are counted on."""
-    header = files.headers.get(platform.assets.grid)
-    if header is None:
-        raise InputError(f"{files.item_id}: has no headers of {platform.assets.grid}. Materialise cog_headers.")
-    if header.crs is None:
-        raise InputError(f"{files.hrefs[platform.assets.grid]}: has no CRS. Pick another scene.")
-    return header
-
-
-def _layers(scene: _Scene, bands: Sequence[Band]) -> list[_Layer]:
-    """The bands, by the files that they lie in."""
-    assets = list(dict.fromkeys(band.asset for band in bands))
-    layers = []
-    for asset in assets:
-        header = scene.files.headers.get(asset)
-        if header is None:
-            raise InputError(f"{scene.files.item_id}: has no headers of {asset}. Ask for bands that it has.")
-        inside = [(place, band.number - 1) for place, band in enumerate(bands) if band.asset == asset]
-        beyond = [number + 1 for _, number in inside if number >= header.count]
-        if beyond:
-            raise InputError(
-                f"{scene.files.hrefs[asset]}: has no band {beyond[0]}, only {header.count}. Ask for bands that it has."
-            )
-        places, numbers = (list(values) for values in zip(*inside, strict=True))
-        layers.append(_Layer(scene.files.hrefs[asset], header, _factor(scene, asset, header), places, numbers))
-    return layers
-
-
-def _factor(scene: _Scene, asset: str, header: CogHeader) -> int:
-    """Pixels of the finest grid in one of a file's, along a side.
-
-    Raises:
-        InputError: it is not whole, or the file lies elsewhere.
-    """
-    finest, href = scene.finest, scene.files.hrefs[asset]
-    factor = round(finest.width / header.width)
-    whole = factor >= 1 and (header.width * factor, header.height * factor) == (finest.width, finest.height)
-    if not whole or CHIP_SIZE % factor:
-        raise InputError(
-            f"{href}: {header.height} × {header.width} pixels do not fit the finest grid of {finest.height} × "
-            f"{finest.width}: the factor must be whole and divide {CHIP_SIZE}. Ask for other bands."
-        )
-    a, b, c, d, e, f = finest.transform
-    scaled = np.array((a * factor, b * factor, c, d * factor, e * factor, f))
-    # Over the whole width of a file, not over a pixel of it.
-    reach = np.array((header.width, header.height, 1, header.width, header.height, 1))
-    apart = np.abs((np.array(header.transform) - scaled) * reach).max() / max(abs(a), abs(b))
-    if apart > NEAR or header.crs != finest.crs:
-        raise InputError(
-            f"{href}: lies {apart:.3g} pixels from the finest grid of its scene, in {header.crs} rather than in "
-            f"{finest.crs}. Ask for other bands."
-            if header.crs != finest.crs
-            else f"{href}: lies {apart:.3g} pixels from the finest grid of its scene. Ask for other bands."
-        )
-    return factor
-
-
-def _windows(scene: _Scene, factor: int) -> list[Window]:
-    side = CHIP_SIZE // factor
-    return [Window(x * side, y * side, side, side) for x, y in zip(scene.x.tolist(), scene.y.tolist(), strict=True)]
-
-
-def _transforms(scene: _Scene) -> NDArray[np.float64]:
-    """Of each chip: pixel column and row → x and y; (chips, 6)."""
-    a, b, c, d, e, f = scene.finest.transform
-    column, row = scene.x * CHIP_SIZE, scene.y * CHIP_SIZE
-    same = np.ones(len(column))
-    return np.stack(
-        [a * same, b * same, a * column + b * row + c, d * same, e * same, d * column + e * row + f], axis=1
-    )
-
-
-def _bounds(transforms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """West, south, east and north of each chip; (chips, 4)."""
-    a, b, c, d, e, f = transforms.T
-    x = np.stack([c, c + a * CHIP_SIZE, c + b * CHIP_SIZE, c + (a + b) * CHIP_SIZE])
-    y = np.stack([f, f + d * CHIP_SIZE, f + e * CHIP_SIZE, f + (d + e) * CHIP_SIZE])
-    return np.stack([x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1)
-
-
-@lru_cache(maxsize=256)
-def _to_lonlat(crs: str) -> Any:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-
-
-def _latlon(scene: _Scene, transforms: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Sine and cosine of latitude and longitude of each chip's projected centre; (chips, 4)."""
-    a, b, c, d, e, f = transforms.T
-    half = CHIP_SIZE / 2
-    lon, lat = _to_lonlat(str(scene.finest.crs)).transform(c + (a + b) * half, f + (d + e) * half)
-    return sines(np.radians(lat), np.radians(lon))
-
-
-def _read_masks(platform: AnyPlatform, reader: BlockReader, scenes: Sequence[_Scene], count: int) -> tuple[Mask, Mask]:
-    """Where there is data and where cloud, by the platform's own rule; (count, 256, 256) each."""
-    valid, cloud = (np.empty((count, CHIP_SIZE, CHIP_SIZE), np.bool_) for _ in range(2))
-    for scene in scenes:
-        judged = [name for name in platform.quality.assets if name in scene.files.headers]
-        factors = {name: _factor(scene, name, scene.files.headers[name]) for name in judged}
-        finest = min(factors.values())
-        pixels = {}
-        for name in judged:
-            found = _quality(platform, reader, scene, name, _windows(scene, factors[name]))
-            pixels[name] = _repeated(found, factors[name] // finest)
-        clouded, empty = platform.quality.judge(pixels)
-        valid[scene.chips], cloud[scene.chips] = _repeated(~empty, finest), _repeated(clouded, finest)
-    return valid, cloud
-
-
-def _quality(
-    platform: AnyPlatform, reader: BlockReader, scene: _Scene, name: str, windows: Sequence[Window]
-) -> NDArray[Any]:
-    """What is judged of a quality asset: its first band, or the mask of its file; (chips, side, side)."""
-    href, header = scene.files.hrefs[name], scene.files.headers[name]
-    if platform.quality.reads == "band":
-        return reader.read([BlockRequest(href, header, windows, [0])])[0][:, 0]
-    request = mask_request(href, header, windows, scene.files.measured.get(name, ()))
-    if request is None:
-        return np.full((len(windows), int(windows[0].height), int(windows[0].width)), 255, np.uint8)
-    return mask_of(request, reader.read([request])[0])
-
-
-def _repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:
-    """(chips, side, side) with every pixel repeated along both sides."""
-    return pixels if times == 1 else pixels.repeat(times, axis=1).repeat(times, axis=2)

@@ -21,10 +21,9 @@ from clay_assets.platforms.offsets import radiometric_offset
 from clay_assets.sources.cog import CogHeader
 from clay_assets.stac import item_datetime
 from clay_assets.training.boxes import checked_box, touching
+from clay_assets.training.layers import CHIP_SIZE
 from clay_assets.training.places import places_of
 from clay_assets.training.scene_files import SceneFiles, read_scene_files
-
-CHIP_SIZE = 256  # pixels of a side
 
 
 def files_of_item(platform: AnyPlatform, item: pystac.Item) -> tuple[SceneFiles, datetime]:
