@@ -250,10 +250,11 @@ def make_storage(root: Path, address: str) -> None:
             tables.append(pa.table([pa.array(columns[one.name], one.type) for one in MERGED_SCHEMA], MERGED_SCHEMA))
         merged, sink = pa.concat_tables(tables), pa.BufferOutputStream()
         pq.write_table(merged, sink, row_group_size=GROUP_ROWS)
-        store.write(layout.merged_part(key, YEAR), sink.getvalue().to_pybytes())
+        data = sink.getvalue().to_pybytes()
+        store.write(layout.merged_part(key, YEAR), data)
         below = layout.merged_part(key, YEAR).removeprefix(layout.MERGED + "/")
         told = {"train": [merged.num_rows], "validate": [0], "test": [0], "buffer": [0]}
-        parts.append(Part(key, YEAR, below, merged.num_rows, SCENES, sink.tell(), "made", key, told))
+        parts.append(Part(key, YEAR, below, merged.num_rows, SCENES, len(data), "made", key, told))
     store.write(layout.MANIFEST, manifest_of(parts, load_recipe()))
 
 
