@@ -3,7 +3,7 @@
 On one process, or on those that torchrun starts:
 
     python examples/train_mae.py demo/storage --steps 300
-    torchrun --nproc-per-node 8 examples/train_mae.py s3://bucket/prefix --batch-size 32 --workers 6 --steps 100000
+    torchrun --standalone --nproc-per-node 8 examples/train_mae.py s3://bucket/prefix --batch-size 32 --steps 100000
 """
 
 from __future__ import annotations

@@ -24,6 +24,18 @@ def test_it_agrees_with_what_platforms_tell() -> None:
         assert model.decibels == (min(sensor.mean.values()) < 0)
 
 
+def test_radar_and_modis_are_as_clay_published_them() -> None:
+    """Clay's file had other values of these two before: linear radar, and wavelengths of MODIS in nm."""
+    metadata = read_metadata()
+    radar, modis = metadata["sentinel-1-rtc"], metadata["modis"]
+    assert (list(radar.mean.values()), list(radar.std.values())) == ([-12.113, -18.673], [8.314, 8.017])
+    assert list(radar.waves.values()) == [3.5, 4.0]
+    assert list(modis.mean.values()) == [1072, 1624, 931, 1023, 1599, 1404, 1051]
+    assert list(modis.std.values()) == [1643, 1878, 1449, 1538, 1763, 1618, 1396]
+    assert list(modis.waves.values()) == [0.645, 0.858, 0.469, 0.555, 1.24, 1.64, 2.13]
+    assert (radar.gsd, modis.gsd) == (10, 500)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

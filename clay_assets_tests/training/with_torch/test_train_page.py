@@ -18,8 +18,10 @@ from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import encode_items
 from clay_assets_tests.chips.factories import S2, made_plan
 from clay_assets_tests.conftest import REPOSITORY
+from clay_assets_tests.oracle.environment import TESTS_SECONDS
 from clay_assets_tests.training.made_scenes import KINDS, made_storage, of_platform
 
+pytestmark = pytest.mark.timeout(TESTS_SECONDS)
 PAGE = (REPOSITORY / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INSTALLATION = ("pip install",)
@@ -68,11 +70,12 @@ def program_of(blocks: Sequence[tuple[str, str]]) -> str:
 
 def shortened(block: str) -> list[str]:
     program, *arguments = shlex.split(block)
-    launch = {"torchrun": ["-m", "torch.distributed.run", "--master-port", "0"]}.get(program, [])
+    launch = {"torchrun": ["-m", "torch.distributed.run"]}.get(program, [])
     if "--steps" in arguments:
         place = arguments.index("--steps") + 1
         arguments[place] = STEPS[arguments[place]]
-        arguments += ["--batch-size", "2", "--workers", "1", "--every", "2"]
+        workers = "1" if arguments[place] == STEPS["300"] else "0"  # one run has a worker, which takes a while to start
+        arguments += ["--batch-size", "2", "--workers", workers, "--every", "2"]
     return [sys.executable, *launch, *arguments]
 
 
