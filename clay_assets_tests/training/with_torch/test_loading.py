@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
+from clay_assets.chips.manifest import manifest_of, read_manifest
 from clay_assets.errors import IndexChangedError, InputError
+from clay_assets.recipes import load_recipe
 from clay_assets.storage import layout
 from clay_assets.training import balanced, open_chips
 from clay_assets.training.chipper import Chipper
 from clay_assets.training.dataset import ChipDataset, ChipLoader, ChipSampler, ChipStream
-from clay_assets.training.selection import RowGroups
+from clay_assets.training.selection import SPLITS, RowGroups
 from clay_assets.training.tensors import collate
 from clay_assets_tests.chips.factories import L2, S2
 from clay_assets_tests.training.conftest import PLAIN
-from clay_assets_tests.training.made_scenes import Made, made_storage, sentinel_2
+from clay_assets_tests.training.made_scenes import Made, landsat, made_storage, sentinel_2
 
 LOADERS = ("stream", "sampler")
 
@@ -294,6 +297,30 @@ def test_few_chips(made: Made) -> None:
     only = open_chips(made.storage, where=pc.field("platform") == S2)
     assert ChipDataset(only).counts == {L2: 0, S2: 18}
     assert sorted(received(iter(ChipStream(only, 5, platforms="equal", masks=False)))) == list(range(18))
+
+
+def test_a_platform_without_chips_in_the_split(tmp_path: Path) -> None:
+    made = made_storage(tmp_path, {"plain": sentinel_2(PLAIN, 2020), "landsat": landsat("LC08", 2020)})
+    (split,) = set(open_chips(made.storage).table(["split"])["split"].to_pylist())
+    other = next(name for name in SPLITS if name != split)
+    path = Path(made.storage) / layout.merged_part(L2, 2020)
+    table = pq.read_table(path, partitioning=None)
+    column = table.schema.get_field_index("split")
+    pq.write_table(table.set_column(column, "split", [[other] * 6]), path)
+    parts = [
+        part
+        if part.platform == S2
+        else replace(part, bytes=path.stat().st_size, row_groups={key: [6 * (key == other)] for key in SPLITS})
+        for part in read_manifest(made.store)
+    ]
+    made.store.write(layout.MANIFEST, manifest_of(parts, load_recipe("clay_v1")))
+    for chosen, platform in ((split, S2), (other, L2)):
+        stream = ChipStream(open_chips(made.storage, split=chosen), 4, platforms="equal", masks=False)
+        assert stream.dataset.counts == {L2: 0, S2: 0, platform: 6}
+        assert [set(batch["platform"]) for batch in ChipLoader(stream, num_workers=1)] == [{platform}] * 2
+    third = next(name for name in SPLITS if name not in (split, other))
+    with pytest.raises(InputError, match="no chip is selected"):
+        ChipStream(open_chips(made.storage, split=third))
 
 
 def test_balanced_selections(made: Made) -> None:
