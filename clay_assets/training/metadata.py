@@ -112,7 +112,7 @@ def decibels(power: NDArray[Any], radar: Radar, fill: Sequence[float]) -> NDArra
     """Linear power as the model takes it.
 
     Args:
-        power: (chips, bands, rows, columns); nodata is not above 0, or not a number.
+        power: (…, bands, rows, columns); nodata is not above 0, or not a number.
         radar: "db": 10 · log10, and where there is no power, `fill`. "clay": as Clay's loader does it, bit for bit:
             -100 dB where power is not above 0. "linear": as it is.
         fill: of each band.
@@ -128,8 +128,18 @@ def decibels(power: NDArray[Any], radar: Radar, fill: Sequence[float]) -> NDArra
     return found
 
 
-def normalised(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """(pixels - mean) / std of each band, in place; (chips, bands, rows, columns)."""
-    pixels -= np.asarray(mean, np.float32)[:, None, None]
-    pixels /= np.asarray(std, np.float32)[:, None, None]
-    return pixels
+def normalised(
+    pixels: NDArray[Any], mean: Sequence[float], std: Sequence[float], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(pixels - mean) / std of each band, as float32; (…, bands, rows, columns).
+
+    Args:
+        pixels: numbers that float32 holds exactly, or float32.
+        mean: of each band.
+        std: of each band.
+        out: to write to.
+    """
+    means = np.asarray(mean, np.float32)[:, None, None]
+    found: NDArray[np.float32] = np.subtract(pixels, means, out=out, dtype=np.float32)
+    found /= np.asarray(std, np.float32)[:, None, None]
+    return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import numpy as np
 
 from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
@@ -95,14 +94,20 @@ class Tensors:
         sensor = self.sensors.get(batch.platform)
         told = sensor is not None and all(band in sensor.waves for band in batch.bands)
         mean = [sensor.mean.get(band, 0.0) for band in batch.bands] if sensor else [0.0] * len(batch.bands)
-        numbers = batch.pixels
-        pixels = decibels(numbers, self.radar, mean) if model.decibels else numbers.astype(np.float32)
+        std = None
         if self.pixels == "normalised":
             sensor = sensor_of(self.sensors, batch.platform, batch.bands, self.where)
-            pixels = normalised(pixels, mean, [sensor.std[band] for band in batch.bands])
+            std = [sensor.std[band] for band in batch.bands]
+        pixels = _empty(batch.pixels.shape)
+        for numbers, out in zip(batch.pixels, pixels.numpy(), strict=True):  # one at a time stays in the cache
+            values = decibels(numbers, self.radar, mean) if model.decibels else numbers
+            if std is None:
+                out[...] = values
+            else:
+                normalised(values, mean, std, out)
         waves = [sensor.waves[band] for band in batch.bands] if sensor and told else batch.waves.tolist()
         found: dict[str, Any] = {
-            "pixels": torch.from_numpy(pixels),
+            "pixels": pixels,
             "platform": [batch.platform] * len(batch),
             "time": torch.from_numpy(batch.time),
             "latlon": torch.from_numpy(batch.latlon),
@@ -119,6 +124,15 @@ class Tensors:
         waves = {band.name: band.wavelength for band in model.bands}
         names = list(waves) if bands is None else list(bands)
         return self.of(no_chips(platform, names, "float32", model.gsd, [waves[name] for name in names]))
+
+
+def _empty(shape: Sequence[int]) -> Any:
+    """A tensor of float32; in a worker it lies in shared memory, so that handing it over copies nothing."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(tuple(shape), dtype=torch.float32)
+    like = torch.empty(0, dtype=torch.float32)
+    storage = like._typed_storage()._new_shared(math.prod(shape), device=like.device)  # as PyTorch's own collate does
+    return like.new(storage).resize_(*shape)
 
 
 @dataclass(frozen=True)
