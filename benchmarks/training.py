@@ -307,7 +307,8 @@ def rows(folder: Path, count: int = 14, repeats: int = 2) -> Iterator[Row]:
     figures: Figures = alternate({"start": child(start, {"storage": str(folder / "whole")}, python=python)}, repeats)[
         "start"
     ]
-    note = f"{figures.more['chips']:,} of {WHOLE:,} chips; {figures.more['bytes'] / 1e6:.2f} MB to each worker (goal 1)"
+    sent = f"{figures.more['bytes'] / 1e6:.2f} MB to each worker (goal 1)"
+    note = f"{figures.more['chips']:,} of {WHOLE:,} chips; CPU {figures.cpu:.2f} s; {sent}"
     yield row("start over the whole index (goal 1 s)", "starts", {"ours": figures}, note=note)
 
 

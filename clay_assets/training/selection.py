@@ -324,7 +324,7 @@ class Chips:
     @property
     def is_told(self) -> bool:
         """Whether the manifest tells how many chips each row group has."""
-        return self.where is None and self.bbox is None and all(part.row_groups for part in self.parts)
+        return self.where is None and self.bbox is None and all(map(_tells, self.parts))
 
     def _told(self) -> RowGroups:
         names = self.splits or SPLITS
@@ -508,6 +508,11 @@ def open_chips(
         check_kept(store, released, parts)
     folder = layout.MERGED if released is None else layout.RELEASES
     return Chips(store, tuple(parts), names, where, box, folder)
+
+
+def _tells(part: Part) -> bool:
+    """Whether the manifest tells of each chip of a part in which row group and split it is."""
+    return {*part.row_groups} == {*SPLITS} and sum(map(sum, part.row_groups.values())) == part.rows
 
 
 def _several(value: Any) -> list[Any]:

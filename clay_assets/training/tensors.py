@@ -128,7 +128,7 @@ class Tensors:
 
 def _empty(shape: Sequence[int]) -> Any:
     """A tensor of float32; in a worker it lies in shared memory, so that handing it over copies nothing."""
-    if torch.utils.data.get_worker_info() is None:
+    if torch.utils.data.get_worker_info() is None or not math.prod(shape):
         return torch.empty(tuple(shape), dtype=torch.float32)
     like = torch.empty(0, dtype=torch.float32)
     storage = like._typed_storage()._new_shared(math.prod(shape), device=like.device)  # as PyTorch's own collate does

@@ -256,6 +256,9 @@ def test_the_manifest_tells_how_many_chips_there_are(made: Made, selected: dict[
     parts = tuple(replace(part, row_groups={}) for part in chips.parts)  # as older versions wrote them
     older = replace(chips, parts=parts)
     assert (chips.is_told, older.is_told) == (True, not parts)
+    wrong = [{**part.row_groups, "test": [*part.row_groups["test"], 1]} for part in chips.parts]
+    edited = [replace(part, row_groups=groups) for part, groups in zip(chips.parts, wrong, strict=True)]
+    assert not replace(chips, parts=tuple(edited)).is_told  # the numbers are not those of its rows
     assert len(counted(chips)) == len(older)
     for name in ("part", "number", "chips"):
         np.testing.assert_array_equal(getattr(chips.groups, name), getattr(older.groups, name))
