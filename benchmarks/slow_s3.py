@@ -60,11 +60,12 @@ def remote(files: Path, folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
     Yields:
         The environment that leads there, which holds in this process meanwhile, and the proxy's log.
     """
-    from clay_assets_tests.servers.s3 import S3Server
+    from clay_assets_tests.servers.s3 import S3Programs
 
     log, before = folder / "requests.jsonl", dict(os.environ)
     log.unlink(missing_ok=True)
-    server = S3Server()
+    programs = S3Programs()
+    server = programs.server
     try:
         server.new_bucket(BUCKET, public_read=True)
         for path in sorted(files.iterdir()):
@@ -88,7 +89,7 @@ def remote(files: Path, folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
                 os.environ.update(before)
                 process.terminate()
     finally:
-        server.stop()
+        programs.stop()
 
 
 if __name__ == "__main__":

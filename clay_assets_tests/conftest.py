@@ -1,8 +1,9 @@
 """Fixtures for all tests: real servers, real data, and an isolated environment.
 
 A server starts when the first test needs it, once per test process (with `-n 2`, once per worker, each on its own
-ports). Tests that cannot run on this machine are skipped and listed at the end under NOT RUN; they are errors if `CI`
-is set. Fixtures of one stage belong in the conftest.py of its folder.
+ports); S3 and the miniature planet are shared by all workers. Tests that cannot run on this machine are skipped and
+listed at the end under NOT RUN; they are errors if `CI` is set. Fixtures of one stage belong in the conftest.py of its
+folder.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.process import ServerProcess
 from clay_assets_tests.servers.s3 import S3Server
+from clay_assets_tests.servers.shared_s3 import shared_s3
 from clay_assets_tests.servers.stac_api import StacApi
 
 if TYPE_CHECKING:
@@ -188,14 +190,14 @@ def stac_api() -> Iterator[StacApi]:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """An S3 server; sets no environment variables (`s3_bucket` does)."""
-    try:
-        server = S3Server()
-    except ServerUnavailableError as error:
-        not_run("S3 on Ceph RGW", error)
-    yield server
-    server.stop()
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server, one for all workers; sets no environment variables (`s3_bucket` does)."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(shared_s3(_folder_of_all_workers(tmp_path_factory) / "s3"))
+        except ServerUnavailableError as error:
+            not_run("S3 on Ceph RGW", error)
+        yield server
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,14 @@ def location(request: pytest.FixtureRequest, key: str, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("hostile")
     mixed = request.param == "mixed types"
     for seed in range(2):
-        snapshot(folder / f"{seed}.parquet", list(hostile_items(key, 220, seed, mixed=mixed)))
+        snapshot(folder / f"{seed}.parquet", list(hostile_items(key, 140, seed, mixed=mixed)))
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def by_columns(key: str, location: str) -> Picks:
+    """By the rules over columns, in memory."""
+    return picks(PLATFORMS[key], location)
 
 
 def test_every_platform_of_this_package_declares_its_rules_over_columns() -> None:
@@ -211,8 +217,7 @@ def test_every_platform_of_this_package_declares_its_rules_over_columns() -> Non
 
 
 @pytest.mark.slow
-def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str) -> None:
-    by_columns = picks(PLATFORMS[key], location)
+def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str, by_columns: Picks) -> None:
     assert_same(by_columns, picks(item_by_item(PLATFORMS[key]), location))
     assert len({reason for text in by_columns.ledger["rejected"] for reason in json.loads(text)}) > 1
     assert (by_columns.ledger["outcome"] == "picked").any()
@@ -247,11 +252,12 @@ def test_a_rule_that_is_replaced_is_not_overruled_by_columns(key: str, rule: str
 
 
 @pytest.mark.slow
-def test_candidates_in_files_are_those_in_memory(key: str, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_memory = picks(PLATFORMS[key], location)
+def test_candidates_in_files_are_those_in_memory(
+    key: str, location: str, by_columns: Picks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(candidates, "IN_MEMORY", 1)
     for platform in (PLATFORMS[key], item_by_item(PLATFORMS[key])):
-        assert_same(picks(platform, location), in_memory)
+        assert_same(picks(platform, location), by_columns)
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_a_request_whose_every_candidate_is_excluded_gets_none(ways: tuple[AnyPl
 
 @pytest.mark.parametrize("key", sorted(PLATFORMS))
 def test_columns_say_the_same_of_hostile_items(key: str, tmp_path: Path) -> None:
-    items = list(hostile_items(key, 220, 0, mixed=True))
+    items = list(hostile_items(key, 140, 0, mixed=True))
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "hostile.parquet", items))
     platform, asked = PLATFORMS[key], requests(key)
 

@@ -289,9 +289,9 @@ def test_two_runs_of_one_cell_at_once(
 
 @pytest.fixture(scope="module")
 def dask_cluster() -> Iterator[str]:
-    """Address of a scheduler with two workers."""
+    """Address of a scheduler with one worker, each a separate process."""
     pytest.importorskip("distributed")
-    cluster = DaskCluster(2)
+    cluster = DaskCluster(1)
     yield cluster.address
     cluster.stop()
 

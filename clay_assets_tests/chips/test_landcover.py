@@ -247,9 +247,20 @@ def polygons_union(chips: pa.Table) -> Any:
         pytest.param(0.3, 32632, 1, id="LINZ at 10 m"),
     ],
 )
-def test_the_coarsest_level_with_16_pixels_a_side_is_read(tmp_path: Path, pixel: float, epsg: int, factor: int) -> None:
-    """Each level of the file has a different class."""
-    path = tmp_path / file_name("N00E006")
+def test_the_coarsest_level_with_16_pixels_a_side_is_read(
+    levels: tuple[Path, dict[int, int]], pixel: float, epsg: int, factor: int
+) -> None:
+    folder, codes = levels
+    chips = scene_at(7.5, 1.5, epsg, pixel, 1)
+    ours = measured(chips, folder, epsg)
+    assert ours[WORLDCOVER_FIELDS[codes[factor]]][0] == 1
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, int]]:
+    """A folder with a file whose levels each have a different class, and these classes by factor."""
+    folder = tmp_path_factory.mktemp("levels")
+    path = folder / file_name("N00E006")
     size = 36000  # as large as real files, so sparse
     profile = {"driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint8", "nodata": 0}
     transform = rasterio.transform.from_origin(6, 3, 3 / size, 3 / size)
@@ -268,9 +279,7 @@ def test_the_coarsest_level_with_16_pixels_a_side_is_read(tmp_path: Path, pixel:
             top = sink.height // 2 - reach // 2
             window = rasterio.windows.Window(top, top, reach, reach)
             sink.write(np.full((reach, reach), codes[one], np.uint8), 1, window=window)
-    chips = scene_at(7.5, 1.5, epsg, pixel, 1)
-    ours = measured(chips, tmp_path, epsg)
-    assert ours[WORLDCOVER_FIELDS[codes[factor]]][0] == 1
+    return folder, codes
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

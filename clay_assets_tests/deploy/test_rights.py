@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -93,7 +92,7 @@ def test_runs_may_read_just_the_buckets_that_the_code_reads_with_credentials() -
 @pytest.fixture
 def as_run(s3_server: S3Server) -> Iterator[Callable[[str], tuple[Any, dict[str, str]]]]:
     """Return a function that makes a user with the policy of runs on one bucket: its client and its environment."""
-    command = ["radosgw-admin", "-c", str(Path(s3_server._folder.path) / "ceph.conf")]
+    command = ["radosgw-admin", "-c", s3_server.configuration]
     run_tool([*command, "caps", "add", "--uid=tests", "--caps=user-policy=*"], 40)
     keys = {"AWS_ACCESS_KEY_ID": "RUNOFTHEPIPELINE", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests"}
 

@@ -49,7 +49,7 @@ def test_all_are_run_phase_by_phase(home: Path) -> None:
 @pytest.mark.slow
 def test_what_builds_on_a_failure_is_not_run_and_all_else_is(home: Path) -> None:
     (home / "no ground").touch()
-    ended = {str(step): error for step, error in run_side_by_side(phases(), load, home, 2)}
+    ended = {str(step): error for step, error in run_side_by_side(phases(), load, home, 1)}
     assert ended["ground"] == "ground: no ground"
     assert ended["places a"] == ended["places b"] == NOT_RUN
     assert ended["sky"] is ended["places c"] is ended["places d"] is None

@@ -12,6 +12,8 @@ import secrets
 import shutil
 import urllib.request
 import uuid
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clay_assets_tests.servers.daemon import (
@@ -66,6 +68,12 @@ log_to_stderr = true
 err_to_stderr = true
 
 [client.rgw.a]
+rgw_thread_pool_size = 32
+rgw_enable_gc_threads = false
+rgw_enable_lc_threads = false
+rgw_enable_quota_threads = false
+rgw_dynamic_resharding = false
+rgw_run_sync_thread = false
 rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 """
 
@@ -78,72 +86,21 @@ def missing() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
 class S3Server:
-    """A running S3 server without buckets.
+    """A running S3 server: its address and credentials. Buckets are addressed by path.
 
     Attributes:
-        endpoint_url: `http://127.0.0.1:PORT`; buckets are addressed by path.
+        endpoint_url: `http://127.0.0.1:PORT`.
         access_key: access key of its only user, who owns every bucket.
         secret_key: secret key of this user.
+        configuration: configuration file of Ceph's tools, such as radosgw-admin.
     """
 
-    def __init__(self) -> None:
-        """Start monitor, store and gateway in this order, and create the user."""
-        if reason := missing():
-            raise ServerUnavailableError(reason)
-        self.access_key, self.secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
-        self._daemons: list[Daemon] = []
-        self._folder = WorkFolder("clay-s3-")
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _start(self) -> None:
-        folder, fsid, store = self._folder.path, str(uuid.uuid4()), str(uuid.uuid4())
-        mon_port, port = free_port(), free_port()
-        self.endpoint_url = f"http://127.0.0.1:{port}"
-        for name in ("mon", "osd", "rgw"):
-            (folder / name).mkdir()
-        (folder / "ceph.conf").write_text(CONFIGURATION.format(fsid=fsid, mon_port=mon_port, port=port, folder=folder))
-        conf = ["-c", str(folder / "ceph.conf")]
-
-        def start(name: str, *arguments: str) -> Daemon:
-            daemon = Daemon(name, [name, *conf, *arguments, "-f"], folder / f"{name}.log")
-            self._daemons.append(daemon)
-            return daemon
-
-        monmap = str(folder / "monmap")
-        address = f"[v1:127.0.0.1:{mon_port}]"
-        run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 90)
-        run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 90)
-        mon = start("ceph-mon", "-i", "a")
-
-        def ask_monitor(*words: str) -> None:
-            # A daemon may answer before it knows its cluster, and reject requests; both can be repeated.
-            ask = ["ceph", *conf, "--connect-timeout", "30", "osd", *words]
-            mon.wait_until(lambda: run_tool(ask, 60) is not None, 180)
-
-        ask_monitor("new", store)
-        run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 90)
-        ask_monitor("crush", "add", "osd.0", "1.0", "root=default", "host=local")
-        store_daemon = start("ceph-osd", "-i", "0")
-        store_daemon.wait_until(lambda: self._store_is_up(conf), 120)
-        gateway = start("radosgw", "-n", "client.rgw.a")
-        gateway.wait_until(self._answers, 180)
-        user = ["--uid=tests", "--display-name=tests"]
-        keys = [f"--access-key={self.access_key}", f"--secret-key={self.secret_key}"]
-        run_tool(["radosgw-admin", *conf, "user", "create", *user, *keys], 120)
-
-    @staticmethod
-    def _store_is_up(conf: list[str]) -> bool:
-        state = json.loads(run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 30))
-        return bool(state["num_up_osds"] == 1)
-
-    def _answers(self) -> bool:
-        with urllib.request.urlopen(self.endpoint_url, timeout=5) as answer:
-            return bool(answer.status == 200)
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    configuration: str
 
     @property
     def env(self) -> dict[str, str]:
@@ -209,6 +166,78 @@ class S3Server:
             policy = {"Version": "2012-10-17", "Statement": [{**allow, "Resource": where}]}
             client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
         return name
+
+
+class S3Programs:
+    """The processes of an S3 server, which starts without buckets.
+
+    Attributes:
+        server: the running server.
+    """
+
+    def __init__(self) -> None:
+        """Start monitor, store and gateway in this order, and create the user."""
+        if reason := missing():
+            raise ServerUnavailableError(reason)
+        port = free_port()
+        self._folder = WorkFolder("clay-s3-")
+        self.server = S3Server(
+            f"http://127.0.0.1:{port}",
+            secrets.token_hex(10).upper(),
+            secrets.token_hex(20),
+            str(self._folder.path / "ceph.conf"),
+        )
+        self._daemons: list[Daemon] = []
+        try:
+            self._start(port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, port: int) -> None:
+        folder, fsid, store = self._folder.path, str(uuid.uuid4()), str(uuid.uuid4())
+        mon_port = free_port()
+        for name in ("mon", "osd", "rgw"):
+            (folder / name).mkdir()
+        path = Path(self.server.configuration)
+        path.write_text(CONFIGURATION.format(fsid=fsid, mon_port=mon_port, port=port, folder=folder))
+        conf = ["-c", str(path)]
+
+        def start(name: str, *arguments: str) -> Daemon:
+            daemon = Daemon(name, [name, *conf, *arguments, "-f"], folder / f"{name}.log")
+            self._daemons.append(daemon)
+            return daemon
+
+        monmap = str(folder / "monmap")
+        address = f"[v1:127.0.0.1:{mon_port}]"
+        run_tool(["monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap], 90)
+        run_tool(["ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap], 90)
+        mon = start("ceph-mon", "-i", "a")
+
+        def ask_monitor(*words: str) -> None:
+            # A daemon may answer before it knows its cluster, and reject requests; both can be repeated.
+            ask = ["ceph", *conf, "--connect-timeout", "30", "osd", *words]
+            mon.wait_until(lambda: run_tool(ask, 60) is not None, 180)
+
+        ask_monitor("new", store)
+        run_tool(["ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", store], 90)
+        ask_monitor("crush", "add", "osd.0", "1.0", "root=default", "host=local")
+        store_daemon = start("ceph-osd", "-i", "0")
+        store_daemon.wait_until(lambda: self._store_is_up(conf), 120)
+        gateway = start("radosgw", "-n", "client.rgw.a")
+        gateway.wait_until(self._answers, 180)
+        user = ["--uid=tests", "--display-name=tests"]
+        keys = [f"--access-key={self.server.access_key}", f"--secret-key={self.server.secret_key}"]
+        run_tool(["radosgw-admin", *conf, "user", "create", *user, *keys], 120)
+
+    @staticmethod
+    def _store_is_up(conf: list[str]) -> bool:
+        state = json.loads(run_tool(["ceph", *conf, "--connect-timeout", "5", "osd", "stat", "-f", "json"], 30))
+        return bool(state["num_up_osds"] == 1)
+
+    def _answers(self) -> bool:
+        with urllib.request.urlopen(self.server.endpoint_url, timeout=5) as answer:
+            return bool(answer.status == 200)
 
     def stop(self) -> None:
         """Stop gateway, store and monitor in this order, waiting for each, and remove their files."""

@@ -17,11 +17,12 @@ from clay_assets.training.scene_files import stored_scene_files
 
 S2 = "sentinel-2-l2a"
 SOME = 4  # scenes of the other platforms
+EVERY = 3  # Sentinel-2 scene, which are many of each kind
 
 
 @pytest.fixture(scope="module")
 def cells(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, HeadersCell]:
-    """The headers of all Sentinel-2 scenes, and of some of every other platform, as of one year."""
+    """The headers of Sentinel-2 scenes of all years, and of some of every other platform, as of one year."""
     store, recipe = LocalStore(tmp_path_factory.mktemp("store")), load_recipe("clay_v1")
     found = {}
     with ThreadPoolExecutor(2) as pool:
@@ -29,7 +30,7 @@ def cells(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             if platform.scenes.collection is None:  # LINZ, whose files are read as the pipeline resamples them
                 continue
             items = planet.items(platform.scenes.collection)
-            chosen = items if key == S2 else items[:SOME]
+            chosen = items[::EVERY] if key == S2 else items[:SOME]
             found[key] = read_headers(key, 2021, chosen, store, recipe, pool, 4)
     return found
 
@@ -55,7 +56,7 @@ def test_the_offset_of_every_sentinel_2_scene_is_told_though_flags_lie(
     planet: Planet, cells: dict[str, HeadersCell]
 ) -> None:
     truth = planet.radiometry().set_index("item_id")
-    assert set(cells[S2].ledger["item_id"]) == set(truth.index)
+    assert set(cells[S2].ledger["item_id"]) == {item["id"] for item in planet.items(S2)[::EVERY]} <= set(truth.index)
     told = cells[S2].scenes.set_index("item_id")
     offsets = truth["offset"].reindex(told.index)
     assert told.index[told["radiometric_offset"] != offsets].tolist() == []
