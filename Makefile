@@ -11,7 +11,7 @@ export UV_NATIVE_TLS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check expected bench-setup bench lint format lock dist try-wheel clean
+.PHONY: help setup demo dev test check quick expected bench-setup bench lint format lock dist try-wheel clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,13 @@ test: .venv/.dev  ## run every test; installs the servers that tests talk to, wh
 	sh scripts/install_test_servers.sh
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-check: .venv/.dev lint  ## lint, types and the quick tests that need no server, browser or Dagster chain
-	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
+check: .venv/.dev  ## lint, types and the quick tests that need no server, browser or Dagster chain
+	@$(MAKE) --no-print-directory -j 2 lint quick
+
+# Beside lint, so that no core waits for the one process of the type checker. No test of the folders left out is quick.
+quick: .venv/.dev
+	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow" \
+		--ignore clay_assets_tests/browser --ignore clay_assets_tests/operating
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
 	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip, Torch; Stacchip(), Torch()"

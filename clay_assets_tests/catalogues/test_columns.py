@@ -223,6 +223,7 @@ def test_columns_say_what_the_rules_say_of_every_item(key: str, location: str, b
     assert (by_columns.ledger["outcome"] == "picked").any()
 
 
+@pytest.mark.slow
 def test_what_columns_know_of_candidates_is_what_their_items_say(
     key: str, location: str, request: pytest.FixtureRequest
 ) -> None:

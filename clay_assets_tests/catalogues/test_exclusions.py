@@ -82,6 +82,7 @@ def test_the_next_best_is_taken_and_the_ledger_tells(ways: tuple[AnyPlatform, Ca
     )
 
 
+@pytest.mark.slow
 def test_an_excluded_processing_stands_for_nothing(ways: tuple[AnyPlatform, Catalogue]) -> None:
     others = {BEST: "haze", SECOND: "haze"}
     assert pick(ways, others).items[0]["id"] == NEW
@@ -96,6 +97,7 @@ def test_a_request_whose_every_candidate_is_excluded_gets_none(ways: tuple[AnyPl
     assert f"1 × {BEST} is excluded: the sensor was broken" in row["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(PLATFORMS))
 def test_columns_say_the_same_of_hostile_items(key: str, tmp_path: Path) -> None:
     items = list(hostile_items(key, 140, 0, mixed=True))

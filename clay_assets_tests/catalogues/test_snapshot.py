@@ -62,6 +62,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert found(snapshot(tmp_path / "items.parquet", ITEMS), request(), request(quarter=2)) == BOTH
 
 
+@pytest.mark.slow
 def test_a_folder_whose_files_have_different_columns(tmp_path: Path) -> None:
     snapshot(tmp_path / "2020" / "a.parquet", ITEMS[:1])
     old = sentinel_2_item("b", "2020-05-01T10:00:00Z", nodata=None, **{"sentinel2:nodata_pixel_percentage": 3.5})
@@ -155,6 +156,7 @@ def test_quarters_are_half_open(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 def test_times_in_any_unit(tmp_path: Path, unit: str) -> None:
     path = snapshot(tmp_path / "items.parquet", ITEMS)
@@ -228,6 +230,7 @@ def test_alternatives_of_properties(tmp_path: Path) -> None:
     assert answers["any-2020-Q1"] == set(codes)
 
 
+@pytest.mark.slow
 def test_an_item_in_two_files_is_one_and_the_first_counts(tmp_path: Path) -> None:
     first = sentinel_2_item("a", "2020-02-01T10:00:00Z", 10.0)
     later = sentinel_2_item("a", "2020-02-01T10:00:00Z", 20.0)
@@ -250,6 +253,7 @@ def test_items_without_the_quality_asset_are_refused_and_counted(tmp_path: Path)
     assert (row["outcome"], row["item_id"], row["rejected"]) == ("picked", "b", '{"without asset scl": 1}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"scl": {}}, {"scl": {"href": ""}}, {"scl": {"href": "x.tif"}}, {"scl": None}])
 def test_statistics_tell_no_asset_that_an_item_lacks(tmp_path: Path, given: dict[str, Any]) -> None:
     when = "2020-02-01T10:00:00Z"

@@ -354,6 +354,7 @@ def test_a_part_that_was_lost_or_cut_is_written_again(
         assert hashlib.blake2b(content, digest_size=16).hexdigest() == one.content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["another index", "its own rows in another order", "nothing but zeros"])
 def test_a_part_that_was_replaced_by_a_file_of_its_size_is_written_again(
     cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], other: str
@@ -437,6 +438,7 @@ def test_ids_of_scenes_that_begin_alike_are_in_order(
     assert len({*found}) == len(names) * 144
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0, 1 << 40])
 def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(
     store: LocalStore,
@@ -459,6 +461,7 @@ def test_spilled_or_not_and_cut_anywhere_the_rows_are_the_same(
 # --- two at once ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 @pytest.mark.parametrize("changed", [None, 2018, 2020])
 def test_two_merges_at_once(
@@ -508,6 +511,7 @@ def test_two_merges_at_once(
 # ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "said"), [("spill", "chips cannot be sorted in"), ("part", "cannot write")])
 def test_a_full_disk_is_told_and_leaves_nothing(
     store: LocalStore, tmp_path: Path, join: Callable[..., Any], what: str, said: str

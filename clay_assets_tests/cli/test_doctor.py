@@ -112,6 +112,7 @@ def test_wrong_settings_are_told_and_the_rest_is_looked_at(doctor: Doctor, monke
     assert "storage" not in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "what", "told"),
     [
@@ -132,6 +133,7 @@ def test_each_setting_that_leads_nowhere_is_a_line(
     assert (line.status, told in f"{line.fact}. {line.remedy}") == ("failed", True)
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_others_and_a_file_that_is_gone(world: Path, doctor: Doctor) -> None:
     gone = at(sentinel_2_item("S2A_32NLG_20200201_0_L2A", WHEN), str(world / "gone.tif"))
     line = doctor(stac_earth_search=snapshot(world / "gone.parquet", [gone]))["files of sentinel-2-l2a"]
@@ -292,6 +294,7 @@ def test_libraries_out_of_bounds(doctor: Doctor, tmp_path: Path, monkeypatch: py
     assert "other" not in lines
 
 
+@pytest.mark.slow
 def test_the_dagster_instance(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor()["Dagster"].status == "warning"
     home = tmp_path / "home"

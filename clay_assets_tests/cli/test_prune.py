@@ -64,6 +64,7 @@ def test_it_removes_when_told_to(store: LocalStore, command: Command) -> None:
     assert command("prune", storage=store.root).stdout.endswith("No unneeded files found. Nothing is removed.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", ["soon", "3", "-1d", "1w", ""])
 def test_an_age_that_is_none(store: LocalStore, command: Command, age: str) -> None:
     result = command("prune", "--older-than", age, storage=store.root)

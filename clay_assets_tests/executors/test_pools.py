@@ -67,6 +67,7 @@ def others_of(executor: Executor, jobs: int = 8) -> set[int]:
     return {process for process, _ in executor.map(place, [0.2] * jobs)} - {os.getpid()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "processes"), [(2, 2), (5, 3)])
 def test_as_many_jobs_at_once_as_workers_spread_over_the_processes(workers: int, processes: int) -> None:
     with SpreadExecutor(workers, processes) as executor:

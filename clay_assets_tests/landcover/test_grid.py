@@ -150,6 +150,7 @@ def test_a_tile_whose_two_sides_are_rows_of_their_own_is_one(
     assert grid.geometry[0].equals(shapely.MultiPolygon([E_HALF, W_HALF]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

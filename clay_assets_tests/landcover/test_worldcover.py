@@ -265,6 +265,7 @@ def test_a_value_that_is_no_class_is_refused(tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_truncated_file_is_named(tmp_path: Path, workers: int) -> None:
     generator = np.random.default_rng(1)

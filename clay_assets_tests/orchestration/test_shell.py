@@ -88,8 +88,8 @@ def test_two_runs_of_one_partition_at_once_agree(built: Chain, planet: Planet, r
     runs = [
         start(
             planet, str(storage), tmp_path / f"home{number}", *command,
-            "--select", "scene_picks,scene_imagery,chip_index,chip_landcover,cog_headers", "--partition", f"{TWICE}|2020",
-            CLAY_RECIPE=str(recipe), **module,
+            "--select", "scene_picks,scene_imagery,chip_index,chip_landcover,cog_headers",
+            "--partition", f"{TWICE}|2020", CLAY_RECIPE=str(recipe), **module,
         )
         for number, (command, module) in enumerate(ways)
     ]  # fmt: skip

@@ -41,6 +41,7 @@ def test_the_first_list_that_names_bands_decides(
     assert measured_bands({"properties": properties, "assets": {"image": asset}}, "image", known) == measured
 
 
+@pytest.mark.slow
 def test_every_real_naip_item_names_four_bands(real_data: Path) -> None:
     platform = PLATFORMS[NAIP]
     items = [platform.read_item(item) for item in real_items(real_data, NAIP)]

@@ -310,6 +310,7 @@ def real(real_data: Path) -> list[dict[str, Any]]:
     return real_items(real_data, NAIP)
 
 
+@pytest.mark.slow
 def test_every_real_item_can_be_taken_in_its_year(real: list[dict[str, Any]]) -> None:
     answer = answer_of(search(), [read_candidate(PLATFORM, one) for one in real])
     admitted, rejected = eligible_items(PLATFORM, answer, OPTIONS)

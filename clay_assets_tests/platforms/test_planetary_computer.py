@@ -144,6 +144,7 @@ def test_other_accounts_of_that_host_are_read_as_any_file() -> None:
     assert PLATFORMS[NAIP].access_to(f"https://{ACCOUNT}{HOST}/container/a.tif").signer is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [S1, NAIP])
 def test_every_file_of_a_real_item_would_be_signed(real_data: Path, key: str) -> None:
     with gzip.open(real_data / "stac" / "items" / f"{key}__planetary-computer.ndjson.gz", "rt") as lines:

@@ -97,6 +97,7 @@ def keys(found: Leftovers) -> set[str]:
     return {file.key for file in found.files}
 
 
+@pytest.mark.slow
 def test_what_no_pick_needs_is_removed_and_all_else_stays(store: Store) -> None:
     pick(store, LINZ, 2020, "kept", LONG)
     new, old = (layout.imagery(LINZ, "kept", f"visual-{name}.tif") for name in ("new", "old"))
@@ -140,6 +141,7 @@ def test_what_is_young_stays(store: Store) -> None:
     assert len(look(store, older_than=0, after=5).files) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [
@@ -159,6 +161,7 @@ def test_what_a_ledger_names_stays(folder: LocalStore, key: str) -> None:
     assert look(folder).files == ()
 
 
+@pytest.mark.slow
 def test_what_the_merged_index_has_stays(store: Store) -> None:
     pick(store, S2, 2020, "new")
     put(store, *of_cell(S2, 2020, "old"), *of_cell(S2, 2020, "older"), layout.imagery(S2, "old", "B04.tif"))
@@ -181,6 +184,7 @@ def test_imagery_of_a_scene_that_is_not_settled_stays(folder: LocalStore) -> Non
     assert look(folder).files == ()
 
 
+@pytest.mark.slow
 def test_copies_go_once_scenes_are_referenced_and_no_header_tells_of_them(folder: LocalStore) -> None:
     pick(folder, S2, 2020, "a")
     copy = layout.imagery(S2, "a", "B04.tif")
@@ -228,6 +232,7 @@ def test_a_storage_that_is_not_there_has_nothing_left_over(folder: LocalStore) -
     assert not folder.root.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [

@@ -220,6 +220,7 @@ def test_a_partition_left_failed_is_told_with_its_error(defs: dg.Definitions, in
     assert "killed, or never started" in rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("platform", "kind", "ready"),
     [("naip", "scene", False), ("naip", "chip", True), ("sentinel-2-l2a", "scene", True), ("linz", "scene", True)],

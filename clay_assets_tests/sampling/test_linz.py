@@ -126,6 +126,7 @@ def test_two_surveys_of_the_same_sheets_are_drawn_apart(tmp_path: Path) -> None:
     assert {item["properties"]["linz:sheet"] for item in both.items if item["collection"] == "01T"} == one
 
 
+@pytest.mark.slow
 def test_one_more_sheet_changes_one_member_at_most(tmp_path: Path) -> None:
     known, changed = sheets(40), 0
     before = names(draw(write_catalogue(tmp_path / "before", {TARANAKI: collection("01T", known)})))

@@ -495,6 +495,7 @@ def test_an_admin_1_without_states(tmp_path: Path) -> None:
     assert "no iso_3166_2 code of CONUS (US-AL, US-AR, …)" in told
 
 
+@pytest.mark.slow
 def test_draws_that_find_nothing_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_zips(tmp_path / "zips", world(admin_1=states({"US-KS": box(-99.01, 39, -99, 39.001)})))
     monkeypatch.setattr(natural_earth, "MOST_ATTEMPTS", 1 << 16)

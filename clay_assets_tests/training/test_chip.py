@@ -27,6 +27,7 @@ def chip(made: Made) -> Chip:
     return Chipper(open_chips(made.storage, S2)).chip(PLAIN, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_chip(chip: Chip) -> None:
     shown = chip._repr_html_()
     assert f"<td>{PLAIN}-0-0</td>" in shown

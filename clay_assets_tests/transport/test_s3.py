@@ -306,6 +306,7 @@ def test_gdal_asks_the_server_that_boto3_asks(
         assert connection.endpoint_url() == endpoint
 
 
+@pytest.mark.slow
 def test_a_changed_environment_gets_another_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     first = S3Connection().client()
