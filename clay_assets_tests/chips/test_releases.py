@@ -80,6 +80,7 @@ def check_two_states(store: Store) -> None:
     assert names_of_releases(store) == ["v1", "v2"]
 
 
+@pytest.mark.slow
 def test_a_release_stays_what_it_was(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
     read_and_pick(store, recipe, threads)
     check_two_states(store)
@@ -134,6 +135,7 @@ def test_the_same_state_under_the_same_name_changes_nothing(
     assert {key: store.read(key) for key in store.list("")} == before
 
 
+@pytest.mark.slow
 def test_another_state_under_the_same_name_is_refused(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
     read_and_pick(store, recipe, threads)
     before = {key: store.read(key) for key in store.list("")}
@@ -142,6 +144,7 @@ def test_another_state_under_the_same_name_is_refused(store: LocalStore, recipe:
     assert {key: store.read(key) for key in store.list("")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -161,6 +164,7 @@ def test_a_part_that_is_not_the_manifests_is_refused(
     assert names_of_releases(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore", [True, False])
 def test_a_pruned_release_says_what_is_gone(
     store: LocalStore, recipe: Recipe, threads: Executor, restore: bool
@@ -182,6 +186,7 @@ def test_a_pruned_release_says_what_is_gone(
         open_chips(store, release="v1")
 
 
+@pytest.mark.slow
 def test_a_release_that_is_not_there_or_was_changed(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
     with pytest.raises(InputError, match=r"there is no release v1\. There are: none yet"):
         open_chips(store, release="v1")
@@ -299,6 +304,7 @@ def test_prune_leaves_releases_alone(store: LocalStore, recipe: Recipe, threads:
 # --- the history -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_manifest_keeps_the_states_that_the_index_had(store: LocalStore, recipe: Recipe, merge_all: Merge) -> None:
     first, other = write_cell(store, recipe, S2, 2020, ["S2A_A"]), write_cell(store, recipe, L1, 2019, ["LC_C"])
     merge_all(first)
@@ -342,6 +348,7 @@ def test_a_manifest_without_a_history_begins_with_what_it_tells(
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command(
     store: LocalStore, recipe: Recipe, threads: Executor, merge_all: Merge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
