@@ -60,7 +60,7 @@ print(json.dumps({{
 
 def in_a_copy_of_the_package(folder: Path) -> Path:
     """Add the platform's module to a copy of `clay_assets`."""
-    shutil.copytree(REPOSITORY / "clay_assets", folder / "clay_assets")  # with what Python has compiled
+    shutil.copytree(REPOSITORY / "clay_assets", folder / "clay_assets", ignore=shutil.ignore_patterns("__pycache__"))
     name, code = example_platform()
     (folder / name).write_text(code, encoding="utf-8")
     return folder
