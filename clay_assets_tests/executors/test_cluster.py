@@ -41,6 +41,7 @@ from clay_assets_tests.servers.dask_cluster import DaskCluster
 from clay_assets_tests.training.scenes_with_overviews import Item, make_scene
 
 pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow
 
 SCENES, YEAR, RECIPE = 16, 2020, load_recipe("clay_v1")
 WORLDCOVER_CELL = "N00E009"
@@ -306,6 +307,14 @@ def test_a_worker_with_another_version_is_named(
     assert f": {name} 0.0.7 (here: " in str(error)
     assert "Install the same versions there" in str(error)
     assert str(error).count("worker tcp://") == 1
+
+
+def test_a_scheduler_with_another_version_is_named(tmp_path: Path) -> None:
+    with cluster_of(0) as cluster:
+        cluster.kill(cluster.scheduler)
+        cluster.start_scheduler(other_version(tmp_path, "distributed"))
+        cluster.wait_for(0)
+        assert ": the scheduler: distributed 0.0.7 (here: " in str(told(cluster.address))
 
 
 def test_a_worker_with_other_code_of_the_same_version_is_named(

@@ -37,9 +37,10 @@ class DaskCluster:
             self.stop()
             raise
 
-    def start_scheduler(self) -> None:
-        """Start a scheduler at the cluster's address."""
-        self.scheduler = self._start("scheduler", ["--host", "127.0.0.1", "--port", str(self.port)], self._of_scheduler)
+    def start_scheduler(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start a scheduler at the cluster's address, with additional variables."""
+        arguments = ["--host", "127.0.0.1", "--port", str(self.port)]
+        self.scheduler = self._start("scheduler", arguments, {**self._of_scheduler, **(environment or {})})
 
     def add_worker(self, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> Daemon:
         """Add a worker.
