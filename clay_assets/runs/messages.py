@@ -6,10 +6,12 @@ Webhook: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhoo
 from __future__ import annotations
 
 import html
+import logging
 import smtplib
 import socket
 import ssl
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Protocol
@@ -21,6 +23,15 @@ from clay_assets.settings import Settings
 
 SECONDS = 10  # to connect, and of silence
 SHOWN = 200  # letters of what a server answers
+_secret_path: ContextVar[str] = ContextVar("path of the webhook that is being asked", default="")
+
+
+def _names_no_webhook(record: logging.LogRecord) -> bool:
+    path = _secret_path.get()
+    return not path or path not in record.getMessage()
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_names_no_webhook)  # at DEBUG it logs every path
 
 
 class NotSentError(Exception):
@@ -71,9 +82,12 @@ class Webhook:
         # Slack reads &, < and > as markup: an error's text must not mention a whole channel.
         text = html.escape("\n".join([f"*{message.title}*", *message.lines]), quote=False)
         try:
+            _secret_path.set(urlsplit(self.url).path or "/")
             answer = requests.post(self.url, json={"text": text}, timeout=SECONDS, allow_redirects=False)
         except (requests.RequestException, ValueError) as error:  # whose texts have the URL
             raise NotSentError(f"no answer ({type(error).__name__}). Check its address and the network.") from None
+        finally:
+            _secret_path.set("")
         if not 200 <= answer.status_code < 300:
             said = " ".join(answer.text[:SHOWN].split())
             raise NotSentError(f"it answered {answer.status_code} ({said or answer.reason}). Check its address.")
