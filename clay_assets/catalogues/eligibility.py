@@ -241,8 +241,8 @@ def _choice(platform: AnyPlatform, answer: Answer, options: Options, excluded: M
 
 
 def _rule_error(platform: AnyPlatform, rule: str, on: str, error: Exception) -> RuleError:
-    """What tells which rule raised, and on what. Errors of geometry operations are no bugs: footprints are the
-    catalogue's.
+    """The error that names the rule and its input. Errors of geometry operations do not count as bugs: footprints come
+    from the catalogue.
     """
     logger.error("%s: %s raised on %s", platform.key, rule, on, exc_info=error)
     return RuleError(f"{platform.key}: {rule} raised {repr(error)[:LONGEST_ERROR]} on {on}. Fix the platform's rule.")
