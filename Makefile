@@ -11,7 +11,7 @@ export UV_NATIVE_TLS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check expected bench-setup bench lint format lock clean
+.PHONY: help setup demo dev test check docs expected bench-setup bench lint format lock clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test: .venv/.dev  ## run every test; installs the servers that tests talk to, wh
 
 check: .venv/.dev lint  ## lint, types and the quick tests that need no server, browser or Dagster chain
 	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
+
+docs: .venv/.dev  ## build the documentation site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
 	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip, Torch; Stacchip(), Torch()"

@@ -287,6 +287,7 @@ class Platform(Generic[OptionsT]):
         same_without_nodata: a former version that gave scenes without any nodata the index of today; None: none.
         radiometry: how to tell what is to be taken away from the numbers of a scene's bands; None: nothing ever is.
         model: what the model is told of its bands; None: it was not trained on them.
+        licence: terms of use of its data, and the attribution that they ask for; Markdown, empty where unknown.
     """
 
     key: str
@@ -301,6 +302,7 @@ class Platform(Generic[OptionsT]):
     same_without_nodata: str | None = None
     radiometry: Radiometry | None = None
     model: ModelInput | None = None
+    licence: str = ""
 
     @property
     def model_input(self) -> ModelInput:

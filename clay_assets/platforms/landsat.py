@@ -164,6 +164,7 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
     """The platform of one processing level; `key` is also its collection id."""
 
     def requests(sample: gpd.GeoDataFrame, options: LandsatOptions, seed: int) -> gpd.GeoDataFrame:
+        """One request per tile, drawn year and quarter, at a point in the tile."""
         return quarterly_requests(key, sample, options, seed, search_geometry=search_point)
 
     return Platform(
@@ -188,4 +189,5 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
         files=Files(access=(Access(requester_pays=True, hosts=("usgs-landsat",)),), alternate="s3"),
         model=one_file_each(30, dict(zip(BANDS, (0.65, 0.56, 0.48, 0.86, 1.6, 2.2), strict=True))),
         typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
+        licence="Public domain. Name the U.S. Geological Survey as the source.",
     )

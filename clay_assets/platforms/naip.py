@@ -176,4 +176,5 @@ PLATFORM = Platform(
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
     version="2",  # near infrared that the file calls alpha is no mask; before, it was nodata where it is 0
     same_without_nodata="1",
+    licence="Public domain. Name the U.S. Department of Agriculture (NAIP) as the source.",
 )
