@@ -46,7 +46,9 @@ LINKS = {
     "docs/columns.md": "columns.md",
     "CHANGELOG.md": "changelog.md",
 }
-COMMENT = re.compile(r"^<!-- (?P<what>fields|settings|platforms|recipe|section)(?:: (?P<which>.+?))? -->$", re.MULTILINE)
+COMMENT = re.compile(
+    r"^<!-- (?P<what>fields|settings|platforms|recipe|section)(?:: (?P<which>.+?))? -->$", re.MULTILINE
+)
 RELATIVE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)\s]+)\)")
 MOST_VALUES = 8  # of a list in a recipe that a table shows
 
@@ -261,7 +263,9 @@ def settings_table() -> str:
     """Every variable of `Settings`."""
     lines = ["| variable | meaning | default |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "number of cores" if field.default_factory else "none" if field.default is None else f"`{field.default}`"
+        default = (
+            "number of cores" if field.default_factory else "none" if field.default is None else f"`{field.default}`"
+        )
         lines.append(f"| `{PREFIX}{name.upper()}` | {field.description} | {default} |")
     return "\n".join(lines)
 
@@ -269,7 +273,10 @@ def settings_table() -> str:
 def fields_table(model: type[BaseModel], shown: BaseModel | None = None) -> str:
     """The fields of a model of a recipe, and their values in a recipe if one is given."""
     schema = model.model_json_schema(by_alias=True)
-    lines = [f"| field | value | default |{' clay_v1 |' if shown else ''} meaning |", f"|---|---|---|{'---|' if shown else ''}---|"]
+    lines = [
+        f"| field | value | default |{' clay_v1 |' if shown else ''} meaning |",
+        f"|---|---|---|{'---|' if shown else ''}---|",
+    ]
     values = shown.model_dump(mode="json", by_alias=True) if shown else {}
     for name, field in schema["properties"].items():
         if _is_section(field):

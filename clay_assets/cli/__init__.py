@@ -16,6 +16,7 @@ from clay_assets.errors import ClayError
 
 # Subcommand → its module; the first line of the help is kept here so that `--help` imports none of them.
 SUBCOMMANDS = {
+    "compare": "Compare an index that stacchip wrote with the merged index.",
     "doctor": "Look at settings, storage, sources, rights, room and versions before a long run.",
     "export": "Write chips of a place as GeoTIFF or npz files.",
     "prune": "List files in the storage that no pick needs any more, and remove them with --yes.",
