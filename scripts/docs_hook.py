@@ -149,9 +149,9 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     yield f"# {platform.title}"
     yield f"Platform key `{platform.key}`. {_text(_module_of(platform))}"
     yield "## Bands"
-    yield "In the order in which chips have them, and the model takes them."
+    yield "Chips have these bands in this order, as the model takes them."
     yield _bands(platform)
-    yield f"Chips are counted on the grid of `{platform.assets.grid}`. Pixel size told to the model: {_metres(platform)}."
+    yield f"Chips are counted on the grid of `{platform.assets.grid}`. The model is told a pixel of {_metres(platform)}."
     yield "## Catalogue"
     default = scenes.default or Settings.model_fields[scenes.catalogue].default
     yield _list(

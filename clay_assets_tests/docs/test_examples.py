@@ -41,6 +41,7 @@ def repository() -> dg.RepositoryDefinition:
 def demo(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that looks like a checkout after `make demo`, and an index of stacchip in it."""
     shutil.copytree(made.storage, tmp_path / "demo" / "storage")
+    shutil.rmtree(tmp_path / "demo" / "storage" / "chips" / "ledger")  # of made scenes it is empty files
     for scene in (one for one in made.scenes if (one.platform, one.year) == SCENES):
         chips = pq.read_table(
             made.folder / f"storage/chips/chip_index/{scene.platform}/{scene.year}/{scene.id}.parquet"
