@@ -151,7 +151,7 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     yield "## Bands"
     yield "Chips have these bands in this order, as the model takes them."
     yield _bands(platform)
-    yield f"Chips are counted on the grid of `{platform.assets.grid}`. The model is told a pixel of {_metres(platform)}."
+    yield f"Chips lie in the grid of `{platform.assets.grid}`. The model is told {_metres(platform)} per pixel."
     yield "## Catalogue"
     default = scenes.default or Settings.model_fields[scenes.catalogue].default
     yield _list(
@@ -185,7 +185,7 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     if platform.radiometry:
         yield "## Radiometry"
         names = ", ".join(f"`{name}`" for name in platform.radiometry.bands)
-        yield f"{_text(platform.radiometry.decide)}\n\nOverviews that are looked at: {names}."
+        yield f"{_text(platform.radiometry.decide)}\n\nPixels are those of the overviews of {names}."
     yield "## Files"
     yield _list(*_ways(platform))
     if files.derivation:
@@ -267,7 +267,7 @@ def settings_table() -> str:
             "number of cores" if field.default_factory else "none" if field.default is None else f"`{field.default}`"
         )
         lines.append(f"| `{PREFIX}{name.upper()}` | {field.description} | {default} |")
-    return "\n".join(lines)
+    return re.sub(r"`(https?://[^`]+)`", r"<\1>", "\n".join(lines))
 
 
 def fields_table(model: type[BaseModel], shown: BaseModel | None = None) -> str:

@@ -153,7 +153,10 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """Cloud and nodata masks from QA_PIXEL, uint16."""
+    """Cloud and nodata masks from QA_PIXEL, uint16.
+
+    Cloud is bit 1 (dilated cloud), 3 (cloud) or 4 (cloud shadow); nodata is bit 0 (fill).
+    """
     import numpy as np
 
     qa = pixels["qa_pixel"]
