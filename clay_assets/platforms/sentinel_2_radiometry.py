@@ -76,10 +76,10 @@ def product_of(item: Item) -> re.Match[str] | None:
 
 
 def decide(item: Item, overviews: Overviews | Callable[[], Overviews]) -> RadiometricOffset:
-    """Whether the numbers of a scene hold the offset; see `Radiometry.decide`.
+    """Whether the numbers of a scene hold an offset of 1000.
 
     Before baseline 04.00 there is none, however bright the scene. From 04.00 on, and where an item states no baseline
-    or several that disagree, the pixels decide; where they do not, the flags; else it is `DEFAULT`.
+    or several that disagree, the pixels decide; where they do not, the flags; else there is none (`DEFAULT`).
     """
     stated = {where: version for where, version in stated_baselines(item) if version >= EARLIEST}
     versions = list(stated.values())
