@@ -28,7 +28,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from make_tables import with_tables  # noqa: E402
 
