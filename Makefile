@@ -43,6 +43,7 @@ check: .venv/.dev lint  ## lint, types and the quick tests that need no server, 
 	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow"
 
 docs: .venv/.dev  ## build the documentation site into build/site; a warning is an error
+	@$(BIN)/python scripts/make_tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with

@@ -1,4 +1,4 @@
-"""The examples of the documentation's pages: every fenced block, its language, and whether the shell runs it."""
+"""The examples of the README and of the documentation's pages: fenced blocks and their languages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from clay_assets_tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"(?P<run><!-- run -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -20,7 +20,7 @@ class Block:
 
     Attributes:
         page: file that it is in.
-        language: `python`, `sh`, `toml`, or empty for what is no code.
+        language: `python`, `sh`, `sql`, `toml`, or empty for what is not code.
         text: of the block.
         run: marked `<!-- run -->`; a test runs it in a shell.
     """

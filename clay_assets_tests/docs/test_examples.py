@@ -8,6 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import click
@@ -19,8 +21,10 @@ import pytest
 from clay_assets.chips.stacchip import STACCHIP_SCHEMA
 from clay_assets.cli import main
 from clay_assets.definitions import defs
+from clay_assets.recipes import load_recipe
 from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.docs.blocks import PAGES, Block, blocks, commands
+from clay_assets_tests.platforms.distributions import GROUP
 from clay_assets_tests.training.conftest import made
 from clay_assets_tests.training.made_scenes import Made
 
@@ -60,6 +64,29 @@ def test_the_python_of_a_page_runs(page: Path, demo: Path, made: Made) -> None:
     names = {"item": pystac.Item.from_dict(made.scenes[0].item)}  # what a page says it has at hand
     for block in (one for one in blocks("python") if one.page == page):
         exec(compile(block.text, str(page), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", list(blocks("sql")), ids=lambda one: one.page.name)
+def test_a_query_runs(block: Block, demo: Path) -> None:
+    import duckdb
+
+    assert duckdb.sql(block.text).columns
+
+
+@pytest.mark.parametrize("block", list(blocks("toml")), ids=lambda one: one.page.name)
+def test_toml_is_a_recipe_a_part_of_one_or_an_entry_point(block: Block, tmp_path: Path) -> None:
+    tables = tomllib.loads(block.text)
+    if "project" in tables:
+        assert set(tables["project"]["entry-points"]) == {GROUP}
+        return
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(block.text if "name" in tables else f"{_clay_v1()}\n{block.text}", encoding="utf-8")
+    assert load_recipe(str(recipe))
+
+
+def _clay_v1() -> str:
+    return (resources.files("clay_assets.recipes") / "clay_v1.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -138,5 +165,5 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
 
 def test_every_block_has_a_language_that_is_tested() -> None:
     languages = {block.language for block in blocks("", "python", "sh", "toml", "sql", "bash", "shell", "console")}
-    assert languages <= {"", "python", "sh"}
+    assert languages <= {"", "python", "sh", "sql", "toml"}
     assert len(PAGES) > 8

@@ -1,5 +1,5 @@
-"""An eighth platform is one module, the one that CONTRIBUTING.md shows: added to a copy of the package, or installed as
-a distribution beside it, and run.
+"""An eighth platform is one module, the documentation's example: added to a copy of the package, or installed as a
+distribution beside it, and run.
 """
 
 from __future__ import annotations
