@@ -77,6 +77,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         inside = ", ".join(f"{name} = {_plain(one)}" for name, one in value.items())
         return f"`{{ {inside} }}`"
+    if value is None:
+        return "none"
     return "" if value == "" else f"`{_plain(value)}`"
 
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from field_tables import fields_table
@@ -53,6 +53,7 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
         ("Places", f"asset `{scenes.sample}`{', which holds the items themselves' if scenes.sample_has_items else ''}"),
     )
     yield "## Rules"
+    rows: list[tuple[str, Callable[..., Any] | None]]
     rows = [("Searches", rules.requests), ("Years", rules.resolve), ("Refused", rules.refuse), ("Taken", rules.rank)]
     if rules.processings:
         rows.append(("Versions of one scene", rules.processings.tell))
