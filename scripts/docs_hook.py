@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages that are files of the repository, and links between the two.
+"""A hook of MkDocs: pages that are files of the repository, links between the two, and tables that fit a phone.
 
 Pages link to files of the repository by their paths, so that they can be read there too. On the site these links lead
 to the page of the file; if it has none, only the text of the link is left.
@@ -17,6 +17,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OF_REPOSITORY = {"deploy.md": "deploy/README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?!https?:|#)(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -57,3 +59,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{found['text']}]({posixpath.relpath(target, posixpath.dirname(name) or '.')}{found['anchor'] or ''})"
 
     return LINK.sub(link, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Give each cell of a table the head of its column, which site.css shows where the table is stacked."""
+    return TABLE.sub(lambda found: _labelled(found[0]), html)
+
+
+def _labelled(table: str) -> str:
+    heads = [re.sub(r"<[^>]+>", "", head) for head in re.findall(r"<th[^>]*>(.*?)</th>", table)]
+
+    def row(found: re.Match[str]) -> str:
+        labels = iter(heads)
+        return re.sub("<td", lambda _: f'<td data-head="{next(labels, "")}"', found[0])
+
+    return ROW.sub(row, table)

@@ -44,7 +44,10 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     yield "## Bands"
     yield "Chips have these bands in this order, as the model takes them."
     yield _bands(platform)
-    yield f"Chips lie in the grid of `{platform.assets.grid}`. The model is told {_metres(platform)} per pixel."
+    yield (
+        f"The grid of chips is that of the asset `{platform.assets.grid}`. "
+        f"The model's nominal pixel size is {_metres(platform)}."
+    )
     yield "## Catalogue"
     default = scenes.default or Settings.model_fields[scenes.catalogue].default
     yield _list(
@@ -106,6 +109,7 @@ def _text(thing: Any) -> str:
     text = inspect.getdoc(thing) or ""
     text = re.split(r"\n\n(?:Args|Returns|Raises|Attributes):\n", text)[0]
     text = re.sub(r"(?<![<(`])(https?://[^\s,)]+[^\s,.)])", r"<\1>", text)
+    text = re.sub(r">\n(?=\S)", ">  \n", text)  # a list of addresses keeps its lines
     return text.strip()
 
 
@@ -150,4 +154,5 @@ def _derivation(platform: AnyPlatform) -> str:
 
 
 def _list(*rows: tuple[str, str]) -> str:
-    return "\n".join(re.sub(r"\n(?=.)", "\n    ", f"- **{name}:** {text}") for name, text in rows)
+    items = [re.sub(r"\n(?=.)", "\n    ", f"- **{name}:** {text}") for name, text in rows]
+    return ("\n\n" if any("\n\n" in item for item in items) else "\n").join(items)

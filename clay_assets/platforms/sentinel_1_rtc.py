@@ -191,7 +191,7 @@ PLATFORM = Platform(
     model=one_file_each(10, {"vv": 3.5, "vh": 4.0}, decibels=True),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
     licence=(
-        "As the collection `sentinel-1-rtc` of the Planetary Computer says. "
-        "Say “Contains modified Copernicus Sentinel data [year]”."
+        "The terms of the Planetary Computer's collection `sentinel-1-rtc` apply. "
+        "Credit “Contains modified Copernicus Sentinel data [year]”."
     ),
 )

@@ -209,5 +209,5 @@ PLATFORM = Platform(
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
     radiometry=RADIOMETRY,
     model=one_file_each(10, WAVELENGTHS),
-    licence="Copernicus terms: free and open. Say “Contains modified Copernicus Sentinel data [year]”.",
+    licence="Free and open under the Copernicus terms. Credit “Contains modified Copernicus Sentinel data [year]”.",
 )
