@@ -44,7 +44,7 @@ check: .venv/.dev lint  ## lint, types and the quick tests that need no server, 
 
 docs: .venv/.dev  ## build the documentation site into build/site; a warning is an error
 	@$(BIN)/python scripts/make_tables.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
 	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip, Torch; Stacchip(), Torch()"

@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     proxy = "http://127.0.0.1:9"  # nothing listens there
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=REPOSITORY,
         env={**os.environ, "http_proxy": proxy, "https_proxy": proxy, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
@@ -91,6 +91,11 @@ def test_settings_and_fields_of_recipes_are_listed(site: Path) -> None:
         assert f"CLAY_{name.upper()}" in operate
     for name in Recipe.model_fields:
         assert name in recipes
+
+
+def test_make_docs_is_strict() -> None:
+    commands = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert "mkdocs build --strict\n" in commands  # with --quiet, MkDocs counts no warnings
 
 
 def test_the_site_names_no_platform_in_code() -> None:
