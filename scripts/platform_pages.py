@@ -20,7 +20,7 @@ from clay_assets.settings import PREFIX, Settings
 
 def platforms_table() -> str:
     """All platforms, a row each; links from the page of all platforms."""
-    lines = ["| platform | key | bands | pixel | made from | catalogue |", "|---|---|---|---|---|---|"]
+    lines = ["| platform | key | bands | pixel size | searched at | catalogue |", "|---|---|---|---|---|---|"]
     for one in _platforms():
         lines.append(
             f"| [{one.title}]({one.key}.md) | `{one.key}` | {len(one.model_input.bands)} | {_metres(one)} | "
@@ -42,8 +42,12 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     rules, files, quality, scenes = platform.rules, platform.files, platform.quality, platform.scenes
     yield f"Platform key `{platform.key}`. {_text(_module_of(platform))}"
     yield "## Bands"
-    yield "Chips have these bands in this order, as the model takes them."
+    yield "Chips have these bands, in the order in which the model takes them."
     yield _bands(platform)
+    if platform.model_input.decibels:
+        yield (
+            "Radar wavelengths are nominal numbers from Clay's metadata. Files hold linear power; the model takes decibels."
+        )
     yield (
         f"The grid of chips is that of the asset `{platform.assets.grid}`. "
         f"The model's nominal pixel size is {_metres(platform)}."
@@ -51,7 +55,7 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     yield "## Catalogue"
     default = scenes.default or Settings.model_fields[scenes.catalogue].default
     yield _list(
-        (f"Setting `{PREFIX}{scenes.catalogue.upper()}`", f"`{default}` unless you set it"),
+        (f"Setting `{PREFIX}{scenes.catalogue.upper()}`", f"`{default}` by default"),
         ("Collection", f"`{scenes.collection}`" if scenes.collection else "any"),
         ("Places", f"asset `{scenes.sample}`{', which holds the items themselves' if scenes.sample_has_items else ''}"),
     )
@@ -76,7 +80,7 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
         )
     yield "## Cloud and nodata"
     yield f"Read from {', '.join(f'`{name}`' for name in quality.assets)}" + (
-        ": the mask of the file." if quality.reads == "mask" else "."
+        ", by the mask of the file." if quality.reads == "mask" else "."
     )
     yield _text(quality.judge)
     if platform.radiometry:

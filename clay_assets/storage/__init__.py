@@ -1,3 +1,3 @@
 """Everything that we write: where it lies (`layout`), how bytes get there (`stores`), in which format
-(`geoparquet`, `stac_geoparquet`). The contract is in the README under "Where things lie".
+(`geoparquet`, `stac_geoparquet`). The contract is in docs/operate.md under "Storage".
 """

@@ -1,4 +1,4 @@
-"""How the columns of a table are described: once, for Dagster's catalogue, the README and the tests.
+"""How the columns of a table are described: once, for Dagster's catalogue, the documentation and the tests.
 
 The descriptions themselves are in each stage's `columns.py`. Here are the parts that they are made of, those that
 tables of several stages share, and the columns of STAC items.

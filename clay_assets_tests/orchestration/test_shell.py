@@ -1,4 +1,4 @@
-"""Driving the pipeline from a shell, as the README says, and what a user sees when the input is bad."""
+"""Driving the pipeline from a shell, as docs/operate.md says, and what a user sees when the input is bad."""
 
 from __future__ import annotations
 
