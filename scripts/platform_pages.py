@@ -46,7 +46,8 @@ def _parts(platform: AnyPlatform) -> Iterator[str]:
     yield _bands(platform)
     if platform.model_input.decibels:
         yield (
-            "Radar wavelengths are nominal numbers from Clay's metadata. Files hold linear power; the model takes decibels."
+            "Radar wavelengths are nominal numbers from Clay's metadata. "
+            "Files hold linear power; the model takes decibels."
         )
     yield (
         f"The grid of chips is that of the asset `{platform.assets.grid}`. "
