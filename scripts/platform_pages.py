@@ -20,11 +20,12 @@ from clay_assets.settings import PREFIX, Settings
 
 def platforms_table() -> str:
     """All platforms, a row each; links from the page of all platforms."""
-    lines = ["| platform | key | bands | pixel size | searched at | catalogue |", "|---|---|---|---|---|---|"]
+    lines = ["| platform | key | scenes | bands | pixel size | catalogue |", "|---|---|---|---|---|---|"]
     for one in _platforms():
+        scenes = _text(_module_of(one)).partition("\n\n")[0].replace("\n", " ")
         lines.append(
-            f"| [{one.title}]({one.key}.md) | `{one.key}` | {len(one.model_input.bands)} | {_metres(one)} | "
-            f"`{one.scenes.sample}` | `{PREFIX}{one.scenes.catalogue.upper()}` |"
+            f"| [{one.title}]({one.key}.md) | `{one.key}` | {scenes} | {len(one.model_input.bands)} | {_metres(one)} | "
+            f"`{PREFIX}{one.scenes.catalogue.upper()}` |"
         )
     return "\n".join(lines)
 
