@@ -11,7 +11,7 @@ export UV_NATIVE_TLS = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check quick expected bench-setup bench lint format lock dist try-wheel clean
+.PHONY: help setup demo dev test check quick docs expected bench-setup bench lint format lock dist try-wheel clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ check: .venv/.dev  ## lint, types and the quick tests that need no server, brows
 quick: .venv/.dev
 	$(BIN)/python -m pytest -q -n 2 -m "not server and not browser and not chain and not slow" \
 		--ignore clay_assets_tests/browser --ignore clay_assets_tests/operating
+
+docs: .venv/.dev  ## build the documentation site into build/site; a warning is an error
+	@$(BIN)/python scripts/make_tables.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench-setup: .venv/.dev  ## make the environments of the libraries that benchmarks compare with
 	$(BIN)/python -c "from clay_assets_tests.oracle.environment import Stacchip, Torch; Stacchip(), Torch()"

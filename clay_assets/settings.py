@@ -150,7 +150,9 @@ def _unknown_keywords(names: Iterable[str], model: type[Settings]) -> Iterator[s
 def _unknown(name: str, known: Iterable[str]) -> str:
     spelt = {_plain(one): one for one in known}
     nearest = get_close_matches(_plain(name), spelt, n=1, cutoff=SIMILAR)
-    advice = f"Did you mean {spelt[nearest[0]]}?" if nearest else "Remove it, or see the README for the known settings."
+    advice = (
+        f"Did you mean {spelt[nearest[0]]}?" if nearest else "Remove it, or see docs/operate.md for the known settings."
+    )
     return f"{name}: unknown setting. {advice}"
 
 

@@ -40,9 +40,9 @@ def said(**overrides: Any) -> list[str]:
         ("CLAY_EARTH_SEARCH", "CLAY_EARTH_SEARCH: unknown setting. Did you mean CLAY_STAC_EARTH_SEARCH?"),
         ("clay_storge", "clay_storge: unknown setting. Did you mean CLAY_STORAGE?"),
         ("Clay_Storge", "Clay_Storge: unknown setting. Did you mean CLAY_STORAGE?"),
-        ("CLAY_SEED", "CLAY_SEED: unknown setting. Remove it, or see the README for the known settings."),
-        ("CLAY_STAC_PC", "CLAY_STAC_PC: unknown setting. Remove it, or see the README for the known settings."),
-        ("CLAY_", "CLAY_: unknown setting. Remove it, or see the README for the known settings."),
+        ("CLAY_SEED", "CLAY_SEED: unknown setting. Remove it, or see docs/operate.md for the known settings."),
+        ("CLAY_STAC_PC", "CLAY_STAC_PC: unknown setting. Remove it, or see docs/operate.md for the known settings."),
+        ("CLAY_", "CLAY_: unknown setting. Remove it, or see docs/operate.md for the known settings."),
     ],
 )
 def test_an_unknown_variable_is_named_with_the_nearest_known(
@@ -113,7 +113,7 @@ def test_the_planet_s_settings_are_known(tmp_path: Path, monkeypatch: pytest.Mon
         ("storge", KEYWORD),
         ("STORGE", "STORGE: unknown setting. Did you mean storage?"),
         ("CLAY_STORAGE", "CLAY_STORAGE: unknown setting. Did you mean storage?"),
-        ("_env_file", "_env_file: unknown setting. Remove it, or see the README for the known settings."),
+        ("_env_file", "_env_file: unknown setting. Remove it, or see docs/operate.md for the known settings."),
     ],
 )
 def test_an_unknown_keyword_is_named_with_the_nearest_known(keyword: str, message: str) -> None:

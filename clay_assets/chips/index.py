@@ -194,12 +194,25 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
     if year is not None:
         keys = [key for key in keys if _may_hold(key, str(year), "year")]
     dataset = dataset_of(store, keys)
+    if keys and (platform is not None or year is not None):
+        _check_origin(store, keys[0])
     if platform is not None:
         dataset = dataset.filter(pc.field("platform") == platform)
     if year is not None:
         of_year = pc.field("year") if "year" in dataset.schema.names else pc.year(pc.field("datetime"))
         dataset = dataset.filter(of_year == year)
     return dataset
+
+
+def _check_origin(store: Store, key: str) -> None:
+    """Refuse to choose a platform or a year of an index that stores neither: nothing would be left."""
+    names = pq.read_schema(key, filesystem=store.filesystem()).names
+    missing = [name for name in ("platform", "datetime") if name not in names]
+    if missing:
+        raise InputError(
+            f"{store.uri(key)}: no column {' or '.join(missing)}, as in indexes of stacchip. Open it with "
+            "clay_assets.chips.stacchip.open_stacchip_index."
+        )
 
 
 def _may_hold(key: str, value: str, name: str) -> bool:

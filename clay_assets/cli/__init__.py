@@ -16,6 +16,7 @@ from clay_assets.errors import ClayError
 
 # Subcommand → its help, kept here so that `--help` does not import their modules.
 SUBCOMMANDS = {
+    "compare": "Compare an index written by stacchip with the merged index.",
     "doctor": "Check settings, storage, sources, permissions, free space and versions before a long run.",
     "export": "Write chips of an area as GeoTIFF or npz files.",
     "prune": "List files in the storage that no pick needs any more; --yes removes them.",

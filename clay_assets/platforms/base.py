@@ -302,6 +302,7 @@ class Platform(Generic[OptionsT]):
         same_without_nodata: an earlier version with the same index as today for scenes without nodata, or None.
         radiometry: how to find the offset to subtract from pixel values; None: there is never an offset.
         model: band metadata for the model; None: the model was not trained on this platform.
+        licence: terms of use of its data, and the required attribution; Markdown, empty if unknown.
     """
 
     key: str
@@ -316,6 +317,7 @@ class Platform(Generic[OptionsT]):
     same_without_nodata: str | None = None
     radiometry: Radiometry | None = None
     model: ModelInput | None = None
+    licence: str = ""
 
     @property
     def model_input(self) -> ModelInput:

@@ -151,7 +151,10 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """Cloud and nodata masks from QA_PIXEL, uint16."""
+    """Cloud and nodata masks from QA_PIXEL, uint16.
+
+    Cloud is bit 1 (dilated cloud), 3 (cloud) or 4 (cloud shadow); nodata is bit 0 (fill).
+    """
     import numpy as np
 
     qa = pixels["qa_pixel"]
@@ -162,6 +165,7 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
     """The platform of a processing level; `key` is also its collection id."""
 
     def requests(sample: gpd.GeoDataFrame, options: LandsatOptions, seed: int) -> gpd.GeoDataFrame:
+        """One request per tile, drawn year and quarter, at a point in the tile."""
         return quarterly_requests(key, sample, options, seed, search_geometry=search_point)
 
     return Platform(
@@ -186,4 +190,5 @@ def landsat(key: str, title: str) -> Platform[LandsatOptions]:
         files=Files(access=(Access(requester_pays=True, hosts=("usgs-landsat",)),), alternate="s3"),
         model=one_file_each(30, dict(zip(BANDS, (0.65, 0.56, 0.48, 0.86, 1.6, 2.2), strict=True))),
         typical=Typical(7800, 7700, quality_bytes=2, image_bytes=14),  # of real items of the USGS server; uint16
+        licence="Public domain. Name the U.S. Geological Survey as the source.",
     )

@@ -143,4 +143,5 @@ PLATFORM = Platform(
     model=in_one_file(0.5, "visual", {"red": 0.635, "green": 0.555, "blue": 0.465}),
     # A sheet of the 1:1,000 series, 480 m × 720 m, at 0.3 m; one bit of mask; RGBA at 0.1 m before, RGB after.
     typical=Typical(2400, 1600, quality_bytes=1 / 8, image_bytes=36, derived_bytes=3),
+    licence="CC BY 4.0. Name the owner of each survey: the provider with the role licensor in its STAC collection.",
 )

@@ -250,4 +250,5 @@ PLATFORM = Platform(
     model=one_file_each(500, dict(zip(BANDS, (0.645, 0.858, 0.469, 0.555, 1.24, 1.64, 2.13), strict=True))),
     # A tile in EPSG:3857 keeps about its 2,400² pixels; int16 bands, uint32 QC, uint16 state.
     typical=Typical(2400, 2400, quality_bytes=8, image_bytes=20, derived_bytes=20),
+    licence="Public domain. Name NASA LP DAAC and MOD09A1 version 6.1, doi:10.5067/MODIS/MOD09A1.061.",
 )

@@ -177,4 +177,5 @@ PLATFORM = Platform(
     typical=Typical(12500, 9600, quality_bytes=0, image_bytes=4),  # of real items at 0.6 m; most have no mask
     version="2",  # near infrared tagged as alpha is not a mask; before, its zeros were nodata
     same_without_nodata="1",
+    licence="Public domain. Name the U.S. Department of Agriculture (NAIP) as the source.",
 )

@@ -190,4 +190,8 @@ PLATFORM = Platform(
     files=Files(access=(signed("sentinel1euwestrtc"),)),
     model=one_file_each(10, {"vv": 3.5, "vh": 4.0}, decibels=True),
     typical=Typical(21200, 28900, quality_bytes=8, image_bytes=8),  # of real items; two bands float32
+    licence=(
+        "The terms of the Planetary Computer's collection `sentinel-1-rtc` apply. "
+        "Credit “Contains modified Copernicus Sentinel data [year]”."
+    ),
 )

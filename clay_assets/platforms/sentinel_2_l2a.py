@@ -160,7 +160,11 @@ def processing(item: Item) -> Processing | None:
 
 
 def judge(pixels: Pixels) -> tuple[Mask, Mask]:
-    """Cloud and nodata masks from the scene classification layer, uint8."""
+    """Cloud and nodata masks from the scene classification layer, uint8.
+
+    Cloud is 1 (saturated or defective), 3 (cloud shadow), 8 and 9 (cloud, medium and high) and 10 (thin cirrus); nodata
+    is 0.
+    """
     scl = pixels["scl"]
     return _is_cloud().take(scl), scl == SCL_NODATA
 
@@ -205,4 +209,5 @@ PLATFORM = Platform(
     typical=Typical(10980, 10980, quality_bytes=0.25, image_bytes=11.25),
     radiometry=RADIOMETRY,
     model=one_file_each(10, WAVELENGTHS),
+    licence="Free and open under the Copernicus terms. Credit “Contains modified Copernicus Sentinel data [year]”.",
 )

@@ -79,7 +79,7 @@ def decide(item: Item, overviews: Overviews | Callable[[], Overviews]) -> Radiom
     """Whether the pixel values of a scene include the offset; see `Radiometry.decide`.
 
     Before baseline 04.00 there is none, however bright the scene. From 04.00 on, and if an item states no baseline or
-    contradictory ones, the pixels decide; if they are inconclusive, the flags; else it is `DEFAULT`.
+    contradictory ones, the pixels decide; if they are inconclusive, the flags; else there is none (`DEFAULT`).
     """
     stated = {where: version for where, version in stated_baselines(item) if version >= EARLIEST}
     versions = list(stated.values())

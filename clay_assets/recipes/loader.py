@@ -167,9 +167,9 @@ class Splits(_Strict):
 class Recipe(_Strict):
     """Every choice that affects which chips are produced."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
-    seed: int = Field(ge=0, strict=True)
+    name: str = Field(min_length=1, description="name of the recipe, in the metadata of everything made with it")
+    description: str = Field(default="", description="what the recipe is for")
+    seed: int = Field(ge=0, strict=True, description="of every random draw")
     chip_size: int = Field(
         default=256,
         ge=16,

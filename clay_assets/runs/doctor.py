@@ -194,7 +194,7 @@ def _failure(what: str, error: Exception, status: Status = "failed") -> Line:
     if not isinstance(error, ClayError):
         return Line(status, what, f"{type(error).__name__}: {text}", "Check the related settings.")
     fact, _, remedy = text.rpartition(". ")
-    return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text, "See the README.")
+    return Line(status, what, fact, f"{remedy}.") if fact else Line(status, what, text, "See docs/operate.md.")
 
 
 def _without_secrets(line: Line) -> Line:

@@ -1,3 +1,3 @@
 """Our own files: their paths (`layout`), reading and writing (`stores`), and their formats (`geoparquet`,
-`stac_geoparquet`). The contract is in the README under "Where things lie".
+`stac_geoparquet`). The contract is in docs/operate.md under "Storage".
 """

@@ -1,4 +1,4 @@
-"""Classes to describe the columns of a table, once for Dagster's catalogue, the README and the tests.
+"""Classes to describe the columns of a table, once for Dagster's catalogue, the documentation and the tests.
 
 The descriptions are in each stage's `columns.py`. This module has those that several stages share, and the columns of
 STAC items.

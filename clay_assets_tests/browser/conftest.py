@@ -21,7 +21,7 @@ from clay_assets_tests.servers.dagster import DagsterServers
 
 PATIENCE = 60_000  # milliseconds for anything to appear; the machine has other things to do
 A_RUN = 180_000  # for a run, its start and the daemon's turn included
-WINDOW: ViewportSize = {"width": 1080, "height": 900}  # a picture of it can be read in the README too
+WINDOW: ViewportSize = {"width": 1080, "height": 900}  # a picture of it can be read in the documentation too
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",

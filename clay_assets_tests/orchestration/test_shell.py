@@ -1,4 +1,4 @@
-"""Running the pipeline from a shell as described in the README, and what a user sees for invalid input."""
+"""Running the pipeline from a shell as described in docs/operate.md, and what a user sees for invalid input."""
 
 from __future__ import annotations
 

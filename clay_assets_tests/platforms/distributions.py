@@ -46,8 +46,8 @@ def python(code: str, path: Path, **environment: str) -> subprocess.CompletedPro
 
 
 def example_platform() -> tuple[str, str]:
-    """The example platform in CONTRIBUTING.md: its path in the repository, and its text."""
-    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The example platform in docs/add_a_platform.md: its path in the repository, and its text."""
+    page = (REPOSITORY / "docs" / "add_a_platform.md").read_text(encoding="utf-8")
     found = re.search(
         r"save this as `(clay_assets/platforms/\w+\.py)`.*?^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
     )
@@ -57,7 +57,7 @@ def example_platform() -> tuple[str, str]:
 
 def example_entry_point() -> tuple[str, str]:
     """The example entry point: its name, and the module."""
-    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "add_a_platform.md").read_text(encoding="utf-8")
     found = re.search(rf'^\[project\.entry-points\."{re.escape(GROUP)}"\]\n(\w+) = "([\w.]+)"', page, re.MULTILINE)
     assert found is not None
     return found.group(1), found.group(2)

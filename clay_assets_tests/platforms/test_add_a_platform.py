@@ -1,5 +1,5 @@
-"""An eighth platform is a single module, as in CONTRIBUTING.md: added to a copy of the package, or installed as a
-separate distribution, and run.
+"""An eighth platform is a single module, as in docs/add_a_platform.md: added to a copy of the package, or installed as
+a separate distribution, and run.
 """
 
 from __future__ import annotations

@@ -248,4 +248,4 @@ def test_a_typo_in_one_of_them_is_named_with_it(installed: Path) -> None:
 def test_without_the_distribution_they_are_unknown(tmp_path: Path) -> None:
     done = python(READ.format("storage"), tmp_path, CLAY_STAC_THEIRS="/data/theirs")
     assert done.returncode == 1
-    assert "CLAY_STAC_THEIRS: unknown setting. Remove it, or see the README" in done.stderr
+    assert "CLAY_STAC_THEIRS: unknown setting. Remove it, or see docs/operate.md" in done.stderr
