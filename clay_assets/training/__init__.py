@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from clay_assets.training.balance import Balanced, balanced
     from clay_assets.training.chip import Chip, ChipBatch
     from clay_assets.training.chipper import Chipper
-    from clay_assets.training.dataset import ChipDataset, ChipLoader, ChipSampler, ChipStream
+    from clay_assets.training.dataset import ChipDataset, ChipSampler, ChipStream
     from clay_assets.training.export import export_chips
     from clay_assets.training.labelled import ChipsAt
+    from clay_assets.training.loader import ChipLoader
     from clay_assets.training.selection import Chips, open_chips
     from clay_assets.training.tensors import Tensors
 
@@ -25,7 +26,7 @@ _NAMES = {
     "Chip": "chip",
     "ChipBatch": "chip",
     "ChipDataset": "dataset",
-    "ChipLoader": "dataset",
+    "ChipLoader": "loader",
     "ChipSampler": "dataset",
     "ChipStream": "dataset",
     "Chipper": "chipper",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clay_assets.errors import IndexChangedError, InputError, SourceError
+from clay_assets.platforms import platform_of
 from clay_assets.training.balance import Balanced
 from clay_assets.training.chip import ChipBatch
 from clay_assets.training.chipper import Chipper, Radiometry
@@ -25,11 +26,11 @@ from clay_assets.training.metadata import Radar
 from clay_assets.training.order import Batch, Mixing, Order, Position, Shuffle, hash_of
 from clay_assets.training.places import places_of
 from clay_assets.training.pytorch import torch
-from clay_assets.training.resuming import LOADER, MADE_BY, NOBODY, WORKERS, Resumable
+from clay_assets.training.resuming import MADE_BY, NOBODY, WORKERS, Resumable
 from clay_assets.training.selection import COLUMNS, Chips
-from clay_assets.training.tensors import Samples, Tensors, Values, collate
+from clay_assets.training.tensors import Samples, Tensors, Values
 
-CACHE_BYTES = 256 << 20  # of decoded blocks, over all platforms
+CACHE_BYTES = 256 << 20  # of decoded blocks, of a platform whose masks are read from them
 TRIES = 3  # of a batch whose chips could each be read, but not together
 
 OnError = Literal["raise", "skip"]
@@ -72,7 +73,9 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
             then, and tells how many were left out.
         threads: that decode blocks, in each worker.
         in_flight: as for `Chipper`.
-        cache_bytes: of decoded blocks that are kept in each worker.
+        cache_bytes: of decoded blocks that are kept in each worker, over all platforms. None: nothing is kept, as
+            shuffled batches hardly share blocks, and new memory costs half as much as decoding; only of platforms
+            whose masks are read from their bands, what these need.
         checksums: as for `Chipper`.
 
     Raises:
@@ -101,7 +104,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         on_error: OnError = "raise",
         threads: int = 1,
         in_flight: int = 16,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
         checksums: bool = True,
     ) -> None:
         if on_error not in ("raise", "skip"):
@@ -121,8 +124,10 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
             self.tensors.check(key, bands)
         self.hash = hash_of([selection.hash for selection in selections])
         options: dict[str, Any] = {"bands": bands, "radiometry": radiometry, "threads": threads, "in_flight": in_flight}
-        options |= {"cache_bytes": cache_bytes // len(self.platforms), "checksums": checksums}
-        self._chippers = {key: Chipper(platform.chips, **options) for key, platform in self.platforms.items()}
+        self._chippers = {}
+        for key, platform in self.platforms.items():
+            kept = _kept(key, masks) if cache_bytes is None else cache_bytes // len(self.platforms)
+            self._chippers[key] = Chipper(platform.chips, **options, cache_bytes=kept, checksums=checksums)
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -270,6 +275,12 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         return f"ChipDataset({chips})"
 
 
+def _kept(key: str, masks: bool) -> int:
+    platform = platform_of(key)
+    shared = platform.quality.reads == "band" and not {*platform.quality.assets}.isdisjoint(platform.assets.bands)
+    return CACHE_BYTES if masks and shared else 0
+
+
 def _chips_of(platform: _Platform) -> Chips:
     """The selection of the merged index that chips come from."""
     return platform.chips.chips if isinstance(platform.chips, Balanced) else platform.chips
@@ -396,73 +407,3 @@ class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  
             found = self.dataset.read(self.order, batch)
             self._received = self.order.position(found["state"])
             yield found
-
-
-class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
-    """A DataLoader that knows which batches it has handed over, and can be resumed.
-
-    Args:
-        dataset: a `ChipStream`, or a `ChipDataset` with a `ChipSampler` as `batch_sampler`.
-        options: of `torch.utils.data.DataLoader`, without `batch_size`, `shuffle` and `sampler`.
-
-    Raises:
-        InputError: a dataset without a sampler, or options that the stream or sampler has.
-
-    Example:
-        >>> from clay_assets.training import ChipLoader, ChipStream, open_chips
-        >>> stream = ChipStream(open_chips("demo/storage", "sentinel-2-l2a"), batch_size=4, seed=1)
-        >>> loader = ChipLoader(stream, num_workers=0)  # processes that read ahead
-        >>> sum(len(batch["index"]) for batch in loader) == len(stream.dataset)
-        True
-    """
-
-    def __init__(
-        self, dataset: ChipDataset | ChipStream, *, batch_sampler: ChipSampler | None = None, **options: Any
-    ) -> None:
-        foreign = sorted({"batch_size", "shuffle", "sampler", "drop_last"} & set(options))
-        if foreign:
-            raise InputError(f"ChipLoader: {', '.join(foreign)} is for the stream or the sampler. Pass it there.")
-        resumable = dataset if isinstance(dataset, ChipStream) else batch_sampler
-        if not isinstance(resumable, Resumable) or (batch_sampler is not None and isinstance(dataset, ChipStream)):
-            raise InputError(
-                "ChipLoader: takes a ChipStream, or a ChipDataset with a ChipSampler as batch_sampler. Pass these."
-            )
-        self.resumable: Resumable = resumable
-        stream = isinstance(dataset, ChipStream)
-        given: dict[str, Any] = {"batch_size": None} if stream else {"batch_sampler": batch_sampler}
-        collating: Callable[[Any], Any] = _as_it_is if stream else collate
-        super().__init__(dataset, **given, **{"collate_fn": collating, **options})
-
-    def __iter__(self) -> Iterator[Any]:
-        """The batches of what is left of the epoch."""
-        by_stream = self.num_workers == 0 and isinstance(self.dataset, ChipStream)
-        self.resumable.begin()
-        self.resumable._shared[MADE_BY] = LOADER
-        made = super().__iter__()
-        yield from made if by_stream else self.resumable.with_chips(made)  # a stream counts itself
-        self.resumable.ended()
-
-    def __len__(self) -> int:
-        """Batches that are left of the epoch, of this rank."""
-        return len(self.resumable)
-
-    @property
-    def skipped(self) -> int:
-        """Chips that could not be read, of batches that were handed over."""
-        return self.resumable.skipped
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Resumable.state_dict`; batches that were only made ahead do not count."""
-        return self.resumable.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Resumable.load_state_dict`; takes effect with the next iteration."""
-        self.resumable.load_state_dict(state)
-
-    def set_epoch(self, epoch: int, *, anew: bool = False) -> None:
-        """See `Resumable.set_epoch`; takes effect with the next iteration."""
-        self.resumable.set_epoch(epoch, anew=anew)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

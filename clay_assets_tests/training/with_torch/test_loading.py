@@ -25,7 +25,8 @@ from clay_assets.recipes import load_recipe
 from clay_assets.storage import layout
 from clay_assets.training import balanced, open_chips
 from clay_assets.training.chipper import Chipper
-from clay_assets.training.dataset import ChipDataset, ChipLoader, ChipSampler, ChipStream
+from clay_assets.training.dataset import ChipDataset, ChipSampler, ChipStream
+from clay_assets.training.loader import ChipLoader
 from clay_assets.training.selection import SPLITS, RowGroups
 from clay_assets.training.tensors import collate
 from clay_assets_tests.chips.factories import L2, S2
