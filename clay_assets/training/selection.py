@@ -328,7 +328,8 @@ class Chips:
 
     def _told(self) -> RowGroups:
         names = self.splits or SPLITS
-        of_parts = [np.array([part.row_groups[name] for name in names], np.int32).sum(axis=0) for part in self.parts]
+        told = [np.array([part.row_groups[name] for name in names], np.int32) for part in self.parts]
+        of_parts: list[NDArray[np.int32]] = [counts.sum(axis=0, dtype=np.int32) for counts in told]
         part = np.repeat(np.arange(len(of_parts), dtype=np.int32), [len(chips) for chips in of_parts])
         number = np.concatenate([np.empty(0, np.int32), *(np.arange(len(chips)) for chips in of_parts)])
         chips = np.concatenate([np.empty(0, np.int32), *of_parts])
