@@ -1,7 +1,7 @@
-"""What those who train import: chips of the merged index and their pixels, without Dagster.
+"""The training API: chips of the merged index and their pixels, without Dagster.
 
-Nothing is imported before it is used: `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`,
-`ChipSampler`, `ChipLoader` and `Tensors` need PyTorch (`pip install 'clay_assets[torch]'`).
+Names are imported on first use, so `import clay_assets.training` is quick. `ChipDataset`, `ChipStream`, `ChipSampler`,
+`ChipLoader` and `Tensors` need PyTorch (`pip install 'clay_assets[torch]'`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clay_assets.training.selection import Chips, open_chips
     from clay_assets.training.tensors import Tensors
 
-# Public name → module that has it.
+# Public name → module that defines it.
 _NAMES = {
     "Balanced": "balance",
     "Chip": "chip",

@@ -42,13 +42,13 @@ asset = partial(stage_asset, group="training", number=5)
 def cog_headers(
     context: dg.AssetExecutionContext, clay: ClayResource, scene_imagery: list[Item]
 ) -> dg.MaterializeResult[HeadersCell]:
-    """The headers of the files of one platform and year: all that is needed to read their pixels without opening them.
+    """File headers of one platform and year: all that is needed to read pixels without opening the files.
 
-    A row is one image of a file: its pixels at full resolution, its mask, or an overview. It tells where each block
-    lies, how blocks are compressed, where they are on the ground, and how the numbers are scaled; for Sentinel-2 also
-    whether they hold the offset of 1000, and by what evidence. Headers that were read before are kept as long as the
-    addresses of the files, and of local ones their sizes and times, are the same; delete a scene's file to have them
-    read again. Files in `training/cog_headers/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
+    Each row describes one image of a file: its full-resolution pixels, its mask, or an overview. It gives the position
+    of each block, the compression, the georeferencing, and the scale of the numbers; for Sentinel-2 also whether they
+    include the offset of 1000, and on what evidence. Headers are kept while the addresses of the files, and the sizes
+    and times of local files, stay the same; delete a scene's file to have them read again. Files in
+    `training/cog_headers/{platform}/{year}/{item_id}.parquet`, the ledger (one row per scene) in
     `training/headers_ledger/{platform}/{year}.parquet`.
     """
     from clay_assets.training.pictures import sizes_picture

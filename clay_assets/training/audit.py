@@ -1,4 +1,4 @@
-"""What the checks of `cog_headers` look at: ledger, stored headers, the scenes' items and their chips."""
+"""What the checks of `cog_headers` compare: ledger, stored headers, the scenes' items and their chips."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AGAIN = "materialise cog_headers again"
 
 @dataclass(frozen=True)
 class _Look:
-    """A scene whose stored headers are looked at."""
+    """A scene whose stored headers are checked."""
 
     item_id: str
     platform: str
@@ -38,19 +38,19 @@ class _Look:
 def look_at_headers(
     cell: HeadersCell, items: Sequence[Item], chips: ChipCell | None, executor: Executor, in_flight: int
 ) -> dict[str, Finding]:
-    """Every file with headers of a cell, each read once.
+    """Check the headers of a cell, reading each file once.
 
     Args:
-        cell: as its ledger tells it.
-        items: the scenes of its imagery.
-        chips: their chip indexes; None: there are none yet.
+        cell: the headers of the cell, as listed in its ledger.
+        items: the scenes of the cell's imagery.
+        chips: their chip indexes; None: not made yet.
         executor: reads files in parallel.
-        in_flight: files read at once.
+        in_flight: files read concurrently.
 
     Returns:
         Findings by name. `headers_of_imagery`: `scenes`, `scenes_not_looked_at`, `files_missing` (or unreadable),
         `files_of_another_run`, `scenes_changed` since, `files_not_in_ledger`. `headers_of_indexed_scenes`:
-        `indexed_scenes` of the imagery. `radiometry_agrees`: `scenes_decided` and a row for each that contradicts.
+        `indexed_scenes` of the imagery. `radiometry_agrees`: `scenes_decided` and a row for each contradiction.
     """
     return {
         CURRENT: _current(cell, items, executor, in_flight),
@@ -60,8 +60,8 @@ def look_at_headers(
 
 
 def indexed_without_headers(cell: HeadersCell, items: Sequence[Item], chips: ChipCell | None) -> Finding:
-    """Scenes of the imagery that are indexed and have no headers, so that their chips cannot be read for training."""
-    there = {item["id"] for item in items}  # an older index may hold scenes that are gone
+    """Indexed scenes of the imagery without headers, whose chips cannot be read for training."""
+    there = {item["id"] for item in items}  # an older index may hold scenes since removed
     indexed = sorted(there & set(chips.scenes["item_id"])) if chips is not None else []
     have = set(cell.scenes["item_id"])
     errors = dict(zip(cell.failures["item_id"], cell.failures["error"], strict=True))
@@ -70,7 +70,7 @@ def indexed_without_headers(cell: HeadersCell, items: Sequence[Item], chips: Chi
 
 
 def contradictions(cell: HeadersCell) -> Finding:
-    """Scenes where pixels, baseline and flags tell of different offsets."""
+    """Scenes where pixels, baseline and flags indicate different offsets."""
     told = cell.scenes.dropna(subset="offset_evidence")
     doubtful = told.dropna(subset="offset_contradiction")
     names = ["item_id", "radiometric_offset", "offset_evidence", "processing_baseline", "flagged_offset"]
@@ -112,7 +112,7 @@ def _current(cell: HeadersCell, items: Sequence[Item], executor: Executor, in_fl
 
 
 def _wrong_with(look: _Look) -> tuple[str, str] | None:
-    """What is wrong with a scene's stored headers: (number that counts it, text)."""
+    """What is wrong with a scene's stored headers: (name of the count, text)."""
     name = look.store.uri(look.key)
     try:
         _, stamp = decode_scene_files(look.store.read(look.key), look.platform)

@@ -1,7 +1,7 @@
-"""A selection in which every class occurs equally often, without a list of its chips.
+"""A selection in which every class is equally frequent, without a list of its chips.
 
-Memory holds one number per row group and class. Which chips of a class are taken, and in which order all of them come,
-are random orders that are computed place by place.
+Memory holds one number per row group and class. The draw of each class and the order of the selection are random
+permutations, computed index by index.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from clay_assets.errors import InputError
 from clay_assets.training.places import places_of
 from clay_assets.training.selection import THREADS, Chips
 
-GROUPS_KEPT = 64  # row groups whose classes are kept, the latest used
+GROUPS_KEPT = 64  # row groups whose classes are cached, least recently used dropped first
 
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """A class-balanced selection. Made by `balanced`; a `Chipper` reads it as any other.
+    """A class-balanced selection. Made by `balanced`; a `Chipper` reads it like any other.
 
     Attributes:
-        chips: that it is drawn from.
-        by: column that tells the class.
-        seed: of the draw.
+        chips: the selection that it is drawn from.
+        by: column that holds the class.
+        seed: the draw's seed.
         classes: values of the column, ascending; chips without a value are left out.
-        counts: chips of each class in `chips`.
-        taken: chips of each class in this selection.
-        weights: what a chip of each class counts in a loss that shall be that of `chips`: 1 on average over this
+        counts: number of chips of each class in `chips`.
+        taken: number of chips of each class in this selection.
+        weights: each class's weight that makes the loss match the class frequencies of `chips`; 1 on average over this
             selection.
 
     Example:
@@ -58,7 +58,7 @@ class Balanced:
     weights: NDArray[np.float64]
     ends: NDArray[np.int64] = field(
         repr=False
-    )  # of each class, chips up to the end of each row group; (groups, classes)
+    )  # cumulative chips of each class at the end of each row group; (groups, classes)
     recent: OrderedDict[int, NDArray[np.int16]] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,17 +80,17 @@ class Balanced:
 
     @property
     def hash(self) -> str:
-        """The same hash means the same chips in the same order."""
+        """Equal hashes mean the same chips in the same order."""
         basis = f"{self.chips.hash} {self.by} {self.seed} {self.taken.tolist()}"
         return hashlib.blake2b(basis.encode(), digest_size=16).hexdigest()
 
     def class_of(self, indices: ArrayLike) -> NDArray[np.int64]:
-        """Places in `classes` of some chips of this selection; (n,)."""
+        """Indices in `classes` of some chips of this selection; (n,)."""
         place = Permutation(len(self), self.seed, ("order",))(places_of(indices, len(self)))
         return np.searchsorted(np.cumsum(self.taken), place, side="right")
 
     def places(self, indices: ArrayLike) -> NDArray[np.int64]:
-        """Places in `chips` of some chips of this selection; (n,)."""
+        """Indices in `chips` of some chips of this selection; (n,)."""
         place = Permutation(len(self), self.seed, ("order",))(places_of(indices, len(self)))
         ends = np.cumsum(self.taken)
         of_class = np.searchsorted(ends, place, side="right")
@@ -109,11 +109,11 @@ class Balanced:
         return found
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
-        """Chips by their places in this selection, in the order asked."""
+        """Chips by their indices in this selection, in the order requested."""
         return self.chips.rows(self.places(indices), columns)
 
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """As for `Chips`; chips of `chips` that were not drawn are found too."""
+        """As for `Chips`; also finds chips of `chips` that were not drawn."""
         return self.chips.find(item_id, x, y, columns)
 
     def _classes_in(self, group: int) -> NDArray[np.int16]:
@@ -127,16 +127,16 @@ class Balanced:
 
 
 def balanced(chips: Chips, by: str = "landcover_class", *, per_class: int | None = None, seed: int = 0) -> Balanced:
-    """Draw a selection in which every class occurs equally often; the column `by` is read once.
+    """Draw a selection in which every class is equally frequent; the column `by` is read once.
 
     Args:
-        chips: to draw from.
-        by: column of the merged index that tells the class; chips without a value are left out.
-        per_class: chips of each class, or all where a class has fewer; None: as many as the rarest class has.
-        seed: of the draw, which is the same for the same seed and selection.
+        chips: the selection to draw from.
+        by: column of the merged index that holds the class; chips without a value are left out.
+        per_class: chips of each class, or all of a class that has fewer; None: as many as the rarest class has.
+        seed: the draw's seed; the same seed and selection give the same draw.
 
     Raises:
-        InputError: there is no such column, it holds no value, or `per_class` is below 1.
+        InputError: the column does not exist or has no values, or `per_class` is below 1.
 
     Example:
         >>> from clay_assets.training import balanced, open_chips
@@ -165,7 +165,7 @@ def balanced(chips: Chips, by: str = "landcover_class", *, per_class: int | None
 
 
 def _places_in(values: pa.ChunkedArray, classes: Sequence[Any]) -> NDArray[np.int16]:
-    """Places of values in the classes; -1 for those without."""
+    """Indices of values in the classes; -1 for missing values."""
     found = pc.index_in(values, pa.array(classes, values.type)).fill_null(-1)
     places: NDArray[np.int16] = found.to_numpy().astype(np.int16)
     return places

@@ -1,4 +1,4 @@
-"""Boxes of longitudes and latitudes, also across ±180, and which chips touch them."""
+"""Longitude-latitude boxes, also across ±180, and which chips touch them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked_box(bbox: Sequence[float]) -> Box:
     """West, south, east and north in degrees; west > east lies across ±180.
 
     Raises:
-        InputError: it is not a box.
+        InputError: the box is invalid.
     """
     box = tuple(float(side) for side in bbox)
     if len(box) != len(("west", "south", "east", "north")) or not np.isfinite(box).all():
@@ -36,20 +36,20 @@ def checked_box(bbox: Sequence[float]) -> Box:
 
 
 def spans(bbox: Box) -> list[tuple[float, float]]:
-    """Longitudes of a box, in two parts where it crosses ±180."""
+    """Longitude ranges of a box: two if it crosses ±180."""
     west, _, east, _ = bbox
     return [(west, east)] if west <= east else [(west, HALF_TURN), (-HALF_TURN, east)]
 
 
 def may_touch(bbox: Box) -> pc.Expression:
-    """Rows whose bounding box touches a box; that of a chip across ±180 spans the world, so it may."""
+    """Filter for rows whose bounding box touches a box; chips across ±180 may pass as well."""
     low, high = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")
     along = reduce(or_, [(low <= east) & (high >= west) for west, east in spans(bbox)])
     return along & (pc.field("bbox", "ymin") <= bbox[3]) & (pc.field("bbox", "ymax") >= bbox[1])
 
 
 def touches(rows: pa.Table, bbox: Box) -> NDArray[np.bool_]:
-    """Which of the rows that may touch a box do; only chips across ±180 may not."""
+    """Which of the filtered rows touch a box; only chips across ±180 may turn out not to."""
     sides = [pc.struct_field(rows["bbox"], name).to_numpy() for name in ("xmin", "xmax")]
     found = np.ones(rows.num_rows, bool)
     wide = np.flatnonzero(sides[1] - sides[0] > HALF_TURN)

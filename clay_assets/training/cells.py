@@ -1,4 +1,4 @@
-"""The headers of one cell (platform and year), as its ledger lists them. How they are read is in `reading_headers`."""
+"""The headers of one cell (platform and year), as listed in its ledger. They are read in `reading_headers`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ READ = "read"  # outcome; the other is FAILED
 
 @dataclass(frozen=True)
 class HeadersCell:
-    """The headers of the files of one cell's scenes, none of them loaded yet.
+    """The file headers of one cell's scenes, loaded lazily.
 
     Attributes:
         platform: platform key.
         year: partition.
-        store: where the headers lie.
+        store: store that holds the headers.
         ledger: one row per scene.
-        kept: scenes whose headers were there already when the last run began; not part of the ledger.
-        assets: by asset, what its files are like: `files`, `dtype`, `compression`, `block` (pixels), `blocks`, `bytes`
-            of the files; of a cell just read, not part of the ledger.
+        kept: scenes whose headers existed before the last run; not part of the ledger.
+        assets: a summary of the files of each asset: `files`, `dtype`, `compression`, `block` (pixels), `blocks`,
+            `bytes`; only for a cell just read, not part of the ledger.
     """
 
     platform: str
@@ -38,7 +38,7 @@ class HeadersCell:
 
     @property
     def scenes(self) -> pd.DataFrame:
-        """The ledger's rows of scenes that have headers."""
+        """The ledger's rows for scenes that have headers."""
         return self.ledger[self.ledger["outcome"] == READ]
 
     @property
@@ -52,7 +52,7 @@ class HeadersCell:
         return [layout.headers(self.platform, self.year, item_id) for item_id in self.scenes["item_id"]]
 
     def fallbacks(self) -> pd.DataFrame:
-        """Why files are read through rasterio: `reason`, `files`, and `scenes` that have any, most files first."""
+        """Why files are read through rasterio: `reason`, `files`, and `scenes` with such files, most files first."""
         of_scenes = self.scenes["fallbacks"].dropna().map(json.loads)
         found = pd.DataFrame(
             [(why, files) for told in of_scenes for why, files in told.items()], columns=["reason", "n"]
@@ -61,14 +61,14 @@ class HeadersCell:
         return counted.sort_values(["files", "reason"], ascending=[False, True], ignore_index=True)
 
     def radiometry(self) -> pd.DataFrame:
-        """Scenes by what decided on their offset, and how: `evidence`, `offset`, `scenes`, `contradictions`."""
+        """Scenes by the evidence for their offset: `evidence`, `offset`, `scenes`, `contradictions`."""
         told = self.scenes.dropna(subset="offset_evidence")
         grouped = told.groupby(["offset_evidence", "radiometric_offset"])["offset_contradiction"]
         counted = grouped.agg(scenes="size", contradictions="count").reset_index()
         return counted.rename(columns={"offset_evidence": "evidence", "radiometric_offset": "offset"})
 
     def prune(self) -> int:
-        """Remove files of scenes that the cell no longer has, after the ledger is written; returns how many."""
+        """Remove files of scenes no longer in the cell, after the ledger is written; returns how many."""
         stored = self.store.list(layout.headers_folder(self.platform, self.year), ".parquet")
         stale = sorted(set(stored) - set(self.keys))
         self.store.delete(stale)
@@ -76,10 +76,10 @@ class HeadersCell:
 
 
 def stored_headers(store: Store, platform: str, year: int) -> HeadersCell:
-    """The headers of a cell as its stored ledger tells them.
+    """The headers of a cell, from its stored ledger.
 
     Raises:
-        FileNotFoundError: they were not read yet.
+        FileNotFoundError: the headers have not been read yet.
         InputError: the ledger cannot be read; names it.
     """
     key = layout.headers_ledger(platform, year)

@@ -22,7 +22,7 @@ from clay_assets.storage import layout
 def cog_headers(
     context: dg.AssetCheckExecutionContext, clay: ClayResource, key: str, year: str
 ) -> Mapping[str, Finding]:
-    """Look at a cell's ledgers, items and headers."""
+    """Check a cell's ledgers, items and headers."""
     from clay_assets.chips.cells import stored_cell
     from clay_assets.storage.stac_geoparquet import items_of
     from clay_assets.training.audit import look_at_headers

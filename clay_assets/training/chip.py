@@ -1,6 +1,6 @@
-"""One chip, and a batch of chips of one platform: pixels, and what Clay's model is told of them.
+"""One chip, and a batch of chips of one platform: pixels and the metadata that Clay's model takes.
 
-Both are made by a `Chipper`. Masks are read when they are first asked for.
+Both are made by a `Chipper`. Masks are read on first use.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 Affine6 = tuple[float, float, float, float, float, float]
 
-WEEKS, HOURS = 52, 24  # that Clay divides a year and a day into
-GREY = 128  # of pixels without data
+WEEKS, HOURS = 52, 24  # Clay divides a year and a day into this many
+GREY = 128  # colour of pixels without data
 
 
 @dataclass(frozen=True, eq=False)
 class ChipBatch:
-    """Chips of one platform, in the order in which they were asked for.
+    """Chips of one platform, in the order in which they were requested.
 
     Attributes:
         platform: platform key.
-        bands: names, in the model's order.
+        bands: band names, in the order of `pixels`.
         pixels: (chips, bands, 256, 256), in the files' own dtype.
         item_id: scene of each chip.
         x, y: column and row of each chip in its scene; (chips,).
-        datetime: of acquisition, UTC, datetime64[ms]; (chips,).
-        gsd: nominal pixel size that the model is told, metres; NaN for a platform that it was not trained on.
+        datetime: time of acquisition, UTC, datetime64[ms]; (chips,).
+        gsd: nominal pixel size that the model takes, metres; NaN for a platform that it was not trained on.
         gsd_true: size of a pixel on the ground at the chip's centre, metres; (chips,).
         bounds: west, south, east and north in the CRS of the scene; (chips, 4).
-        crs: of each chip's scene, as an authority code or WKT.
+        crs: CRS of each chip's scene, as an authority code or WKT.
         transforms: pixel column and row → x and y of the CRS, the six numbers of `Affine`; (chips, 6).
         latlon: sine and cosine of the latitude and of the longitude of the chip's centre, float32; (chips, 4).
         waves: wavelengths of the bands, µm, float32; (bands,).
@@ -96,12 +96,12 @@ class ChipBatch:
 
     @property
     def valid(self) -> Mask:
-        """Where there is data, by the platform's own rule; (chips, 256, 256)."""
+        """True where pixels have data, by the platform's own rule; (chips, 256, 256)."""
         return self._masks[0]
 
     @property
     def cloud(self) -> Mask:
-        """Where there is cloud, by the platform's own rule; (chips, 256, 256)."""
+        """True where pixels are cloudy, by the platform's own rule; (chips, 256, 256)."""
         return self._masks[1]
 
     @cached_property
@@ -114,7 +114,7 @@ class ChipBatch:
 
 
 def no_chips(platform: str, bands: Sequence[str], dtype: str, gsd: float, waves: Sequence[float]) -> ChipBatch:
-    """A batch of a platform without any chips."""
+    """An empty batch of a platform."""
     side = 256
     masks = np.empty((0, side, side), np.bool_)
     whole, size, moments = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, "datetime64[ms]")
@@ -144,8 +144,8 @@ class Chip:
     A notebook shows it as a picture.
 
     Attributes:
-        batch: that it belongs to.
-        number: its place there.
+        batch: the batch that the chip belongs to.
+        number: its index in the batch.
 
     Example:
         >>> from clay_assets.training import Chip, Chipper, open_chips
@@ -191,19 +191,19 @@ class Chip:
 
     @property
     def valid(self) -> Mask:
-        """Where there is data, by the platform's own rule; (256, 256)."""
+        """True where pixels have data, by the platform's own rule; (256, 256)."""
         valid: Mask = self.batch.valid[self.number]
         return valid
 
     @property
     def cloud(self) -> Mask:
-        """Where there is cloud, by the platform's own rule; (256, 256)."""
+        """True where pixels are cloudy, by the platform's own rule; (256, 256)."""
         cloud: Mask = self.batch.cloud[self.number]
         return cloud
 
     @property
     def item_id(self) -> str:
-        """Scene."""
+        """Id of the scene."""
         return self.batch.item_id[self.number]
 
     @property
@@ -218,13 +218,13 @@ class Chip:
 
     @property
     def datetime(self) -> datetime:
-        """Of acquisition."""
+        """Time of acquisition, UTC."""
         moment: datetime = self.batch.datetime[self.number].astype("datetime64[ms]").item()
         return moment.replace(tzinfo=UTC)
 
     @property
     def gsd(self) -> float:
-        """Nominal pixel size that the model is told, metres."""
+        """Nominal pixel size that the model takes, metres."""
         return self.batch.gsd
 
     @property
@@ -267,9 +267,9 @@ class Chip:
         return self.batch.waves
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The chip about as it would look to the eye, (256, 256, 3); grey where there is no data.
+        """The chip in approximate true colour, (256, 256, 3); grey where there is no data.
 
-        Where its bands make no picture, the first is shown in grey, as backscatter is.
+        If its bands cannot be shown in colour, as with backscatter, the first is shown in grey.
         """
         from clay_assets.pictures.stretch import Stretch
 
@@ -290,7 +290,7 @@ class Chip:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The picture and metadata that a notebook shows."""
         picture = base64.b64encode(self.to_png()).decode()
         lines = {
             "chip": self.chipid,
@@ -375,5 +375,5 @@ class Chip:
 
 
 def sines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Sine and cosine of two angles, radians, as Clay's model takes them; float32, (n, 4)."""
+    """Sine and cosine of two angles in radians, as Clay's model takes them; float32, (n, 4)."""
     return np.stack([np.sin(first), np.cos(first), np.sin(second), np.cos(second)], axis=1).astype(np.float32)

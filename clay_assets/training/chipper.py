@@ -1,7 +1,7 @@
-"""Pixels of chips, straight from the files of their scenes.
+"""Pixels of chips, read straight from their scenes' files.
 
-The headers that `cog_headers` keeps say where each block lies, so no file is opened: the blocks that a batch needs are
-fetched and decoded once, in the order in which they lie in the files, and copied to the chips in the order asked.
+The headers stored by `cog_headers` give the position of each block, so no file is opened: the blocks of a batch are
+fetched and decoded once, in file order, and copied to the chips in the order requested.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from clay_assets.training.selection import Chips
 
 BATCH = 64  # chips that iteration reads at a time
-SCENES_KEPT = 1024  # whose headers are kept, the latest used
+SCENES_KEPT = 1024  # whose headers are cached, least recently used dropped first
 
 Radiometry = Literal["harmonised", "stored"]
 
@@ -58,29 +58,29 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of some chips, in the order asked."""
+        """Rows of some chips, in the order requested."""
         ...
 
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of a scene's chip, of each platform that has it."""
+        """Rows of a scene's chip, one for each platform that has it."""
         ...
 
 
 class Chipper:
     """Reads the pixels of chips.
 
-    It can be shared between threads and sent to other processes; each has its own cache.
+    A Chipper can be shared between threads and sent to other processes; each process has its own cache.
 
     Args:
         chips: a selection of the merged index, or a balanced one.
-        bands: names of the model's bands, in the order wanted; None: all of the platform's.
-        radiometry: "harmonised": without the offset of 1000 that Sentinel-2 scenes since baseline 04.00 may hold, still
-            uint16, nodata 0 and the least valid number 1. "stored": the numbers of the files.
-        threads: that decode blocks.
-        in_flight: requests to remote hosts at a time.
-        cache_bytes: of decoded blocks that are kept.
-        checksums: compare the checksum of each deflated block. Without, shuffled chips are read up to 1.6 times as
-            fast, since blocks are decoded down to the last wanted row alone; damaged pixels may go unnoticed.
+        bands: names of the model's bands, in the order wanted; None: all bands of the platform.
+        radiometry: "harmonised": the offset of 1000 that Sentinel-2 scenes may have since baseline 04.00 is subtracted;
+            still uint16, with nodata 0 and valid numbers from 1. "stored": the numbers in the files.
+        threads: threads that decode blocks.
+        in_flight: concurrent requests to remote hosts.
+        cache_bytes: size of the cache of decoded blocks.
+        checksums: verify the checksum of each deflated block. If False, shuffled chips are read up to 1.6 times as
+            fast, since blocks are only decoded down to the last row needed, but damaged pixels may go unnoticed.
 
     Raises:
         InputError: a platform of the selection lacks one of the bands.
@@ -156,17 +156,18 @@ class Chipper:
         cache_bytes: int = 256 << 20,
         checksums: bool = True,
     ) -> Chipper:
-        """Chips of a scene that is in no index, such as for inference; nothing is stored.
+        """Chips of a scene that is not in an index, such as for inference; nothing is stored.
 
-        The headers of its files are read now, and pixels as chips are asked for. All whole chips of the scene are
-        there, in rows from the upper left, whatever cloud and nodata they hold: look at `valid` and `cloud`.
+        The headers of its files are read now, pixels on demand. All whole chips of the scene are included, row by row
+        from the upper left, however cloudy or empty: check `valid` and `cloud`.
 
         Args:
-            item: with hrefs that can be read.
+            item: a STAC item with readable hrefs.
             platform: platform key.
-            bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
+            bbox: west, south, east, north in degrees; chips that touch it are read. West > east lies across ±180; None:
+                all.
             bands: as for `Chipper`.
-            radiometry: as for `Chipper`; the pixels of overviews tell whether there is an offset.
+            radiometry: as for `Chipper`; any offset is detected from the pixels of overviews.
             threads: as for `Chipper`.
             in_flight: as for `Chipper`.
             cache_bytes: as for `Chipper`.
@@ -174,7 +175,7 @@ class Chipper:
 
         Raises:
             InputError: the item lacks an asset, a file of it cannot be read, or no chip touches the box.
-            SourceError: a remote file could not be read now.
+            SourceError: a remote file is temporarily unreadable.
         """
         from clay_assets.training.of_item import SceneChips, files_of_item
 
@@ -197,7 +198,7 @@ class Chipper:
         """One chip of the selection.
 
         Raises:
-            IndexError: there is no such chip.
+            IndexError: the index is out of range.
             InputError, SourceError: as for `batch`.
         """
         return self.batch([index])[0]
@@ -208,7 +209,7 @@ class Chipper:
             yield from batch
 
     def batches(self, size: int = BATCH, *, stop: int | None = None) -> Iterator[ChipBatch]:
-        """All chips in order, or the first `stop`, some at a time; a batch ends where another platform begins.
+        """All chips in order, or the first `stop`, in batches of one platform each.
 
         Raises:
             InputError, SourceError: as for `batch`.
@@ -224,10 +225,10 @@ class Chipper:
             start += count
 
     def chip(self, item_id: str, x: int, y: int) -> Chip:
-        """The chip of a scene in column `x` and row `y`.
+        """The chip in column `x` and row `y` of a scene.
 
         Raises:
-            InputError: the selection has no such chip, or chips of several platforms with this name.
+            InputError: the chip is not in the selection, or several platforms have one of this name.
         """
         rows = self.chips.find(item_id, x, y, COLUMNS)
         if rows.num_rows != 1:
@@ -237,19 +238,19 @@ class Chipper:
         return self._batch(rows)[0]
 
     def at(self, points: Any, platform: str | None = None, dates: Any = None) -> ChipsAt:
-        """Chips of the selection at places of your own, such as labelled ones.
+        """Chips of the selection at given points, such as labelled sites.
 
-        Of several chips that hold a point the one nearest in time is taken where dates are given, then the one with
-        the least cloud and nodata.
+        If several chips contain a point, the one nearest in time is taken if dates are given, then the one with the
+        least cloud and nodata.
 
         Args:
             points: a GeoDataFrame or GeoSeries of points, shapely points in EPSG:4326, or longitudes and latitudes,
                 (n, 2).
-            platform: only chips of this platform; None: of the selection's, which must be one.
-            dates: one for all points or one for each; None: any.
+            platform: only chips of this platform; None: the selection's only platform.
+            dates: one date for all points or one for each; None: any.
 
         Raises:
-            InputError: points that are not on the Earth, dates that cannot be understood, or several platforms.
+            InputError: points outside the valid range, invalid dates, or several platforms.
         """
         from clay_assets.training.labelled import ChipsAt, chips_at, points_of
         from clay_assets.training.selection import Chips
@@ -266,17 +267,17 @@ class Chipper:
         return ChipsAt(chipper, found, *chips_at(chips, found, dates))
 
     def batch(self, indices: ArrayLike, *, masks: bool = False) -> ChipBatch:
-        """Read some chips, in the order that uses blocks best, and return them in the order asked.
+        """Read some chips, in the order that uses blocks best, and return them in the order requested.
 
         Args:
-            indices: places in the selection, in any order, also twice.
-            masks: read `valid` and `cloud` too, now rather than when they are first asked for.
+            indices: indices in the selection, in any order; repeats are allowed.
+            masks: also read `valid` and `cloud` now rather than on first use.
 
         Raises:
-            IndexError: an index lies beyond the selection.
-            InputError: chips of several platforms; no headers; a file that is gone, damaged, or changed since its
-                header was read; a band that does not fit the finest grid. Names the scene or the file.
-            SourceError: a remote file could not be read now.
+            IndexError: an index is out of range.
+            InputError: chips of several platforms; missing headers; a file that is missing, damaged, or changed since
+                its header was read; a band that does not align with the finest grid. Names the scene or the file.
+            SourceError: a remote file is temporarily unreadable.
         """
         batch = self._batch(self.chips.rows(indices, COLUMNS))
         if masks:
@@ -285,14 +286,14 @@ class Chipper:
 
     @property
     def counters(self) -> Counters:
-        """What was read so far, over all platforms."""
+        """What has been read so far, over all platforms."""
         total = Counters()
         for _, reader in self._readers.values():
             for name, number in vars(reader.counters).items():
                 setattr(total, name, getattr(total, name) + number)
         return total
 
-    # --- what is where ----------------------------------------------------------------------------
+    # --- lookups ----------------------------------------------------------------------------------
 
     def _reader_of(self, key: str) -> tuple[AnyPlatform, BlockReader]:
         with self._lock:
@@ -324,7 +325,7 @@ class Chipper:
         return [known[name] for name in self.bands]
 
     def _files_of(self, scenes: Sequence[tuple[str, int, str]]) -> list[SceneFiles]:
-        """The files of some scenes; headers that are not at hand are read side by side."""
+        """The files of some scenes; headers that are not cached are read concurrently."""
         if self._scene is not None:
             return [self._scene[1]] * len(scenes)
         with self._lock:
@@ -386,7 +387,7 @@ class Chipper:
         )
 
     def _scenes(self, platform: AnyPlatform, rows: pa.Table) -> list[Scene]:
-        """The chips by scene, in the order in which scenes first occur."""
+        """The chips grouped by scene, in order of first occurrence."""
         names = rows["item_id"].combine_chunks().dictionary_encode()
         years = rows["year"].to_numpy().astype(np.int64)
         of_scene, scene_years = np.unique(
@@ -435,7 +436,7 @@ class Chipper:
         return pixels
 
     def _change(self, files: SceneFiles) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-        """What the numbers of a scene become."""
+        """How to convert the numbers of a scene's files; None: leave them unchanged."""
         if self.radiometry == "stored" or not files.offset:
             return None
         return partial(harmonise, offset=files.offset)

@@ -1,6 +1,6 @@
-"""How many chips each row group of a selection holds, counted once and kept beside the index, by hash.
+"""The number of chips in each row group of a selection, counted once and stored alongside the index, by hash.
 
-The manifest tells those of a selection by platform, year and split; one by other columns reads these columns once.
+For a selection by platform, year and split the manifest has the counts; filters on other columns read these once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NAMES = ("part", "row_group", "chips")
 
 
 def counted(chips: Chips) -> Chips:
-    """The selection, with the chips of its row groups known.
+    """The selection, with its row groups counted.
 
-    They are read from `training/selections/{hash}.parquet`, or counted and written there. Where the storage cannot be
-    written to, they are kept in the user's own cache (`XDG_CACHE_HOME`); where that cannot be either, nowhere.
+    The counts are read from `training/selections/{hash}.parquet`, or made and written there. If the storage is not
+    writable, they go to the user's cache (`XDG_CACHE_HOME`); if that is not writable either, they are not kept.
     """
     if chips.is_told or "groups" in chips.__dict__:
         return chips
@@ -48,7 +48,7 @@ def counted(chips: Chips) -> Chips:
 
 
 def _read(store: Store, key: str, chips: Chips) -> RowGroups | None:
-    """What was kept; None where there is nothing that fits the selection."""
+    """The stored counts; None if none fit the selection."""
     try:
         table = pq.read_table(pa.BufferReader(store.read(key)))
         part, number, count = (table[name].to_numpy().astype(np.int32) for name in NAMES)

@@ -1,7 +1,7 @@
 """Chips for PyTorch: a map-style and an iterable dataset, seeded, exact and resumable. Needs PyTorch.
 
-Batches are computed from their numbers (`order`) where they are made, so what is sent to workers is the address of the
-index and a few numbers per row group, never the index.
+Workers compute their batches from batch numbers (`order`), so only the address of the index and a few numbers per row
+group are sent to them, never the index.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from clay_assets.training.resuming import MADE_BY, NOBODY, WORKERS, Resumable
 from clay_assets.training.selection import COLUMNS, Chips
 from clay_assets.training.tensors import Samples, Tensors, Values
 
-CACHE_BYTES = 256 << 20  # of decoded blocks, of a platform whose masks are read from them
-TRIES = 3  # of a batch whose chips could each be read, but not together
+CACHE_BYTES = 256 << 20  # cache of decoded blocks, for a platform whose masks are read from its bands
+TRIES = 3  # attempts at a batch whose chips can be read singly but not together
 
 OnError = Literal["raise", "skip"]
 Selection = Chips | Balanced
@@ -40,13 +40,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Platform:
-    """The chips of one platform.
+    """One platform's chips in a dataset.
 
     Attributes:
-        key: of the platform.
-        chips: to read them from.
-        first: place of its first chip in the dataset.
-        count: chips.
+        key: platform key.
+        chips: the selection to read from.
+        first: index of its first chip in the dataset.
+        count: number of chips.
     """
 
     key: str
@@ -56,30 +56,31 @@ class _Platform:
 
 
 class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[misc]
-    """Chips as tensors, by their places in the selection (map-style).
+    """Chips as tensors, by their indices in the selection (map-style).
 
-    `dataset[i]` is one chip; a DataLoader reads whole batches at once. Shuffle with a `ChipSampler`, which keeps to one
-    platform in a batch and can be resumed, or, for one platform, with any sampler of PyTorch.
+    `dataset[i]` is one chip; a DataLoader reads whole batches at once. Shuffle with a `ChipSampler`, which keeps each
+    batch to one platform and can be resumed, or, for one platform, with any PyTorch sampler.
 
     Args:
-        chips: a selection, a balanced one, or several; a balanced one must be of one platform, several of different.
+        chips: a selection, a balanced one, or a list of either for different platforms. A balanced selection must be of
+            one platform.
         bands: as for `Chipper`.
         pixels: "normalised" or "raw"; see `Tensors`.
         radar: "db", "clay" or "linear"; see `Tensors`.
         metadata: a `metadata.yaml`; None: Clay's; see `Tensors`.
-        masks: add `valid` and `cloud`.
+        masks: also return `valid` and `cloud`.
         radiometry: as for `Chipper`.
-        on_error: what to do about a chip that cannot be read: "raise" its error, or "skip" it. The batch is smaller
-            then, and tells how many were left out.
-        threads: that decode blocks, in each worker.
+        on_error: for a chip that cannot be read, "raise" its error or "skip" it. The batch is then smaller, and counts
+            the skipped chips.
+        threads: threads that decode blocks, in each worker.
         in_flight: as for `Chipper`.
-        cache_bytes: of decoded blocks that are kept in each worker, over all platforms. None: nothing is kept, as
-            shuffled batches hardly share blocks, and new memory costs half as much as decoding; only of platforms
-            whose masks are read from their bands, what these need.
+        cache_bytes: size of each worker's cache of decoded blocks, over all platforms. None: no cache, as shuffled
+            batches hardly share blocks and allocating memory costs half as much as decoding; only platforms whose masks
+            are read from their bands get the cache that this needs.
         checksums: as for `Chipper`.
 
     Raises:
-        InputError: no chip is selected, or pixels cannot be made as asked.
+        InputError: the selection is empty, or the options do not fit a platform.
 
     Example:
         >>> from clay_assets import ChipDataset, open_chips
@@ -154,7 +155,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
 
     @property
     def counters(self) -> dict[str, Any]:
-        """What was read so far in this process, of each platform; see `Chipper.counters`."""
+        """What has been read so far in this process, by platform; see `Chipper.counters`."""
         return {key: chipper.counters for key, chipper in self._chippers.items()}
 
     def __len__(self) -> int:
@@ -162,16 +163,16 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One chip: what `Tensors.of` says, without the first dimension, and its `index` in the dataset.
+        """One chip: the tensors of `Tensors.of` without the first dimension, and its `index` in the dataset.
 
         Raises:
-            IndexError: there is no such chip.
+            IndexError: the index is out of range.
             InputError, SourceError: as for `Chipper.batch`, whatever `on_error` says.
         """
         return self._samples([int(index)], "raise")[0]  # type: ignore[no-any-return]
 
     def __getitems__(self, indices: Sequence[int] | Batch) -> Samples:
-        """Some chips of one platform, or a batch of a `ChipSampler`, read together."""
+        """Read some chips of one platform, or a batch of a `ChipSampler`, together."""
         return self._of(indices) if isinstance(indices, Batch) else self._samples(indices, self.on_error)
 
     def order(
@@ -183,11 +184,11 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         scenes: int = 16,
         drop_last: bool = False,
     ) -> Order:
-        """The order of its chips; see `Order`."""
+        """The order of the dataset's chips; see `Order`."""
         return Order(self.hash, self.counts, seed, batch_size, platforms, shuffle, scenes, drop_last)
 
     def read(self, order: Order, batch: Batch) -> dict[str, Any]:
-        """The tensors of a batch of an order, with its `state` and how many chips were `skipped`."""
+        """The tensors of a batch, with its `state` and the number of `skipped` chips."""
         platform = self._here().platforms[order.platform_of(batch)]
         places = order.places(batch)
         if order.shuffle == "scenes" and isinstance(platform.chips, Chips):
@@ -217,7 +218,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
     # --- reading ----------------------------------------------------------------------------------
 
     def _here(self) -> ChipDataset:
-        """The dataset in this process: connections and threads do not survive a fork."""
+        """The dataset's readers in this process: connections and threads do not survive a fork."""
         if self._process != os.getpid():
             self.__setstate__(pickle.loads(pickle.dumps(self)).__getstate__())
         return self
@@ -232,7 +233,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
     def _read(
         self, chipper: Chipper, places: NDArray[np.int64], on_error: OnError
     ) -> tuple[ChipBatch | None, NDArray[np.int64]]:
-        """Chips that can be read, and which of the places they are of."""
+        """The chips that can be read, and their positions among `places`."""
         kept = np.arange(len(places))
         for left in reversed(range(TRIES)):
             try:
@@ -246,7 +247,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
         raise AssertionError
 
     def _readable(self, chipper: Chipper, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which chips can be read: tried scene by scene, and in scenes that fail chip by chip."""
+        """Which chips can be read: tried scene by scene, then chip by chip in scenes that fail."""
         rows = chipper.chips.rows(places, COLUMNS)
         scenes = np.array(rows["item_id"].to_pylist(), object)
         readable = np.ones(len(places), np.bool_)
@@ -282,12 +283,12 @@ def _kept(key: str, masks: bool) -> int:
 
 
 def _chips_of(platform: _Platform) -> Chips:
-    """The selection of the merged index that chips come from."""
+    """The selection of the merged index that the chips come from."""
     return platform.chips.chips if isinstance(platform.chips, Balanced) else platform.chips
 
 
 def _by_platform(chips: Any) -> Iterator[tuple[str, Selection]]:
-    """A selection as one of each of its platforms."""
+    """A selection split by platform."""
     if not isinstance(chips, Selection):
         raise InputError(f"{chips!r}: not a selection. Pass what `open_chips` or `balanced` gave.")
     keys = list(dict.fromkeys(part.platform for part in chips.parts))
@@ -306,7 +307,7 @@ def _by_platform(chips: Any) -> Iterator[tuple[str, Selection]]:
 
 @dataclass(frozen=True)
 class _Drawn(Batch):
-    """A batch on its way to a worker, with the order that it is of."""
+    """A batch on its way to a worker, with the order that it belongs to."""
 
     order: Order
 
@@ -315,7 +316,7 @@ class ChipSampler(Resumable):
     """The batches of a `ChipDataset`, to be passed to a `ChipLoader` as `batch_sampler`.
 
     Args:
-        dataset: that is read.
+        dataset: the dataset to read.
         batch_size, seed, platforms, shuffle, scenes, drop_last: see `Order`.
         rank, ranks: see `Resumable`.
 
@@ -344,7 +345,7 @@ class ChipSampler(Resumable):
         super().__init__(dataset.order(batch_size, seed, platforms, shuffle, scenes, drop_last), rank, ranks)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches as a `ChipDataset` reads them."""
+        """The batches for a `ChipDataset` to read."""
         self.begin()
         if int(self._shared[MADE_BY]) == NOBODY:
             self._shared[MADE_BY] = WORKERS
@@ -355,7 +356,7 @@ class ChipSampler(Resumable):
 class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  # type: ignore[misc]
     """Chips as batches of tensors, epoch after epoch (iterable), each chip once in an epoch.
 
-    Iterate over it, or over a `ChipLoader` of it with workers. One iteration is what is left of the epoch.
+    Iterate over the stream, or over a `ChipLoader` of it with workers. An iteration covers the rest of the epoch.
 
     Args:
         chips: as for `ChipDataset`.
@@ -391,9 +392,9 @@ class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  
         super().__init__(self.dataset.order(batch_size, seed, platforms, shuffle, scenes, drop_last), rank, ranks)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Batches: what `Tensors.of` says, `index`, `skipped`, and the `state` once the batch was received.
+        """Batches: the tensors of `Tensors.of`, `index`, `skipped`, and the `state` after the batch is received.
 
-        A batch of which no chip could be read is left out, unless there are several ranks; see `Resumable.with_chips`.
+        A batch without a readable chip is left out, unless there are several ranks; see `Resumable.with_chips`.
         """
         if torch.utils.data.get_worker_info() is None:
             self.begin()

@@ -24,22 +24,22 @@ def export_chips(
     limit: int | None = None,
     progress: OnProgress = no_progress,
 ) -> int:
-    """Write chips into `{folder}/{platform}/{chipid}.tif` or `.npz`; a file is there whole or not at all.
+    """Write chips to `{folder}/{platform}/{chipid}.tif` or `.npz`; each file is written atomically.
 
     Args:
-        chipper: that reads them.
-        folder: made where it is not there; files of the same chips are replaced.
-        kind: `geotiff`: bands with their names, and where there is data as internal mask. `npz`: `pixels`, `valid` and
-            `cloud`, what Clay's model is told (`time`, `latlon`, `waves`, `gsd`), `bounds`, `crs` and names.
-        limit: chips at most, from the first; None: all.
+        chipper: the Chipper that reads the chips.
+        folder: created if missing; existing files of the same chips are replaced.
+        kind: `geotiff`: named bands, with `valid` as internal mask. `npz`: `pixels`, `valid` and `cloud`, the model's
+            inputs (`time`, `latlon`, `waves`, `gsd`), `bounds`, `crs` and names.
+        limit: write at most the first `limit` chips; None: all.
         progress: called with (chips done, chips in all).
 
     Returns:
-        Chips written.
+        Number of chips written.
 
     Raises:
-        InputError: there is no such kind of file, or as for `Chipper.batch`.
-        StorageError: the folder cannot be written.
+        InputError: the kind of file is unknown, or as for `Chipper.batch`.
+        StorageError: the folder is not writable.
 
     Example:
         >>> from clay_assets.training import Chipper, export_chips, open_chips
@@ -93,5 +93,5 @@ def _geotiff(chip: Chip, path: Path) -> None:
     chip.to_geotiff(path)
 
 
-# Kind → ending of its files, and what writes one.
+# Kind → file extension and writer.
 EXPORTS: dict[str, tuple[str, Callable[[Chip, Path], None]]] = {"geotiff": (".tif", _geotiff), "npz": (".npz", _npz)}

@@ -1,4 +1,4 @@
-"""The IO manager of headers: their files are written scene by scene, what is stored here is the ledger."""
+"""The IO manager of headers. Header files are written scene by scene; this stores the ledger."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class HeadersCells(Cells):
-    """Headers of files."""
+    """IO manager of file headers."""
 
     ledgers = layout.HEADER_LEDGERS
 

@@ -1,4 +1,4 @@
-"""Chips at places that a user has labelled: for every point one chip of the selection that holds it."""
+"""Chips at labelled points: for each point, one chip of the selection that contains it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from clay_assets.training.selection import Chips
 if TYPE_CHECKING:
     from clay_assets.training.chip import Chip, ChipBatch
 
-NONE = -1  # the place of a chip that there is not
+NONE = -1  # index for "no chip"
 COLUMNS = ("datetime", "cloud_cover_percentage", "nodata_percentage")
 
 
 class Reads(Protocol):
-    """What reads chips by their places in the selection: a `Chipper`."""
+    """Reads chips by their indices in the selection: a `Chipper`."""
 
     def __getitem__(self, index: int) -> Chip: ...
 
     def batch(self, indices: ArrayLike) -> ChipBatch:
-        """Some chips, in the order asked."""
+        """Some chips, in the order requested."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ChipsAt:
-    """One chip for every point that has one. Made by `Chipper.at`.
+    """One chip for each point that lies in one. Made by `Chipper.at`.
 
     Attributes:
-        chipper: that reads them.
-        places: of the chips in the selection, -1 where no chip holds the point; (points,).
-        days: from the date asked for to the acquisition, 0 where none was; NaN without a chip; (points,).
-        candidates: chips of the selection that hold each point; (points,).
+        chipper: the Chipper that reads the chips.
+        places: indices of the chips in the selection, -1 where no chip contains the point; (points,).
+        days: days from the requested date to the acquisition, 0 without a date, NaN without a chip; (points,).
+        candidates: number of chips of the selection that contain each point; (points,).
 
     Example:
         >>> import shapely
@@ -64,21 +64,21 @@ class ChipsAt:
         return len(self.places)
 
     def __getitem__(self, point: int) -> Chip | None:
-        """The chip at a point; None where there is none."""
+        """The chip at a point, or None."""
         place = int(self.places[point])
         return None if place == NONE else self.chipper[place]
 
     def __iter__(self) -> Iterator[Chip | None]:
-        """The chips at all points in turn."""
+        """The chip, or None, at each point in turn."""
         return (self[number] for number in range(len(self)))
 
     @property
     def found(self) -> NDArray[np.int64]:
-        """Points that have a chip; (n,)."""
+        """Indices of points that have a chip; (n,)."""
         return np.flatnonzero(self.places != NONE)
 
     def batch(self, points: ArrayLike | None = None) -> ChipBatch:
-        """The chips at some points, or at all that have one.
+        """The chips at some points, or at all points that have one.
 
         Raises:
             InputError: a point has no chip, or as for `Chipper.batch`.
@@ -90,7 +90,7 @@ class ChipsAt:
         return self.chipper.batch(self.places[wanted])
 
     def pixels_of(self, batch: ChipBatch, points: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Row and column of the points in their chips of a batch, as `batch` gave it for the same points; (n, 2)."""
+        """Row and column of each point in its chip, for a batch that `batch` returned for the same points; (n, 2)."""
         from pyproj import Transformer
 
         wanted = self.points[self.found if points is None else np.atleast_1d(np.asarray(points))]
@@ -104,25 +104,25 @@ class ChipsAt:
             scale = a * e - b * d
             column, row = (e * (x - c) - b * (y - f)) / scale, (a * (y - f) - d * (x - c)) / scale
             found[here] = np.stack([row, column], axis=1).astype(np.int64)
-        # A polygon's edges are straight in degrees: a point on one may lie a pixel outside.
+        # Chip polygons have straight edges in degrees, so a point on an edge may lie a pixel outside.
         return np.clip(found, 0, batch.pixels.shape[-1] - 1)
 
 
 def chips_at(
     chips: Chips, points: NDArray[Any], dates: Any = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """For every point the chip that holds it: places, days to the date asked for, and number of candidates.
+    """The chip that contains each point: indices, days to the requested date, and numbers of candidates.
 
-    Of several chips the one nearest in time is taken, where a date is given; then the one with the least nodata and
-    cloud; then the first of the selection.
+    Of several chips, the one nearest in time is taken if a date is given, then the one with the least nodata and cloud,
+    then the first in the selection.
 
     Args:
-        chips: to look in.
+        chips: the selection to search.
         points: shapely points in EPSG:4326; (n,).
-        dates: one for all points or one for each; None: any.
+        dates: one date for all points or one for each; None: any.
 
     Raises:
-        InputError: dates that are none, or not one for each point.
+        InputError: invalid dates, or not one for each point.
     """
     asked = None if dates is None else _moments(dates, len(points))
     matches, tables = [np.empty((2, 0), np.int64)], []
@@ -142,14 +142,14 @@ def chips_at(
 
 
 def points_of(points: Any) -> NDArray[Any]:
-    """Points as shapely points in EPSG:4326; other geometries are refused.
+    """Points as shapely points in EPSG:4326; other geometries raise an error.
 
     Args:
         points: a GeoDataFrame or GeoSeries with a CRS, shapely points in EPSG:4326, or longitudes and latitudes,
             (n, 2).
 
     Raises:
-        InputError: they are not points on the Earth, or have no CRS.
+        InputError: not points, outside the valid range, or without a CRS.
     """
     if hasattr(points, "to_crs"):
         series = points.geometry

@@ -1,4 +1,4 @@
-"""Which files the chips of a scene lie in, where they lie there and on the ground, and their masks."""
+"""The files that a scene's chips are read from, the chips' windows and locations on the ground, and their masks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from clay_assets.sources.cog.masks import mask_of, mask_request
 from clay_assets.training.chip import Mask, sines
 from clay_assets.training.scene_files import SceneFiles
 
-CHIP_SIZE = 256  # pixels of a side
-NEAR = 1e-3  # of a pixel, that grids of one scene may differ by
+CHIP_SIZE = 256  # pixels per side
+NEAR = 1e-3  # pixels by which grids of one scene may differ
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Layer:
     """Bands that lie in one file.
 
     Attributes:
-        href, header: of the file.
-        factor: pixels of the finest grid in one of the file's, along a side.
-        places: of the bands in the batch.
-        numbers: of the bands in the file, from 0.
+        href, header: address and header of the file.
+        factor: pixels of the finest grid per pixel of the file, along a side.
+        places: indices of the bands in the batch.
+        numbers: indices of the bands in the file, from 0.
     """
 
     href: str
@@ -46,9 +46,9 @@ class Scene:
     """The chips of a batch that come from one scene.
 
     Attributes:
-        files: of the scene.
-        finest: header of the grid that chips are counted on.
-        chips: places in the batch.
+        files: the scene's files.
+        finest: header of the grid on which chips are counted.
+        chips: indices in the batch.
         x, y: columns and rows of the chips.
     """
 
@@ -60,7 +60,7 @@ class Scene:
 
 
 def finest_of(platform: AnyPlatform, files: SceneFiles) -> CogHeader:
-    """The header of the grid that chips are counted on."""
+    """The header of the grid on which chips are counted."""
     header = files.headers.get(platform.assets.grid)
     if header is None:
         raise InputError(f"{files.item_id}: has no headers of {platform.assets.grid}. Materialise cog_headers.")
@@ -70,7 +70,7 @@ def finest_of(platform: AnyPlatform, files: SceneFiles) -> CogHeader:
 
 
 def layers_of(scene: Scene, bands: Sequence[Band]) -> list[Layer]:
-    """The bands, by the files that they lie in."""
+    """The bands, grouped by file."""
     assets = list(dict.fromkeys(band.asset for band in bands))
     layers = []
     for asset in assets:
@@ -89,10 +89,10 @@ def layers_of(scene: Scene, bands: Sequence[Band]) -> list[Layer]:
 
 
 def _factor(scene: Scene, asset: str, header: CogHeader) -> int:
-    """Pixels of the finest grid in one of a file's, along a side.
+    """Pixels of the finest grid per pixel of a file, along a side.
 
     Raises:
-        InputError: it is not whole, or the file lies elsewhere.
+        InputError: the factor is not whole, or the grids are not aligned.
     """
     finest, href = scene.finest, scene.files.hrefs[asset]
     factor = round(finest.width / header.width)
@@ -104,7 +104,7 @@ def _factor(scene: Scene, asset: str, header: CogHeader) -> int:
         )
     a, b, c, d, e, f = finest.transform
     scaled = np.array((a * factor, b * factor, c, d * factor, e * factor, f))
-    # Over the whole width of a file, not over a pixel of it.
+    # Differences add up over the whole file, so compare there rather than over one pixel.
     reach = np.array((header.width, header.height, 1, header.width, header.height, 1))
     apart = np.abs((np.array(header.transform) - scaled) * reach).max() / max(abs(a), abs(b))
     if apart > NEAR or header.crs != finest.crs:
@@ -118,13 +118,13 @@ def _factor(scene: Scene, asset: str, header: CogHeader) -> int:
 
 
 def windows_of(scene: Scene, factor: int) -> list[Window]:
-    """The pixels of each chip, in a file of coarser ones by a factor."""
+    """The window of each chip in a file whose pixels are coarser by a factor."""
     side = CHIP_SIZE // factor
     return [Window(x * side, y * side, side, side) for x, y in zip(scene.x.tolist(), scene.y.tolist(), strict=True)]
 
 
 def transforms_of(scene: Scene) -> NDArray[np.float64]:
-    """Of each chip: pixel column and row → x and y; (chips, 6)."""
+    """Transform of each chip: pixel column and row → x and y; (chips, 6)."""
     a, b, c, d, e, f = scene.finest.transform
     column, row = scene.x * CHIP_SIZE, scene.y * CHIP_SIZE
     same = np.ones(len(column))
@@ -157,7 +157,7 @@ def latlon_of(scene: Scene, transforms: NDArray[np.float64]) -> NDArray[np.float
 
 
 def read_masks(platform: AnyPlatform, reader: BlockReader, scenes: Sequence[Scene], count: int) -> tuple[Mask, Mask]:
-    """Where there is data and where cloud, by the platform's own rule; (count, 256, 256) each."""
+    """Masks of valid and of cloudy pixels, by the platform's own rule; (count, 256, 256) each."""
     valid, cloud = (np.empty((count, CHIP_SIZE, CHIP_SIZE), np.bool_) for _ in range(2))
     for scene in scenes:
         judged = [name for name in platform.quality.assets if name in scene.files.headers]
@@ -175,7 +175,7 @@ def read_masks(platform: AnyPlatform, reader: BlockReader, scenes: Sequence[Scen
 def _quality(
     platform: AnyPlatform, reader: BlockReader, scene: Scene, name: str, windows: Sequence[Window]
 ) -> NDArray[Any]:
-    """What is judged of a quality asset: its first band, or the mask of its file; (chips, side, side)."""
+    """The part of a quality asset that is used: its first band, or its file's mask; (chips, side, side)."""
     href, header = scene.files.hrefs[name], scene.files.headers[name]
     if platform.quality.reads == "band":
         return reader.read([BlockRequest(href, header, windows, [0])])[0][:, 0]

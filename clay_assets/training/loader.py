@@ -1,4 +1,4 @@
-"""A DataLoader that knows which batches it has handed over. Needs PyTorch."""
+"""A DataLoader that counts the batches it has handed over. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from clay_assets.training.tensors import collate
 
 
 class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
-    """A DataLoader that knows which batches it has handed over, and can be resumed.
+    """A DataLoader that counts the batches it has handed over, and can be resumed.
 
     Args:
         dataset: a `ChipStream`, or a `ChipDataset` with a `ChipSampler` as `batch_sampler`.
-        options: of `torch.utils.data.DataLoader`, without `batch_size`, `shuffle` and `sampler`.
+        options: options of `torch.utils.data.DataLoader`, except `batch_size`, `shuffle` and `sampler`.
 
     Raises:
-        InputError: a dataset without a sampler, or options that the stream or sampler has.
+        InputError: a dataset without a sampler, or options that belong to the stream or sampler.
 
     Example:
         >>> from clay_assets.training import ChipLoader, ChipStream, open_chips
@@ -48,7 +48,7 @@ class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
         super().__init__(dataset, **given, **{"collate_fn": collating, **options})
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of what is left of the epoch."""
+        """The batches left in the epoch."""
         by_stream = self.num_workers == 0 and isinstance(self.dataset, ChipStream)
         self.resumable.begin()
         self.resumable._shared[MADE_BY] = LOADER
@@ -57,16 +57,16 @@ class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
         self.resumable.ended()
 
     def __len__(self) -> int:
-        """Batches that are left of the epoch, of this rank."""
+        """Number of batches left in the epoch for this rank."""
         return len(self.resumable)
 
     @property
     def skipped(self) -> int:
-        """Chips that could not be read, of batches that were handed over."""
+        """Number of chips that could not be read in batches handed over."""
         return self.resumable.skipped
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Resumable.state_dict`; batches that were only made ahead do not count."""
+        """See `Resumable.state_dict`; prefetched batches do not count."""
         return self.resumable.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The `metadata.yaml` that Clay's model and loader read, and pixels made as they take them.
+"""The `metadata.yaml` that Clay's model and loader read, and pixels prepared as they expect.
 
-By default the values that Clay v1 was trained with. A file of your own may replace them: it has the same layout.
+The default is the values that Clay v1 was trained with; your own file with the same layout may replace them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from clay_assets.errors import InputError
 
 PUBLISHED = Path(__file__).with_name("metadata.yaml")
-LEAST_POWER = np.float32(1e-10)  # what Clay's loader reads where linear power is not above 0: -100 dB
+LEAST_POWER = np.float32(1e-10)  # Clay's loader uses this, -100 dB, where linear power is not above 0
 
 Radar = Literal["db", "clay", "linear"]
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """What the model is told of the bands of a platform.
+    """A platform's band metadata for the model.
 
     Attributes:
         gsd: nominal pixel size, metres; an int or a float, as in the file.
-        waves, mean, std: band → wavelength in µm, mean and standard deviation of its numbers.
+        waves, mean, std: band → wavelength in µm, mean and standard deviation.
     """
 
     gsd: int | float
@@ -39,10 +39,10 @@ class Sensor:
 
 @cache
 def read_metadata(path: Path = PUBLISHED) -> Mapping[str, Sensor]:
-    """Platform key → what the model is told of it.
+    """Platform key → its metadata for the model.
 
     Raises:
-        InputError: the file is not there, or is not laid out as Clay's.
+        InputError: the file is missing, or does not have the layout of Clay's.
     """
     import yaml
 
@@ -81,10 +81,10 @@ FIELDS = ("mean", "std", "wavelength")
 
 
 def sensor_of(metadata: Mapping[str, Sensor], platform: str, bands: Iterable[str], where: str) -> Sensor:
-    """What the model is told of some bands of a platform.
+    """The model's metadata of some bands of a platform.
 
     Raises:
-        InputError: it is told nothing of the platform or of a band.
+        InputError: the platform or a band is not in the metadata.
     """
     sensor = metadata.get(platform)
     if sensor is None:
@@ -99,10 +99,10 @@ def sensor_of(metadata: Mapping[str, Sensor], platform: str, bands: Iterable[str
 
 
 def check_radar(radar: str) -> None:
-    """Refuse what is not a way to read radar.
+    """Raise an error for an unknown way to convert radar.
 
     Raises:
-        InputError: says which there are.
+        InputError: names the valid ones.
     """
     if radar not in get_args(Radar):
         raise InputError(f"radar {radar!r}: not known. Say {' or '.join(map(repr, get_args(Radar)))}.")
@@ -112,10 +112,10 @@ def decibels(power: NDArray[Any], radar: Radar, fill: Sequence[float]) -> NDArra
     """Linear power as the model takes it.
 
     Args:
-        power: (…, bands, rows, columns); nodata is not above 0, or not a number.
-        radar: "db": 10 · log10, and where there is no power, `fill`. "clay": as Clay's loader does it, bit for bit:
-            -100 dB where power is not above 0. "linear": as it is.
-        fill: of each band.
+        power: linear power, (…, bands, rows, columns); nodata is NaN or not above 0.
+        radar: "db": 10 · log10, and `fill` where there is no power. "clay": as Clay's loader does, bit for bit: -100 dB
+            where power is not above 0. "linear": unchanged.
+        fill: fill value of each band.
     """
     found = power.astype(np.float32)
     if radar == "linear":
@@ -134,10 +134,10 @@ def normalised(
     """(pixels - mean) / std of each band, as float32; (…, bands, rows, columns).
 
     Args:
-        pixels: numbers that float32 holds exactly, or float32.
-        mean: of each band.
-        std: of each band.
-        out: to write to.
+        pixels: float32, or numbers that float32 holds exactly.
+        mean: mean of each band.
+        std: standard deviation of each band.
+        out: array to write to.
     """
     means = np.asarray(mean, np.float32)[:, None, None]
     found: NDArray[np.float32] = np.subtract(pixels, means, out=out, dtype=np.float32)

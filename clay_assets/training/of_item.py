@@ -1,4 +1,4 @@
-"""The chips of a bare item, which is in no index."""
+"""The chips of a STAC item that is not in an index."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from clay_assets.training.scene_files import SceneFiles, read_scene_files
 
 
 def files_of_item(platform: AnyPlatform, item: pystac.Item) -> tuple[SceneFiles, datetime]:
-    """The files of a foreign item, and when it was acquired.
+    """The files of an external item, and its time of acquisition.
 
     Raises:
         InputError: the item is not valid or lacks an asset, or a file of it cannot be read.
-        SourceError: a remote file could not be read now.
+        SourceError: a remote file is temporarily unreadable.
     """
     document = platform.read_item(item.to_dict(include_self_link=True, transform_hrefs=False))
     return read_scene_files(platform, document, radiometric_offset), item_datetime(document)
 
 
 class SceneChips:
-    """The whole chips of a scene that touch a box, row by row from the upper left, as rows of an index.
+    """The whole chips of a scene that touch a box, row by row from the upper left, with the interface of a selection.
 
     Args:
-        files: of the scene.
-        finest: header of the grid that chips are counted on.
-        moment: of acquisition.
+        files: the scene's files.
+        finest: header of the grid on which chips are counted.
+        moment: time of acquisition.
         bbox: west, south, east, north in degrees; None: all chips.
 
     Raises:
-        InputError: there is no such chip.
+        InputError: the scene has no such chip.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SceneChips:
         return ground_sample_distance(self._grid, CHIP_SIZE)
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of some chips, in the order asked."""
+        """Rows of some chips, in the order requested."""
         places = self._places[places_of(indices, len(self))]
         files, count = self.files, len(places)
         table = pa.table(
@@ -95,7 +95,7 @@ class SceneChips:
         return table if columns is None else table.select(list(columns))
 
     def find(self, item_id: str, x: int, y: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The row of one chip; none where the scene has no such chip."""
+        """The row of one chip, or no rows if the scene does not have it."""
         inside = item_id == self.files.item_id and 0 <= x < self._columns and 0 <= y < self._rows
         place = y * self._columns + x if inside else -1
         return self.rows(np.flatnonzero(self._places == place), columns)

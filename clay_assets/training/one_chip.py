@@ -1,4 +1,4 @@
-"""One chip by its row of an index, whether it is in the merged index or not."""
+"""One chip, given its row of an index, merged or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clay_assets.training.selection import COLUMNS
 
 @dataclass(frozen=True)
 class _OneChip:
-    """A chip whose row is known; see `read_chip`."""
+    """A selection of one chip whose row is known; see `read_chip`."""
 
     store: Store
     row: Mapping[str, Any]
@@ -36,11 +36,11 @@ class _OneChip:
 
 
 def read_chip(store: Store, row: Mapping[str, Any]) -> Chip:
-    """A chip by its row of an index, whether it is in the merged index or not, with the headers that are stored.
+    """Read a chip given its row of an index, merged or not, from the stored headers.
 
     Args:
         store: the storage.
-        row: at least `COLUMNS`.
+        row: a row with at least `COLUMNS`.
 
     Raises:
         InputError, SourceError: as for `Chipper.batch`.

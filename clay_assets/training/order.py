@@ -1,8 +1,8 @@
-"""The order of an epoch: which chips each batch holds, and which rank and worker make it, as functions of its number.
+"""The order of an epoch: the chips of each batch, and the rank and worker that make it, as functions of its number.
 
-Nothing is stored and nothing is walked through: any batch of any epoch is computed by itself, with integers alone, so
-an epoch is the same on every machine and for every number of ranks and workers. Its place in it is one number: the
-samples that were received.
+Nothing is stored or iterated: any batch of any epoch is computed on its own, with integers only, so an epoch is the
+same on every machine and for any number of ranks and workers. A position in an epoch is one number: the samples
+received.
 
 Samples are counted in the order of batches. A batch holds chips of one platform, and the batches of the platforms are
 spread evenly over the epoch. Nothing is read here: chips are numbered within their platform.
@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from clay_assets.draws import Permutation, keyed_hash
 from clay_assets.errors import InputError
 
-STATE_VERSION = 1  # raised when the same seed would give another order
-MARGIN = 1.25  # runs of a batch for each scene that it shall mix: two runs may be of one scene
+STATE_VERSION = 1  # increase when the same seed would give a different order
+MARGIN = 1.25  # runs in a batch per scene to mix, since two runs may be of one scene
 
 Mixing = Literal["proportional", "equal"]
 Shuffle = Literal["scenes", "chips", "none"]
@@ -31,14 +31,14 @@ Shuffle = Literal["scenes", "chips", "none"]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: samples `first` up to `last` of an epoch, chips of one platform.
+    """One batch: samples `first` to `last` of an epoch, of one platform.
 
     Attributes:
         epoch: from 0.
-        number: of the batch in the epoch.
-        first, last: numbers of its samples; `last` is excluded.
-        after: samples of the epoch that all ranks together have received once this batch was, and those that other
-            ranks receive beside it.
+        number: number of the batch in the epoch.
+        first, last: range of its samples; `last` is excluded.
+        after: samples of the epoch that all ranks together have received after this batch and those that other ranks
+            receive in the same step.
     """
 
     epoch: int
@@ -54,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is: so many samples of an epoch were received."""
+    """Position of a run: the epoch and the number of its samples received."""
 
     epoch: int = 0
     samples: int = 0
@@ -62,20 +62,20 @@ class Position:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of every epoch over some chips.
+    """The order of some chips in every epoch.
 
     Attributes:
-        selection: hash of the chips.
-        counts: platform key → chips; platforms without any are left out.
-        seed: of the order.
-        batch_size: chips of a batch; the last of a platform may hold fewer.
+        selection: hash of the selection.
+        counts: platform key → number of chips; platforms without chips are left out.
+        seed: the order's seed.
+        batch_size: chips in a batch; the last batch of a platform may have fewer.
         platforms: "proportional": each chip once in an epoch. "equal": as many samples of each platform as the largest
-            has chips, so that chips of the others come again, each as often as any other or once more, as Clay does.
-        shuffle: "scenes": neighbouring chips of a scene come together in a batch, a few from each of many scenes, so
-            that blocks and headers are fetched for several chips at once. "chips": each chip by itself. "none": in the
-            order of the index.
-        scenes: that a batch shall mix, where it and the platform have so many; for "scenes".
-        drop_last: leave out batches that are not full, and those at the end that not every rank gets one of.
+            has chips, repeating the others' chips equally often, give or take one, as Clay does.
+        shuffle: "scenes": a batch takes a few neighbouring chips from each of many scenes, so that blocks and headers
+            are fetched for several chips at once. "chips": chips are shuffled individually. "none": the order of the
+            index.
+        scenes: number of scenes to mix in a batch, if batch and platform are large enough; for "scenes".
+        drop_last: leave out incomplete batches, and batches at the end that not every rank would get.
     """
 
     selection: str
@@ -90,7 +90,7 @@ class Order:
 
     def __post_init__(self) -> None:
         _check(self)
-        for name in ("seed", "batch_size", "scenes"):  # numbers of NumPy, which JSON does not know
+        for name in ("seed", "batch_size", "scenes"):  # NumPy's integers do not serialise to JSON
             object.__setattr__(self, name, int(getattr(self, name)))
         object.__setattr__(self, "keys", tuple(key for key, count in self.counts.items() if count))
 
@@ -98,37 +98,37 @@ class Order:
 
     @cached_property
     def chips(self) -> NDArray[np.int64]:
-        """Chips of each platform that has any; (platforms,)."""
+        """Number of chips of each platform that has any; (platforms,)."""
         return np.array([self.counts[key] for key in self.keys], np.int64)
 
     @cached_property
     def samples_of(self) -> NDArray[np.int64]:
-        """Samples of each platform in an epoch; (platforms,)."""
+        """Number of samples of each platform in an epoch; (platforms,)."""
         wanted = self.chips if self.platforms == "proportional" else np.full_like(self.chips, self.chips.max())
         return wanted // self.batch_size * self.batch_size if self.drop_last else wanted
 
     @cached_property
     def samples(self) -> int:
-        """Samples of an epoch, over all ranks."""
+        """Number of samples in an epoch, over all ranks."""
         return int(self.samples_of.sum())
 
     @cached_property
     def batches_of(self) -> NDArray[np.int64]:
-        """Batches of each platform in an epoch; (platforms,)."""
+        """Number of batches of each platform in an epoch; (platforms,)."""
         return -(-self.samples_of // self.batch_size)
 
     @cached_property
     def batches(self) -> int:
-        """Batches of an epoch, over all ranks."""
+        """Number of batches in an epoch, over all ranks."""
         return int(self.batches_of.sum())
 
     @property
     def run(self) -> int:
-        """Neighbouring chips of a scene that come together."""
+        """Number of neighbouring chips of a scene taken together."""
         return max(1, int(self.batch_size / (self.scenes * MARGIN))) if self.shuffle == "scenes" else 1
 
     def times(self, epoch: int, platform: str, chips: ArrayLike) -> NDArray[np.int64]:
-        """How often some chips of a platform come in an epoch; (n,)."""
+        """How often some chips of a platform occur in an epoch; (n,)."""
         place = self.keys.index(platform)
         rounds, rest = divmod(int(self.samples_of[place]), int(self.chips[place]))
         again = self._places(epoch, place, rounds, np.arange(rest))
@@ -137,10 +137,10 @@ class Order:
     # --- which batch is which --------------------------------------------------------------------
 
     def before(self, epoch: int, numbers: ArrayLike) -> NDArray[np.int64]:
-        """Batches of each platform before some batches of an epoch, from 0 to `batches`; (platforms, n).
+        """Number of batches of each platform before given batches of an epoch (0 to `batches`); (platforms, n).
 
-        Platform by platform, its share of what is left is rounded down, from a random start: so each platform comes as
-        regularly as its share allows.
+        Each platform's share of the remaining batches is rounded down, from a random start, so its batches are spaced
+        as evenly as possible.
         """
         rest, left = np.atleast_1d(np.asarray(numbers, np.int64)), self.batches
         found = np.empty((len(self.keys), len(rest)), np.int64)
@@ -152,15 +152,15 @@ class Order:
         return found
 
     def starts(self, epoch: int, numbers: ArrayLike) -> NDArray[np.int64]:
-        """Samples of an epoch before some of its batches, from 0 to `batches`; (n,)."""
+        """Number of samples before given batches of an epoch (0 to `batches`); (n,)."""
         begun = self.before(epoch, numbers) * self.batch_size
         starts: NDArray[np.int64] = np.minimum(begun, self.samples_of[:, None]).sum(axis=0)
         return starts
 
     def at(self, position: Position) -> int:
-        """The batch that holds the sample after a position; `batches` at the end."""
+        """The batch that contains the next sample after a position; `batches` at the end."""
         low, high = 0, self.batches
-        while low < high:  # the first batch that ends beyond it
+        while low < high:  # find the first batch that ends after the position
             middle = (low + high) // 2
             if self.starts(position.epoch, middle + 1)[0] <= position.samples:
                 low = middle + 1
@@ -173,7 +173,7 @@ class Order:
         return self.keys[int(self._which(batch.epoch, np.array([batch.number]))[0][0])]
 
     def _which(self, epoch: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Place of the platform of some batches, and their numbers among its batches."""
+        """Index of the platform of some batches, and their numbers among its batches."""
         before = self.before(epoch, np.concatenate([numbers, numbers + 1])).reshape(len(self.keys), 2, -1)
         place = (before[:, 1] > before[:, 0]).argmax(axis=0)
         return place, before[place, 0, np.arange(len(numbers))]
@@ -181,14 +181,14 @@ class Order:
     # --- which chips it holds --------------------------------------------------------------------
 
     def places(self, batch: Batch) -> NDArray[np.int64]:
-        """The chips of a batch, as numbers within its platform; for "scenes" in the order of scenes; (n,)."""
+        """The chips of a batch, numbered within its platform; for "scenes" in scene order; (n,)."""
         (place,), (number,) = (found.tolist() for found in self._which(batch.epoch, np.array([batch.number])))
         start = int(self.starts(batch.epoch, batch.number)[0])
         samples = number * self.batch_size + np.arange(batch.first - start, batch.last - start)
         return self.places_of(batch.epoch, self.keys[place], samples)
 
     def places_of(self, epoch: int, platform: str, samples: ArrayLike) -> NDArray[np.int64]:
-        """The chips of some samples of a platform's part of an epoch, as `places` gives them; (n,)."""
+        """The chips of some samples of a platform in an epoch, numbered as in `places`; (n,)."""
         place = self.keys.index(platform)
         given = np.asarray(samples, np.int64)
         rounds, within = np.divmod(given, self.chips[place])
@@ -199,14 +199,14 @@ class Order:
         return found
 
     def _places(self, epoch: int, place: int, number: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The same within one round over all chips of a platform."""
+        """The same within one pass over all chips of a platform."""
         count, run = int(self.chips[place]), self.run
         if self.shuffle == "none":
             return samples
         names = self.selection, epoch, self.keys[place], number
         if run == 1:
             return Permutation(count, self.seed, names)(samples)
-        # Runs begin elsewhere in every round, so that other chips come together and others are left over at the end.
+        # Runs start at a different offset in each pass, so that different chips are grouped and left over at the end.
         start = keyed_hash(self.seed, *names, "start") % count
         runs = count // run
         whole = samples < runs * run
@@ -218,17 +218,17 @@ class Order:
     # --- who makes it ----------------------------------------------------------------------------
 
     def stop(self, begin: Position, ranks: int = 1) -> int:
-        """The batch before which an iteration ends."""
+        """The batch before which iteration stops."""
         if not self.drop_last:
             return self.batches
         start = self.at(begin)
         return start + (self.batches - start) // ranks * ranks
 
     def numbers(self, begin: Position, rank: int = 0, ranks: int = 1, worker: int = 0, workers: int = 1) -> range:
-        """The batches that a worker of a rank makes, of an iteration that begins at a position.
+        """The batches that a worker of a rank makes when iteration starts at a position.
 
-        Counted from the first batch of the iteration, batch n is that of rank n mod ranks, and there of worker
-        n // ranks mod workers. A DataLoader asks its workers in turn, so each rank receives its batches in order.
+        Counted from the first batch of the iteration, batch n goes to rank n mod ranks, and there to worker n // ranks
+        mod workers. A DataLoader asks its workers in turn, so each rank receives its batches in order.
         """
         start = self.at(begin)
         return range(start + rank + worker * ranks, self.stop(begin, ranks), ranks * workers)
@@ -236,7 +236,7 @@ class Order:
     def shared(
         self, begin: Position, rank: int = 0, ranks: int = 1, worker: int = 0, workers: int = 1
     ) -> Iterator[Batch]:
-        """The same as batches; the first is shorter where the position lies within it."""
+        """The batches themselves; the first is shortened if the position lies within it."""
         start, stop = self.at(begin), self.stop(begin, ranks)
         for number in self.numbers(begin, rank, ranks, worker, workers):
             step_ends = min(stop, number + ranks - (number - start) % ranks)
@@ -247,12 +247,12 @@ class Order:
 
     @property
     def made(self) -> str:
-        """What the order depends on, beside selection, seed and epoch."""
+        """What the order depends on, besides selection, seed and epoch."""
         dropped = " drop" if self.drop_last else ""
         return f"{self.batch_size} {self.platforms} {self.shuffle} {self.scenes}{dropped}"
 
     def state(self, position: Position) -> dict[str, Any]:
-        """What a run that is interrupted has to keep: at most 200 bytes as JSON."""
+        """What a run must save to be resumed: at most 200 bytes as JSON."""
         return {
             "version": STATE_VERSION,
             "selection": self.selection,
@@ -263,10 +263,10 @@ class Order:
         }
 
     def position(self, state: Mapping[str, Any]) -> Position:
-        """The position that a state tells.
+        """The position saved in a state.
 
         Raises:
-            InputError: it is not a state, or one of other chips, of another seed, order or version.
+            InputError: not a valid state, or one of other chips, another seed, order or version.
         """
         expected = self.state(Position())
         if not isinstance(state, Mapping) or set(state) != set(expected):
@@ -311,5 +311,5 @@ def _whole(value: Any) -> bool:
 
 
 def hash_of(hashes: list[str]) -> str:
-    """One hash of several selections."""
+    """The combined hash of several selections."""
     return hashes[0] if len(hashes) == 1 else hashlib.blake2b(" ".join(hashes).encode(), digest_size=16).hexdigest()

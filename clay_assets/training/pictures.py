@@ -13,11 +13,11 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def sizes_picture(assets: pd.DataFrame, title: str) -> bytes:
-    """How many bytes the files of each asset have, a bar each.
+    """A bar chart of the total file size of each asset.
 
     Args:
         assets: `asset`, `compression` and `bytes`; see `HeadersCell.assets`.
-        title: of the picture.
+        title: the picture's title.
     """
     if assets.empty:
         return style.empty_picture(title)
@@ -47,7 +47,7 @@ def sizes_picture(assets: pd.DataFrame, title: str) -> bytes:
 
 
 def format_bytes(number: float) -> str:
-    """A number of bytes as people read it, such as `1.4 GB`."""
+    """A human-readable number of bytes, such as `1.4 GB`."""
     power = 0
     while number >= 999.5 and power < len(UNITS) - 1:
         number, power = number / 1000, power + 1

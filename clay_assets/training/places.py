@@ -1,4 +1,4 @@
-"""Places in a selection: whole numbers, of which negative ones count from the end."""
+"""Indices in a selection: integers; negative ones count from the end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from clay_assets.errors import InputError
 
 
 def places_of(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Indices as places from 0, (n,).
+    """Indices as non-negative integers, (n,).
 
     Raises:
-        InputError: they are not whole numbers.
-        IndexError: one lies beyond the selection.
+        InputError: an index is not an integer.
+        IndexError: an index is out of range.
     """
     given = np.atleast_1d(np.asarray(indices)).ravel()
     if given.size and given.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""PyTorch, or how to install it."""
+"""Import PyTorch, or say how to install it."""
 
 try:
     import torch

@@ -1,9 +1,9 @@
-"""Headers of the files of a cell's scenes: read once, resumed after a kill, bad scenes set aside.
+"""Read the file headers of a cell's scenes: each once, resumable after a kill, with bad scenes set aside.
 
-A scene's file carries a fingerprint of what it was read of: the addresses of the scene's files, of local ones their
-sizes and times, and where the item has a say in the radiometry, the item. A later run keeps the file as long as that is
-the same. A remote file is not asked whether it changed: whoever reads a chip of it finds out by its ETag, and is told.
-To have the headers of a scene read again, delete its file below `training/cog_headers`.
+The file of a scene's headers carries a fingerprint of its inputs: the addresses of the scene's files, the sizes and
+times of local files, and the item if it affects the radiometry. Later runs keep the file while the fingerprint is the
+same. Remote files are not checked for changes; reading a chip checks the ETag and raises an error. To re-read a scene's
+headers, delete its file below `training/cog_headers`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class HeadersJob:
 
 @dataclass(frozen=True)
 class _Done:
-    """A scene that was read: its ledger row, what its files are like, and whether its headers were there already."""
+    """A finished scene: its ledger row, a summary of its files, and whether its headers already existed."""
 
     row: dict[str, Any]
     assets: list[dict[str, Any]]
@@ -98,23 +98,23 @@ def read_headers(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> HeadersCell:
-    """Read the headers of every scene of a cell whose headers are not there yet, and decide on its radiometry.
+    """Read the missing headers of a cell's scenes, and decide on each scene's radiometry.
 
     Args:
         platform: platform key.
         year: partition.
-        items: scenes whose hrefs can be read.
-        store: where the headers go.
-        recipe: what the files are stamped with.
+        items: scenes with readable hrefs.
+        store: store to write the headers to.
+        recipe: the recipe to stamp the files with.
         executor: runs scenes in parallel; the workers write the files.
-        in_flight: scenes submitted at once.
+        in_flight: scenes submitted concurrently.
         progress: called with (scenes done, scenes in all).
 
     Returns:
         The cell's headers, its ledger ordered by item id.
 
     Raises:
-        StorageError: the store cannot be written; no point in trying the other scenes.
+        StorageError: the store is not writable, so the other scenes are not tried.
     """
     stamp = recipe.stamp()
     jobs = (HeadersJob(item, platform, layout.headers(platform, year, item["id"]), store, stamp) for item in items)
@@ -124,7 +124,7 @@ def read_headers(
             found = future.result()
         except StorageError:
             raise
-        except Exception as error:  # whatever a library makes of a bad file, it is not the other scenes' fault
+        except Exception as error:  # whatever a library raises on a bad file must not stop the other scenes
             rows.append(_row(job.item["id"], FAILED, error=failure_text(error, job.item["id"], logger)))
         else:
             rows.append(found.row)
@@ -140,7 +140,7 @@ def read_headers(
 
 
 def read_one(job: HeadersJob) -> _Done:
-    """Read the headers of one scene's files and write them; files that are there already are kept."""
+    """Read the headers of one scene's files and write them; existing ones are kept if current."""
     source = platform_of(job.platform).with_access(job.store.access)
     item = source.read_item(job.item)
     fingerprint = fingerprint_of(source, item)
@@ -156,10 +156,10 @@ def read_one(job: HeadersJob) -> _Done:
 
 
 def fingerprint_of(platform: AnyPlatform, item: Item) -> str:
-    """32 hexadecimal digits that change whenever the headers of a scene would, as far as no request is needed to know.
+    """32 hexadecimal digits that change with a scene's headers, as far as that is known without a request.
 
     Args:
-        platform: of the scene.
+        platform: the scene's platform.
         item: normalised (see `Platform.read_item`).
     """
     hrefs = hrefs_of(platform, item)
@@ -172,7 +172,7 @@ def fingerprint_of(platform: AnyPlatform, item: Item) -> str:
 
 
 def _state(path: Any) -> list[int] | None:
-    """Size and time of the last change of a local file; None where it cannot be told."""
+    """Size and modification time of a local file; None if unknown."""
     try:
         status = path.stat()
     except OSError:
@@ -181,7 +181,7 @@ def _state(path: Any) -> list[int] | None:
 
 
 def _kept(job: HeadersJob, fingerprint: str) -> _Done | None:
-    """What is there already, if it is what this job would write."""
+    """The stored result, if it is what this job would write."""
     try:
         content = job.store.read(job.key)
         files, stamp = decode_scene_files(content, job.platform)
@@ -223,7 +223,7 @@ def _done(files: SceneFiles, header_bytes: int, fingerprint: str, *, kept: bool)
 
 
 def why_through_rasterio(header: CogHeader) -> str | None:
-    """Why pixels or mask of a file are read through rasterio; None where they need not be."""
+    """Why pixels or mask of a file are read through rasterio; None if they are not."""
     return header.fallback or (header.mask.fallback if header.mask is not None else None)
 
 
@@ -248,7 +248,7 @@ def _compression(code: int) -> str:
 
 
 def _by_asset(found: Sequence[Mapping[str, Any]], order: Sequence[str]) -> pd.DataFrame:
-    """One row per asset, in the platform's order; where its files differ, all that they are."""
+    """One row per asset, in the platform's order; where its files differ, all their values."""
     if not found:
         return pd.DataFrame(columns=list(ASSET_COLUMNS))
     several = dict.fromkeys(("dtype", "compression", "block"), lambda values: ", ".join(sorted(set(values))))

@@ -1,7 +1,7 @@
-"""Where an iteration over batches is, and how it is taken up again. Needs PyTorch.
+"""The position of an iteration over batches, and how to resume it. Needs PyTorch.
 
-The place is counted where batches are received: what workers made ahead does not count. Workers learn where to begin
-through shared memory, so also those that stay alive from one epoch to the next.
+The position is counted where batches are received, so prefetched batches do not count. Workers get the start position
+through shared memory, which also reaches workers that persist between epochs.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from clay_assets.errors import InputError
 from clay_assets.training.order import Batch, Order, Position
 from clay_assets.training.pytorch import torch
 
-# Places in what is shared with workers.
+# Indices in the memory shared with workers.
 EPOCH, SAMPLES, RANK, RANKS, MADE_BY = range(5)
-NOBODY, WORKERS, LOADER = range(3)  # that made batches and tells nobody, or tells a ChipLoader
+NOBODY, WORKERS, LOADER = range(3)  # who made the batches: none yet, workers of a plain DataLoader, or of a ChipLoader
 
 
 @dataclass
 class Share:
-    """Which rank this is, of how many."""
+    """This process's rank and the number of ranks."""
 
     rank: int
     ranks: int
 
 
 class Resumable:
-    """An iteration over the batches of one rank, epoch after epoch, that can be taken up at any sample.
+    """An iteration over the batches of one rank, epoch after epoch, that can be resumed at any sample.
 
-    An iteration begins after what was received: a new one where the last was broken off, and in the next epoch where
-    an epoch was received whole.
+    An iteration starts after the last batch received: within the epoch if it was interrupted, else with the next epoch.
 
     Args:
-        order: of the batches.
-        rank, ranks: of this process; None: as `torch.distributed` says when an iteration begins, else 0 of 1.
+        order: the order of the batches.
+        rank, ranks: rank of this process, and number of ranks; None: from `torch.distributed` when an iteration starts,
+            else 0 of 1.
     """
 
     def __init__(self, order: Order, rank: int | None, ranks: int | None) -> None:
         if (rank is None) != (ranks is None) or (ranks is not None and not 0 <= (rank or 0) < ranks):
             raise InputError(f"rank {rank} of {ranks}: cannot be. Pass both, with rank from 0 and below ranks.")
         self.order = order
-        self.skipped = 0  # chips that could not be read, of batches that were received
+        self.skipped = 0  # unreadable chips in batches received
         self._given = None if rank is None or ranks is None else Share(rank, ranks)
         self._received = Position()
         self._shared = torch.zeros(5, dtype=torch.int64).share_memory_()
@@ -51,12 +51,12 @@ class Resumable:
     # --- for those who train ---------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration is: at most 200 bytes as JSON, valid for any number of ranks and workers.
+        """The position of the iteration: at most 200 bytes as JSON, valid for any number of ranks and workers.
 
-        All ranks give the same at the same step; what other ranks receive in this step counts as received.
+        All ranks return the same state at the same step; what other ranks receive in this step counts as received.
 
         Raises:
-            InputError: batches were made by workers of a loader that does not tell what it handed over.
+            InputError: batches were made by workers of a loader that does not report what it handed over.
         """
         if torch.utils.data.get_worker_info() is None and int(self._shared[MADE_BY]) == WORKERS:
             raise InputError(
@@ -66,19 +66,19 @@ class Resumable:
         return self.order.state(self._received)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up an iteration where a state tells.
+        """Resume an iteration from a state.
 
         Raises:
-            InputError: it is of other chips, of another seed, order or version, or not a state.
+            InputError: not a valid state, or one of other chips, another seed, order or version.
         """
         self._received = self.order.position(state)
         if torch.utils.data.get_worker_info() is None:
             self._tell(self._received)
         else:
-            self._own = self._received  # a worker that is told by its own loader
+            self._own = self._received  # in a worker, set by its own loader
 
     def set_epoch(self, epoch: int, *, anew: bool = False) -> None:
-        """Say which epoch comes next, as loops do before each; one that was begun goes on, or begins anew if told."""
+        """Set the next epoch; an epoch in progress continues, or restarts if `anew`."""
         if epoch < 0:
             raise InputError(f"epoch {epoch}: cannot be. Count from 0.")
         if epoch == self.epoch and not anew:
@@ -88,11 +88,11 @@ class Resumable:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch is of."""
+        """The epoch of the next batch."""
         return self._next.epoch
 
     def __len__(self) -> int:
-        """Batches that this rank still receives in the epoch."""
+        """Number of batches that this rank still receives in the epoch."""
         share = self._share()
         return len(self.order.numbers(self._next, share.rank, share.ranks))
 
@@ -100,7 +100,7 @@ class Resumable:
 
     @property
     def _next(self) -> Position:
-        """Where the next iteration begins."""
+        """The position where the next iteration starts."""
         ended = self._received.samples >= self.order.samples
         return Position(self._received.epoch + 1) if ended else self._received
 
@@ -117,10 +117,10 @@ class Resumable:
         return Share(told[RANK], told[RANKS]) if told[RANKS] else Share(0, 1)
 
     def begin(self) -> None:
-        """Begin an iteration after what was received, and tell workers.
+        """Start an iteration after the last batch received, and notify the workers.
 
         Raises:
-            InputError: there is not one batch for each rank, and batches that are not full are left out.
+            InputError: there are fewer batches than ranks, and incomplete batches are left out.
         """
         if self._received != self._next:
             self._received = self._next
@@ -139,12 +139,12 @@ class Resumable:
         self.skipped += batch["skipped"]
 
     def with_chips(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Count batches as received, and leave out those of which no chip could be read.
+        """Count batches as received, and leave out those without a readable chip.
 
-        With several ranks these are handed over without chips, so that all ranks make the same number of steps.
+        With several ranks, these are handed over empty, so that all ranks make the same number of steps.
 
         Raises:
-            InputError: no chip of a whole epoch could be read.
+            InputError: no chip of an entire epoch could be read.
         """
         alone, whole = self._share().ranks == 1, self._received.samples == 0
         read = lost = 0
@@ -158,11 +158,11 @@ class Resumable:
             raise InputError(f"none of {lost:,} chips could be read. See the log for errors, or ask on_error='raise'.")
 
     def ended(self) -> None:
-        """An epoch was received whole."""
+        """Note that an entire epoch was received."""
         self._received = Position(self._received.epoch, self.order.samples)
 
     def batches(self) -> Iterator[Batch]:
-        """Those of this process, in this rank and worker, of the iteration that has begun."""
+        """The batches of the current iteration for this rank and worker."""
         share, worker = self._share(), torch.utils.data.get_worker_info()
         place, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         told = self._shared.tolist()
@@ -170,6 +170,6 @@ class Resumable:
         return self.order.shared(begin, share.rank, share.ranks, place, workers)
 
     def __getstate__(self) -> dict[str, Any]:
-        share = self._share()  # a process that is spawned knows nothing of ranks
+        share = self._share()  # a spawned process does not know its rank
         self._shared[RANK], self._shared[RANKS] = share.rank, share.ranks
         return self.__dict__

@@ -1,7 +1,7 @@
-"""The files of a scene as they are read for training: where each lies, its header, and what its numbers mean.
+"""The files of a scene as read for training: the address, header and number scale of each.
 
-One table per scene, with a row for each image of each file, holds all of it, so that reading chips opens no file and
-asks no catalogue.
+All this is stored in one table per scene, with a row for each image of each file, so that reading chips neither opens
+files nor queries a catalogue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from clay_assets.storage.stores import Store
 
-IN_FLIGHT = 4  # headers of one scene that are read at a time
+IN_FLIGHT = 4  # headers of one scene that are read concurrently
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class SceneFiles:
 
     Attributes:
         platform: platform key.
-        item_id: of the scene.
+        item_id: id of the scene.
         hrefs: asset → address of its file.
         headers: asset → header of its file.
-        measured: asset → bands, from 1, that are measurements even where the file calls one alpha.
-        radiometry: what is to be taken away from the numbers of its bands; None where the platform has none.
+        measured: asset → bands, from 1, that are measurements even if the file marks one as alpha.
+        radiometry: the offset to subtract from the numbers of its bands; None if the platform has none.
     """
 
     platform: str
@@ -51,11 +51,11 @@ class SceneFiles:
 
     @property
     def offset(self) -> int:
-        """What every valid number of its bands holds too much."""
+        """The offset included in every valid number of its bands."""
         return self.radiometry.offset if self.radiometry else 0
 
 
-# `platforms.offsets.radiometric_offset`, or another that decides: platform, item, headers, reader → the decision.
+# `platforms.offsets.radiometric_offset` or the like: platform, item, headers, reader → the decision.
 Decide = Callable[[AnyPlatform, Item, Mapping[str, CogHeader], BlockReader], RadiometricOffset]
 
 
@@ -63,19 +63,19 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
     """Read the headers of all files of a scene, a few at a time.
 
     Args:
-        platform: of the scene, with the access to its files.
-        item: normalised (see `Platform.read_item`), with hrefs that can be read.
-        decide: what tells the radiometry; None: it is not looked at.
+        platform: the scene's platform, with the access to its files.
+        item: the item, normalised (see `Platform.read_item`), with readable hrefs.
+        decide: decides on the radiometry; None: no decision is made.
 
     Raises:
-        InputError: a file is absent, forbidden or not a raster, or the item lacks an asset that is not optional.
-        SourceError: a remote file could not be read now.
+        InputError: a file is missing, forbidden or not a raster, or the item lacks a required asset.
+        SourceError: a remote file is temporarily unreadable.
     """
     missing = platform.missing(item, platform.asset_names)
     if missing:
         raise InputError(f"{item['id']}: lacks the assets {', '.join(missing)}. Pick another scene.")
     hrefs = hrefs_of(platform, item)
-    first = {href: name for name, href in reversed(hrefs.items())}  # asset by file, which several may share
+    first = {href: name for name, href in reversed(hrefs.items())}  # several assets may share a file
 
     def header_of(href: str) -> CogHeader:
         with _naming(item, first[href]):
@@ -96,7 +96,7 @@ def read_scene_files(platform: AnyPlatform, item: Item, decide: Decide | None = 
 
 
 def hrefs_of(platform: AnyPlatform, item: Item) -> dict[str, str]:
-    """Asset → address of its file, of the platform's assets that an item has.
+    """Asset → address of its file, for those of the platform's assets that an item has.
 
     Raises:
         InputError: an address is relative; names item and asset.
@@ -111,7 +111,7 @@ def hrefs_of(platform: AnyPlatform, item: Item) -> dict[str, str]:
 
 @contextmanager
 def _naming(item: Item, asset: str) -> Iterator[None]:
-    """Errors with the item and the asset that they are about, which the address of a file may not tell."""
+    """Add item and asset to errors, since they may not be evident from a file's address."""
     try:
         yield
     except ClayError as error:
@@ -140,7 +140,7 @@ def schema() -> pa.Schema:
 
 
 def to_table(files: SceneFiles) -> pa.Table:
-    """One row for each image of each file: its pixels at full resolution, its mask, its overviews and theirs."""
+    """One row for each image of each file: its full-resolution pixels, its mask, its overviews and their masks."""
     import pyarrow as pa
 
     told = files.radiometry
@@ -204,15 +204,15 @@ def from_rows(platform: str, rows: Sequence[Mapping[str, Any]]) -> SceneFiles:
 
 
 def encode_scene_files(files: SceneFiles, stamp: Mapping[str, str]) -> bytes:
-    """The bytes of a scene's file.
+    """The bytes of the file that stores a scene's headers.
 
     Args:
-        files: of the scene.
-        stamp: metadata of the file.
+        files: the scene's files.
+        stamp: metadata to store in the file.
     """
     from clay_assets.storage.geoparquet import encode_arrow
 
-    # Dictionaries and statistics of a few rows only take time to read.
+    # For a few rows, dictionaries and statistics only slow down reading.
     return encode_arrow(to_table(files), stamp, use_dictionary=False, write_statistics=False)
 
 
@@ -220,7 +220,7 @@ def decode_scene_files(content: bytes, platform: str) -> tuple[SceneFiles, dict[
     """The inverse of `encode_scene_files`.
 
     Raises:
-        ValueError: the bytes are not such a file.
+        ValueError: the bytes are not a valid file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -237,17 +237,17 @@ def decode_scene_files(content: bytes, platform: str) -> tuple[SceneFiles, dict[
 
 
 def stored_scene_files(store: Store, platform: str, year: int, item_id: str) -> SceneFiles:
-    """The files of a scene as `cog_headers` keeps them, in one request.
+    """The files of a scene as stored by `cog_headers`, in one request.
 
     Args:
         store: the storage.
         platform: platform key.
-        year: partition of the scene.
-        item_id: of the scene.
+        year: the scene's partition.
+        item_id: id of the scene.
 
     Raises:
         InputError: the scene has no headers, or their file is damaged.
-        StorageError: the storage could not be read now.
+        StorageError: the storage is temporarily unreadable.
     """
     key = layout.headers(platform, year, item_id)
     again = f"Materialise cog_headers for {platform}|{year}"
@@ -262,7 +262,7 @@ def stored_scene_files(store: Store, platform: str, year: int, item_id: str) -> 
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any]:
-    """A column's values by row: numbers of blocks as numpy arrays, all else as Python objects."""
+    """A column's values by row: per-block numbers as NumPy arrays, everything else as Python objects."""
     import pyarrow as pa
 
     if column.type != pa.list_(pa.uint64()):

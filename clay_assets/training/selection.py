@@ -1,9 +1,9 @@
 """A lazy selection of the chips of a merged index.
 
-Nothing is read but the manifest until it is asked for; then the footers of the files that may hold selected chips, and
-row groups as far as their statistics do not rule them out. A selection has an order, that of the files and their rows,
-so chip 0 is the same in every process. Memory holds a few numbers per row group, however many chips there are, and the
-rows that were looked up last, up to a limit. A file that changed since the selection was made is noticed.
+Only the manifest is read at first. On demand, the footers of files that may hold selected chips are read, then the row
+groups that their statistics do not rule out. Chips keep the order of the files and their rows, so chip 0 is the same in
+every process. Memory holds a few numbers per row group, however many chips there are, and the most recently used rows
+up to a limit. Files that changed after the selection was made are detected.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from clay_assets.storage.stores import Store, open_store
 from clay_assets.training.boxes import Box, checked_box, may_touch, touches
 from clay_assets.training.places import places_of
 
-LARGE = {"chipid", "geometry", "bbox", "landcover"}  # columns that are not kept
+LARGE = {"chipid", "geometry", "bbox", "landcover"}  # columns that are not cached
 SPLITS = ("train", "validate", "test", "buffer")
-THREADS = 8  # that look at row groups; most of the time they wait for the storage
-KEPT_BYTES = 64 << 20  # of row groups whose rows were looked up last
-ORDERS_KEPT = 512  # row groups whose order by scenes is kept, the latest used
-# What is read of a chip to find its pixels.
+THREADS = 8  # that read row groups; they mostly wait for the storage
+KEPT_BYTES = 64 << 20  # of the most recently used row groups
+ORDERS_KEPT = 512  # row groups whose order by scene is cached, oldest dropped first
+# Columns needed to locate a chip's pixels.
 COLUMNS = ("platform", "year", "item_id", "chip_index_x", "chip_index_y", "datetime", "gsd")
 
 
@@ -51,9 +51,9 @@ class RowGroups:
     """The row groups that hold selected chips, in order.
 
     Attributes:
-        part: place of the file in `Chips.parts`; int32, (groups,).
-        number: of the row group in its file; int32, (groups,).
-        chips: that are selected of it, at least 1; int32, (groups,).
+        part: index of the file in `Chips.parts`; int32, (groups,).
+        number: number of the row group in its file; int32, (groups,).
+        chips: number of selected chips in the row group, at least 1; int32, (groups,).
     """
 
     part: NDArray[np.int32]
@@ -61,7 +61,7 @@ class RowGroups:
     chips: NDArray[np.int32]
 
     def of_parts(self, parts: Sequence[int]) -> RowGroups:
-        """Those of some files, which are then all there are."""
+        """The row groups of some files, as if there were no others."""
         kept = np.isin(self.part, parts)
         place = np.searchsorted(np.asarray(parts), self.part[kept]).astype(np.int32)
         return RowGroups(place, self.number[kept], self.chips[kept])
@@ -69,7 +69,7 @@ class RowGroups:
 
 @dataclass
 class _Opened:
-    """Files that were opened, by their place in `Chips.parts`, and what they were then: bytes and time of change."""
+    """Opened files by their index in `Chips.parts`, with their size and modification time when they were opened."""
 
     files: dict[int, tuple[ds.ParquetFileFragment, tuple[int, int | None]]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -77,7 +77,7 @@ class _Opened:
 
 @dataclass
 class _Kept:
-    """Columns of the row groups that were used last, by group and names, up to `KEPT_BYTES`."""
+    """Columns of the most recently used row groups, by group and column names, up to `KEPT_BYTES`."""
 
     tables: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = field(default_factory=OrderedDict)
     bytes: int = 0
@@ -100,15 +100,15 @@ class _Kept:
 
 @dataclass(frozen=True)
 class Chips:
-    """Some chips of a merged index, in the order of its files. Made by `open_chips`; small, and can be pickled.
+    """A selection of chips of a merged index, in the order of its files. Made by `open_chips`; small and picklable.
 
     Attributes:
         store: the storage root.
         parts: files that may hold selected chips, as the manifest lists them.
-        splits: that chips are of; None: all.
-        where: which of their rows; None: all.
+        splits: splits to select; None: all.
+        where: a filter on the rows; None: all rows.
         bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
-        folder: where the files lie; that of a release is another one.
+        folder: folder of the files; a release has its own.
 
     Example:
         >>> from clay_assets.training import Chips, open_chips
@@ -127,7 +127,7 @@ class Chips:
     folder: str = layout.MERGED
 
     def __getstate__(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}  # nothing that was read
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # without what was read
 
     def __len__(self) -> int:
         """Number of chips."""
@@ -139,7 +139,7 @@ class Chips:
 
     @property
     def hash(self) -> str:
-        """Of the selected files' contents and the selection: the same hash means the same chips in the same order."""
+        """Hash of the selected files' contents and the filters: equal hashes mean the same chips in the same order."""
         selected = str(self.splits), str(self.where), str(self.bbox)
         contents = "\n".join([*(part.content for part in self.parts), *selected])
         return hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
@@ -151,7 +151,7 @@ class Chips:
             columns: names of columns of the merged index; None: all.
 
         Raises:
-            InputError: there is no such column.
+            InputError: a column does not exist.
         """
         self.check_columns(columns)
         with ThreadPoolExecutor(THREADS) as pool:
@@ -159,14 +159,14 @@ class Chips:
             return pa.concat_tables([self._schema(columns).empty_table(), *tables])
 
     def holding(self, points: NDArray[Any], columns: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
-        """Chips that hold some points, row group by row group; only those whose bounding box holds a point are read.
+        """Chips that contain the given points; only row groups whose bounding box contains a point are read.
 
         Args:
             points: shapely points in EPSG:4326; (n,).
-            columns: of the rows.
+            columns: columns to read.
 
         Yields:
-            Point and place in the selection, (2, matches), and the rows of the matches.
+            For each row group, the indices of point and chip, (2, matches), and the rows of the matches.
         """
         self.check_columns(columns)
         names = [*dict.fromkeys([*columns, "geometry"])]
@@ -181,14 +181,14 @@ class Chips:
                 yield np.stack([point, end - rows.num_rows + row]), rows.select(list(columns)).take(pa.array(row))
 
     def rows(self, indices: ArrayLike, columns: Sequence[str] | None = None) -> pa.Table:
-        """Chips by their places in the selection, in the order asked; each row group is read once.
+        """Chips by their indices in the selection, in the order requested; each row group is read once.
 
         Args:
             indices: from 0; negative ones count from the end; (n,).
             columns: as in `table`.
 
         Raises:
-            IndexError: an index lies beyond the selection.
+            IndexError: an index is out of range.
         """
         self.check_columns(columns)
         wanted = places_of(indices, len(self))
@@ -209,13 +209,13 @@ class Chips:
         return joined.take(pa.array(back))
 
     def in_scenes(self, positions: ArrayLike) -> NDArray[np.int64]:
-        """Places of chips by their positions in another order: within each row group scene by scene.
+        """Indices of chips from their positions in scene order: within each row group, scene by scene.
 
-        A scene's chips of a row group come block by block: along the bits of their columns and rows in turn (Morton),
-        so that those next to each other lie in few blocks, whatever size these have.
+        A scene's chips in a row group follow a Morton curve (the bits of column and row, interleaved), so that
+        consecutive chips share few blocks, whatever the block size.
 
         Args:
-            positions: in that order, from 0; (n,).
+            positions: positions in scene order, from 0; (n,).
         """
         wanted = places_of(positions, len(self))
         group = np.searchsorted(self.ends, wanted, side="right")
@@ -229,7 +229,7 @@ class Chips:
         return found
 
     def _order_in(self, number: int) -> NDArray[np.int64]:
-        """Rows of a row group scene by scene, and there block by block."""
+        """Rows of a row group, scene by scene and block by block."""
         kept = self._orders.get(number)
         if kept is None:
             rows = self._of_group(number, COLUMNS)
@@ -237,7 +237,7 @@ class Chips:
             scene = rows["item_id"].combine_chunks().indices.to_numpy()
             kept = self._orders[number] = np.lexsort((_spread(x) | _spread(y) << 1, scene)).astype(np.uint32)
             while len(self._orders) > ORDERS_KEPT:
-                with suppress(KeyError, StopIteration):  # another thread took it
+                with suppress(KeyError, StopIteration):  # another thread removed it
                     del self._orders[next(iter(self._orders))]
         return kept.astype(np.int64)
 
@@ -246,7 +246,7 @@ class Chips:
         return {}
 
     def _of_group(self, number: int, columns: Sequence[str] | None) -> pa.Table:
-        """The selected rows of a row group; few columns are kept for the next time, text as dictionaries."""
+        """The selected rows of a row group; narrow reads are cached, with text as dictionaries."""
         if columns is None or {*columns} & LARGE:
             return self._selected(number, columns)
         key = number, tuple(columns)
@@ -264,10 +264,10 @@ class Chips:
         return _Kept()
 
     def of_platform(self, platform: str) -> Chips:
-        """Those of one platform.
+        """The selected chips of one platform.
 
         Raises:
-            InputError: there is no such platform.
+            InputError: the platform is unknown.
         """
         key = platform_of(platform).key
         places = [place for place, part in enumerate(self.parts) if part.platform == key]
@@ -305,7 +305,7 @@ class Chips:
 
     @cached_property
     def groups(self) -> RowGroups:
-        """The row groups that hold selected chips; counted now unless they are known, or the manifest tells them."""
+        """The row groups that hold selected chips; counted now unless already known or stated in the manifest."""
         if self.is_told:
             return self._told()
         with ThreadPoolExecutor(THREADS) as pool:
@@ -323,7 +323,7 @@ class Chips:
 
     @property
     def is_told(self) -> bool:
-        """Whether the manifest tells how many chips each row group has."""
+        """Whether the manifest states how many chips each row group has."""
         return self.where is None and self.bbox is None and all(map(_tells, self.parts))
 
     def _told(self) -> RowGroups:
@@ -337,19 +337,19 @@ class Chips:
         return RowGroups(part[some], number[some].astype(np.int32), chips[some])
 
     def know(self, groups: RowGroups) -> None:
-        """Take the row groups as they were counted before, for the same hash, instead of counting."""
+        """Use row groups counted earlier for the same hash instead of counting again."""
         self.__dict__["groups"] = groups
 
     def _counted(self, fragment: ds.ParquetFileFragment) -> int:
         if self.bbox is not None:
             return int(self._filtered(fragment, ["chip_index_x"]).num_rows)
-        if self._filter is None:  # `count_rows` without a filter tells the rows of the whole file
+        if self._filter is None:  # without a filter, `count_rows` counts the whole file
             return int(fragment.row_groups[0].num_rows)
         return int(fragment.count_rows(filter=self._filter))
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
-        """Selected chips up to the end of each row group that has any; (groups,)."""
+        """Cumulative number of selected chips at the end of each row group; (groups,)."""
         return np.cumsum(self.groups.chips, dtype=np.int64)
 
     @cached_property
@@ -357,7 +357,7 @@ class Chips:
         return self.ends - self.groups.chips
 
     def _fragment(self, group: int) -> ds.ParquetFileFragment:
-        """One of the row groups; its file is opened when it is first asked for.
+        """One of the row groups; its file is opened on first use.
 
         Raises:
             IndexChangedError: the file is not the one that the selection was made from.
@@ -400,10 +400,10 @@ class Chips:
         return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
     def check_columns(self, columns: Sequence[str] | None) -> None:
-        """Refuse columns that the merged index does not have, and a selection without files.
+        """Raise an error for columns missing from the merged index, and for a selection without files.
 
         Raises:
-            InputError: names them.
+            InputError: names the columns.
         """
         if not self.parts:
             raise InputError(f"{self.store.uri()}: no chip is selected. Select another platform, year or place.")
@@ -425,14 +425,14 @@ class Chips:
 
 
 def _spread(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The low 16 bits of numbers, a zero before each of them."""
+    """The low 16 bits of the numbers, with a zero before each bit."""
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
         numbers = (numbers | numbers << np.uint32(shift)) & np.uint32(mask)
     return numbers
 
 
 def _as_text(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The tables with the types of a schema, without dictionaries."""
+    """The tables with a schema's types, without dictionaries."""
     for table in tables:
         yield table.cast(schema) if table.schema != schema else table
 
@@ -440,7 +440,7 @@ def _as_text(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
 def _in_bounds(
     fragment: ds.ParquetFileFragment, lon: NDArray[np.float64], lat: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which points lie in the bounding box of a row group, by its statistics; all of them where it has none."""
+    """Which points lie in the bounding box of a row group, by its statistics; all points if it has none."""
     inside = np.ones(len(lon), np.bool_)
     metadata = fragment.metadata.row_group(fragment.row_groups[0].id)
     for number in range(metadata.num_columns):
@@ -463,21 +463,21 @@ def open_chips(
     where: pc.Expression | None = None,
     release: str | None = None,
 ) -> Chips:
-    """Select chips of the merged index under a storage root; nothing but its manifest is read yet.
+    """Select chips of the merged index under a storage root; only its manifest is read for now.
 
     Args:
-        storage: the root: a folder or `s3://bucket/prefix`, as in `CLAY_STORAGE`, or an open store.
+        storage: the storage root: a folder or `s3://bucket/prefix`, as in `CLAY_STORAGE`, or an open store.
         platform: platform key or keys; None: all.
         bbox: west, south, east, north in degrees; chips that touch it are selected. West > east lies across ±180.
         years: years of acquisition; None: all.
-        split: of `train`, `validate`, `test`, `buffer`; None: all.
+        split: one or more of `train`, `validate`, `test`, `buffer`; None: all.
         where: a pyarrow expression over the columns of the merged index, such as
             `pc.field("cloud_cover_percentage") < 0.1`.
-        release: name of a release, whose chips are selected; None: the merged index as it is now.
+        release: name of a release to select from; None: the current merged index.
 
     Raises:
-        InputError: there is no merged index, or no such platform, split or release, or the box is not one; or a part
-            of the release that is needed is gone.
+        InputError: the merged index is missing, a platform, split or release is unknown, the box is invalid, or a
+            needed part of the release is gone.
 
     Example:
         >>> import pyarrow.compute as pc
@@ -512,7 +512,7 @@ def open_chips(
 
 
 def _tells(part: Part) -> bool:
-    """Whether the manifest tells of each chip of a part in which row group and split it is."""
+    """Whether the manifest states the row group and split of every chip of a part."""
     return {*part.row_groups} == {*SPLITS} and sum(map(sum, part.row_groups.values())) == part.rows
 
 

@@ -1,4 +1,4 @@
-"""Chips as Clay's model takes them: tensors of one batch. Needs PyTorch."""
+"""Chips as tensors in the form that Clay's model takes. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clay_assets.training.metadata import (
 from clay_assets.training.pytorch import torch
 
 Values = Literal["normalised", "raw"]
-SHARED = ("waves", "gsd", "platform")  # of a batch, where others are of its chips
+SHARED = ("waves", "gsd", "platform")  # one value per batch; the others have one per chip
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Tensors:
 
     Attributes:
         pixels: "normalised": (number - mean) / std of each band, by `metadata`. "raw": the numbers.
-        radar: what becomes of linear power (Sentinel-1). "db": decibels; where there is no power, the mean of the band,
-            which is 0 once normalised: leave these pixels out of the loss by `valid`. "clay": as Clay's own loader
-            does, which reads -100 dB there. "linear": the numbers of the files.
+        radar: how to convert linear power (Sentinel-1). "db": decibels; where there is no power, the band's mean, which
+            is 0 once normalised: use `valid` to leave these pixels out of the loss. "clay": as Clay's own loader does,
+            with -100 dB there. "linear": the numbers in the files.
         metadata: a `metadata.yaml` laid out as Clay's; None: the values that Clay v1 was trained with.
-        masks: add `valid` and `cloud`, for which a quality file more may have to be read.
+        masks: add `valid` and `cloud`, which may mean reading a quality file as well.
     """
 
     pixels: Values = "normalised"
@@ -59,14 +59,14 @@ class Tensors:
 
     @cached_property
     def sensors(self) -> Mapping[str, Sensor]:
-        """Platform key → what the model is told of it."""
+        """Platform key → its metadata for the model."""
         return read_metadata(PUBLISHED if self.metadata is None else Path(self.metadata))
 
     def check(self, platform: str, bands: Sequence[str] | None) -> None:
-        """Refuse a platform whose pixels cannot be made so.
+        """Raise an error for a platform that these options do not fit.
 
         Raises:
-            InputError: says why.
+            InputError: the reason.
         """
         model = platform_of(platform).model_input
         names = [band.name for band in model.bands] if bands is None else bands
@@ -79,7 +79,7 @@ class Tensors:
                 )
 
     def of(self, batch: ChipBatch) -> dict[str, Any]:
-        """The tensors of a batch, as Clay's model takes them.
+        """The tensors of a batch, in the form that Clay's model takes.
 
         Returns:
             pixels: float32, (chips, bands, 256, 256).
@@ -87,8 +87,7 @@ class Tensors:
             time: sine and cosine of the week of 52 and of the hour of 24; float32, (chips, 4).
             latlon: sine and cosine of the latitude and of the longitude of the centre; float32, (chips, 4).
             waves: µm, float32, (bands,).
-            gsd: nominal pixel size in metres, of no dimension.
-            valid, cloud: bool, (chips, 256, 256), if asked for.
+            gsd: nominal pixel size in metres, a scalar. valid, cloud: bool, (chips, 256, 256), if asked for.
         """
         model = platform_of(batch.platform).model_input
         sensor = self.sensors.get(batch.platform)
@@ -99,7 +98,7 @@ class Tensors:
             sensor = sensor_of(self.sensors, batch.platform, batch.bands, self.where)
             std = [sensor.std[band] for band in batch.bands]
         pixels = _empty(batch.pixels.shape)
-        for numbers, out in zip(batch.pixels, pixels.numpy(), strict=True):  # one at a time stays in the cache
+        for numbers, out in zip(batch.pixels, pixels.numpy(), strict=True):  # one chip at a time fits the CPU cache
             values = decibels(numbers, self.radar, mean) if model.decibels else numbers
             if std is None:
                 out[...] = values
@@ -119,7 +118,7 @@ class Tensors:
         return found
 
     def none_of(self, platform: str, bands: Sequence[str] | None) -> dict[str, Any]:
-        """The tensors of a batch of a platform without any chips: those of others, but for the first dimension."""
+        """The tensors of an empty batch of a platform: as usual, but with a first dimension of 0."""
         model = platform_of(platform).model_input
         waves = {band.name: band.wavelength for band in model.bands}
         names = list(waves) if bands is None else list(bands)
@@ -127,17 +126,17 @@ class Tensors:
 
 
 def _empty(shape: Sequence[int]) -> Any:
-    """A tensor of float32; in a worker it lies in shared memory, so that handing it over copies nothing."""
+    """An uninitialised float32 tensor, in a worker in shared memory, so that handing it over does not copy."""
     if torch.utils.data.get_worker_info() is None or not math.prod(shape):
         return torch.empty(tuple(shape), dtype=torch.float32)
     like = torch.empty(0, dtype=torch.float32)
-    storage = like._typed_storage()._new_shared(math.prod(shape), device=like.device)  # as PyTorch's own collate does
+    storage = like._typed_storage()._new_shared(math.prod(shape), device=like.device)  # as in PyTorch's own collate
     return like.new(storage).resize_(*shape)
 
 
 @dataclass(frozen=True)
 class Samples(Sequence[dict[str, Any]]):
-    """The chips of a batch one by one, and the batch itself, so that putting them together copies nothing."""
+    """The chips of a batch, and the batch itself, so that collating does not copy."""
 
     batch: dict[str, Any] = field(repr=False)
 
@@ -156,7 +155,7 @@ class Samples(Sequence[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Chips of one platform as a batch, as Clay's `batch_collate` does, with `waves` and `gsd` once.
+    """Collate chips of one platform to a batch, as Clay's `batch_collate` does, with `waves` and `gsd` once.
 
     Raises:
         InputError: the chips are of several platforms.
