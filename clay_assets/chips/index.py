@@ -129,7 +129,7 @@ def index_scene(
     Raises:
         InputError: a missing asset, an invalid CRS or grid, a damaged file, or a scene smaller than one chip; names the
             item.
-        SourceError: a remote file could not be read now.
+        SourceError: a remote file is temporarily unreadable.
 
     Example:
         >>> import pyarrow.parquet as pq
@@ -205,7 +205,7 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
 
 
 def _check_origin(store: Store, key: str) -> None:
-    """Refuse to choose a platform or a year of an index that stores neither: nothing would be left."""
+    """Raise an error if a platform or year is requested of an index that stores neither: nothing would be left."""
     names = pq.read_schema(key, filesystem=store.filesystem()).names
     missing = [name for name in ("platform", "datetime") if name not in names]
     if missing:
@@ -276,7 +276,7 @@ def scene_crs(platform: AnyPlatform, item: dict[str, Any]) -> CRS:
 
     Raises:
         InputError: neither has it; names the item or the file.
-        SourceError: a remote file could not be read now.
+        SourceError: a remote file is temporarily unreadable.
     """
     said = declared(item, platform.assets.grid).crs
     if said is not None:

@@ -118,7 +118,7 @@ def _packed(boxes: Floats) -> Numbers:
     """First and last columns and rows of boxes packed in one number, without duplicates."""
     west, south, east, north = boxes.T
     corners = _column_at(west), _column_at(east), _row_at(south), _row_at(north)
-    # Scenes of a place have the same chips every year, and small chips share cells.
+    # Chips of a place recur every year, and small chips share cells.
     return np.unique(np.ravel_multi_index(corners, (COLUMNS, COLUMNS, ROWS, ROWS)))
 
 
@@ -339,7 +339,7 @@ def _spread(mask: Mask, by: int) -> Mask:
     """Dilate a mask by the given number of elements along its last axis."""
     count = mask.shape[-1]
     by = min(by, count)
-    summed = np.empty((*mask.shape[:-1], count + 2 * by + 1), np.int32)  # the sums before and after go on as they are
+    summed = np.empty((*mask.shape[:-1], count + 2 * by + 1), np.int32)  # padding repeats the first and last sums
     summed[..., : by + 1] = 0
     np.cumsum(mask, axis=-1, out=summed[..., by + 1 : by + 1 + count])
     summed[..., by + 1 + count :] = summed[..., by + count, None]

@@ -1,6 +1,6 @@
-"""The manifest of the merged index: which parts it has, what each was made from, and which states it had before.
+"""The manifest of the merged index: its parts, what each was made from, and the index's earlier states.
 
-Reading it needs no raster.
+Importable without raster libraries.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MANIFEST_VERSION = 3  # since 3, every part has land cover and splits
 
 @dataclass(frozen=True)
 class Part:
-    """One partition of the merged index, as the manifest tells it.
+    """One partition of the merged index, as listed in the manifest.
 
     Attributes:
         platform: platform key.
         year: partition.
-        path: below the folder of the merged index.
-        rows: chips.
-        scenes: scenes that they come from.
+        path: path below the folder of the merged index.
+        rows: number of chips.
+        scenes: number of their scenes.
         bytes: size of the file.
-        inputs: hash of what it was made from.
-        content: hash of the file (BLAKE2b, 16 bytes).
-        row_groups: split → its chips in each row group of the file; empty where an older version merged.
+        inputs: hash of its inputs.
+        content: hash of the file's bytes (BLAKE2b, 16 bytes).
+        row_groups: split → number of its chips in each row group of the file; empty if merged by an older version.
     """
 
     platform: str
@@ -49,14 +49,14 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """A state that the merged index had after a merge.
+    """A state of the merged index after a merge.
 
     Attributes:
-        hash: of it, see `state_hash`.
-        rows: chips.
-        changed: path → content of the parts that are not those of the state before; None: it is gone.
-        recipe_hash: of the recipe that was merged with.
-        software_version: that merged.
+        hash: the state's hash, see `state_hash`.
+        rows: number of chips.
+        changed: path → content of the parts that differ from the previous state; None: removed.
+        recipe_hash: hash of the recipe used.
+        software_version: version that merged it.
     """
 
     hash: str
@@ -67,26 +67,26 @@ class State:
 
 
 def state_hash(parts: Sequence[Part]) -> str:
-    """Hash of the contents of parts and their places (BLAKE2b, 16 bytes): the same hash means the same rows."""
+    """Hash of the contents and paths of parts (BLAKE2b, 16 bytes): equal hashes mean the same rows."""
     told = "".join(f"{part.path} {part.content}\n" for part in sorted(parts, key=lambda part: part.path))
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def read_manifest(store: Store) -> list[Part]:
-    """The parts that the manifest lists; none if there is no merged index yet.
+    """The parts that the manifest lists; empty if there is no merged index yet.
 
     Raises:
-        InputError: the manifest cannot be understood.
+        InputError: the manifest is invalid.
     """
     document = read_document(store)
     return [] if document is None else parts_of(document, store)
 
 
 def read_history(store: Store) -> list[State]:
-    """The states that the merged index had, the newest last; none if there is no merged index yet.
+    """The states of the merged index, newest last; empty if there is no merged index yet.
 
     Raises:
-        InputError: the manifest cannot be understood.
+        InputError: the manifest is invalid.
     """
     document = read_document(store)
     if document is None:
@@ -95,14 +95,14 @@ def read_history(store: Store) -> list[State]:
         history = [State(**entry) for entry in document.get("history", [])]
     except TypeError as error:
         raise not_understood(store, error) from error
-    return history or [_next_state([], parts_of(document, store), document)]  # of a version that kept none
+    return history or [_next_state([], parts_of(document, store), document)]  # written by a version without history
 
 
 def read_document(store: Store) -> dict[str, Any] | None:
     """The whole manifest; None if there is no merged index yet.
 
     Raises:
-        InputError: it cannot be understood.
+        InputError: the manifest is invalid.
     """
     try:
         document = json.loads(store.read(layout.MANIFEST))
@@ -116,10 +116,10 @@ def read_document(store: Store) -> dict[str, Any] | None:
 
 
 def parts_of(document: Mapping[str, Any], store: Store) -> list[Part]:
-    """The parts of a manifest that was read from a store.
+    """The parts of a manifest read from a store.
 
     Raises:
-        InputError: it cannot be understood.
+        InputError: the manifest is invalid.
     """
     try:
         return [Part(**entry) for entry in document["partitions"]]
@@ -128,14 +128,14 @@ def parts_of(document: Mapping[str, Any], store: Store) -> list[Part]:
 
 
 def not_understood(store: Store, error: Exception) -> InputError:
-    """The error of a manifest that others have changed."""
+    """The error for an invalid manifest."""
     return InputError(
         f"{store.uri(layout.MANIFEST)}: cannot be understood ({error!r}). Delete it and materialise merged_index."
     )
 
 
 def manifest_version(store: Store) -> int:
-    """Version of the stored manifest; 0 where there is none."""
+    """Version of the stored manifest; 0 if there is none."""
     try:
         return int(json.loads(store.read(layout.MANIFEST)).get("version", 0))
     except FileNotFoundError:
@@ -143,12 +143,12 @@ def manifest_version(store: Store) -> int:
 
 
 def manifest_of(parts: Sequence[Part], recipe: Recipe, before: Sequence[State] = ()) -> bytes:
-    """A manifest as it is stored.
+    """The manifest to store.
 
     Args:
-        parts: of the merged index.
-        recipe: that was merged with.
-        before: the states that it had; the present one is added, if it is another than the newest.
+        parts: parts of the merged index.
+        recipe: the recipe used.
+        before: earlier states; the current one is appended if it differs from the newest.
     """
     stamp, history = recipe.stamp(), list(before)
     if not history or history[-1].hash != state_hash(parts):
@@ -164,7 +164,7 @@ def manifest_of(parts: Sequence[Part], recipe: Recipe, before: Sequence[State] =
 
 
 def encoded(document: Mapping[str, Any]) -> bytes:
-    """A document as JSON that people can read: lists of numbers take one line."""
+    """A document as readable JSON: lists of numbers take one line."""
     text = json.dumps(document, indent=2, sort_keys=True)
     return (re.sub(r"\[[\d\s,]+\]", lambda found: " ".join(found[0].split()), text) + "\n").encode()
 

@@ -1,12 +1,12 @@
-"""All chip indexes as one dataset: a file per platform and year, in spatial order, and a manifest of its state.
+"""Merge all chip indexes into one dataset: a file per platform and year, in spatial order, and a manifest.
 
-A part is made from a cell's chip indexes, the land cover of its chips and the plan of the splits. Rows are ordered
-along a Hilbert curve, so a query by bounding box reads few row groups. They are read and checked many scenes at a time
-(`records`) and sorted with a limit of memory (`sorting`), so memory does not grow with the cell; a part is written
-while the next cell is read. A part is replaced whole, and only when its inputs changed; the manifest is written last.
+A part is made from a cell's chip indexes, the land cover of its chips and the plan of the splits. Rows follow a Hilbert
+curve, so a bounding-box query reads few row groups. Many scenes are read and checked together (`records`), and sorted
+within a memory limit (`sorting`), so memory does not grow with the cell; a part is written while the next cell is read.
+Parts are replaced atomically, and only when their inputs change; the manifest is written last.
 
-Before a part is published, its chips are held against those of all other parts: the merge ends if any two of different
-splits are nearer than the recipe allows (`clay_assets.chips.leaks`).
+Before a part is published, its chips are compared with those of all other parts: the merge stops if any two of
+different splits are closer than the recipe allows (`clay_assets.chips.leaks`).
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ SHOWN = 10  # cells that a message lists
 
 @dataclass(frozen=True)
 class MergeCell:
-    """What a part is made from.
+    """The inputs of a part.
 
     Attributes:
         chips: the chip indexes of a platform and year.
-        land_cover: of these chips; None if there is none yet.
-        parameters: what else decides what is joined to a chip, as JSON can tell it.
+        land_cover: land cover of these chips; None: not measured yet.
+        parameters: other settings that affect the columns joined to a chip, serialisable as JSON.
     """
 
     chips: ChipCell
@@ -74,17 +74,17 @@ class MergeCell:
 
     @cached_property
     def rows(self) -> int:
-        """Chips by the ledger."""
+        """Number of chips according to the ledger."""
         return int(self.chips.scenes["chips"].sum())
 
     @cached_property
     def is_current(self) -> bool:
-        """Whether there is land cover of the chips as they are now."""
+        """Whether the land cover is that of the current chips."""
         return self.land_cover is not None and not self.land_cover.lacking(self.chips)
 
     @cached_property
     def inputs(self) -> str:
-        """Hash of all that decides a part's content: scenes, chips, land cover, their fingerprints, the parameters."""
+        """Hash of all that affects a part's content: scenes, chips, land cover, their fingerprints, the parameters."""
         scenes = self.chips.scenes[["item_id", "fingerprint", "chips"]].sort_values("item_id")
         land_cover: list[Any] | None = None
         if self.land_cover is not None:
@@ -102,9 +102,9 @@ def merge_cells(
 
     Args:
         cells: chip indexes.
-        land_covers: of their chips.
-        recipe: tells which chips have land cover.
-        splits: fingerprint of the splits; None where nothing is stored that they could be drawn from.
+        land_covers: land cover of their chips.
+        recipe: defines which chips have land cover.
+        splits: fingerprint of the splits; None if nothing is stored from which they could be drawn.
     """
     known = {(one.platform, one.year): one for one in land_covers}
     parameters = {"min_valid_share": recipe.chip_landcover.min_valid_share, "splits": splits}
@@ -114,14 +114,14 @@ def merge_cells(
 
 @dataclass(frozen=True)
 class Merged:
-    """The state of the merged index, and what this call did.
+    """The state of the merged index, and what the merge did.
 
     Attributes:
-        parts: of the index.
-        written: how many of them were written.
-        without_land_cover: cells, such as `naip|2021`, whose chips have no current land cover: they keep their old
-            part, or have none.
-        splits: platform → split → chips.
+        parts: parts of the index.
+        written: number of parts written.
+        without_land_cover: cells, such as `naip|2021`, whose chips have no current land cover; their old part, if any,
+            is kept.
+        splits: platform → split → number of chips.
     """
 
     parts: list[Part]
@@ -131,7 +131,7 @@ class Merged:
 
     @property
     def rows(self) -> int:
-        """All chips."""
+        """Number of chips."""
         return sum(part.rows for part in self.parts)
 
 
@@ -145,24 +145,24 @@ def merge(
     in_flight: int,
     progress: OnProgress = no_progress,
 ) -> Merged:
-    """Bring the merged index up to the state of its cells.
+    """Bring the merged index up to date with its cells.
 
     Args:
-        cells: chip indexes, one per platform and year; those without chips have no part.
-        land_covers: of their chips. A cell that has none of its chips as they are now keeps its old part.
-        plan: of the splits.
-        store: where the merged index goes.
-        recipe: tells which chips have land cover; written into the files and the manifest.
+        cells: chip indexes, one per platform and year; cells without chips get no part.
+        land_covers: land cover of their chips. A cell whose chips have no current land cover keeps its old part.
+        plan: plan of the splits.
+        store: storage of the merged index.
+        recipe: defines which chips have land cover; recorded in the files and the manifest.
         executor: reads index files in parallel.
-        in_flight: files read at once.
+        in_flight: files read concurrently.
         progress: called with (cells done, cells in all).
 
     Raises:
-        InputError: a chip index is invalid (columns, shares, chip ids), or its land cover, or a scene occurs in two
-            years; nothing of that cell is published. Or no cell has land cover, or the index is one without and not
-            all cells have it, so that its parts would differ in their columns; nothing is changed. Or chips of
-            different splits are too near to each other; nothing of the cell that they are in is published.
-        StorageError: the store cannot be written.
+        InputError: a chip index (columns, shares, chip ids) or its land cover is invalid, or a scene occurs in two
+            years; that cell is not published. Or no cell has land cover, or the index has no land cover but only some
+            cells do, so that parts would differ in their columns; nothing is changed. Or chips of different splits are
+            too close; their cell is not published.
+        StorageError: the store is not writable.
     """
     _check_scenes_occur_once(cells)
     turn = _Turn(store)
@@ -171,13 +171,13 @@ def merge(
     without = [cell.name for cell in ordered if cell.rows and not cell.is_current]
     _check_land_cover(store, without, ordered)
     gate = _Gate(store, recipe, plan.ground.distance_km, without)
-    # Parts that are kept come first, so that nothing is published that is too near to their chips.
+    # Add kept parts first, so that nothing too close to their chips is published.
     parts, to_write, done = [], [], 0
     for cell in ordered:
         part = _kept_part(cell, turn, known.get((cell.chips.platform, cell.chips.year)), without, recipe)
         if part is not None:
             gate.add_part(part)
-            if not part.row_groups:  # an older version merged it
+            if not part.row_groups:  # merged by an older version
                 row_groups = splits_of_row_groups(store, f"{layout.MERGED}/{part.path}")
                 part = replace(part, row_groups=row_groups)
             parts.append(part)
@@ -198,8 +198,8 @@ def merge(
         logger.warning("their chips have no current land cover, so these keep their old parts: %s", ", ".join(without))
     manifest = manifest_of(parts, recipe, read_history(store))
     turn.end(manifest)
-    # Last, so that a killed run leaves files too many, never too few: parts of cells that are gone, and whatever a
-    # version before 0.2 wrote, whose folders and manifest had other names.
+    # Remove files last, so that a killed run leaves too many rather than too few: parts of removed cells, and all that
+    # versions before 0.2 wrote, whose folders and manifest had other names.
     kept = {f"{layout.MERGED}/{part.path}" for part in parts}
     kept |= {layout.painted(part.platform, part.year) for part in parts}
     store.delete(sorted(turn.found.keys() - kept))
@@ -207,7 +207,7 @@ def merge(
 
 
 def _check_land_cover(store: Store, without: Sequence[str], cells: Sequence[MergeCell]) -> None:
-    """Refuse to merge where that would leave an index without land cover, or parts with other columns than the rest."""
+    """Raise an error if merging would leave an index without land cover, or parts with different columns."""
     if not without:
         return
     listed = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
@@ -236,18 +236,18 @@ def _check_scenes_occur_once(cells: Sequence[ChipCell]) -> None:
 
 
 class _Pool(NamedTuple):
-    """Reads files in parallel, so many at once."""
+    """Reads files in parallel, up to `in_flight` at once."""
 
     executor: Executor
     in_flight: int
 
 
 class _Turn:
-    """The turn of a merge: it lasts as long as no other writes the manifest.
+    """Detects concurrent merges: a merge's turn ends when another writes the manifest.
 
     Attributes:
-        store: where the merged index lies.
-        found: files that lay there when it began; what another merge adds is not this one's to remove.
+        store: storage of the merged index.
+        found: files present at the start; files that another merge adds are not removed.
     """
 
     def __init__(self, store: Store) -> None:
@@ -256,21 +256,21 @@ class _Turn:
         self._version = store.version(layout.MANIFEST)
 
     def check(self, part: Part) -> None:
-        """Stop before a part is published if another merge has ended, unless it published the same."""
+        """Stop before publishing a part if another merge has finished, unless it published the same."""
         if self.store.version(layout.MANIFEST) != self._version and part not in read_manifest(self.store):
             raise self._over()
 
     def is_untouched(self, part: Part) -> bool:
-        """Whether a part is the file that was merged, as far as its footer and the times of writing tell."""
+        """Whether a part's file is still the one that was merged, judging by its footer and modification times."""
         key, painted_key = f"{layout.MERGED}/{part.path}", layout.painted(part.platform, part.year)
         file, beside = self.found.get(key), self.found.get(painted_key)
-        if file is None or beside is None or file.modified > beside.modified:  # it is painted after it is published
+        if file is None or beside is None or file.modified > beside.modified:  # parts are painted after publication
             return False
         painted = stored_painted(self.store, part)
         return painted is not None and painted.footer == footer_of(self.store, key)
 
     def end(self, manifest: bytes) -> None:
-        """Publish the manifest, where it is not the one that is there."""
+        """Publish the manifest if it changed."""
         if self.store.version(layout.MANIFEST) is not None and self.store.read(layout.MANIFEST) == manifest:
             return
         if not self.store.write_over(layout.MANIFEST, manifest, self._version):
@@ -284,7 +284,7 @@ class _Turn:
 
 
 class _Gate:
-    """Counts the splits of chips that pass by, and stops the merge where two of different splits are too near."""
+    """Counts the chips of each split, and stops the merge if two of different splits are too close."""
 
     def __init__(self, store: Store, recipe: Recipe, distance_km: float, without_land_cover: Sequence[str]) -> None:
         self.store, self.recipe = store, recipe
@@ -293,7 +293,7 @@ class _Gate:
         self.splits: dict[str, Counter[str]] = {}
 
     def add_part(self, part: Part) -> None:
-        """A part as it is stored; it is read only if nothing is kept of what was painted of it."""
+        """Add a stored part; it is only read if what was painted for it is not stored."""
         painted = stored_painted(self.store, part)
         if painted is None or painted.footer != footer_of(self.store, f"{layout.MERGED}/{part.path}"):
             painted = self._read(part)
@@ -318,12 +318,12 @@ class _Gate:
         return PaintedPart(joined(found), counts, footer_of(self.store, key))
 
     def add(self, platform: str, painted: PaintedPart) -> None:
-        """All chips of a platform and year."""
+        """Add all chips of a platform and year."""
         self.splits.setdefault(platform, Counter(dict.fromkeys(SPLIT_NAMES, 0))).update(painted.splits)
         self.leaks.paint(painted.boxes)
 
     def check(self, where: str) -> None:
-        """Stop if what was added since the last look is too near to chips of another split."""
+        """Stop if chips added since the last check are too close to chips of another split."""
         remedy = "Delete chips/manifest.json and chips/merged_index, and materialise merged_index."
         if self.without_land_cover:
             listed = ", ".join(self.without_land_cover[:SHOWN])
@@ -337,7 +337,7 @@ class _Gate:
 def _kept_part(
     cell: MergeCell, turn: _Turn, known: Part | None, without_land_cover: Sequence[str], recipe: Recipe
 ) -> Part | None:
-    """The part that stays as it is: it was made from what the cell is now, or cannot be made again yet."""
+    """The part to keep unchanged: it is current, or cannot be rebuilt yet."""
     if not cell.rows:
         return None
     if cell.name not in without_land_cover:
@@ -348,7 +348,7 @@ def _kept_part(
 
 
 def _standing_part(cell: MergeCell, turn: _Turn, known: Part | None, recipe: Recipe) -> Part | None:
-    """The part that is there already, if it was made from what the cell is now."""
+    """The existing part, if it was made from the cell's current inputs."""
     store, key = turn.store, layout.merged_part(cell.chips.platform, cell.chips.year)
     size, inputs = store.size(key), cell.inputs
     if size is None:
@@ -360,9 +360,9 @@ def _standing_part(cell: MergeCell, turn: _Turn, known: Part | None, recipe: Rec
             logger.warning("%s: is not the file that was merged; it is written again", store.uri(key))
             return None
         if (painted := stored_painted(store, known)) is not None:
-            store_painted(store, known, painted, recipe)  # so that it is younger, and the part is not read each time
+            store_painted(store, known, painted, recipe)  # rewritten, to be newer than the part
         return known
-    try:  # a run that was killed before the manifest may have made it
+    try:  # it may come from a run killed before it wrote the manifest
         stamp = stamp_of(pq.read_schema(key, filesystem=store.filesystem()))
     except (pa.ArrowInvalid, OSError):
         return None
@@ -375,7 +375,7 @@ def _standing_part(cell: MergeCell, turn: _Turn, known: Part | None, recipe: Rec
 def _written(
     cells: Sequence[MergeCell], ground: GroundSplits, turn: _Turn, recipe: Recipe, pool: _Pool, gate: _Gate
 ) -> Iterator[Part]:
-    """Write parts, and yield each as it is published; one is written while the chips of the next are read."""
+    """Write parts, and yield each when published; one is written while the chips of the next are read."""
     with ThreadPoolExecutor(1, "clay-write") as writer:
         before: list[Future[Part]] = []
         for cell in cells:
@@ -391,7 +391,7 @@ def _read_cell(
     cell: MergeCell, scenes: Sequence[SceneJob], runs: Runs, ground: GroundSplits, pool: _Pool, gate: _Gate
 ) -> PaintedPart:
     """Read, check and paint all chips of a cell, and return what was painted."""
-    assert cell.land_cover is not None  # a cell without is not merged
+    assert cell.land_cover is not None  # cells without land cover are not merged
     chips, minimum = cell.chips, float(cell.parameters["min_valid_share"])
     source = Source(chips.store, cell.land_cover.store, chips.platform, ground, minimum)
     found: list[Painted] = []

@@ -235,7 +235,7 @@ def _check_finest(platform: AnyPlatform, item: Item, said: Declared, file: Grid,
     try:
         source = source_of(platform, item, platform.assets.grid)
         finest = _grid_of(source)
-    except InputError:  # nothing else of it is needed
+    except InputError:  # the header is only needed for this check
         return
     said.check_file(finest, source.href)
     check_same_extent(file, finest, href, source.href)

@@ -1,9 +1,9 @@
-"""Chips as the merge sorts them: one record of fixed width each, made from scenes whose files are read and checked.
+"""Chips as fixed-width records for the merge to sort, made from scenes whose files are read and checked.
 
-Records are cheap to sort and to spill, since whole ones are moved. What can be told from the scene (its item id) or
-from the rest of the record (the chip's id) is not in it. A polygon of four corners is its corners; the few other
-geometries, as at the antimeridian, are kept aside. Many scenes are read together, so that checks, splits and places on
-the Hilbert curve are worked out for a hundred thousand chips at a time.
+Records are moved whole, so they are cheap to sort and to spill. They omit what follows from the scene (its item id) or
+from the rest of the record (the chip's id). A quadrilateral is stored as its corners; the few other geometries, as at
+the antimeridian, are stored separately. Many scenes are read together, so that checks, splits and positions on the
+Hilbert curve are computed for a hundred thousand chips at a time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from clay_assets.storage.stores import Store
 CLASSES = len(WORLDCOVER_FIELDS)
 RECORD = np.dtype(
     [
-        ("hilbert", "<u4"),  # place on the curve
-        ("scene", "<u4"),  # number in its cell
+        ("hilbert", "<u4"),  # position on the curve
+        ("scene", "<u4"),  # number of the scene in its cell
         ("x", "<u2"),
         ("y", "<u2"),
         ("datetime", "<i8"),  # ms since 1970
@@ -47,14 +47,14 @@ RECORD = np.dtype(
         ("nodata", "<f4"),
         ("gsd", "<f4"),
         ("bbox", "<f8", 4),
-        ("xy", "<f8", (CORNERS, 2)),  # of the ring
-        ("odd", "<u4"),  # from 1, of another geometry that is kept aside; 0: the ring
+        ("xy", "<f8", (CORNERS, 2)),  # corners of the ring
+        ("odd", "<u4"),  # number, from 1, of a geometry stored separately; 0: the ring
         ("landcover", "u1", CLASSES),
         ("landcover_class", "u1"),  # 0: none
         ("split", "u1"),
     ]
 )
-# Text that is the same in all rows, or different in all, is read quickest as dictionaries.
+# Text that is equal in all rows, or distinct in all, reads fastest as dictionaries.
 AS_DICTIONARIES = ("chipid", "platform", "item_id", "geometry")
 READ_SCHEMA, READ_SHARES = (
     pa.schema(
@@ -74,7 +74,7 @@ Records = NDArray[np.void]
 
 @dataclass(frozen=True)
 class SceneJob:
-    """One scene: chips by its ledger, its chip index and its land cover, by key and fingerprint; None: set aside."""
+    """One scene: chips in the ledger, and key and fingerprint of its chip index and land cover; None: skipped."""
 
     item_id: str
     rows: int
@@ -87,9 +87,9 @@ class ScenesJob:
     """Scenes that are read together.
 
     Attributes:
-        first: number of the first of them in the cell.
-        scenes: in the order of their chips' ids.
-        mixed: whether chip ids of one scene may lie between those of another, as of scenes `A` and `A-1`.
+        first: number of the first scene in the cell.
+        scenes: the scenes in the order of their chips' ids.
+        mixed: whether chip ids of one scene may sort between those of another, as for scenes `A` and `A-1`.
     """
 
     first: int
@@ -99,12 +99,12 @@ class ScenesJob:
 
 @dataclass(frozen=True)
 class Source:
-    """Where scenes are read from, and what decides what is joined to their chips.
+    """Where scenes are read from, and what affects the columns joined to their chips.
 
     Attributes:
-        chips: store of the chip indexes.
-        land_cover: store of their land cover.
-        platform: its key.
+        chips: storage of the chip indexes.
+        land_cover: storage of their land cover.
+        platform: platform key.
         ground: the splits.
         min_valid_share: see `land_cover_of`.
     """
@@ -118,13 +118,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Run:
-    """Chips of some scenes, in the order of the curve and of their ids.
+    """Chips of some scenes, ordered by the curve, then by id.
 
     Attributes:
-        records: of `RECORD`.
-        odd: WKB of the geometries that records tell by number.
-        painted: what the gate paints of them.
-        splits: chips of each split.
+        records: array of `RECORD`.
+        odd: WKB of the geometries that records refer to by number.
+        painted: what the gate paints for them.
+        splits: number of chips in each split.
     """
 
     records: Records
@@ -134,12 +134,12 @@ class Run:
 
 
 def in_order_of_ids(scenes: Sequence[SceneJob]) -> list[SceneJob]:
-    """Scenes in the order of their chips' ids, which go on with a hyphen."""
+    """Scenes in the order of their chips' ids, where a hyphen follows the scene's id."""
     return sorted(scenes, key=lambda scene: f"{scene.item_id}-".encode(errors="surrogatepass"))
 
 
 def jobs_of(scenes: Sequence[SceneJob]) -> Iterator[ScenesJob]:
-    """Scenes, ordered by `in_order_of_ids`, in jobs of about as many chips; those whose ids mix are never parted."""
+    """Group scenes, ordered by `in_order_of_ids`, into jobs of similar size; scenes whose ids mix stay together."""
     held: list[SceneJob] = []
     first, rows, mixed, stem = 0, 0, False, ""
     for number, scene in enumerate(scenes):
@@ -160,12 +160,12 @@ def jobs_of(scenes: Sequence[SceneJob]) -> Iterator[ScenesJob]:
 
 
 class _Places(NamedTuple):
-    """Columns and rows of a scene's chips, which many scenes of a platform have in common.
+    """Columns and rows of a scene's chips, which many scenes of a platform share.
 
     Attributes:
-        suffixes: `-x-y` of each chip.
-        order: of the chips by their ids.
-        repeated: whether two chips have one place.
+        suffixes: `-x-y` for each chip.
+        order: order of the chips by id.
+        repeated: whether two chips have the same column and row.
     """
 
     suffixes: pa.StringArray
@@ -174,7 +174,7 @@ class _Places(NamedTuple):
 
 
 class _LandCover(NamedTuple):
-    """Land cover of chips: shares of the classes, NaN where there is none (classes, n), and the share covered (n,)."""
+    """Land cover of chips: class shares, NaN without land cover (classes, n), and the valid share (n,)."""
 
     shares: NDArray[np.float32]
     covered: NDArray[np.float32]
@@ -184,7 +184,7 @@ def read_scenes(source: Source, job: ScenesJob) -> Run:
     """Read, check and sort the chips of some scenes, with their land cover and splits.
 
     Raises:
-        InputError: a file cannot be read, or is not what its ledger says, or its chips or land cover are not valid.
+        InputError: a file is unreadable or does not match its ledger, or its chips or land cover are invalid.
     """
     ends = np.cumsum([scene.rows for scene in job.scenes])
     rows = int(ends[-1])
@@ -232,7 +232,7 @@ def read_scenes(source: Source, job: ScenesJob) -> Run:
 
 
 def check_exactly(source: Source, scene: SceneJob) -> None:
-    """Look at one scene's chips and land cover by all rules, and say what is wrong.
+    """Check one scene's chips and land cover against all rules, and report what is wrong.
 
     Raises:
         InputError: see `read_scenes`.
@@ -259,12 +259,12 @@ def check_exactly(source: Source, scene: SceneJob) -> None:
 def _file(
     store: Store, key: str, fingerprint: str, asset: str, dictionaries: Sequence[str] = ()
 ) -> tuple[pq.ParquetFile, pa.Schema]:
-    """A file that is the one of its ledger, and its schema, which is put together whenever it is asked for."""
+    """A file, checked against its ledger, and its schema, which pyarrow rebuilds on every access."""
     try:
         content = pa.BufferReader(store.read(key))
         try:
             file = pq.ParquetFile(content, read_dictionary=[*dictionaries])
-        except KeyError:  # it has no such column, which is told by whoever asks for its schema
+        except KeyError:  # a missing column is reported when the schema is checked
             file = pq.ParquetFile(content)
     except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
         raise _unreadable(store, key, asset, error) from error
@@ -295,7 +295,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
         return array
     places = indices.to_numpy()
     if len(places) == len(array.dictionary) and (places == np.arange(len(places))).all():
-        return array.dictionary  # of values that are all different
+        return array.dictionary  # all values are distinct
     return array if len(array.dictionary) == 1 else array.dictionary_decode()
 
 
@@ -310,7 +310,7 @@ def _same(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _only(array: pa.Array, value: str) -> bool:
-    """Whether a column holds one value alone."""
+    """Whether a column holds a single value."""
     if isinstance(array, pa.DictionaryArray) and len(array.dictionary) == 1:
         return bool(array.dictionary[0].as_py() == value)
     return len(array) == 0 or pc.unique(_decoded(array)).to_pylist() == [value]
@@ -319,7 +319,7 @@ def _only(array: pa.Array, value: str) -> bool:
 def _read_chips(
     source: Source, scene: SceneJob, records: Records, odd: list[bytes], known: dict[bytes, _Places]
 ) -> tuple[pa.Array, _Places]:
-    """Fill a scene's records from its chip index, in the order of the file; its chip ids, and their places."""
+    """Fill a scene's records from its chip index, in file order; returns its chip ids, and their columns and rows."""
     key = scene.chips[0]
     file, schema = _file(source.chips, *scene.chips, "chip_index", AS_DICTIONARIES)
     sound = _has_types(schema, READ_SCHEMA) and file.metadata.num_rows == scene.rows
@@ -370,7 +370,7 @@ def _fill_geometry(wkb: pa.BinaryArray, records: Records, odd: list[bytes]) -> N
     simple &= (rings[:, : len(RING_HEAD)] == RING_HEAD).all(axis=1)
     records["xy"] = rings.reshape(-1).view(WKB_OF_RING)["xy"]
     simple &= (records["xy"][:, 0] == records["xy"][:, -1]).all(axis=1)
-    for row in np.flatnonzero(~simple).tolist():  # few: at the antimeridian and the poles
+    for row in np.flatnonzero(~simple).tolist():  # few, at the antimeridian and the poles
         odd.append(wkb[row].as_py())
         records["odd"][row] = len(odd)
 
@@ -386,14 +386,14 @@ def _places(x: NDArray[np.uint16], y: NDArray[np.uint16]) -> _Places:
 
 @cache
 def _ranks() -> NDArray[np.uint16]:
-    """Place of each number below 65,536 among all of them as text; a hyphen, which follows, comes before digits."""
+    """Rank of each number below 65,536 when sorted as text; the hyphen that follows sorts before digits."""
     ranks = np.empty(1 << 16, np.uint16)
     ranks[np.argsort(np.arange(1 << 16).astype("S5"))] = np.arange(1 << 16)
     return ranks
 
 
 def _read_land_cover(source: Source, scene: SceneJob, chipids: pa.Array, land_cover: _LandCover, here: slice) -> None:
-    """Fill a scene's land cover, in the order of its files."""
+    """Fill a scene's land cover, in file order."""
     if scene.land_cover is None:
         return
     key = scene.land_cover[0]
@@ -409,7 +409,7 @@ def _read_land_cover(source: Source, scene: SceneJob, chipids: pa.Array, land_co
 
 
 def _shares_off(found: _LandCover) -> NDArray[np.bool_]:
-    """Chips whose land cover `shares_sum_to_one` may not like."""
+    """Chips whose land cover might violate `shares_sum_to_one`."""
     shares, covered = found.shares, found.covered
     sums = shares.sum(axis=0, dtype=np.float64)
     sound = (np.abs(sums - 1) <= SUM_TOLERANCE / 2) & (covered > 0) & (covered <= 1)
@@ -426,11 +426,11 @@ def _shares_off(found: _LandCover) -> NDArray[np.bool_]:
 
 
 def _polygons(records: Records, odd: Sequence[bytes]) -> NDArray[Any]:
-    """Geometries of records that have one aside, else their rings."""
+    """Polygons of records: the separately stored geometry if any, else the ring."""
     polygons = np.empty(len(records), object)
     aside = records["odd"] > 0
     wkb = [odd[number - 1] for number in records["odd"][aside]]
-    polygons[aside] = shapely.from_wkb(wkb, on_invalid="ignore")  # None, which has no bounds
+    polygons[aside] = shapely.from_wkb(wkb, on_invalid="ignore")  # invalid ones become None, which has no bounds
     polygons[~aside] = shapely.polygons(records["xy"][~aside])
     return polygons
 
@@ -443,7 +443,7 @@ def _extents(
     x, y = sides[: CORNERS - 1], sides[CORNERS - 1 :]
     found = np.stack([_reduced(kind, axis) for kind in (np.minimum, np.maximum) for axis in (x, y)])
     aside = records["odd"] > 0
-    # A ring that spans more than half of the world lies around a pole or across the antimeridian.
+    # A ring that spans more than half the world surrounds a pole or crosses the antimeridian.
     rare = np.flatnonzero(aside | (found[2] - found[0] > HALF_TURN))
     if rare.size:
         polygons = _polygons(records[rare], odd)

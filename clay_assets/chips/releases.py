@@ -1,9 +1,9 @@
-"""Releases: states of the merged index that are kept under a name, so that a paper can cite one.
+"""Releases: named states of the merged index that are kept, so that a paper can cite them.
 
 A release is a document that lists its parts, with the recipe and the software that made them. The merge replaces parts,
-so a release keeps them under the hashes of their contents: on a local file system as second names of the same files,
-on S3 as copies that the server makes. Releases share parts that did not change. The document is written after them, and
-a name never gets another state. Beside it lie the checksums of all files, which `sha256sum --check` reads.
+so a release keeps them under the hashes of their contents: as hard links on a local file system, as server-side copies
+on S3. Releases share unchanged parts. The document is written last, and a name is never reused for another state. The
+checksums of all files are stored alongside, in the format of `sha256sum --check`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from clay_assets.storage import layout
 from clay_assets.storage.stores import Digest, Store
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-SHOWN = 10  # parts that a message lists
+SHOWN = 10  # parts listed in a message
 RELEASE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Release:
-    """A state of the merged index under a name.
+    """A named state of the merged index.
 
     Attributes:
-        name: of the release.
-        released: day on which it was made, UTC.
-        hash: of the state, as the history of the manifest tells it.
-        rows: chips.
-        partitions: its parts; their paths are those that they had in the merged index.
+        name: name of the release.
+        released: date of the release, UTC.
+        hash: the state's hash, as in the manifest's history.
+        rows: number of chips.
+        partitions: its parts, with their paths in the merged index.
         sha256: hash of each part's file, in the order of the parts.
-        recipe_name: of the recipe that the state was merged with.
-        recipe_hash: of it.
-        recipe: its full text.
-        software_version: that merged the state.
+        recipe_name: name of the recipe that the state was merged with.
+        recipe_hash: the recipe's hash.
+        recipe: the recipe's full text.
+        software_version: version that merged the state.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Release:
 
     @property
     def parts(self) -> list[Part]:
-        """Its parts as they are kept: their paths are those below the folder of releases."""
+        """Its parts, with their paths below the folder of releases."""
         return [replace(part, path=_kept(part)) for part in self.partitions]
 
     @property
     def citation(self) -> str:
-        """What a paper may say."""
+        """The text for a paper to cite."""
         parts = "1 part" if len(self.partitions) == 1 else f"{len(self.partitions)} parts"
         return (
             f"Chip index {self.recipe_name}, release {self.name} of {self.released}: {self.rows:,} chips in {parts}, "
@@ -70,20 +70,19 @@ class Release:
 
 
 def release_index(store: Store, name: str, today: date) -> Release:
-    """Keep the state of the merged index under a name, and all bytes of its parts.
+    """Save the state of the merged index, with its parts, under a name.
 
-    The same state under the same name again changes nothing, apart from parts that are gone or damaged, which are kept
-    again.
+    Repeating a release with the same name and state only restores missing or damaged parts.
 
     Args:
-        store: of the merged index.
-        name: letters, digits, `.`, `_` and `-`.
-        today: what the release is dated.
+        store: storage of the merged index.
+        name: the release's name, of letters, digits, `.`, `_` and `-`.
+        today: date of the release.
 
     Raises:
-        InputError: the name is not one, or has another state; there is no merged index; or a part is not what the
-            manifest says, which names it. No release is made.
-        StorageError: the store cannot be written.
+        InputError: the name is invalid or used for another state, the merged index is missing, or a part does not match
+            the manifest; names the part. No release is made.
+        StorageError: the store is not writable.
     """
     check_name(name)
     document = read_document(store)
@@ -93,7 +92,7 @@ def release_index(store: Store, name: str, today: date) -> Release:
     stamp = {field: str(document.get(field, "")) for field in STAMPED}
     rows, state = sum(part.rows for part in parts), state_hash(parts)
     if store.exists(layout.release(name)):
-        _check_same(store, name, state, rows)  # before anything is read
+        _check_same(store, name, state, rows)  # before parts are read
     kept = [_keep(store, part) for part in parts]
     if wrong := [fault for fault in kept if isinstance(fault, str)]:
         raise InputError(
@@ -110,10 +109,10 @@ def release_index(store: Store, name: str, today: date) -> Release:
 
 
 def read_release(store: Store, name: str) -> Release:
-    """A release by its name; its parts are not looked at.
+    """Read a release by name; its parts are not checked.
 
     Raises:
-        InputError: there is none of this name, or its document cannot be understood.
+        InputError: the name is unknown, or the release's document is invalid.
     """
     check_name(name)
     key = layout.release(name)
@@ -146,22 +145,22 @@ def names_of_releases(store: Store) -> list[str]:
 
 
 def check_kept(store: Store, release: Release, parts: Sequence[Part]) -> None:
-    """Check that parts of a release are there, by their sizes.
+    """Check that parts of a release exist, by their sizes.
 
     Args:
-        store: of the release.
-        release: whose parts they are.
-        parts: of `release.parts`, those that are needed.
+        store: storage of the release.
+        release: the release.
+        parts: the parts to check, from `release.parts`.
 
     Raises:
-        InputError: names each that is gone, and says whether something of it is left.
+        InputError: parts are missing; names them, and says whether they can be restored.
     """
     sizes = store.list(f"{layout.RELEASES}/parts")
     gone = [part for part in parts if sizes.get(f"{layout.RELEASES}/{part.path}") != part.bytes]
     if not gone:
         return
     standing = set[str]()
-    with suppress(InputError):  # a manifest that cannot be understood tells of no part
+    with suppress(InputError):  # an invalid manifest lists no parts
         standing = {part.content for part in read_manifest(store) if store.size(_merged(part)) == part.bytes}
     left = [part for part in gone if part.content in standing]
     told = [
@@ -182,7 +181,7 @@ def check_kept(store: Store, release: Release, parts: Sequence[Part]) -> None:
 
 
 def faults_of_release(store: Store, name: str) -> list[str]:
-    """What is not as it was released; reads all of its files.
+    """How a release's files differ from its document; reads all of them.
 
     Raises:
         InputError: as `read_release`.
@@ -204,20 +203,20 @@ def faults_of_release(store: Store, name: str) -> list[str]:
 
 
 def faults_of_index(store: Store) -> list[str]:
-    """What of the merged index is not as the manifest has it; reads all of its files.
+    """How the merged index differs from its manifest; reads all of its files.
 
     Raises:
-        InputError: the manifest cannot be understood.
+        InputError: the manifest is invalid.
     """
     found = (_digest_or_fault(store, _merged(part), part) for part in read_manifest(store))
     return [fault for fault in found if isinstance(fault, str)]
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not one of a release.
+    """Raise an error for an invalid name of a release.
 
     Raises:
-        InputError: says what a name is.
+        InputError: the name is invalid; says which names are valid.
     """
     if not NAME.fullmatch(name):
         raise InputError(
@@ -240,11 +239,11 @@ def _check_same(store: Store, name: str, state: str, rows: int) -> Release:
 
 
 def _keep(store: Store, part: Part) -> Digest | str:
-    """Keep a part: its hashes, or what is wrong with it."""
+    """Keep a part; returns its hashes, or what is wrong with it."""
     kept = f"{layout.RELEASES}/{_kept(part)}"
 
     def read(key: str) -> Digest | None:
-        if store.size(kept) == part.bytes and store.digest(kept).blake2b == part.content:  # of another release
+        if store.size(kept) == part.bytes and store.digest(kept).blake2b == part.content:  # kept for another release
             return store.digest(key)
         return store.keep(key, kept, part.content)
 
@@ -254,7 +253,7 @@ def _keep(store: Store, part: Part) -> Digest | str:
 def _digest_or_fault(
     store: Store, key: str, part: Part, read: Callable[[str], Digest | None] | None = None
 ) -> Digest | str:
-    """Hashes of a part's file, or why it is not the part; `read` is `store.digest`, or gives None for other content."""
+    """Hashes of a part's file, or why it does not match; `read` is `store.digest`, or gives None for other content."""
     size = store.size(key)
     if size is not None and size != part.bytes:
         return f"{part.path} has {size:,} bytes, not {part.bytes:,}"
@@ -280,7 +279,7 @@ def _encoded(release: Release) -> bytes:
 
 
 def _checksums(store: Store, release: Release) -> bytes:
-    """Lines as of `sha256sum`, with paths below the folder of releases: the document and the parts, each file once."""
+    """Lines in the format of `sha256sum`, with paths below the folder of releases: the document and each part once."""
     of_files = {part.path: digest for part, digest in zip(release.parts, release.sha256, strict=True)}
     document = layout.release(release.name)
     of_files[document.removeprefix(f"{layout.RELEASES}/")] = store.digest(document).sha256

@@ -1,9 +1,9 @@
-"""Chips in the order of a Hilbert curve, as one GeoParquet file.
+"""Sort chips along a Hilbert curve into one GeoParquet file.
 
-Chips come in runs, each in order, that are cut at the same places of the curve; what lies between two places is put in
-order in memory and written. Runs beyond a limit of memory are spilled, so memory does not grow with the number of
-chips. Row groups are small enough that a query by bounding box reads few of them. Which chips belong in which file is
-for `merge` to say, and what is in a record for `records`.
+Chips arrive in sorted runs, which are cut at the same positions of the curve; the pieces between two cuts are sorted in
+memory and written. Runs beyond a memory limit are spilled to disk, so memory does not grow with the number of chips.
+Row groups are small enough that a bounding-box query reads few of them. `merge` decides which chips go into which file,
+`records` what a record holds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
 from clay_assets.storage.stores import Store
 
-# A query of a small box reads one or two row groups, and the footer, which grows with their number.
+# A query of a small box reads one or two row groups, and the footer, which grows with the number of row groups.
 ROW_GROUP_ROWS = 12_288
-SORT_MEMORY = 600 << 20  # bytes of the records of one file; more are spilled
-SORTED_ROWS = 8 * ROW_GROUP_ROWS  # that are put in order at a time
-# Of all columns but those that are different in each row: their statistics rule out nothing, and are long.
+SORT_MEMORY = 600 << 20  # bytes of one file's records; beyond that they are spilled
+SORTED_ROWS = 8 * ROW_GROUP_ROWS  # rows sorted at a time
+# Statistics for all columns except those distinct in every row, whose statistics are long and rule out nothing.
 WITHOUT_STATISTICS = ("chipid", "geometry")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
-# As pyarrow writes them: text of few values is a dictionary already. The file is of `MERGED_SCHEMA`.
+# The types passed to pyarrow: text with few values is already a dictionary. The file has `MERGED_SCHEMA`.
 WRITTEN_SCHEMA = pa.schema(
     [field.with_type(_TEXT) if field.name in ("platform", "item_id", "split") else field for field in MERGED_SCHEMA]
 )
@@ -56,7 +56,7 @@ _WITH_STATISTICS = [
 
 
 class Runs:
-    """The runs of one file. Those that do not fit `SORT_MEMORY` lie in a folder of their own until it is left."""
+    """The runs of one file. Runs beyond `SORT_MEMORY` are in a temporary folder until the context exits."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="clay-sort-")
@@ -73,7 +73,7 @@ class Runs:
 
     @contextmanager
     def emptied_on_error(self) -> Iterator[None]:
-        """Leave nothing of the runs behind if the block fails."""
+        """Delete the runs if the block fails."""
         try:
             yield
         except BaseException:
@@ -81,14 +81,14 @@ class Runs:
             raise
 
     def add(self, number: int, run: Run) -> None:
-        """Take a run.
+        """Add a run.
 
         Args:
-            number: of the run, in the order of its chips' ids.
+            number: number of the run, in the order of chip ids.
             run: its chips.
 
         Raises:
-            StorageError: there is no room to spill it.
+            StorageError: no space left to spill it.
         """
         records = run.records
         if run.odd:
@@ -110,12 +110,12 @@ class Runs:
         self._runs[number] = keys, path
 
     def in_order(self) -> Iterator[Records]:
-        """All records in the order of the curve and of ids, in pieces of one row group; the last may be shorter."""
+        """All records, ordered by the curve, then by id, one row group at a time; the last may be shorter."""
         left = np.empty(0, RECORD)
         for number, cuts in enumerate(pieces := self._cuts()):
             parts = [self._slice(run, *cut) for run, cut in cuts.items() if cut[0] < cut[1]]
             found = np.concatenate([*parts, left[:0]])
-            # The place in the pieces stands for the id among chips of one place on the curve.
+            # For chips at the same position of the curve, the position in the pieces gives the order of ids.
             keys = found["hilbert"].astype(np.uint64) << np.uint64(32) | np.arange(len(found), dtype=np.uint64)
             keys.sort()
             found = np.concatenate([left, found[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]])
@@ -126,7 +126,7 @@ class Runs:
             left = found[end:].copy()
 
     def _cuts(self) -> list[dict[int, tuple[int, int]]]:
-        """Pieces of about `SORTED_ROWS`: of each, the first and last rows of every run, in order."""
+        """Pieces of about `SORTED_ROWS` rows: for each, the first and last rows of every run, in order."""
         keys = np.sort(np.concatenate([np.empty(0, np.uint32), *(own for own, _ in self._runs.values())]))
         places = np.unique(keys[SORTED_ROWS::SORTED_ROWS])
         ends = {run: [0, *np.searchsorted(own, places).tolist(), len(own)] for run, (own, _) in self._runs.items()}
@@ -144,26 +144,26 @@ class Runs:
 def write_sorted(
     runs: Runs, platform: str, year: int, item_ids: Sequence[str], path: Path, metadata: Mapping[bytes, bytes]
 ) -> dict[str, list[int]]:
-    """Write runs as one GeoParquet file in the order of the Hilbert curve.
+    """Write runs as one GeoParquet file, sorted along the Hilbert curve.
 
     Args:
-        runs: of a platform and year.
-        platform: key.
+        runs: runs of a platform and year.
+        platform: platform key.
         year: partition.
-        item_ids: of the scenes, by the numbers in the records.
-        path: file to write.
-        metadata: key-value metadata of the file, beside `geo`.
+        item_ids: item ids of the scenes, by their number in the records.
+        path: path of the file to write.
+        metadata: key-value metadata of the file, besides `geo`.
 
     Returns:
-        Split → its chips in each row group.
+        Split → number of its chips in each row group.
 
     Raises:
-        StorageError: the file cannot be written, most likely for want of room.
+        StorageError: the file cannot be written, most likely because the disk is full.
     """
     extent, counts = _Extent(runs.odd), []
     names = pa.array(item_ids, pa.string())
-    # Row groups have one page of each column, so an index of pages would only say what the footer says. Parquet's types
-    # tell all of the Arrow schema, which would hold the metadata once more.
+    # Row groups have one page per column, so a page index would only repeat the footer. The Arrow schema is implied by
+    # Parquet's types, and would store the metadata a second time.
     options = {"compression": COMPRESSION, "use_dictionary": DICTIONARIES, "write_statistics": _WITH_STATISTICS}
     try:
         with pq.ParquetWriter(path, WRITTEN_SCHEMA, store_schema=False, **options) as writer:
@@ -171,21 +171,21 @@ def write_sorted(
                 writer.write_table(_table(records, platform, year, names, runs.odd), row_group_size=ROW_GROUP_ROWS)
                 extent.add(records)
                 counts.append(np.bincount(records["split"], minlength=len(SPLIT_NAMES)))
-            writer.add_key_value_metadata({b"geo": extent.metadata(), **metadata})  # the extent is known only now
+            writer.add_key_value_metadata({b"geo": extent.metadata(), **metadata})  # the extent is only known now
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
     return dict(zip(SPLIT_NAMES, np.transpose(counts).tolist(), strict=True))
 
 
 def splits_of_row_groups(store: Store, key: str) -> dict[str, list[int]]:
-    """Split → its chips in each row group of a file that was written before."""
+    """Split → number of its chips in each row group of an existing file."""
     with pq.ParquetFile(key, filesystem=store.filesystem()) as file:
         columns = [file.read_row_group(group, columns=["split"])["split"] for group in range(file.num_row_groups)]
     return {name: [pc.sum(pc.equal(one, name)).as_py() or 0 for one in columns] for name in SPLIT_NAMES}
 
 
 class _Extent:
-    """Geometry types and bounds of records that pass by."""
+    """Accumulates geometry types and bounds of records."""
 
     def __init__(self, odd: Sequence[bytes]) -> None:
         self.types = {int(kind) for kind in np.unique(shapely.get_type_id(shapely.from_wkb(odd)))} if odd else set()
@@ -204,7 +204,7 @@ class _Extent:
 
 
 def _table(records: Records, platform: str, year: int, names: pa.StringArray, odd: Sequence[bytes]) -> pa.Table:
-    """Records as a table of `WRITTEN_SCHEMA`."""
+    """Convert records to a table of `WRITTEN_SCHEMA`."""
     count = len(records)
     scenes, scene = np.unique(records["scene"], return_inverse=True)
     own = names.take(pa.array(scenes))

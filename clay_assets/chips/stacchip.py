@@ -1,7 +1,7 @@
-"""Chip indexes that stacchip wrote, and how they compare with a merged index of ours.
+"""Read chip indexes that stacchip wrote, and compare them with a merged index.
 
 stacchip (0.1.38) writes `index/{platform}/{item}/index_{item}.parquet`, a row per chip. It stores neither platform nor
-scene: the scene is part of the chip's id, and the platform a folder's name.
+scene: the scene is part of the chip's id, and the platform is the name of a folder.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ COLUMNS = (
     *("cloud_cover_percentage", "nodata_percentage", "geometry"),
 )
 STACCHIP_SCHEMA = pa.schema([CHIP_SCHEMA.field(name) for name in COLUMNS])
-SAME = 1e-6  # shares that differ by less are equal: both are float32 of whole pixels
-NAMED = 5  # scenes that are listed
+SAME = 1e-6  # shares that differ by less are equal: both are float32 ratios of pixel counts
+NAMED = 5  # scenes listed
 _SCENE = r"regexp_replace(chipid, '-\d+-\d+$', '')"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An index of stacchip beside ours.
+    """A stacchip index compared with ours.
 
     Attributes:
-        theirs, ours: chips of each.
-        both: chips whose id is in both.
-        equal: of those, chips with the same cloud and nodata shares.
-        cloud, nodata: the largest difference of each share among the chips in both; 0 where there are none.
-        only_theirs, only_ours: scenes of one index alone, sorted; the first of them.
-        scenes_theirs, scenes_ours, scenes_both: scenes of each, and of both.
+        theirs, ours: number of chips in each index.
+        both: number of chips whose id is in both.
+        equal: number of those with the same cloud and nodata shares.
+        cloud, nodata: largest difference of each share over the chips in both; 0 if there are none.
+        only_theirs, only_ours: the first few scenes, sorted, that are in only one index.
+        scenes_theirs, scenes_ours, scenes_both: number of scenes in each, and in both.
     """
 
     theirs: int
@@ -57,17 +57,17 @@ class Comparison:
 
 
 def open_stacchip_index(location: str | Path, platform: str | None = None) -> ds.Dataset:
-    """Open an index of stacchip lazily: one file, or all below a folder.
+    """Open a stacchip index lazily: one file, or all files below a folder.
 
     Args:
         location: path or `s3://` address of a file or folder.
         platform: only files in a folder of this name; None: all.
 
     Returns:
-        A dataset of `STACCHIP_SCHEMA`; geometry is WKB in EPSG:4326, which the files do not say.
+        A dataset of `STACCHIP_SCHEMA`; geometry is WKB in EPSG:4326, though the files do not declare it.
 
     Raises:
-        InputError: no index at that place, or one that stacchip did not write; names file and columns.
+        InputError: no index at that location, or not one written by stacchip; names file and columns.
     """
     text = str(location)
     text = (str(local_path(text)) if is_file_url(text) else text).rstrip("/")
@@ -93,11 +93,11 @@ def open_stacchip_index(location: str | Path, platform: str | None = None) -> ds
 
 
 def compare(theirs: ds.Dataset, ours: ds.Dataset) -> Comparison:
-    """Compare an index of stacchip with ours, chip by chip.
+    """Compare a stacchip index with ours, chip by chip.
 
     Args:
-        theirs: of `open_stacchip_index`.
-        ours: of `clay_assets.chips.index.open_index`, of the same platform.
+        theirs: result of `open_stacchip_index`.
+        ours: result of `clay_assets.chips.index.open_index` for the same platform.
     """
     with duckdb.connect() as connection:
         for name, index in (("theirs", theirs), ("ours", ours)):
@@ -138,7 +138,7 @@ _NAMES = ("theirs", "ours")
 
 def _row(connection: Any, query: str) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = connection.execute(query).fetchone()
-    assert row is not None  # every query here counts
+    assert row is not None  # every query here is a count
     return row
 
 
