@@ -1,9 +1,9 @@
-"""Where work fans out to: a local pool, or a Dask cluster, both as `concurrent.futures.Executor`.
+"""Executors for parallel work: a local pool or a Dask cluster, both as `concurrent.futures.Executor`.
 
-A local pool is of threads, which start at once and die with their process. They are enough where jobs wait, or where
-one call of GDAL, numpy or pyarrow, which release the interpreter lock, takes most of the time. Of many short calls,
-as where a scene is indexed block by block, threads take turns; then they are spread over a process for each core, if
-there are enough jobs to be worth the start of processes. What a job does belongs to the stages.
+A local pool uses threads, which start at once and end with their process. They suffice for jobs that wait, or spend
+most of their time in long calls of GDAL, numpy or pyarrow, which release the GIL. Jobs of many short calls, such as
+indexing a scene block by block, contend for the GIL; their threads are spread over one process per core, if there are
+enough jobs to justify starting processes. The stages define the jobs.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from clay_assets.executors.spread import SpreadExecutor
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-JOBS_PER_WORKER = 2  # jobs per worker: one that runs, one that waits
-PROCESSES_FROM = 100  # short jobs, which take as long as processes take to start and to import what they need
+JOBS_PER_WORKER = 2  # jobs per worker: one running, one waiting
+PROCESSES_FROM = 100  # short jobs; they take about as long as starting the processes with their imports
 
 
 @contextmanager
 def open_executor(
     workers: int, dask_scheduler: str | None = None, *, short_jobs: int = 0, mark: StorageMark | None = None
 ) -> Iterator[tuple[Executor, int]]:
-    """An executor, and how many jobs to have in flight so that its workers never wait.
+    """Open an executor; also returns how many jobs to keep in flight so that its workers never wait.
 
     Args:
-        workers: jobs at once, of the local pool.
-        dask_scheduler: address such as `tcp://host:8786`; then the threads of the cluster's workers count.
-        short_jobs: how many jobs there are whose time goes to many short calls; from `PROCESSES_FROM` on, a local pool
-            has a process for each core. Then a script that opens it has to begin under `if __name__ == "__main__":`.
-        mark: of the storage that the jobs work on, which every worker of a cluster has to reach.
+        workers: concurrent jobs of the local pool.
+        dask_scheduler: address such as `tcp://host:8786`; the cluster's threads then replace `workers`.
+        short_jobs: number of jobs that consist of many short calls; from `PROCESSES_FROM` on, a local pool has one
+            process per core, and a script that opens it needs an `if __name__ == "__main__":` guard.
+        mark: mark of the storage that the jobs use, which every worker of a cluster must be able to reach.
 
     Raises:
-        InputError: no scheduler answers at that address, a version there differs from ours, or `distributed` is not
+        InputError: no scheduler answers at that address, its versions differ from ours, or `distributed` is not
             installed.
-        StorageError: a worker of the cluster does not reach the storage.
+        StorageError: a worker of the cluster cannot reach the storage.
         SourceError: the cluster has no workers.
     """
     processes = min(workers, cores()) if short_jobs >= PROCESSES_FROM else 1
@@ -69,13 +69,13 @@ def cores() -> int:
 def run_bounded(
     executor: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], in_flight: int
 ) -> Iterator[tuple[Job, Future[Result]]]:
-    """Run a function over jobs, with at most `in_flight` of them submitted, and yield each as it ends.
+    """Run a function over jobs, with at most `in_flight` of them submitted, and yield each on completion.
 
-    Memory is bounded by `in_flight`, not by the number of jobs. When the caller stops early (an error), what
-    has not started is cancelled.
+    Memory is bounded by `in_flight`, not by the number of jobs. If the caller stops early, as on an error, jobs that
+    have not started are cancelled.
 
     Raises:
-        ClayError: the cluster is lost, or not fit for this work; no fault of the job that met it.
+        ClayError: the cluster is lost or unfit for this work; not the fault of the job concerned.
     """
     guarded = _PicklableErrors(function)
     waiting: dict[Future[Any], Job] = {}
@@ -103,7 +103,7 @@ def run_bounded(
 
 
 def failure_text(error: BaseException, what: str, logger: logging.Logger) -> str:
-    """The text of a failed job, for a ledger. An error that is not ours is logged with its traceback.
+    """The text of a failed job, for a ledger. Errors other than ClayErrors are logged with traceback.
 
     Args:
         error: what the job raised.
@@ -116,17 +116,17 @@ def failure_text(error: BaseException, what: str, logger: logging.Logger) -> str
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """The name of a function, or of that which a `partial` calls."""
+    """The name of a function, or of the one that a `partial` calls."""
     while isinstance(function, partial):
         function = function.func
     return str(getattr(function, "__name__", type(function).__name__))
 
 
 class _PicklableErrors:
-    """A function whose `ClayError`s carry no cause.
+    """Wraps a function so that its `ClayError`s have no cause.
 
-    An error that crosses a process is pickled, where Dask is imported with all its causes, and GDAL's exceptions
-    do not survive that: the pool would break instead of naming the bad file.
+    Errors are pickled between processes, if Dask is imported with all their causes, and GDAL's exceptions do not
+    survive that: the pool would break instead of naming the bad file.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

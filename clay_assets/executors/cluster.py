@@ -1,7 +1,7 @@
-"""A Dask cluster as an executor that tells the cluster's own faults from those of a job.
+"""A Dask cluster as an executor that distinguishes the cluster's own faults from those of a job.
 
-Before its first job, every worker has to have the versions and the code of this process, and to reach the storage:
-`cluster_worker` is what runs there. After that, workers may end and others may come; a scheduler may not.
+Before its first job, every worker must have the same versions and code as this process, and reach the storage;
+`cluster_worker` runs there. After that, workers may leave and join; the scheduler must stay.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-CONNECT_TIMEOUT = 20  # seconds to wait for a scheduler that was named
-SILENCE_TIMEOUT = 60  # seconds without an answer after which a scheduler is lost; one that is killed is noticed at once
-WORKERS_TIMEOUT = 300  # seconds to wait for a first worker, as where a cluster grows on demand
-WATCH_INTERVAL = 2  # seconds between two questions to the scheduler
-MARK_INTERVAL = 3600  # seconds until the storage is marked again, as temporary files that are old are removed from it
-ASKED_FOR = tuple(name for name in SAME_ON_WORKERS if name != "python")  # which Dask tells unasked
-SHOWN = 3  # faults that a message lists
+CONNECT_TIMEOUT = 20  # seconds to wait for a scheduler
+SILENCE_TIMEOUT = 60  # seconds without an answer until a scheduler counts as lost; a kill is noticed at once
+WORKERS_TIMEOUT = 300  # seconds to wait for the first worker, as clusters may grow on demand
+WATCH_INTERVAL = 2  # seconds between two queries to the scheduler
+MARK_INTERVAL = 3600  # seconds until the storage is marked again, as old temporary files are removed from it
+ASKED_FOR = tuple(name for name in SAME_ON_WORKERS if name != "python")  # which Dask always reports
+SHOWN = 3  # faults listed in a message
 RUN_AGAIN = "run again, which goes on from what is done"
 
 
 class ClusterError(BrokenExecutor):
-    """The cluster can do no job any more.
+    """The cluster can no longer run jobs.
 
     Attributes:
-        reason: the error to raise in its place.
+        reason: the error to raise instead.
     """
 
     def __init__(self, reason: ClayError) -> None:
@@ -61,16 +61,16 @@ class ClusterError(BrokenExecutor):
 
 @contextmanager
 def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExecutor]:
-    """The executor of a cluster whose workers are fit for work. Arguments and errors as of `open_executor`."""
+    """Open a cluster whose workers have passed the checks. Arguments and errors as for `open_executor`."""
     try:
-        from distributed import Client  # an extra: most users have no cluster
+        from distributed import Client  # an optional dependency: most users have no cluster
     except ImportError as error:
         raise InputError("CLAY_DASK_SCHEDULER is set: install clay_assets[dask] to use a cluster.") from error
     name = f"CLAY_DASK_SCHEDULER={address!r}"
     try:
         fault = _fault_of_versions("the scheduler", _versions_of_scheduler(address), SAME_ON_SCHEDULER)
         client = None if fault else Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-    except Exception as error:  # whatever Dask makes of what answers there
+    except Exception as error:  # whatever Dask raises, depending on what answers there
         cause = str(error) or type(error).__name__
         raise InputError(
             f"{name}: no scheduler answers ({cause}). Start one (dask scheduler) and workers, or unset it to work here."
@@ -83,7 +83,7 @@ def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExec
             executor.start()
         except ClayError:
             raise
-        except Exception as error:  # the client has many ways to say that nobody answers
+        except Exception as error:  # the client raises many kinds of errors if nobody answers
             raise executor.scheduler_lost(error) from error
         yield executor
         executor.shutdown()
@@ -92,24 +92,24 @@ def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExec
 
 
 def faults_of(client: Any, mark: StorageMark | None) -> tuple[list[ClayError], Requirements]:
-    """Why the scheduler and the workers that a cluster has now are not fit for the jobs of this process.
+    """Check whether a cluster's scheduler and present workers can run the jobs of this process.
 
     Args:
         client: Dask's client of the cluster.
-        mark: of the storage, which is marked already.
+        mark: mark of the storage, already written.
 
     Returns:
-        An error for each that is not fit, and what is required of workers that come later.
+        An error for each that cannot, and the requirements for workers that join later.
     """
     required = Requirements(uuid.uuid4().hex, installed_versions(), code_hash(), pickle.dumps(mark))
-    # Versions come first, and Dask asks for them, as our code may be missing there, or may not be understood.
+    # Versions come first, queried by Dask itself, as our code may be missing there or incompatible.
     found: list[ClayError] = [InputError(fault) for fault in _faults_of_versions(client)]
     if found:
         return found, required
     for worker, fault in sorted(client.run(check_worker, required, on_error="return").items()):
         if isinstance(fault, ClayError):
             found.append(fault)
-        elif fault is not None and not isinstance(fault, OSError):  # which is of a worker that has just ended
+        elif fault is not None and not isinstance(fault, OSError):  # an OSError means that the worker has just ended
             found.append(InputError(f"worker {worker}: cannot be used ({fault!r}). Look into its log."))
     return found, required
 
@@ -122,7 +122,7 @@ def _faults_of_versions(client: Any) -> Iterator[str]:
 
 
 def _fault_of_versions(who: str, known: Any, names: Sequence[str]) -> str | None:
-    """How another process differs from this one, by what Dask says of it; None: it does not, or nothing is known."""
+    """How another process's versions differ from ours, as Dask reports them; None: not at all, or unknown."""
     if not known:
         return None
     there = {name: comparable_version(name, known.get("packages", {}).get(name)) for name in names}
@@ -131,10 +131,10 @@ def _fault_of_versions(who: str, known: Any, names: Sequence[str]) -> str | None
 
 
 def _versions_of_scheduler(address: str) -> Any:
-    """Versions by a scheduler's own word.
+    """The versions that a scheduler reports.
 
-    A client is made after that only: one of another version may not be understood, and one that cannot connect keeps
-    its process waiting when it is deleted.
+    The client is only created afterwards: one of another version may be incompatible, and one that cannot connect
+    blocks its process when deleted.
     """
     import asyncio
 
@@ -147,24 +147,24 @@ def _versions_of_scheduler(address: str) -> Any:
         async with rpc(address, timeout=CONNECT_TIMEOUT, connection_args=tls) as scheduler:
             return await asyncio.wait_for(scheduler.versions(packages=list(ASKED_FOR)), SILENCE_TIMEOUT)
 
-    with ThreadPoolExecutor(1) as thread:  # as this one may have a loop of its own, such as that of a notebook
+    with ThreadPoolExecutor(1) as thread:  # as this thread may already run an event loop, as in a notebook
         return thread.submit(lambda: asyncio.run(ask())).result()
 
 
 class ClusterExecutor(Executor):
-    """Jobs on a Dask cluster, as of any executor, apart from what is the cluster's own fault.
+    """Runs jobs on a Dask cluster like any executor, except for the cluster's own faults.
 
-    A job is sent as bytes, and its outcome comes back as a value, so an error that Dask itself raises is never one of
-    the job: then every future fails with a `ClusterError`. So it does when the scheduler is lost, which is asked every
-    few seconds, as a connection that breaks at a bad moment, or a host that hangs, does not tell.
+    A job is sent as bytes and its outcome returned as a value, so an error raised by Dask itself is never the job's:
+    every future then fails with a `ClusterError`. The same happens if the scheduler is lost. It is polled every few
+    seconds, as a broken connection or a hanging host may go unnoticed otherwise.
 
     Args:
         client: Dask's client of the cluster.
-        name: of the cluster in messages.
-        mark: of the storage, which workers have to reach.
+        name: name of the cluster in messages.
+        mark: mark of the storage that workers must reach.
 
     Attributes:
-        threads: of all workers together, when it was started.
+        threads: total threads of all workers at the start.
     """
 
     def __init__(self, client: Any, name: str, mark: StorageMark | None) -> None:
@@ -176,16 +176,16 @@ class ClusterExecutor(Executor):
         self.threads = 0
 
     def start(self) -> None:
-        """Wait for a worker, and check all that there are.
+        """Wait for a worker, and check all present ones.
 
         Raises:
-            ClayError: names what is not fit for work, and what to do.
+            ClayError: names what is unfit, and what to do.
         """
         self._scheduler = self._ask("identity")["id"]
         if not self._ask("ncores"):
             logger.warning("%s has no workers yet; waiting for the first, at most %d s", self._name, WORKERS_TIMEOUT)
             try:
-                self._client.submit(abs, -1, pure=False).result(WORKERS_TIMEOUT)  # as a cluster may grow for jobs only
+                self._client.submit(abs, -1, pure=False).result(WORKERS_TIMEOUT)  # some clusters only grow for jobs
             except Exception as error:
                 raise SourceError(f"{self._name}: no workers. Start some: dask worker ADDRESS.") from error
         if self._mark is not None:
@@ -198,8 +198,8 @@ class ClusterExecutor(Executor):
         self._watcher.start()
 
     def submit(self, function: Callable[..., Result], /, *arguments: Any, **named: Any) -> Future[Result]:
-        """As of any executor; function, arguments and result are pickled."""
-        import cloudpickle  # as Dask does, so that functions of a script or a notebook may be sent
+        """As for any executor; function, arguments and result are pickled."""
+        import cloudpickle  # as in Dask, so that functions of a script or notebook can be sent
 
         job = cloudpickle.dumps((function, arguments, named))
         future: Future[Result] = Future()
@@ -210,7 +210,7 @@ class ClusterExecutor(Executor):
             self._waiting.add(future)
         try:
             remote = self._pool.submit(RunJob(getattr(function, "__name__", "job"), self._required), job)
-        except Exception as error:  # the client has many ways to say that it is closed
+        except Exception as error:  # a closed client raises many kinds of errors
             self._lose(self.scheduler_lost(error))
             return future
         future.add_done_callback(partial(self._cancel, remote))
@@ -218,7 +218,7 @@ class ClusterExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for the jobs; the cluster goes on."""
+        """Wait for the jobs; the cluster keeps running."""
         for future in list(self._waiting) if cancel_futures else ():
             future.cancel()
         while wait and (waiting := list(self._waiting)):
@@ -232,7 +232,7 @@ class ClusterExecutor(Executor):
                 self._mark.remove()
         quiet = logging.getLogger("distributed.client")
         level = quiet.level
-        if self._lost:  # which our own error says once
+        if self._lost:  # our own error reports it once
             quiet.setLevel(logging.CRITICAL)
         try:
             self._client.close(timeout=CONNECT_TIMEOUT)
@@ -242,7 +242,7 @@ class ClusterExecutor(Executor):
             quiet.setLevel(level)
 
     def scheduler_lost(self, cause: object) -> SourceError:
-        """The error of a scheduler that is lost."""
+        """The error for a lost scheduler."""
         return SourceError(
             f"{self._name}: the scheduler was lost ({cause}). Start it and its workers, or unset "
             f"the variable to work here; then {RUN_AGAIN}."
@@ -301,12 +301,12 @@ class ClusterExecutor(Executor):
             remote.cancel()
 
     def _watch(self) -> None:
-        """Ask the scheduler now and then, until the end."""
+        """Poll the scheduler until shutdown."""
         last_worker = last_mark = time.monotonic()
         while not self._lost and not self._closed.wait(WATCH_INTERVAL):
             try:
                 scheduler, threads = self._ask("identity")["id"], self._ask("ncores")
-            except Exception as error:  # the client has many ways to say that nobody answers
+            except Exception as error:  # the client raises many kinds of errors if nobody answers
                 if not self._closed.is_set():
                     self._lose(self.scheduler_lost(str(error) or type(error).__name__))
                 return

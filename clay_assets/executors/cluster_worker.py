@@ -1,7 +1,6 @@
-"""What a worker of a Dask cluster does: it proves that it is fit for the jobs of a run, then runs them.
+"""The worker's side of a Dask cluster: check that the worker can run a run's jobs, then run them.
 
-Functions of this module run in the processes of the workers, with the versions that are installed there. The side of
-the run is `cluster`.
+Functions of this module run in the workers' processes, with the versions installed there. The run's side is `cluster`.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from typing import Any, NamedTuple, Protocol
 
 from clay_assets.errors import ClayError, InputError, SourceError, StorageError
 
-# What has to be the same on workers: what carries jobs to them, and what the bytes of a file depend on.
+# Packages whose versions must match on workers: those that transport jobs, and those that affect the bytes of files.
 SAME_ON_SCHEDULER = ("python", "clay_assets", "distributed", "dask", "cloudpickle")
 SAME_ON_WORKERS = (*SAME_ON_SCHEDULER, "numpy", "pandas", "pyarrow", "geopandas", "shapely", "pyproj", "rasterio")
 PACKAGE = Path(__file__).parents[1]
 
 
 class StorageMark(Protocol):
-    """A mark in the storage, by which a worker shows that it reaches that storage."""
+    """A mark in the storage, which shows that a worker reaches the same storage."""
 
     def put(self) -> None:
-        """Mark the storage."""
+        """Write the mark."""
 
     def check(self) -> None:
-        """Raise a StorageError where the mark cannot be read, or nothing can be written beside it."""
+        """Raise a StorageError if the mark cannot be read, or no file can be written next to it."""
 
     def remove(self) -> None:
-        """Take the mark away."""
+        """Remove the mark."""
 
 
 class Requirements(NamedTuple):
-    """What a run requires of every worker, which is checked before its first job.
+    """A run's requirements for every worker, checked before its first job.
 
     Attributes:
-        run: random name of the run.
+        run: random id of the run.
         versions: see `installed_versions`.
         code: see `code_hash`.
         mark: a pickled `StorageMark`, or a pickled None.
@@ -55,23 +54,24 @@ class Requirements(NamedTuple):
     mark: bytes
 
 
-_fit_for = set[str]()  # runs whose requirements this process, a worker, has met
+_fit_for = set[str]()  # runs whose requirements this worker process meets
 _checking = threading.Lock()
 
 
 async def check_worker(required: Requirements, dask_worker: Any) -> ClayError | None:
-    """Why a worker is not fit for the jobs of a run; Dask gives the worker, by the name of the argument."""
+    """Why a worker cannot run a run's jobs, or None; Dask passes the worker because of the argument's name."""
     import asyncio
 
     await _stop_profiler(dask_worker)
-    # In a thread, as a storage may take long to answer; the worker stays alive meanwhile.
+    # In a thread, as the storage may be slow, and the worker must stay responsive.
     return await asyncio.to_thread(_shortcoming, required, dask_worker.address)
 
 
 async def _stop_profiler(worker: Any) -> None:
-    """Stop what asks for the frames of all threads many times a second: a worker hung when a job started a thread.
+    """Stop the profiler, which samples the frames of all threads: workers hung when a job started a thread.
 
-    Of Python 3.11 alone: https://github.com/dask/distributed/issues/8616, https://github.com/python/cpython/issues/106883
+    Only in Python 3.11: https://github.com/dask/distributed/issues/8616,
+    https://github.com/python/cpython/issues/106883
     """
     if sys.version_info[:2] == (3, 11):
         for name in ("profile", "profile-cycle"):
@@ -83,20 +83,20 @@ class RunJob:
     """Runs a pickled job on a worker.
 
     Args:
-        name: of the job's function; the scheduler and its dashboard show jobs by it.
-        required: of the worker.
+        name: name of the job's function, shown by the scheduler and its dashboard.
+        required: requirements for the worker.
     """
 
     def __init__(self, name: str, required: Requirements) -> None:
         self.__name__, self.required = name, required
 
     def __call__(self, job: bytes) -> tuple[bool | None, Any]:
-        """Whether the job succeeded, and its result or error; None: the worker is not fit for jobs, and why."""
+        """Whether the job succeeded, and its result or error; None: the worker cannot run jobs, and why."""
         from distributed import get_worker
         from distributed.utils import sync
 
         worker = get_worker()
-        if self.required.run not in _fit_for:  # it came later
+        if self.required.run not in _fit_for:  # the worker joined later
             sync(worker.loop, _stop_profiler, worker)
         address = worker.address
         shortcoming = _shortcoming(self.required, address)
@@ -107,11 +107,11 @@ class RunJob:
             return True, function(*arguments, **named)
         except StorageError as error:
             return False, StorageError(f"{_name(address)}: {error}")
-        except BaseException as error:  # also one that would end the worker
-            error.add_note(format_exc())  # as it is pickled without its traceback
+        except BaseException as error:  # including those that would end the worker
+            error.add_note(format_exc())  # as pickling drops the traceback
             try:
                 pickle.loads(pickle.dumps(error))
-            except Exception:  # of a library, with something in it that cannot be sent
+            except Exception:  # a library's error that cannot be pickled
                 return False, SourceError(f"{type(error).__name__}: {error}")
             return False, error
 
@@ -153,18 +153,18 @@ def _installed(name: str) -> str | None:
 
 
 def comparable_version(name: str, found: str | None) -> str:
-    """A version as it is compared: of Python only what pickles depend on, such as 3.12."""
+    """A version reduced for comparison: for Python only the part that pickles depend on, such as 3.12."""
     return ".".join((found or "").split(".")[:2]) if name == "python" else found or "none"
 
 
 def version_differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
-    """The versions of another process that are not those of this one, such as `numpy 1.26.4 (here: 2.1.0)`."""
+    """Versions of another process that differ from this one's, such as `numpy 1.26.4 (here: 2.1.0)`."""
     return ", ".join(f"{name} {there[name]} (here: {here[name]})" for name in there if there[name] != here[name])
 
 
 @cache
 def code_hash() -> str:
-    """Hash of the source of clay_assets, as checkouts of one version may differ."""
+    """Hash of clay_assets' source code, as checkouts of the same version may differ."""
     code = hashlib.blake2b(digest_size=16)
     for path in sorted(path for kind in ("py", "toml") for path in PACKAGE.rglob(f"*.{kind}")):
         code.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())

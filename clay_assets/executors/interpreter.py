@@ -1,4 +1,4 @@
-"""Settings of the interpreter that work of many threads or objects changes for its time."""
+"""Interpreter settings that are changed temporarily for work with many threads or objects."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-QUICK = 0.0005  # seconds that a thread computes before another is let in
+QUICK = 0.0005  # seconds until a computing thread yields to another
 
 
 class _Interpreter:
-    """A setting of the interpreter that is another while somebody uses it; safe between threads."""
+    """An interpreter setting that is changed while in use; thread-safe."""
 
     def __init__(self, read: Callable[[], Any], change: Callable[[Any], None], meanwhile: Any) -> None:
         self._read, self._change, self._meanwhile = read, change, meanwhile
@@ -35,10 +35,10 @@ class _Interpreter:
                     self._change(self._usual)
 
 
-# A thread whose answer has come is soon let in beside one that computes. By default it waits up to 5 ms each time it
-# has waited for a socket, several times a request: a server behind 200 ms is then asked a tenth less often.
+# Let a thread that has received an answer run soon, even if another computes. By default it waits up to 5 ms after each
+# socket operation, several times per request, which costs a tenth of the requests to a server with 200 ms latency.
 quick_switches = _Interpreter(sys.getswitchinterval, sys.setswitchinterval, QUICK)
 
-# Objects are looked through for cycles less often. Tens of thousands of STAC items are a million objects without a
-# cycle, and by default they are looked through again and again, which takes as long as to make them.
+# Run the garbage collector less often. Tens of thousands of STAC items are a million objects without cycles, and by
+# default they are scanned repeatedly, which takes as long as creating them.
 rare_collections = _Interpreter(gc.get_threshold, lambda thresholds: gc.set_threshold(*thresholds), (100_000, 20, 20))

@@ -1,4 +1,4 @@
-"""A pool of threads that are spread over processes, for jobs of many short calls, where threads would take turns."""
+"""A thread pool spread over processes, for jobs of many short calls, whose threads would contend for the GIL."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Result = TypeVar("Result")
 
 
 class SpreadExecutor(ThreadPoolExecutor):
-    """Threads that are spread over this process and others: as many jobs at once as there are threads.
+    """A pool of threads in this process and others; each thread runs one job at a time.
 
-    Some threads of this process work here, at once. Each of the others hands its jobs to a thread of another process
-    and waits, so that queue, futures and cancelling are those of a pool of threads. A job fails with a `BrokenExecutor`
-    if its process has ended.
+    Some threads of this process run jobs themselves. Each of the others passes its jobs to a thread of another process
+    and waits, so that queue, futures and cancellation work as in a thread pool. A job fails with a `BrokenExecutor` if
+    its process has ended.
 
     Args:
-        workers: threads, in all.
-        processes: with this one.
+        workers: total number of threads.
+        processes: number of processes, including this one.
     """
 
     def __init__(self, workers: int, processes: int) -> None:
@@ -46,11 +46,11 @@ class SpreadExecutor(ThreadPoolExecutor):
                 self._places.put(ours)
 
     def submit(self, function: Callable[..., Result], /, *arguments: Any, **named: Any) -> Future[Result]:
-        """As of any executor; function, arguments and result are pickled."""
+        """As for any executor; function, arguments and result are pickled."""
         return super().submit(self._here_or_there, function, arguments, named)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes too, once all jobs are done."""
+        """Also end the processes, once all jobs are done."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         for pipe in self._pipes if wait else ():
             pipe.close()
@@ -76,7 +76,7 @@ class SpreadExecutor(ThreadPoolExecutor):
 
 
 def _work(pipes: list[Connection]) -> None:
-    """What another process of a `SpreadExecutor` does: the jobs of each pipe in a thread, until a pipe is closed."""
+    """The work of a `SpreadExecutor`'s other processes: run each pipe's jobs in a thread, until a pipe closes."""
     for pipe in pipes[1:]:
         threading.Thread(target=_answer, args=(pipe,), daemon=True).start()
     _answer(pipes[0])
@@ -88,13 +88,13 @@ def _answer(pipe: Connection) -> None:
             function, arguments, named = pipe.recv()
             try:
                 said = True, function(*arguments, **named)
-            except BaseException as error:  # else the other end would wait for ever
-                error.add_note(format_exc())  # as it is pickled without its traceback
+            except BaseException as error:  # otherwise the other end would wait forever
+                error.add_note(format_exc())  # as pickling drops the traceback
                 said = False, error
             try:
                 pipe.send(said)
             except OSError:
                 raise
-            except Exception as error:  # whatever pickling makes of a result
+            except Exception as error:  # whatever pickling a result raises
                 pipe.send((False, TypeError(f"{type(said[1]).__name__} cannot be pickled ({error})")))
-    os._exit(0)  # the other process has closed its end, or has ended, so that nobody waits for what still runs here
+    os._exit(0)  # the other process has closed its end or ended, so nobody waits for jobs still running here
