@@ -69,8 +69,8 @@ class Catalogue(Protocol):
         ...
 
     def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """Some of the chosen items, in any order, as `Platform.read_item` and then `as_stac_1_1` give them; those that
-        it has at hand so.
+        """Those of the chosen items that can be returned directly in the form of `Platform.read_item` and
+        `as_stac_1_1`, in any order.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Candidates of one schema: their columns, and items made of them."""
+"""Candidates of one schema: their columns, and conversion to items."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from clay_assets.stac import ASSUMED_VERSION, ITEM_TYPE, Item
 from clay_assets.storage.stac_geoparquet import listed, objects
 from clay_assets.storage.untyped import UNTYPED, patched
 
-MOMENT, UNCHANGED = "moment", "unchanged"  # columns beside those of the snapshot
-PROPERTY, ASSET = "property ", "asset "  # before the names of columns
-EXACT = 2**53  # whole numbers beyond it are not exact as floats
-PLAIN_ID = 230  # bytes; percent-encoded, an id so long is not too long
+MOMENT, UNCHANGED = "moment", "unchanged"  # columns in addition to the snapshot's
+PROPERTY, ASSET = "property ", "asset "  # prefixes of column names
+EXACT = 2**53  # larger integers are not exact as floats
+PLAIN_ID = 230  # bytes; ids up to this length are not too long when percent-encoded
 
 
 class Later(Mapping[str, Any]):
-    """An object of an item that is made when a rule asks for it, with those of the items around it."""
+    """A member of an item that is created when a rule uses it, together with those of neighbouring items."""
 
     __slots__ = ("_made", "_row")
 
@@ -47,7 +47,7 @@ class Later(Mapping[str, Any]):
 
 
 def brief(item: Item) -> Item:
-    """A candidate without what would be made later, which keeps the table of all of them in memory."""
+    """A candidate without its `Later` members, which would keep the whole table in memory."""
     return {name: value for name, value in item.items() if not isinstance(value, Later)}
 
 
@@ -64,7 +64,7 @@ class Part:
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
     def read(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item | str, bool]]:
-        """Of some rows the id, as text that tells its type too, the candidate, and whether it is known to be sound."""
+        """For some rows, the id (its `repr`), the candidate, and whether it is known to be sound."""
         if self._plain[rows].all():
             yield from self._read_plain(rows)
             return
@@ -83,7 +83,7 @@ class Part:
                 yield repr(name), read_candidate(self.platform, document), sound
 
     def _read_plain(self, rows: NDArray[Any]) -> Iterator[tuple[str, Item, bool]]:
-        """The same of rows that are plain, whose assets and footprints few rules look at."""
+        """The same for plain rows, with assets and footprints made on demand, as few rules use them."""
         chosen = pa.array(rows)
         of_items = [name for name in self.table.schema.names if name in ("id", MOMENT) or name.startswith(PROPERTY)]
         part = Part(self.platform, self.table.select(of_items).take(chosen))
@@ -123,7 +123,7 @@ class Part:
 
     @cached_property
     def _plain(self) -> NDArray[np.bool_]:
-        """Which rows are items as they are read, whatever their properties: there is nothing to check in them."""
+        """Which rows are items as read, whatever their properties, so that nothing needs checking."""
         ids = self.column("id")
         if not (self._plain_assets and pa.types.is_string(ids.type)):
             return np.zeros(len(ids), np.bool_)
@@ -136,7 +136,7 @@ class Part:
 
     @cached_property
     def _sound(self) -> NDArray[np.bool_]:
-        """Which rows are known to break no declaration and to lack no asset."""
+        """Which rows are known to satisfy all declarations and to have all assets."""
         return np.asarray(~self.values["odd"] & (self.values["lacking"] == 0), np.bool_)
 
     def _documents(self, untyped: Sequence[str | None]) -> Iterator[Item]:
@@ -153,20 +153,20 @@ class Part:
             document = {"id": name, "properties": properties, "assets": assets}
             if text is not None:
                 patched(document, text)
-            # As the columns have it, by which the item was found.
+            # From the columns by which the item was found.
             document["collection"], document["geometry"] = collection, footprint
             document["properties"]["datetime"] = EPOCH + timedelta(milliseconds=moment)
             yield document
 
     def _objects(self, prefix: str) -> Iterable[dict[str, Any]]:
-        """The columns with a prefix as an object of each row, without nulls."""
+        """The columns with a prefix as one object per row, without nulls."""
         names = [name for name in self.table.schema.names if name.startswith(prefix)]
         if not names:
             return ({} for _ in range(self.table.num_rows))
         return objects([name.removeprefix(prefix) for name in names], [_values(self.column(name)) for name in names])
 
     def _assets(self, untyped: Sequence[str | None]) -> Iterable[Any]:
-        """Assets of each row by their names here; as the catalogue names them where an item is still to be patched."""
+        """Assets of each row by our names, or by the catalogue's names for items yet to be patched."""
         if not self._plain_assets:
             return (parsed("assets", text) for text in self.column("assets").to_pylist())
         names = self.platform.asset_names
@@ -178,7 +178,7 @@ class Part:
         return assets
 
     def _hrefs(self, name: str) -> list[str | None]:
-        """Hrefs of an asset, under whichever of its names; of several the last that has one."""
+        """Hrefs of an asset under any of its names; if several have one, the last."""
         found: list[str | None] = []
         for other in names_of(self.platform, name):
             if ASSET + other in self.names:
@@ -188,7 +188,7 @@ class Part:
 
     @cached_property
     def shapes(self) -> NDArray[Any]:
-        """Footprints as they are meant, (rows,)."""
+        """Normalised footprints, (rows,)."""
         shapes: NDArray[Any] = np.array(shapely.force_2d(footprints(self.column("geometry"))), dtype=object)
         changed = np.flatnonzero(~self._unchanged)
         if changed.size:
@@ -201,7 +201,8 @@ class Part:
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
-        """Row by row: `id`, `moment`, whether it is `odd`, what is `lacking` (bits), and the declared properties."""
+        """For each row: `id`, `moment`, whether it is `odd`, missing assets (`lacking`, bits), and declared
+        properties."""
         rows = self.table.num_rows
         ids, odd = self.column("id"), ~self._unchanged
         found: dict[str, NDArray[Any]] = {"moment": self.column(MOMENT).to_numpy()}
@@ -240,12 +241,12 @@ class Part:
 
 
 def names_of(platform: AnyPlatform, asset: str) -> tuple[str, ...]:
-    """All names that catalogues give an asset, that used here first."""
+    """All names that catalogues give an asset, ours first."""
     return asset, *(alias for alias, meant in platform.assets.aliases.items() if meant == asset)
 
 
 def _typed(column: pa.Array, kind: PropertyType) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Values of a declared property as `Candidates` has them; which are not of the type; and which are given."""
+    """Values of a declared property in the form of `Candidates`; which have the wrong type; and which are present."""
     types, rows = pa.types, len(column)
     there = column.is_valid().to_numpy(zero_copy_only=False)
     if kind in (float, int):
@@ -271,7 +272,7 @@ def _typed(column: pa.Array, kind: PropertyType) -> tuple[NDArray[Any], NDArray[
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Values of a column as an item has them."""
+    """Values of a column in the form used in items."""
     types, kind = pa.types, column.type
     same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
     return listed(column) if same else list(map(value_of, column.to_pylist()))

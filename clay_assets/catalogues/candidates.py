@@ -1,8 +1,8 @@
 """Tables of a snapshot's candidates: collected while it is read, and returned by groups of requests.
 
-A table has one row per item, with the requests that it may match. Candidates are kept in memory up to a limit, and
-beyond that in files by groups of requests, so that memory does not grow with the snapshot. Files of a snapshot are read
-in `snapshot`; eligibility is decided in `eligibility`.
+A table has one row per item, with the requests that it may match. Candidates are kept in memory up to a limit, beyond
+that in files by groups of requests, so that memory does not grow with the snapshot. Files of a snapshot are read in
+`snapshot`; eligibility is decided in `eligibility`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.column_rules import Candidates
 from clay_assets.stac import Item
 
-ASKED = "requests"  # a column beside those of the snapshot
-IN_MEMORY = 64 * 2**20  # bytes of candidates; what is more is kept in files
-GROUPS = 64  # of requests, where it is kept in files
-ROWS = 1_024  # candidates whose documents are made at once
+ASKED = "requests"  # a column in addition to the snapshot's
+IN_MEMORY = 64 * 2**20  # bytes of candidates; beyond that they are kept in files
+GROUPS = 64  # groups of requests in files
+ROWS = 1_024  # candidates whose documents are made together
 CLOUD_COVER = "eo:cloud_cover"
 
 
 class Collection:
-    """Candidates as they are found, given out by groups of requests. A context: its files are removed at the end.
+    """Collects candidates, and returns them by groups of requests. A context manager: its files are removed at the end.
 
     Args:
-        platform: whose candidates.
-        requests: all of them.
-        limit: bytes that are kept in memory; by default `IN_MEMORY`.
+        platform: the candidates' platform.
+        requests: all requests.
+        limit: bytes to keep in memory; by default `IN_MEMORY`.
     """
 
     def __init__(self, platform: AnyPlatform, requests: Sequence[Request], limit: int | None = None) -> None:
@@ -59,12 +59,12 @@ class Collection:
         self._stack.close()
 
     def add(self, batch: pa.RecordBatch, found: Mapping[str, NDArray[Any]], pairs: tuple[NDArray[Any], ...]) -> None:
-        """Keep the rows of a batch that requests may take.
+        """Add the rows of a batch that requests may use.
 
         Args:
-            batch: of the snapshot.
-            found: `moment` and `unchanged` of its rows.
-            pairs: rows, and the numbers of the requests that may take them; each pair once.
+            batch: a batch of the snapshot.
+            found: `moment` and `unchanged` for its rows.
+            pairs: rows, and the numbers of the requests that may use them; each pair once.
         """
         rows, numbers = pairs
         if not len(rows):
@@ -90,7 +90,7 @@ class Collection:
             self._files.add(table)
 
     def groups(self) -> Iterator[CandidateTable]:
-        """Candidates of some requests after others, in the order of the requests; each request in one table."""
+        """Candidates by groups of requests, in the order of the requests; each request is in one table."""
         count = len(self.requests)
         if self._files is None:
             yield CandidateTable(self.platform, self.requests, range(count), self._tables)
@@ -100,7 +100,7 @@ class Collection:
 
 
 class _Files:
-    """Tables in a folder, apart by groups of requests. Tables of one schema share a file."""
+    """Tables in a folder, separated by groups of requests. Tables of one schema share a file."""
 
     def __init__(self, requests: int) -> None:
         self.requests = requests
@@ -168,10 +168,10 @@ class CandidateTable:
     """All candidates of some requests.
 
     Attributes:
-        platform: whose candidates.
-        requests: all requests that were made.
-        asked: numbers of those of this table.
-        tables: candidates, in the order of the snapshot; of several schemas where its files have.
+        platform: the candidates' platform.
+        requests: all requests of the search.
+        asked: numbers of this table's requests.
+        tables: candidates in the order of the snapshot; several schemas if its files differ.
     """
 
     platform: AnyPlatform
@@ -195,10 +195,10 @@ class CandidateTable:
         self._pairs = joined[0][order], joined[1][order], joined[2][order]
 
     def answers(self, only: NDArray[np.int64] | None = None) -> Iterator[Answer]:
-        """Answers to requests, with the candidates as `read_candidate` gives them, each id once.
+        """Answers to requests, with the candidates as returned by `read_candidate`, each id once.
 
         Args:
-            only: numbers of the requests to answer, ascending; None: all of this table.
+            only: numbers of the requests to answer, ascending; None: all of this table's.
         """
         numbers, parts, rows = self._pairs
         wanted = np.asarray(self.asked if only is None else only, np.int64)
@@ -210,7 +210,7 @@ class CandidateTable:
             chosen = np.concatenate([np.arange(a, b) for a, b in zip(firsts[start:end], lasts[start:end], strict=True)])
             chosen = chosen.astype(np.int64)
             of = parts[chosen]
-            # Items are made some at a time, and forgotten with their requests.
+            # Items are made in batches, and released with their requests.
             reading = [part.read(rows[chosen[of == number]]) for number, part in enumerate(self._parts)]
             pairs = iter(of.tolist())
             for number, size in zip(wanted[start:end].tolist(), (lasts - firsts)[start:end].tolist(), strict=True):
@@ -222,8 +222,8 @@ class CandidateTable:
             start = end
 
     def columns(self) -> tuple[Candidates, NDArray[np.bool_], NDArray[np.int64]]:
-        """The candidates as columns, of one id the first; which of them columns do not tell; their lacking assets, as
-        bits in the order of the platform's.
+        """The candidates as columns, the first of each id; a mask of those that columns cannot decide; and their
+        missing assets, as bits in the platform's order.
         """
         numbers, parts, rows = self._pairs
         starts = np.cumsum([0, *(part.table.num_rows for part in self._parts)])
@@ -242,7 +242,7 @@ class CandidateTable:
         return Candidates(ids, times, properties, shapes, self.requests, numbers[kept]), odd.astype(np.bool_), lacking
 
     def _has_each_id_once(self) -> bool:
-        """Whether no two of the items surely have one id."""
+        """Whether ids are known to be unique."""
         if len(self._parts) != 1:
             return False
         ids = self._parts[0].column("id")
@@ -256,12 +256,12 @@ class CandidateTable:
         for number, part in enumerate(self._parts):
             here = np.flatnonzero((place >= starts[number]) & (place < starts[number + 1]))
             for at, (_, document, _) in zip(here.tolist(), part.read(place[here] - starts[number]), strict=True):
-                assert not isinstance(document, str)  # columns tell of none that is not valid
+                assert not isinstance(document, str)  # columns only give valid ones
                 found[at] = document
         return found
 
     def briefs(self, candidates: Candidates, rows: NDArray[np.int64]) -> list[Item]:
-        """The ids of some candidates and, where they tell it, their cloud cover."""
+        """The ids of some candidates and, if available, their cloud cover."""
         names = candidates.ids[rows].tolist()
         if CLOUD_COVER not in self.platform.rules.property_names:
             return [{"id": name, "properties": {}} for name in names]
@@ -275,13 +275,13 @@ class CandidateTable:
 
 
 def _answer(request: Request, read: Sized[tuple[Item | str, bool]]) -> Answer:
-    """The answer that consists of some candidates, of which it is known whether they are sound."""
+    """The answer from some candidates, with whether each is known to be sound."""
     answer = answer_of(request, [candidate for candidate, _ in read])
     return replace(answer, sound=[sound for candidate, sound in read if not isinstance(candidate, str)])
 
 
 def _first_of_each_id(numbers: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Rows without those whose request has an earlier one with the same id; ascending. Requests are in order."""
+    """Rows except those whose request has an earlier row of the same id; ascending. Requests must be in order."""
     codes = pa.array(ids, pa.string()).dictionary_encode()
     labels = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     _, first = np.unique(numbers * max(len(codes.dictionary), 1) + labels, return_index=True)
@@ -289,7 +289,7 @@ def _first_of_each_id(numbers: NDArray[np.int64], ids: NDArray[Any]) -> NDArray[
 
 
 def _by_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Tables of one schema that follow one another, joined."""
+    """Consecutive tables of the same schema, concatenated."""
     joined: list[list[pa.Table]] = []
     for table in tables:
         if joined and joined[-1][0].schema.equals(table.schema):

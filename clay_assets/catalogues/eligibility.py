@@ -203,17 +203,17 @@ def choices(
     options: Options,
     excluded: Mapping[str, str] = NOTHING,
 ) -> Iterator[Choice]:
-    """What each request gets, in any order.
+    """The choice for each request, in any order.
 
-    Where the platform declares its rules over columns too, and the catalogue has tables, items are read only for the
-    requests of which columns do not tell everything.
+    If the platform also declares its rules over columns, and the catalogue has tables, items are only read for requests
+    that columns cannot decide.
 
     Args:
-        platform: whose rules decide.
-        catalogue: where to look.
-        requests: searches to make.
+        platform: the platform, whose rules decide.
+        catalogue: the catalogue to search.
+        requests: the searches to make.
         options: the platform's recipe fields.
-        excluded: item id → why it is never taken.
+        excluded: item id → why it is excluded.
 
     Raises:
         SourceError: the catalogue as a whole does not answer.
@@ -249,5 +249,5 @@ def _rule_error(platform: AnyPlatform, rule: str, on: str, error: Exception) -> 
 
 
 def _invalid_footprint(error: ShapelyError) -> str:
-    # By its class alone: the text has coordinates, and items with the same fault are counted together.
+    # Only its class: the text has coordinates, and items with the same fault are counted together.
     return f"invalid footprint ({type(error).__name__})"

@@ -168,9 +168,9 @@ def _best(table: CandidateTable, candidates: Candidates, codes: NDArray[np.int64
 
 
 def _lowest(numbers: NDArray[np.int64], key: NDArray[Any]) -> NDArray[np.intp]:
-    """Places of the candidates that no other of their request goes before by its first key; ascending.
+    """Indices of the candidates with the lowest first key in their request; ascending.
 
-    They are few, and ids take long to sort.
+    Narrows the candidates first, as sorting ids is slow.
     """
     order = np.lexsort((key, numbers))
     first = order[np.flatnonzero(np.diff(numbers[order], prepend=-1))]

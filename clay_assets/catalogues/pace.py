@@ -75,7 +75,7 @@ class Pace:
                 if now < self._resumed:  # sent before the first refusal was known
                     self._burst -= 1
                     self._rate = max(self._burst, 1) * (1 - MARGIN) / WINDOW
-                return  # of requests that were sent before it fell
+                return  # from requests sent before the rate fell
             sent = sum(now - WINDOW <= at <= now for at in self._sent)
             accepted = max(sent - len(self._refused), 1) * (1 - MARGIN) / WINDOW
             if self._rate is None:

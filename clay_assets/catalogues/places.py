@@ -1,4 +1,4 @@
-"""Where, when and for what requests ask, compared with whole batches of a snapshot."""
+"""The places, periods and filters of requests, compared with whole batches of a snapshot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clay_assets.platforms.base import Request
 
 
 class Places:
-    """Where, when and for what some requests ask, laid out so that whole batches can be compared."""
+    """The places, periods and filters of some requests, arranged for comparison with whole batches."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         # Requests at one place, such as the quarters of a tile, have the same geometry.
@@ -40,11 +40,11 @@ class Places:
     def pairs(
         self, batch: pa.RecordBatch
     ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        """Acquisition times of a batch's rows; rows and the numbers of the requests that they may answer; and which
-        footprints are as they are meant.
+        """Acquisition times of a batch's rows; pairs of rows and numbers of the requests that they may answer; and
+        which footprints need no normalising.
 
         Args:
-            batch: with times, `geometry`, and the properties that requests filter by.
+            batch: a batch with times, `geometry`, and the properties that requests filter by.
         """
         shapes, unchanged = meant_and_unchanged(footprints(batch["geometry"]))
         rows, places = self._tree.query(shapes)
@@ -60,7 +60,7 @@ class Places:
         rows, numbers, pair = rows[inside], numbers[inside], pair[inside]
         matched = self._alternatives.match(batch, rows, numbers)
         rows, numbers, pair = rows[matched], numbers[matched], pair[matched]
-        once, back = np.unique(pair, return_inverse=True)  # of an item and a place
+        once, back = np.unique(pair, return_inverse=True)  # pairs of an item and a place
         first = np.zeros(len(once), np.intp)
         first[back] = np.arange(len(pair))
         touches = shapely.intersects(self._shapes[self._place[numbers[first]]], shapes[rows[first]])[back]
@@ -68,7 +68,7 @@ class Places:
 
 
 class _Alternatives:
-    """The property filters of all requests, laid out so that whole columns can be compared."""
+    """The property filters of all requests, arranged for comparison with whole columns."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.layers: list[dict[str, NDArray[Any]]] = []
@@ -81,9 +81,9 @@ class _Alternatives:
         self.free = np.array([not request.filters for request in requests])
 
     def match(self, batch: pa.RecordBatch, rows: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether item `rows[i]` fulfils one of the alternatives of request `numbers[i]`.
+        """Whether item `rows[i]` satisfies one of the alternatives of request `numbers[i]`.
 
-        Where the file has no such column, any item may: the platform's rules decide, as ids may tell it.
+        If the file lacks the column, any item may: the platform's rules decide, as the value may follow from the id.
         """
         matched = self.free[numbers]
         for layer, given in zip(self.layers, self.given, strict=True):
@@ -99,8 +99,8 @@ class _Alternatives:
     def _equal(
         self, column: pa.Array, rows: NDArray[np.intp], wanted: NDArray[Any], numbers: NDArray[np.intp]
     ) -> NDArray[np.bool_]:
-        """Whether the value of item `rows[i]` is that which request `numbers[i]` wants, or it wants none."""
-        if pa.types.is_string(column.type):  # numbers equal no text
+        """Whether item `rows[i]` has the value that request `numbers[i]` requires, if any."""
+        if pa.types.is_string(column.type):  # text never equals a number
             texts = pa.array([value if isinstance(value, str) else None for value in wanted], pa.string())
             codes = texts.unique().drop_null()
             values, asked = (pc.index_in(one, codes).fill_null(-1).to_numpy() for one in (column, texts))

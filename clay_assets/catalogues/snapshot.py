@@ -46,15 +46,15 @@ from clay_assets.transport.locations import S3, is_s3, join, local_path, split_s
 
 Result = TypeVar("Result")
 
-AT_ONCE = 2  # batches that are compared with the requests
-# Arrow's own would hold gigabytes of a large snapshot where its reader is slower than it.
+AT_ONCE = 2  # batches compared with the requests concurrently
+# Arrow's own read-ahead would hold gigabytes of a large snapshot if rows are consumed more slowly than read.
 READ_AHEAD = {"batch_size": 2**14, "batch_readahead": 4, "fragment_readahead": 1}
-ROWS_AT_ONCE = 2**18  # of row groups that are read together
+ROWS_AT_ONCE = 2**18  # rows of row groups read together
 SUFFIXES = (".parquet", ".geoparquet")
-HIDDEN = (".", "_")  # of files and folders that tools leave behind
-BOX_ROUNDING = 1e-4  # degrees; boxes may be of single precision
+HIDDEN = (".", "_")  # prefixes of files and folders that tools leave behind
+BOX_ROUNDING = 1e-4  # degrees; boxes may have single precision
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-POLAR = 45.0  # latitude beyond which a box may be that of a ring around the pole
+POLAR = 45.0  # latitude beyond which a box may belong to a ring around the pole
 
 
 class SnapshotCatalogue:
@@ -70,19 +70,19 @@ class SnapshotCatalogue:
 
     def __init__(self, location: str, access: Access | None = None) -> None:
         self.location = location
-        # A file without rows need not have the columns of the others.
+        # A file without rows may lack the other files' columns.
         datasets = _open_files(location, access or Access())
         self.files = [_SnapshotFile(dataset, place) for place, dataset in datasets if dataset.count_rows()]
         for file in self.files:
             check_columns(file.schema, f"{location}: {file.dataset.files[0]}")
 
     def search(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answers after one pass over the snapshot. Candidates hold what is needed to choose."""
+        """Answers after one pass over the snapshot. Candidates have the fields needed for the choice."""
         for table in self._tables(platform, requests, hrefs=True):
             yield from table.answers()
 
     def tables(self, platform: AnyPlatform, requests: Sequence[Request]) -> Iterator[CandidateTable]:
-        """Candidates as tables, each of some requests, after one pass over the snapshot."""
+        """Candidates as tables, each for some of the requests, after one pass over the snapshot."""
         return self._tables(platform, requests, hrefs=False)
 
     def _tables(self, platform: AnyPlatform, requests: Sequence[Request], *, hrefs: bool) -> Iterator[CandidateTable]:
@@ -97,7 +97,7 @@ class SnapshotCatalogue:
             yield from collection.groups()
 
     def doubts(self, platform: AnyPlatform, requests: Sequence[Request], found: int) -> list[str]:
-        """That it has no item of the collection, or no column that the requests filter by."""
+        """A missing collection, or a missing column that the requests filter by."""
         if not requests:
             return []
         if not self.files:
@@ -124,7 +124,7 @@ class SnapshotCatalogue:
         return None
 
     def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """Those of the chosen items that columns tell as they are kept."""
+        """Those of the chosen items that can be made from columns in stored form."""
         whole: dict[str, Item] = {}
         left = set(ids)
         for file in self.files:
@@ -134,19 +134,19 @@ class SnapshotCatalogue:
         return list(whole.values())
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:
-        """The chosen candidates with all that the snapshot says of them."""
+        """The chosen candidates with all their fields in the snapshot."""
         if not items:
             return []
         ids = [item["id"] for item in items]
         whole: dict[str, Item] = {}
         for file in self.files:
             for item in file.items(platform, ids):
-                whole.setdefault(item["id"], _as_found(item, file.place))  # of two with one id the first
+                whole.setdefault(item["id"], _as_found(item, file.place))  # the first of two with the same id
         return list(whole.values())
 
 
 class _SnapshotFile:
-    """One file of a snapshot. Each has its own schema: files need not know the same properties and assets."""
+    """One file of a snapshot. Each has its own schema: files may differ in properties and assets."""
 
     def __init__(self, dataset: ds.Dataset, place: str) -> None:
         self.dataset, self.place = dataset, place
@@ -158,12 +158,12 @@ class _SnapshotFile:
         self._complete: set[str] | None = None
 
     def scan(self, platform: AnyPlatform, places: Places, *, hrefs: bool) -> Iterator[pa.RecordBatch]:
-        """The items of a collection that requests may take, by its columns.
+        """The items of a collection that requests may use, judging by its columns.
 
         Args:
-            platform: whose items.
-            places: what is asked for.
-            hrefs: read the hrefs of assets, not only whether there are any.
+            platform: the items' platform.
+            places: the requests.
+            hrefs: read the hrefs of assets, not only whether they exist.
         """
         condition = self._of(platform) & self._between(places.first, places.last) & self._near(places.bounds)
         for batch in self._batches(condition, self._columns(platform, hrefs)):
@@ -171,18 +171,18 @@ class _SnapshotFile:
                 yield batch
 
     def first(self, platform: AnyPlatform) -> Item | None:
-        """The first whole item, of which little else is read."""
+        """The first full item, reading little else."""
         found = next((batch for batch in self._batches(self._of(platform)) if batch.num_rows), None)
         return whole_items(pa.Table.from_batches([found.slice(0, 1).cast(self.schema)]))[0] if found else None
 
     def items(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """Whole items by their ids."""
+        """Full items by their ids."""
         batches = self._batches(self._field("id").isin(ids) & self._of(platform))
         found = [batch.cast(self.schema) for batch in batches if batch.num_rows]
         return whole_items(pa.Table.from_batches(found)) if found else []
 
     def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> tuple[set[str], list[Item]]:
-        """Which of some items are here, and those of them that columns tell as they are kept."""
+        """Which of some items are in the file, and those that can be made from columns in stored form."""
         wanted = self._field("id").isin(ids) & self._of(platform)
         fields = wanted_fields(self.schema, platform)
         if fields is None:
@@ -199,13 +199,13 @@ class _SnapshotFile:
             return set(), []
         table = pa.Table.from_batches(found).cast(pa.schema(fields))
         names = table["id"].to_pylist()
-        first = {name: row for row, name in reversed(list(enumerate(names)))}  # of two with one id
+        first = {name: row for row, name in reversed(list(enumerate(names)))}  # keeps the first of two with the same id
         if len(first) < len(names):
             table = table.take(pa.array(sorted(first.values())))
         return set(first), stored_items(table, platform)
 
     def collections(self, wanted: str | None) -> set[str | None]:
-        """The collections of its items; `wanted` where it does not say."""
+        """The collections of its items; `wanted` if it has no such column."""
         if "collection" not in self.names:
             return {wanted}
         columns = {"collection": self._field("collection")}
@@ -214,7 +214,7 @@ class _SnapshotFile:
     def _batches(
         self, condition: pc.Expression, columns: Mapping[str, pc.Expression] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Columns, all of them by default, of the rows that fulfil a condition."""
+        """Columns, by default all, of the rows that satisfy a condition."""
         wanted = None if columns is None else dict(columns)
         try:
             if not self.has_views:
@@ -232,7 +232,7 @@ class _SnapshotFile:
             ) from error
 
     def _parts(self) -> Iterator[ds.Fragment]:
-        """Some row groups after others; of all at once, Arrow reads a gigabyte ahead of what is compared."""
+        """The file in parts of some row groups; given all at once, Arrow reads a gigabyte ahead."""
         for fragment in self.dataset.get_fragments():
             sizes = [group.num_rows for group in fragment.row_groups]
             numbers = (np.cumsum([0, *sizes[:-1]]) // ROWS_AT_ONCE).tolist()
@@ -240,7 +240,7 @@ class _SnapshotFile:
                 yield fragment.subset(row_group_ids=[n for n, one in enumerate(numbers) if one == number])
 
     def _field(self, name: str) -> pc.Expression:
-        """A column of a plain type; only then can it be compared."""
+        """A column, cast to a plain type so that it can be compared."""
         field = pc.field(name)
         kind = self.schema.field(name).type
         return field if self.has_views or kind == self.dataset.schema.field(name).type else field.cast(kind)
@@ -268,14 +268,14 @@ class _SnapshotFile:
         return columns
 
     def _all_have(self, asset: str) -> bool:
-        """Whether the statistics of the file tell that each item has the href of an asset, which is then not read."""
+        """Whether, by the file's statistics, every item has the href of an asset, which then need not be read."""
         if self._complete is None:
             self._complete = _complete_columns(self.dataset)
         return f"assets.{asset}.href" in self._complete and "." not in asset
 
     def _between(self, first: int, last: int) -> pc.Expression:
-        """Within a period, as far as the columns' types can be compared; `moments` decides."""
-        within, before = pc.scalar(False), pc.scalar(True)  # before: all columns looked at are null
+        """A pre-filter for a period, as far as the columns' types can be compared; `moments` decides."""
+        within, before = pc.scalar(False), pc.scalar(True)  # before: all previous columns are null
         for name in (name for name in TIMES if name in self.names):
             kind = self.schema.field(name).type
             if pa.types.is_null(kind):
@@ -288,7 +288,7 @@ class _SnapshotFile:
         return within
 
     def _near(self, bounds: NDArray[np.float64]) -> pc.Expression:
-        """Whether a box may touch some bounds. Footprints across ±180 have boxes that tell little."""
+        """Whether a box may touch some bounds. Boxes of footprints across ±180 say little."""
         if not has_box(self.schema):
             return pc.scalar(True)
         west, south, east, north = map(float, bounds + np.array([-1, -1, 1, 1]) * BOX_ROUNDING)
@@ -300,7 +300,7 @@ class _SnapshotFile:
 
 
 def _complete_columns(dataset: ds.Dataset) -> set[str]:
-    """Paths of the text columns that have no null and no empty text, as the statistics of all row groups tell."""
+    """Paths of the text columns without nulls and empty text, by the statistics of all row groups."""
     found: set[str] | None = None
     for fragment in dataset.get_fragments():
         told = fragment.metadata
@@ -328,14 +328,14 @@ def _has_href(assets: pa.StructType, name: str) -> bool:
 
 
 def _as_found(item: Item, place: str) -> Item:
-    """An item with absolute hrefs: by its self link, or else by the place of its file."""
+    """An item with absolute hrefs, resolved by its self link, or else by the address of its file."""
     return item if has_absolute_hrefs(item) else with_absolute_hrefs(with_absolute_hrefs(item), place)
 
 
 def _in_order(
     function: Callable[[pa.RecordBatch], Result], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[tuple[pa.RecordBatch, Result]]:
-    """Each batch and what a function says of it, in order; a few batches at once, as GEOS releases the lock."""
+    """Each batch and a function's result for it, in order; a few batches in parallel, as GEOS releases the GIL."""
     waiting: deque[tuple[pa.RecordBatch, Future[Result]]] = deque()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="snapshot") as pool:
         for batch in batches:

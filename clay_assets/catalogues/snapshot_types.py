@@ -27,7 +27,7 @@ from clay_assets.storage.stac_geoparquet import items_of
 from clay_assets.storage.untyped import MOMENT
 from clay_assets.storage.untyped import TIMES as TIMESTAMPS
 
-TIMES = ("datetime", "start_datetime")  # of an acquisition; the first that is not null counts
+TIMES = ("datetime", "start_datetime")  # columns of acquisition times; the first that is not null counts
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_TIME = np.iinfo(np.int64).min
@@ -36,7 +36,7 @@ REMEDY = "Write the snapshot with stac-geoparquet or rustac."
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A type without views, dictionaries and extensions, whose values are the same."""
+    """The equivalent type without views, dictionaries and extensions."""
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -53,21 +53,21 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def has_views(kind: pa.DataType) -> bool:
-    """Whether a type is a view, or has one inside."""
+    """Whether a type is or contains a view."""
     if pa.types.is_nested(kind):
         return any(has_views(kind.field(index).type) for index in range(kind.num_fields))
     return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
 
 
 def check_columns(schema: pa.Schema, where: str) -> None:
-    """Refuse a file that cannot be searched, before it is.
+    """Raise an error for a file that cannot be searched, before the search.
 
     Args:
-        schema: plain types.
-        where: names the file.
+        schema: the file's schema with plain types.
+        where: name of the file for messages.
 
     Raises:
-        InputError: a column is missing, or of a type that is not read; names column and type.
+        InputError: a column is missing, or of an unsupported type; names column and type.
     """
     names = set(schema.names)
     missing = [name for name in ("id", "geometry", "assets") if name not in names]
@@ -103,7 +103,7 @@ def has_box(schema: pa.Schema) -> bool:
 
 
 def moments(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """Acquisition times, milliseconds since 1970 UTC, (rows,); `NO_TIME` where there is none."""
+    """Acquisition times, milliseconds since 1970 UTC, (rows,); `NO_TIME` if missing."""
     found = np.full(batch.num_rows, NO_TIME)
     for name in reversed(TIMES):
         if name in batch.schema.names:
@@ -121,7 +121,7 @@ def footprints(column: pa.Array) -> NDArray[Any]:
 
 
 def value_of(value: Any) -> Any:
-    """A value as JSON has it: decimals are numbers, times are text."""
+    """A value in JSON's types: decimals become numbers, times become text."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime):
@@ -136,7 +136,7 @@ def value_of(value: Any) -> Any:
 
 
 def parsed(member: str, value: Any) -> Any:
-    """A member of an item that may be JSON text, such as its assets; as it is where it is not."""
+    """A member of an item, such as its assets, parsed if it is JSON text."""
     if not isinstance(value, str):
         return value
     try:
@@ -147,7 +147,7 @@ def parsed(member: str, value: Any) -> Any:
 
 
 def whole_items(table: pa.Table) -> list[Item]:
-    """Whole items of a table with plain types, in its order."""
+    """Full items of a table with plain types, in its order."""
     shapes = footprints(table["geometry"].combine_chunks())
     table = table.drop_columns([name for name in table.schema.names if name.startswith("__")])  # pandas' index
     table = _set(table, "geometry", pa.array(shapely.to_wkb(shapes), pa.binary()))
@@ -165,7 +165,7 @@ def whole_items(table: pa.Table) -> list[Item]:
 
 
 def with_utc_times(table: pa.Table) -> pa.Table:
-    """A table whose columns of STAC times, where they are not text, are in microseconds UTC."""
+    """A table whose columns of STAC times, unless they are text, are converted to microseconds UTC."""
     for name in TIMESTAMPS:
         kind = table.schema.field(name).type if name in table.schema.names else pa.null()
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -183,7 +183,7 @@ def _milliseconds(column: pa.Array) -> NDArray[np.int64]:
 
 
 def _utc(column: pa.Array) -> pa.Array:
-    """Times without a zone are UTC, as those of items are."""
+    """Times without a zone are taken as UTC, as in items."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
     if column.type.tz is None:
@@ -210,7 +210,7 @@ def _set(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _is_lonlat(geo: dict[str, Any]) -> bool:
-    crs = geo.get("columns", {}).get("geometry", {}).get("crs")  # none given is OGC:CRS84
+    crs = geo.get("columns", {}).get("geometry", {}).get("crs")  # the default is OGC:CRS84
     return crs is None or pyproj.CRS.from_user_input(crs).to_authority(min_confidence=20) in (
         ("OGC", "CRS84"),
         ("EPSG", "4326"),

@@ -166,7 +166,7 @@ class ApiCatalogue:
             raise SourceError(f"{self.url}: search in {wanted} failed ({_brief(error)}). Run again.") from error
 
     def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """None: what an API answers with is still to be migrated."""
+        """None: an API's items still need to be migrated."""
         return []
 
     def complete(self, platform: AnyPlatform, items: Sequence[Item]) -> list[Item]:

@@ -1,7 +1,7 @@
-"""Chosen items in the form in which they are kept, straight from the columns of a snapshot.
+"""Chosen items in stored form, made directly from the columns of a snapshot.
 
-It makes the items of which columns tell that nothing has to be checked, resolved or migrated, and leaves the others to
-`snapshot_types.whole_items`, `Platform.read_items` and `stac.as_stac_1_1`. Both give the same.
+Makes the items whose columns show that nothing needs checking, resolving or migrating, and leaves the others to
+`snapshot_types.whole_items`, `Platform.read_items` and `stac.as_stac_1_1`, with the same result.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from clay_assets.stac import (
 from clay_assets.storage.stac_geoparquet import listed, objects, values_of, with_times_as_text
 from clay_assets.storage.untyped import GEOMETRY, UNTYPED
 
-FIRST_YEAR = 1000  # with four digits
+FIRST_YEAR = 1000  # the first with four digits
 _SINGLE = 32  # bits
 
 
 def wanted_fields(schema: pa.Schema, platform: AnyPlatform) -> list[pa.Field] | None:
-    """The columns that `stored_items` takes of a file, one for each kept asset; None where they tell of no row.
+    """The columns that `stored_items` needs from a file, one per stored asset; None if they suffice for no row.
 
     Args:
-        schema: of the snapshot's file, with plain types.
-        platform: which assets are kept.
+        schema: schema of the snapshot's file, with plain types.
+        platform: defines which assets are stored.
     """
     kinds = {field.name: field.type for field in schema if not field.name.startswith("__")}
     assets = kinds.pop("assets")
@@ -55,11 +55,11 @@ def wanted_fields(schema: pa.Schema, platform: AnyPlatform) -> list[pa.Field] | 
 
 
 def stored_items(table: pa.Table, platform: AnyPlatform) -> list[Item]:
-    """Items of STAC 1.1 of the rows that columns tell.
+    """STAC 1.1 items of the rows for which columns suffice.
 
     Args:
-        table: of the `wanted_fields`.
-        platform: whose assets are kept.
+        table: a table of the `wanted_fields`.
+        platform: defines which assets are stored.
     """
     shapes = footprints(table["geometry"].combine_chunks())
     table = with_utc_times(table)
@@ -99,7 +99,7 @@ def stored_items(table: pa.Table, platform: AnyPlatform) -> list[Item]:
 
 
 def _are_plain(kinds: dict[str, pa.DataType]) -> bool:
-    """Whether the columns of a file are of types that need no look at each item."""
+    """Whether a file's column types make it unnecessary to check each item."""
     types = pa.types
     texts = all(types.is_string(kinds[name]) for name in ("type", "collection", UNTYPED) if name in kinds)
     lists = all(types.is_list(kinds[name]) for name in ("stac_extensions", "links") if name in kinds)
@@ -122,7 +122,7 @@ def _is_plain_asset(kind: pa.DataType) -> bool:
 
 
 def _told(table: pa.Table, shapes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Of which rows everything that is not a value is as it is kept."""
+    """Mask of rows in which everything except values is already in stored form."""
     told = _where(pc.equal(table["stac_version"], STAC_VERSION))
     ids, names = table["id"], set(table.schema.names)
     told &= _where(pc.and_(pc.string_is_ascii(ids), pc.less_equal(pc.binary_length(ids), PLAIN_ID)))
@@ -157,7 +157,7 @@ def _where(condition: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 def _bounds(table: pa.Table, shapes: NDArray[Any]) -> NDArray[np.float64]:
-    """Bounding boxes, (rows, 4), EPSG:4326; NaN where there is none, or one that is not of four numbers."""
+    """Bounding boxes, (rows, 4), EPSG:4326; NaN if missing or not of four numbers."""
     if not has_box(table.schema):
         return np.asarray(shapely.bounds(shapes), np.float64)
     kind = table.schema.field("bbox").type
@@ -181,7 +181,7 @@ def _links(table: pa.Table) -> list[list[dict[str, Any]]]:
 
 
 def _assets(table: pa.Table, platform: AnyPlatform) -> list[dict[str, Any]]:
-    """The kept assets of each row under their names here; of several names of one the last that is given."""
+    """The stored assets of each row under our names; if an asset has several names, the last one present."""
     columns: dict[str, list[Any]] = {}
     for column in (name for name in table.schema.names if name.startswith(ASSET)):
         asset = _one(table[column])
@@ -199,7 +199,7 @@ def _assets(table: pa.Table, platform: AnyPlatform) -> list[dict[str, Any]]:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Values of a property as JSON has them."""
+    """Values of a property in JSON's types."""
     types, kind = pa.types, column.type
     same = types.is_string(kind) or types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)
     values = values_of(_one(column))
