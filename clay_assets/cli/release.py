@@ -60,7 +60,7 @@ def _verify(store: Store, name: str | None, as_json: bool) -> int:
     for one in [name] if name else names_of_releases(store):
         try:
             faults[f"release {one}"] = faults_of_release(store, one)
-        except InputError as error:  # the others can still be verified
+        except InputError as error:  # continue with the others
             faults[f"release {one}"] = [str(error)]
     if as_json:
         click.echo(json.dumps(faults, indent=2))
@@ -78,7 +78,7 @@ def _list(store: Store, as_json: bool) -> None:
     for name in names_of_releases(store):
         try:
             found.append(read_release(store, name))
-        except InputError as error:  # the others can still be listed
+        except InputError as error:  # continue with the others
             click.echo(str(error), err=True)
     if as_json:
         click.echo(json.dumps([asdict(release) for release in found], indent=2))

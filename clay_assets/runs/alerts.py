@@ -1,7 +1,7 @@
-"""Alerts: the sensor that sends a message when a partition is left failed, to a webhook or by e-mail.
+"""Alerts: a sensor that sends a message to a webhook or by e-mail when a partition stays failed.
 
-Each partition is reported once, after its automatic retry has failed too, and again only if it fails after it had
-recovered. A message that cannot be sent is logged, and sent at a later tick.
+Each partition is reported once, after its automatic retry has also failed, and again only if it fails after recovering.
+A message that cannot be sent is logged and retried at a later tick.
 """
 
 import json
@@ -20,8 +20,8 @@ from clay_assets.runs.messages import Channel, Message, NotSentError, channels_o
 from clay_assets.stages import PARTITIONED
 
 INTERVAL = 300  # seconds
-MOST = 20  # messages of one tick; webhooks take about one a second
-TICK_SECONDS = 30  # after which the rest waits for the next tick; Dagster ends a tick after a minute
+MOST = 20  # messages per tick; webhooks take about one a second
+TICK_SECONDS = 30  # after that, messages wait for the next tick; Dagster ends a tick after a minute
 UNSET = "Neither CLAY_ALERT_WEBHOOK nor CLAY_ALERT_EMAIL is set."
 
 
@@ -33,12 +33,12 @@ UNSET = "Neither CLAY_ALERT_WEBHOOK nor CLAY_ALERT_EMAIL is set."
     ),
 )
 def alert_on_failed_partitions(context: dg.SensorEvaluationContext, clay: ClayResource) -> dg.SensorResult:
-    """One message for each partition that is left failed."""
+    """Send one message for each partition that stays failed."""
     settings = clay.settings
     channels = {channel.name: channel for channel in channels_of(settings)}
     if not channels:
         return dg.SensorResult(skip_reason=UNSET)
-    # Partition → the channels that are still to be told of it.
+    # Partition → the channels still to be notified.
     known: dict[str, list[str]] = json.loads(context.cursor or "{}")
     open_ = _failed_or_in_progress(context.instance)
     known = {partition: names for partition, names in known.items() if partition in open_}
@@ -75,7 +75,7 @@ def _failed_or_in_progress(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _left_failed(instance: dg.DagsterInstance) -> list[Failed]:
-    """Failed partitions that nothing is going to run again."""
+    """Failed partitions that will not be retried."""
     retrying = any(
         state.is_running and state.name == RETRY_SENSOR
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
@@ -110,9 +110,9 @@ def _message(instance: dg.DagsterInstance, failed: Failed, url: str | None) -> M
 def _send(
     channels: Mapping[str, Channel], known: dict[str, list[str]], messages: Mapping[str, Message]
 ) -> tuple[int, list[str]]:
-    """Send messages, and strike out of `known` the channels that took them; how many were sent, and what failed.
+    """Send messages, and remove the channels that took them from `known`; returns the number sent, and the failures.
 
-    A channel that fails once is left alone for the rest of the tick.
+    A channel that fails once is skipped for the rest of the tick.
     """
     end = time.monotonic() + TICK_SECONDS
     sent = 0

@@ -1,4 +1,4 @@
-"""Sending a short message to a webhook that takes Slack's form, or by e-mail.
+"""Send a short message by e-mail, or to a webhook that accepts Slack's format.
 
 Webhook: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 """
@@ -21,8 +21,8 @@ import requests
 
 from clay_assets.settings import Settings
 
-SECONDS = 10  # to connect, and of silence
-SHOWN = 200  # letters of what a server answers
+SECONDS = 10  # timeout for connecting and for reading
+SHOWN = 200  # characters of a server's answer
 _secret_path: ContextVar[str] = ContextVar("path of the webhook that is being asked", default="")
 
 
@@ -35,23 +35,23 @@ logging.getLogger("urllib3.connectionpool").addFilter(_names_no_webhook)  # at D
 
 
 class NotSentError(Exception):
-    """A message was not sent. The text names no secret."""
+    """A message was not sent. The text contains no secrets."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent: a title, and the lines below it."""
+    """A message: a title, and the lines below it."""
 
     title: str
     lines: tuple[str, ...]
 
 
 class Channel(Protocol):
-    """Where messages are sent."""
+    """A destination of messages."""
 
     @property
     def name(self) -> str:
-        """The setting that names it."""
+        """The setting that configures it."""
 
     def send(self, message: Message) -> None:
         """Send a message.
@@ -62,7 +62,7 @@ class Channel(Protocol):
 
 
 def channels_of(settings: Settings) -> Iterator[Channel]:
-    """The channels that the settings name."""
+    """The channels configured in the settings."""
     if settings.alert_webhook is not None:
         yield Webhook(settings.alert_webhook.get_secret_value())
     if settings.alert_email is not None:
@@ -72,19 +72,19 @@ def channels_of(settings: Settings) -> Iterator[Channel]:
 
 @dataclass(frozen=True, repr=False)
 class Webhook:
-    """A webhook that takes `{"text": …}`, such as Slack's or Mattermost's. Its URL is a secret."""
+    """A webhook that accepts `{"text": …}`, such as Slack's or Mattermost's. Its URL is a secret."""
 
     url: str
     name: str = "CLAY_ALERT_WEBHOOK"
 
     def send(self, message: Message) -> None:
         """Post a message."""
-        # Slack reads &, < and > as markup: an error's text must not mention a whole channel.
+        # Slack interprets &, < and > as markup: an error's text must not notify a whole channel.
         text = html.escape("\n".join([f"*{message.title}*", *message.lines]), quote=False)
         try:
             _secret_path.set(urlsplit(self.url).path or "/")
             answer = requests.post(self.url, json={"text": text}, timeout=SECONDS, allow_redirects=False)
-        except (requests.RequestException, ValueError) as error:  # whose texts have the URL
+        except (requests.RequestException, ValueError) as error:  # their texts contain the URL
             raise NotSentError(f"no answer ({type(error).__name__}). Check its address and the network.") from None
         finally:
             _secret_path.set("")
@@ -95,11 +95,11 @@ class Webhook:
 
 @dataclass(frozen=True, repr=False)
 class Email:
-    """An e-mail to one address, or to several with commas between them.
+    """An e-mail to one address, or several separated by commas.
 
     Args:
         to, sender: addresses.
-        server: `smtp://host:port` within a network of one's own, `smtp://user:password@host:port` (with STARTTLS) or
+        server: `smtp://host:port` within a private network, `smtp://user:password@host:port` (with STARTTLS) or
             `smtps://user:password@host:port` (TLS from the start).
     """
 
@@ -127,7 +127,7 @@ class Email:
         return mail
 
     def _hand_over(self, mail: EmailMessage) -> list[str]:
-        """The addresses that the server refused, of several."""
+        """Send an e-mail; returns the addresses that the server refused."""
         server = urlsplit(self.server)
         if server.scheme not in ("smtp", "smtps") or not server.hostname:
             raise ValueError("an address such as smtp://mail.example.org:587 is expected")
