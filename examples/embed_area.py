@@ -1,4 +1,4 @@
-"""Embed the chips of an area of interest in a scene that is in no index, and write them as GeoParquet.
+"""Embed the chips of an area of interest in a scene that is not in an index, and write them as GeoParquet.
 
 After train_mae.py:
 
@@ -22,7 +22,7 @@ from clay_assets.training import ChipBatch, Chipper, Tensors
 
 
 def main() -> None:
-    """Embed them."""
+    """Embed the chips and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkpoint", help="that train_mae.py wrote")
     parser.add_argument("item", help="STAC item: path or URL of its JSON")
@@ -35,7 +35,7 @@ def main() -> None:
     model.load_state_dict(torch.load(options.checkpoint, map_location="cpu", weights_only=True)["model"])
     model.eval()
     chipper = Chipper.of_item(pystac.Item.from_file(options.item), options.platform, bbox=options.bbox, threads=2)
-    tensors = Tensors()  # as the model was trained: normalised, with masks
+    tensors = Tensors()  # as in training: normalised, with masks
     tables = []
     for chips in chipper.batches(32):
         with torch.no_grad():
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def table(chips: ChipBatch, vectors: torch.Tensor) -> gpd.GeoDataFrame:
-    """A row of each chip: where it is, how much of it is clear, and its vector."""
+    """One row per chip: its location, its cloud-free fraction, and its embedding."""
     return gpd.GeoDataFrame(
         {
             "chipid": [chip.chipid for chip in chips],

@@ -1,7 +1,8 @@
 """A masked autoencoder small enough for two cores, for chips of any platform and any number of bands.
 
-As in Clay, bands are told apart by their wavelengths, and the model knows each chip's time, place and pixel size. Put
-your own in its place: the scripts beside it ask for `forward(batch, generator) -> loss` and `embed(batch) -> vectors`.
+As in Clay, bands are identified by their wavelengths, and the model gets each chip's time, location and pixel size.
+Replace it with your own model: the scripts in this folder need `forward(batch, generator) -> loss` and `embed(batch) ->
+vectors`.
 """
 
 from __future__ import annotations
@@ -11,33 +12,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PATCH = 32  # pixels of a side
+PATCH = 32  # pixels per side
 PATCHES = (256 // PATCH) ** 2
-KEPT = PATCHES // 4  # that the encoder sees; it never sees the others
+KEPT = PATCHES // 4  # patches that the encoder sees
 
 Batch = dict[str, Any]
 
 
 def patches_of(pixels: Tensor) -> Tensor:
-    """(chips, bands, 256, 256) → (chips, bands, patches, pixels of a patch)."""
+    """Reshape (chips, bands, 256, 256) to (chips, bands, patches, pixels of a patch)."""
     cut = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
     return cut.reshape(*pixels.shape[:2], PATCHES, PATCH * PATCH)
 
 
 def waved(numbers: Tensor, dim: int) -> Tensor:
-    """Sine and cosine of the logarithm of numbers, at several frequencies; (n,) → (n, dim)."""
+    """Sine and cosine features of the logarithm of numbers, at several frequencies; (n,) → (n, dim)."""
     angles = numbers.log()[:, None] * 2.0 ** torch.arange(dim // 2, device=numbers.device)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def transformer(dim: int, depth: int) -> nn.Module:
-    """A plain transformer."""
+    """A plain transformer encoder."""
     layer = nn.TransformerEncoderLayer(dim, 4, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
     return nn.TransformerEncoder(layer, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
 
 
 class TinyMAE(nn.Module):
-    """Learns chips by guessing three quarters of their patches from the fourth."""
+    """A masked autoencoder that predicts three quarters of a chip's patches from the rest."""
 
     def __init__(self, dim: int = 96) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class TinyMAE(nn.Module):
         self.guess = nn.Sequential(nn.GELU(), nn.Linear(dim, PATCH * PATCH))
 
     def tokens(self, batch: Batch, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token of each patch, where and when it is, and what each band is."""
+        """One token per patch, its encoded location and time, and the encoded bands."""
         bands = self.wave(waved(batch["waves"], 8))
         chips = len(batch["pixels"])
         gsd = waved(batch["gsd"].float().expand(chips), 8)
@@ -61,9 +62,9 @@ class TinyMAE(nn.Module):
         return seen + place, place, bands
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error of the pixels that are hidden and valid, in standard deviations of their band.
+        """Mean squared error of the masked valid pixels, in squared standard deviations of their band.
 
-        A batch without chips gives 0, and gradients of 0.
+        An empty batch gives a loss of 0, and gradients of 0.
         """
         patches = patches_of(batch["pixels"])
         tokens, place, bands = self.tokens(batch, patches)
@@ -77,7 +78,7 @@ class TinyMAE(nn.Module):
         return (error * weight).sum() / (weight.sum() * len(bands)).clamp(min=1)
 
     def embed(self, batch: Batch) -> Tensor:
-        """A vector of each chip, of all its patches; (chips, dim)."""
+        """One embedding per chip, from all its patches; (chips, dim)."""
         tokens, _, _ = self.tokens(batch, patches_of(batch["pixels"]))
         vectors: Tensor = self.encoder(tokens).mean(dim=1)
         return vectors

@@ -1,6 +1,6 @@
-"""Train a tiny masked autoencoder on the chips of a storage; run it again to go on where it stopped.
+"""Train a tiny masked autoencoder on the chips of a storage; run it again to continue where it stopped.
 
-On one process, or on those that torchrun starts:
+In one process, or in several started by torchrun:
 
     python examples/train_mae.py demo/storage --steps 300
     torchrun --standalone --nproc-per-node 8 examples/train_mae.py s3://bucket/prefix --batch-size 32 --steps 100000
@@ -22,7 +22,7 @@ from clay_assets.training import ChipLoader, ChipStream, open_chips
 
 
 def parsed() -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("storage", help="folder or s3://bucket/prefix with a merged index")
     parser.add_argument("--split", default="train")
@@ -37,7 +37,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train, on one process or on those that torchrun started."""
+    """Train, in one process or in those started by torchrun."""
     options = parsed()
     ranked = "RANK" in os.environ  # set by torchrun
     if ranked:
@@ -45,8 +45,8 @@ def main() -> None:
     first = not ranked or dist.get_rank() == 0
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
 
-    # Every rank gets its share of each epoch. Of "equal" platforms, small ones are not drowned by large ones; drop_last
-    # gives each rank the same number of steps. A scene that cannot be read is left out, and counted.
+    # Every rank gets its share of each epoch. With "equal", large platforms do not crowd out small ones; drop_last
+    # gives each rank the same number of steps. Chips that cannot be read are skipped and counted.
     stream = ChipStream(
         open_chips(options.storage, options.platform, split=options.split),
         options.batch_size,
@@ -71,7 +71,7 @@ def main() -> None:
         kept = torch.load(options.checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
-        loader.load_state_dict(kept["loader"])  # of as many ranks and workers as you like
+        loader.load_state_dict(kept["loader"])  # works with any number of ranks and workers
         step = kept["step"]
         if first:
             print(f"resumed at step {step}: {kept['loader']}", flush=True)
@@ -79,9 +79,9 @@ def main() -> None:
 
     losses, chips, since = [], 0, time.perf_counter()
     while step < options.steps:
-        for batch in loader:  # what is left of an epoch
+        for batch in loader:  # the rest of an epoch
             given = {name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)}
-            masks = torch.Generator().manual_seed(step)  # so that a resumed run hides the same patches
+            masks = torch.Generator().manual_seed(step)  # so that a resumed run masks the same patches
             optimizer.zero_grad()
             loss = trained(given, masks)
             loss.backward()
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def keep(path: Path, model: TinyMAE, optimizer: torch.optim.Optimizer, loader: ChipLoader, step: int) -> None:
-    """Write a checkpoint, so that a run that is killed meanwhile leaves the last one whole."""
+    """Write a checkpoint atomically, so that a kill leaves the last one intact."""
     kept = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
