@@ -1,8 +1,8 @@
-"""How fast a cell of scenes on S3 is indexed, beside fetching and decoding the same blocks with as many in flight.
+"""How fast a cell of scenes on S3 is indexed, compared with fetching and decoding the same blocks equally concurrently.
 
-Run as `python benchmarks/cell_from_s3.py`. 200 Sentinel-2 scenes of real size are one scene classification on an S3
-server behind a proxy that answers 50 ms late. The floor asks for what nobody can do without, a scene's header and then
-its blocks, through the same client, and decodes the blocks.
+Run as `python benchmarks/cell_from_s3.py`. The 200 Sentinel-2 scenes of real size share one scene classification, on an
+S3 server behind a proxy that adds 50 ms latency. The floor requests the unavoidable, a scene's header and then its
+blocks, through the same client, and decodes the blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER_BYTES = 1 << 16
 
 
 def ours(plan: dict[str, Any]) -> Callable[[], int]:
-    """Through `index_scenes`, as the asset `chip_index` runs it."""
+    """With `index_scenes`, as in the asset `chip_index`."""
     import imagecodecs
     import obstore  # noqa: F401  imports are not counted
 
@@ -51,7 +51,7 @@ def ours(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def blocks_once(plan: dict[str, Any]) -> Callable[[], int]:
-    """A request for each scene's header and one for its blocks, which are decoded."""
+    """One request for each scene's header and one for its blocks, which are decoded."""
     import os
 
     import obstore
@@ -83,7 +83,7 @@ def blocks_once(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def rows(folder: Path, scenes: int = SCENES) -> Iterator[Row]:
-    """One line."""
+    """The row of this stage."""
     files = folder / "files"
     files.mkdir()
     document = sentinel_2(files)

@@ -1,12 +1,12 @@
-"""What indexing scenes costs, beside stacchip and beside what nothing can avoid: reading the quality band once.
+"""What indexing scenes costs, compared with stacchip and with the unavoidable: reading the quality band once.
 
-Run as `python benchmarks/chip_index.py`. Ours and the floor alternate in
-one process on the same files, of real size and texture (see `textures`), with one thread each; of both the best run
-counts. Times of one scene are CPU seconds, which other work on the machine hardly changes; those of several workers
-are by the clock, so that the machine has to be idle. The ratio is what to compare between versions.
+Run as `python benchmarks/chip_index.py`. Ours and the floor alternate in one process on the same files, of real size
+and texture (see `textures`), with one thread each; the best run of each counts. Times of one scene are CPU seconds,
+which other work on the machine hardly affects; those of several workers are wall-clock seconds and need an idle
+machine. Compare versions by the ratio.
 
-Floors: a scene's quality band, read whole by rasterio; of a NAIP image without a mask, from which nothing has to be
-read, the corners of its chips, projected by a new transformer.
+Floors: reading a scene's entire quality band with rasterio; for a NAIP image without a mask, of which nothing needs to
+be read, projecting the corners of its chips with a new transformer.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from clay_assets.storage.stores import LocalStore
 REPEATS, PEER_REPEATS = 15, 3
 CHIP = 256
 UTM = 32632
-SCENES = 16  # of a cell that workers share
-FEW, MANY = (10, 100), 1_000  # scenes, between which memory must not grow
-SENTINEL_1 = 3_072  # pixels of a side, a corner of a scene; all of it would take minutes to make
+SCENES = 16  # scenes of a cell shared by workers
+FEW, MANY = (10, 100), 1_000  # numbers of scenes between which memory must not grow
+SENTINEL_1 = 3_072  # pixels per side, a corner of a scene; making a full one would take minutes
 PEER = (
     PEAK
     + """
@@ -64,7 +64,7 @@ index_scene(pystac.Item.from_dict(json.loads(sys.argv[1])), sys.argv[2])
 print(peak())
 """
 )
-# The peaks of this process and of its children, which still are.
+# Peak memory of this process and of its children that are still running.
 CELL = (
     PEAK.replace("def peak():", "def peak(process='self'):").replace('"/proc/self/', 'f"/proc/{process}/')
     + """
@@ -83,7 +83,7 @@ if __name__ == "__main__":
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """One scene of each kind, and many scenes by two workers."""
+    """One scene of each kind, and many scenes with two workers."""
     scenes = {
         "index, Sentinel-2": (sentinel_2(folder), "sentinel-2-l2a", "Sentinel2Indexer", 1.5, 12),
         "index, Landsat": (landsat(folder), "landsat-c2l2-sr", "LandsatIndexer", 1.3, None),
@@ -132,10 +132,10 @@ def _one_scene(
 
 
 def _workers(folder: Path) -> Iterator[Row]:
-    """A cell of Sentinel-2 scenes by two workers of one thread, whose floor is half of what one takes."""
+    """A cell of Sentinel-2 scenes with two single-threaded workers; the floor is half the time of one."""
     with SpreadExecutor(1, 1) as one, SpreadExecutor(2, 2) as two:
         times: dict[int, list[float]] = {1: [], 2: []}
-        for _ in range(5):  # the first of which starts the workers
+        for _ in range(5):  # the first one starts the workers
             for workers, executor in ((1, one), (2, two)):
                 times[workers].append(cell(folder, executor, 2 * workers))
     single, both = (min(times[workers][1:]) for workers in (1, 2))
@@ -145,7 +145,7 @@ def _workers(folder: Path) -> Iterator[Row]:
 
 
 def cell(folder: Path, executor: Executor, in_flight: int, count: int = SCENES) -> float:
-    """Seconds, by the clock, to index as many copies of the Sentinel-2 scene into an empty storage."""
+    """Wall-clock seconds to index that many copies of the Sentinel-2 scene into an empty storage."""
     document = json.loads((folder / "sentinel-2.json").read_text())
     items = [{**document, "id": f"{document['id']}-{number}"} for number in range(count)]
     with TemporaryDirectory(dir=folder) as store:
@@ -172,7 +172,7 @@ def _projected(href: str) -> Any:
 
 
 def sentinel_2(folder: Path) -> dict[str, Any]:
-    """A scene with its scene classification of 20 m under 10 m bands."""
+    """A scene with its 20 m scene classification under 10 m bands."""
     href = _written(folder / "scl.tif", textures.scene_classification(), 20)
     grid = {"proj:shape": [10_980] * 2, "proj:transform": [10, 0, 399_960, 0, -10, 5_300_040]}
     document = _item("sentinel-2", UTM, grid, "scl", href)
@@ -181,21 +181,21 @@ def sentinel_2(folder: Path) -> dict[str, Any]:
 
 
 def landsat(folder: Path) -> dict[str, Any]:
-    """A scene with its QA_PIXEL of 30 m."""
+    """A scene with its 30 m QA_PIXEL."""
     href = _written(folder / "qa_pixel.tif", textures.quality_band(), 30)
     grid = {"proj:shape": [7_800] * 2, "proj:transform": [30, 0, 399_960, 0, -30, 5_300_040]}
     return _item("landsat", UTM, grid, "qa_pixel", href)
 
 
 def naip(folder: Path) -> dict[str, Any]:
-    """An image of 0.6 m without a mask."""
+    """A 0.6 m image without a mask."""
     textures.write_aerial(folder / "naip.tif")
     grid = {"proj:shape": [12_666, 9_704], "proj:transform": [0.6, 0, 622_000, 0, -0.6, 3_400_000]}
     return _item("naip", 26916, grid, "image", str(folder / "naip.tif"))
 
 
 def sentinel_1(folder: Path) -> dict[str, Any]:
-    """A part of a scene, of two bands of 10 m."""
+    """Part of a scene with two 10 m bands."""
     side = SENTINEL_1
     hrefs = {
         band: _written(folder / f"{band}.tif", textures.backscatter(side, seed), 10, nodata=-32768)

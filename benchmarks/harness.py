@@ -1,7 +1,7 @@
-"""Ours, a peer and the floor, each in processes of their own, in turn; and the table of what they took.
+"""Run ours, a peer and the floor in turn, each in separate processes, and tabulate the results.
 
-A script of a stage has functions that prepare and return the work to be timed. A peer that needs another Python is a
-program of its own, which prints its figures as JSON.
+A stage's script has functions that prepare and return the work to be timed. A peer that needs another Python is a
+separate program that prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".oracle"  # where `make bench-setup`, and the tests, put the Pythons of peers
+PEERS = ROOT / ".oracle"  # where `make bench-setup` and the tests install the peers' Pythons
 REPEATS = 3
 Prepare = Callable[[dict[str, Any]], Callable[[], object]]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run took: seconds, seconds of CPU and MiB at its peak, for so many items (chips, requests, tiles)."""
+    """The cost of a run: seconds, CPU seconds and peak MiB, for a number of items (chips, requests, tiles)."""
 
     seconds: float
     cpu: float
@@ -36,12 +36,12 @@ class Figures:
 
     @property
     def each(self) -> float:
-        """Seconds of one item."""
+        """Seconds per item."""
         return self.seconds / self.count
 
     @property
     def cpu_each(self) -> float:
-        """Seconds of CPU of one item."""
+        """CPU seconds per item."""
         return self.cpu / self.count
 
 
@@ -50,13 +50,13 @@ class Row:
     """A line of the table.
 
     Attributes:
-        stage: what is done.
+        stage: name of the stage.
         unit: what is counted, such as "chips".
         ours: our figures.
-        peer, floor: name and figures of what we are compared with.
-        of_peer: how many times as fast as the peer we want to be.
-        of_floor: how many times the seconds of the floor we allow ourselves.
-        note: what the figures are of.
+        peer, floor: name and figures of each comparison.
+        of_peer: goal: our speed as a multiple of the peer's.
+        of_floor: goal: our time as a multiple of the floor's.
+        note: what was measured.
     """
 
     stage: str
@@ -69,7 +69,7 @@ class Row:
     note: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """The line as text."""
+        """The row as text."""
         return (
             self.stage,
             _figure(self.ours, self.unit),
@@ -94,7 +94,7 @@ class Row:
         return f"{wall:.2f} ({more})" if more else f"{wall:.2f}"
 
 
-# A function of a script for another process: bytes of memory at its peak, without that of the process it came from.
+# Code for another process: peak memory in bytes, excluding what it inherited from its parent.
 PEAK = """
 def peak():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
@@ -111,23 +111,23 @@ def _figure(figures: Figures, unit: str) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a table of Markdown."""
+    """The rows as a Markdown table."""
     lines = [HEAD, tuple("---" for _ in HEAD), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:
-    """The rows as JSON has them."""
+    """The rows in JSON's types."""
     return [asdict(row) for row in rows]
 
 
 def took(seconds: float, *, cpu: float | None = None, peak: float | None = None, count: int = 1) -> Figures:
-    """Figures of a script that measures by itself; `seconds` are of CPU unless `cpu` is given; `peak` in bytes."""
+    """Figures of a script that measures itself; `seconds` are CPU seconds unless `cpu` is given; `peak` is in bytes."""
     return Figures(seconds, seconds if cpu is None else cpu, (peak or 0) / 2**20, count)
 
 
 def output(script: str, *arguments: str, python: str = sys.executable) -> Any:
-    """What a script prints as JSON, in a process of its own; of another Python without our variables."""
+    """The JSON that a script prints, run in a separate process; with another Python, without our variables."""
     command = [python, *(() if python == sys.executable else ("-I",)), "-c", script, *arguments]
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": paths}
@@ -135,7 +135,7 @@ def output(script: str, *arguments: str, python: str = sys.executable) -> Any:
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:
-    """Seconds of CPU that a call takes."""
+    """CPU seconds of a call."""
     start = time.process_time()
     run()
     return time.process_time() - start
@@ -149,15 +149,15 @@ def child(
     env: Mapping[str, str] | None = None,
     python: str = sys.executable,
 ) -> Callable[[], Figures]:
-    """A run of what a function prepares, in a fresh process; the best of so many times there.
+    """Run what a function prepares in a fresh process; returns the best of several times.
 
     Args:
-        prepare: a function of a script in this folder; given the plan, it returns what is timed, which may return how
-            many items it handled, and more as a dictionary.
-        plan: what JSON can hold.
-        times: that the work is repeated in the process.
-        env: variables besides those of this process, whose AWS ones are left out.
-        python: that of an environment which has what the function imports besides.
+        prepare: a function of a script in this folder; given the plan, it returns the function to time, which may
+            return the number of items, and a dictionary of additional results.
+        plan: a value that JSON can represent.
+        times: number of repetitions in the process.
+        env: variables in addition to those of this process, except for its AWS ones.
+        python: the Python of an environment with the function's additional imports.
     """
     command = [python, __file__, prepare.__module__, prepare.__name__, str(times)]
     if prepare.__module__ == "__main__":
@@ -166,7 +166,7 @@ def child(
 
 
 def program(command: list[str], plan: str, *, env: Mapping[str, str] | None = None) -> Callable[[], Figures]:
-    """A run of a program that reads the plan from its standard input and prints figures as JSON in its last line."""
+    """Run a program that reads the plan from standard input and prints figures as JSON on its last line."""
 
     def run() -> Figures:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -179,13 +179,13 @@ def program(command: list[str], plan: str, *, env: Mapping[str, str] | None = No
 
 
 def peer(name: str) -> str | None:
-    """The Python of a peer, None where `make bench-setup` did not make it."""
+    """The Python of a peer; None if `make bench-setup` did not install it."""
     python = next(PEERS.glob(f"{name}-*/bin/python"), None)
     return None if python is None else str(python)
 
 
 def alternate(runs: Mapping[str, Callable[[], Figures] | None], repeats: int = REPEATS) -> dict[str, Figures]:
-    """The least seconds and CPU of each of several runs, which take turns; those that are None are left out."""
+    """The least seconds and CPU seconds of several alternating runs; None runs are left out."""
     found: dict[str, Figures] = {}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -211,7 +211,7 @@ def row(
     of_floor: float | None = None,
     note: str = "",
 ) -> Row:
-    """A line of what `alternate` found; a peer that was left out is not compared with."""
+    """A row from the result of `alternate`, without a comparison if the peer was left out."""
     their = (peer, figures[peer]) if peer in figures and peer is not None else None
     least = (floor, figures[floor]) if floor in figures and floor is not None else None
     return Row(stage, unit, figures[ours], their, least, of_peer, of_floor, note)
@@ -229,17 +229,17 @@ def _serve(module: str, name: str, times: int) -> None:
             best = Figures(seconds, cpu, 0.0, count, more)
     assert best is not None
     print(json.dumps({**asdict(best), "peak_mib": _peak()}), flush=True)
-    os._exit(0)  # threads of libraries that still read ahead would end the process with an error
+    os._exit(0)  # library threads that still read ahead would make the process exit with an error
 
 
 def _peak() -> float:
-    """MiB of memory at the peak of this process, without that of the process it came from, as `ru_maxrss` has it."""
+    """Peak memory of this process in MiB, without its parent's, which `ru_maxrss` includes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
 def _cpu() -> float:
-    """Seconds of CPU of this process and of those that it started and that ended."""
+    """CPU seconds of this process and of its finished children."""
     return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 

@@ -1,8 +1,8 @@
-"""Chip indexes and land cover of made scenes, in the numbers, sizes and places of the published set.
+"""Chip indexes and land cover of synthetic scenes, with the numbers, sizes and locations of the published dataset.
 
-Chips per platform are those that the Clay model documentation gives ("Dataset size"), spread over the recipe's years.
-Scenes have the size of real ones and lie on land, those of one place above each other; their corners are full
-numbers, which compress as badly as real ones. All of a scene is made by whole arrays.
+Numbers of chips per platform are those in the Clay model documentation ("Dataset size"), spread over the recipe's
+years. Scenes have the size of real ones and lie on land, several at each place; their corners are full-precision
+numbers, which compress as badly as real ones. Scenes are made with vectorised operations.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from clay_assets.storage.geoparquet import COMPRESSION, encode, geo_metadata, st
 from clay_assets.storage.stores import LocalStore
 
 SCENES_OF_A_JOB = 200
-KM = 111.2  # of a degree
-SAMPLES = 256  # land-cover pixels of a chip
+KM = 111.2  # km per degree
+SAMPLES = 256  # land-cover pixels per chip
 CLASSES = len(WORLDCOVER_FIELDS)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """What the scenes of a platform look like.
+    """The layout of a platform's scenes.
 
     Attributes:
-        columns, rows: chips of the grid.
-        kept: share of the columns with data, in a strip that leans by `lean` of them.
-        chip_km: side of a chip.
-        gsd: of a pixel, metres.
-        name: of an item, of its number, place and day.
-        region: of the recipe, that its places lie in; None: all land.
-        per_place: scenes above each other, in one year.
+        columns, rows: size of the grid in chips.
+        kept: share of the columns with data, in a strip slanted by a share `lean` of them.
+        chip_km: side of a chip, km.
+        gsd: pixel size, metres.
+        name: pattern of item ids, from number, place and day.
+        region: the recipe's region that contains the places; None: all land.
+        per_place: scenes at one place in a year.
     """
 
     columns: int
@@ -100,11 +100,11 @@ class Job:
 
 
 def jobs(root: Path, rows: int | None = None) -> Iterator[Job]:
-    """All that is to be made.
+    """All scenes to make, in jobs.
 
     Args:
-        root: of the storage.
-        rows: in all; None: as many as were published.
+        root: root of the storage.
+        rows: total number of chips; None: as many as were published.
     """
     recipe = load_recipe()
     published = {key: value.chips or 0 for key, value in recipe.published.items()}
@@ -112,7 +112,7 @@ def jobs(root: Path, rows: int | None = None) -> Iterator[Job]:
     for platform, count in published.items():
         first, last = recipe.options(platform).years
         years = list(range(first, last + 1))
-        if share < 0.2:  # a small trial has fewer cells, of more scenes
+        if share < 0.2:  # a small trial has fewer cells with more scenes each
             years = years[:2]
         of_platform = count if rows is None else round(count * share)
         number = 0
@@ -127,7 +127,7 @@ def jobs(root: Path, rows: int | None = None) -> Iterator[Job]:
 
 
 def make(root: Path, rows: int | None = None, workers: int = 2) -> int:
-    """Write chip indexes, land cover and their ledgers, and return how many chips there are."""
+    """Write chip indexes, land cover and their ledgers; returns the number of chips."""
     planned = list(jobs(root, rows))
     ledgers: dict[tuple[str, int], list[tuple[str, int]]] = {}
     with ProcessPoolExecutor(workers) as pool:
@@ -142,7 +142,7 @@ def make(root: Path, rows: int | None = None, workers: int = 2) -> int:
 
 
 def made_plan(recipe: Recipe) -> SplitPlan:
-    """Splits in the recipe's shares, block by block at random: they are drawn quicker than with land cover."""
+    """Splits in the recipe's shares, drawn at random block by block: faster than with land cover."""
     splits = recipe.splits
     grid = BlockGrid.of(splits)
     codes = np.random.default_rng(0).choice(3, grid.columns.sum(), p=[0.9, 0.05, 0.05]).astype(np.uint8)
@@ -201,7 +201,7 @@ def _fingerprint(item_id: str) -> str:
 
 
 def scene(platform: str, year: int, number: int, count: int) -> tuple[str, pa.Table, pa.Table]:
-    """Item id, chip index and land cover of a scene, with its first so many chips."""
+    """Item id, chip index and land cover of a scene, limited to its first chips."""
     made = PLATFORMS[platform]
     places = _places(made.region)
     place, turn = divmod(number, made.per_place)
@@ -244,7 +244,7 @@ def scene(platform: str, year: int, number: int, count: int) -> tuple[str, pa.Ta
 
 
 def _shares(chipids: pa.ChunkedArray, bounds: NDArray[np.float64], rng: np.random.Generator) -> pa.Table:
-    """Few classes a chip, which change slowly from place to place; a share is a number of pixels."""
+    """A few classes per chip, which vary smoothly in space; shares are whole numbers of pixels."""
     waves = np.random.default_rng(1).uniform(0, 2 * np.pi, (2, CLASSES))
     field = np.sin(bounds[:, :1] * 3 + waves[0]) + np.sin(bounds[:, 1:2] * 4 + waves[1])
     weights = np.exp(3 * field + rng.normal(0, 0.7, field.shape))
@@ -271,7 +271,7 @@ def _rings(platform: str, lon: float, lat: float) -> NDArray[np.float64]:
 
 @cache
 def _places(region: str | None) -> NDArray[Any]:
-    """Some thousand places of a region in a row along its latitude and longitude, degrees."""
+    """Several thousand places of a region, ordered by latitude and longitude, degrees."""
     rng = np.random.default_rng(5)
     if region is None:
         outline = shapely.union_all(gpd.read_file(str(files("clay_assets.pictures") / "land_110m.geojson")).geometry)

@@ -1,9 +1,9 @@
-"""The published number of chips, merged, and queried in a box of 5 km: seconds, memory, bytes.
+"""Merge the published number of chips, and query a box of 5 km: seconds, memory, bytes.
 
-Run as `python benchmarks/merge_72m.py [--rows N] [--folder FOLDER]`, by default with all 72,069,364 chips, of which the
-inputs take 8 GB, the index 6 GB, and making them half an hour of CPU. Inputs that lie in the folder are used again.
-The peer of the merge is DuckDB's `COPY (… ORDER BY …)` of the same chip indexes with as many threads: it reads no land
-cover, joins nothing and checks nothing. The queries read through a file system that counts; footers count, too.
+Run as `python benchmarks/merge_72m.py [--rows N] [--folder FOLDER]`, by default with all 72,069,364 chips, whose inputs
+take 8 GB, the index 6 GB, and half an hour of CPU to make. Inputs in the folder are reused. The merge's peer is
+DuckDB's `COPY (… ORDER BY …)` of the same chip indexes with as many threads: it neither reads land cover, nor joins or
+checks anything. Queries read through a file system that counts bytes, including footers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import made_cells
 from harness import REPEATS, Row, alternate, child, row, table
 
-SMALL = 400_000  # chips of the stage in `run.py`
+SMALL = 400_000  # chips for the stage in `run.py`
 THREADS = 2
 KM = 111.2  # of a degree
 BOX_KM = 5
@@ -31,7 +31,7 @@ QUERIED = "sentinel-2-l2a", 2019
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """The merge of a small storage beside DuckDB's sort."""
+    """The merge of a small storage, compared with DuckDB's sort."""
     made_cells.make(folder / "storage", SMALL, THREADS)
     yield merging(folder / "storage", REPEATS)
 
@@ -45,7 +45,7 @@ def merging(storage: Path, repeats: int) -> Row:
 
 
 def prepare_merge(plan: dict[str, Any]) -> Callable[[], int]:
-    """The merge of all cells of a storage that has no merged index."""
+    """Merge all cells of a storage without a merged index."""
     from clay_assets.chips.cells import stored_cells, stored_land_covers
     from clay_assets.chips.merge import merge
     from clay_assets.recipes import load_recipe
@@ -70,7 +70,7 @@ def prepare_merge(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def prepare_duckdb(plan: dict[str, Any]) -> Callable[[], int]:
-    """DuckDB's copy of the chip indexes of each cell, in the order of longitude and latitude."""
+    """Copy the chip indexes of each cell with DuckDB, ordered by longitude and latitude."""
     import duckdb
 
     from clay_assets.chips.cells import stored_cells
@@ -100,12 +100,12 @@ def prepare_duckdb(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def prepare_query(plan: dict[str, Any]) -> Callable[[], tuple[int, dict[str, Any]]]:
-    """One query of the box; counts rows, and the bytes that were read."""
+    """One query of the box; counts rows and bytes read."""
     import fsspec  # type: ignore[import-untyped]
     from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
     class Counting(LocalFileSystem):  # type: ignore[misc]
-        """Counts the bytes that are read of any file."""
+        """Counts the bytes read from all files."""
 
         cachable = False
         protocol = "counting"
@@ -191,7 +191,7 @@ def _open_chips(
 
 
 def prepare_opening(plan: dict[str, Any]) -> Callable[[], int]:
-    """`open_chips` up to the first chip, of one platform and year."""
+    """`open_chips` up to the first chip, for one platform and year."""
 
     def work() -> int:
         from clay_assets.training import open_chips
@@ -205,7 +205,7 @@ QUERIES = {"pyarrow": _pyarrow, "DuckDB": _duckdb, "geopandas": _geopandas, "ope
 
 
 def queries(storage: Path) -> Iterator[str]:
-    """A line per reader, with and without platform and year."""
+    """A row per reader, with and without platform and year."""
     import pyarrow.parquet as pq
 
     platform, year = QUERIED

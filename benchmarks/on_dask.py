@@ -1,11 +1,11 @@
-"""The chain of a small planet on a local pool and on a Dask cluster of this machine: the same bytes, whatever ends.
+"""Run the chain of a small planet on a local pool and on a Dask cluster of this machine: same bytes despite kills.
 
     python benchmarks/on_dask.py [--planet FOLDER] [--platform KEY]... [--workers 3]
 
 Starts a scheduler and workers as processes, and runs the chain of the platforms four times: on a local pool; on the
-cluster, where a worker is killed (SIGKILL) while scenes are indexed; on the cluster again, where the scheduler is
-killed then; and once more, which goes on from what is done. Prints which jobs the workers did and what was said, and
-compares every file below the storage with that of the local pool.
+cluster, killing a worker (SIGKILL) while scenes are indexed; on the cluster again, killing the scheduler instead; and
+once more, to resume. Prints the workers' jobs and the messages, and compares every file of the storage with those of
+the local pool.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the servers of the tes
 from clay_assets_tests.servers.dask_cluster import DaskCluster
 
 PLATFORMS = ("sentinel-2-l2a",)
-YEARS = ("years = [2021, 2023]", "years = [2020, 2021]")  # of the demo's recipe, for a shorter run
+YEARS = ("years = [2021, 2023]", "years = [2020, 2021]")  # replaced in the demo's recipe, for a shorter run
 
 
 @contextmanager
 def cluster_of(workers: int) -> Iterator[DaskCluster]:
-    """A cluster that ends with the block."""
+    """A cluster that is closed at the end of the block."""
     cluster = DaskCluster(workers)
     try:
         yield cluster
@@ -49,7 +49,7 @@ def cluster_of(workers: int) -> Iterator[DaskCluster]:
 
 
 def jobs_done(cluster: DaskCluster) -> dict[str, int]:
-    """Function → jobs of it that workers did, by the scheduler's count."""
+    """Function → number of its jobs that workers ran, by the scheduler's count."""
     from distributed import Client
 
     def count(dask_scheduler: Any) -> dict[str, int]:
@@ -61,7 +61,7 @@ def jobs_done(cluster: DaskCluster) -> dict[str, int]:
 
 
 def run_chain(settings: dict[str, str], platforms: list[str], home: Path) -> str | None:
-    """Run the chain of some platforms; the first error, if it fails."""
+    """Run the chain of some platforms; returns the first error, if any."""
     definitions = build_definitions(**settings)
     clay = (definitions.resources or {})["clay"]
     assert isinstance(clay, ClayResource)
@@ -79,7 +79,7 @@ def run_chain(settings: dict[str, str], platforms: list[str], home: Path) -> str
 
 @contextmanager
 def once_indexing(store: LocalStore, act: Callable[[], object]) -> Iterator[None]:
-    """Do something as soon as the first scenes of a run inside the block are indexed."""
+    """Call a function as soon as the first scenes of a run inside the block are indexed."""
     ended = threading.Event()
 
     def look() -> None:
@@ -116,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="clay-on-dask-") as name:
         folder = Path(name)
         planet = make_planet(options.planet or folder / "planet")
-        home, storage = folder / "home", folder / "clay"  # items of copies hold its name, so all runs have this one
+        home, storage = folder / "home", folder / "clay"  # items of copies contain its path, so all runs use the same
         home.mkdir()
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
         text = RECIPE.read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
-"""How fast all blocks of a Sentinel-2 band are read, beside rasterio with as many threads.
+"""How fast all blocks of a Sentinel-2 band are read, compared with rasterio with as many threads.
 
-Run as `python benchmarks/read_blocks.py [REPEATS]`. The band is made: 10980 × 10980 uint16 in blocks of 1024, deflate
-with predictor 2, written by GDAL, in the page cache. The least of alternating repeats counts; compare only the ratios.
+Run as `python benchmarks/read_blocks.py [REPEATS]`. The band is synthetic: 10980 × 10980 uint16 in blocks of 1024,
+deflate with predictor 2, written by GDAL, in the page cache. The fastest of alternating repeats counts; only compare
+the ratios.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ REPEATS = 3
 
 
 def write_band(path: Path, side: int = SIDE, block: int = BLOCK, metres: float = 10, seed: int = 0) -> None:
-    """Write a band that compresses about as real ones do, to a half."""
+    """Write a band that compresses to a half, about like real ones."""
     draw = np.random.default_rng(seed)
     profile = {"width": side, "height": side, "count": 1, "dtype": "uint16", "crs": "EPSG:32632"}
     layout = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": "DEFLATE", "predictor": 2}
@@ -38,14 +39,14 @@ def write_band(path: Path, side: int = SIDE, block: int = BLOCK, metres: float =
 
 
 def with_rasterio(href: str, threads: int) -> np.ndarray:
-    """The whole band, decoded by GDAL's own threads."""
+    """The entire band, decoded by GDAL's own threads."""
     with rasterio.Env(GDAL_NUM_THREADS=str(threads), GDAL_CACHEMAX=512 << 20), rasterio.open(href) as source:
         pixels: np.ndarray = source.read()
     return pixels
 
 
 def with_reader(href: str, threads: int) -> np.ndarray:
-    """The whole band, by its header that is read anew."""
+    """The entire band, after reading its header."""
     reader = BlockReader(threads=threads, cache_bytes=0)
     return reader.read([BlockRequest(href, read_header(href), [Window(0, 0, SIDE, SIDE)])])[0][0]
 

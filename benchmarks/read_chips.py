@@ -1,10 +1,10 @@
-"""How fast chips are read, beside stacchip, plain rasterio windows, and fetching and decoding their blocks alone.
+"""How fast chips are read, compared with stacchip, plain rasterio windows, and only fetching and decoding their blocks.
 
-Run as `python benchmarks/read_chips.py [--folder FOLDER]`; FOLDER keeps the made scene for the next run.
+Run as `python benchmarks/read_chips.py [--folder FOLDER]`; FOLDER keeps the synthetic scene for the next run.
 
-A scene of Sentinel-2's real size is made: ten bands uint16, deflate with predictor 2, blocks of 1024 pixels at 10 m and
-of 512 at 20 m. 50 scenes are hard links to its files. From S3 they come through a proxy that answers 50 ms late, and
-that maps all scenes to one; its log tells what was asked for.
+A synthetic scene has Sentinel-2's real size: ten bands uint16, deflate with predictor 2, blocks of 1024 pixels at 10 m
+and of 512 at 20 m. 50 scenes are hard links to its files. From S3 they are read through a proxy that adds 50 ms latency
+and maps all scenes to one; its log lists the requests.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mib": peak, "count": len
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run reads: chips by their places in the selection, and as scene, column and row."""
+    """The chips that a run reads: by index in the selection, and by scene, column and row."""
 
     storage: str
     places: list[int]
@@ -74,7 +74,7 @@ class Plan:
 
 
 def ours(plan: dict[str, Any], checksums: bool = True) -> Callable[[], int]:
-    """Through `Chipper.batch`; the storage is opened within the time."""
+    """With `Chipper.batch`; the time includes opening the storage."""
     import imagecodecs
     import isal  # noqa: F401  imports are not counted
     import obstore  # noqa: F401
@@ -97,12 +97,12 @@ def ours(plan: dict[str, Any], checksums: bool = True) -> Callable[[], int]:
 
 
 def without_checksums(plan: dict[str, Any]) -> Callable[[], int]:
-    """The same, each block decoded down to the last wanted row alone."""
+    """The same, but each block is only decoded down to the last row needed."""
     return ours(plan, checksums=False)
 
 
 def rasterio_windows(plan: dict[str, Any]) -> Callable[[], int]:
-    """A window of each band, by a file opened for it."""
+    """A window of each band, opening the file each time."""
     import rasterio
     from rasterio.windows import Window
 
@@ -124,7 +124,7 @@ def rasterio_windows(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def blocks_once(plan: dict[str, Any]) -> Callable[[], int]:
-    """Fetch and decode the blocks that the chips touch, each once, and do nothing with them."""
+    """Fetch and decode the blocks that the chips touch, each once, and discard them."""
     import imagecodecs
 
     from clay_assets.sources.cog.decoding import decode
@@ -210,7 +210,7 @@ def make_scene(folder: Path) -> None:
 
 
 def item_of(number: int, address: str) -> dict[str, Any]:
-    """A scene, for us and for stacchip."""
+    """The item of a scene, for us and for stacchip."""
     hrefs = {band: f"{address}/scene-{number:02d}/{band}.tif" for band in (*BANDS, "scl")}
     grid = {"proj:shape": [SIDE, SIDE], "proj:transform": [10, 0, 499_980, 0, -10, 5_000_040]}
     return {
@@ -227,7 +227,7 @@ def item_of(number: int, address: str) -> dict[str, Any]:
 
 
 def make_storage(root: Path, items: Sequence[dict[str, Any]]) -> None:
-    """A merged index and headers of all scenes, each as of the first, since all have the same pixels."""
+    """A merged index and headers of all scenes, copied from the first, since all have the same pixels."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import pystac
@@ -274,7 +274,7 @@ def make_storage(root: Path, items: Sequence[dict[str, Any]]) -> None:
 
 
 def plan_of(storage: Path, items: list[dict[str, Any]], places: Sequence[int], threads: int) -> dict[str, Any]:
-    """The chips at some places of the selection."""
+    """The chips at some indices of the selection."""
     from clay_assets.training.selection import open_chips
 
     rows = open_chips(storage, PLATFORM).rows(places, ["item_id", "chip_index_x", "chip_index_y"])
@@ -283,13 +283,13 @@ def plan_of(storage: Path, items: list[dict[str, Any]], places: Sequence[int], t
 
 
 def stacchip(plan: dict[str, Any], env: dict[str, str] | None = None) -> Callable[[], Figures] | None:
-    """The chips by stacchip's own `Chipper`."""
+    """The chips with stacchip's own `Chipper`."""
     python = peer("stacchip")
     return program([python, "-I", "-c", STACCHIP], json.dumps(plan), env=env) if python else None
 
 
 def report_requests(log: Path, plan: Plan, before: int) -> None:
-    """What the proxy saw of one run of ours, and how it compares with the blocks that the chips touch."""
+    """The requests of one run of ours that the proxy logged, compared with the blocks that the chips touch."""
     seen = [json.loads(line) for line in log.read_text().splitlines()[before:]]
     ranges = _ranges(plan)
     inside = {(href.removeprefix("s3://"), offset) for href, _, offset, _ in ranges}
@@ -305,7 +305,7 @@ def report_requests(log: Path, plan: Plan, before: int) -> None:
 
 
 def rows(folder: Path, threads: int = 1, chips: int = 200, remote_chips: int = 128, repeats: int = 2) -> Iterator[Row]:
-    """A scene, shuffled chips of 50 scenes, and the same from S3."""
+    """Chips of a scene, shuffled chips of 50 scenes, and the same from S3."""
     make_scene(folder)
     scenes = folder / "scenes"
     items = [item_of(number, str(scenes)) for number in range(SCENES)]

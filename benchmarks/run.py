@@ -1,8 +1,8 @@
-"""Every stage beside its peer and its floor, as one table; run as `make bench`, after `make bench-setup`.
+"""All stages, compared with their peers and floors, in one table; run as `make bench`, after `make bench-setup`.
 
     python benchmarks/run.py [--only chips,picks] [--json FILE]
 
-Each script's `rows` yields the lines of a stage. What a stage needs is made in a temporary folder.
+Each script's `rows` yields the rows of a stage. Inputs are made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from harness import PEERS, Row, as_json, table
 
-# Name of a stage → script; in the order of the pipeline.
+# Name of a stage → script, in the order of the pipeline.
 STAGES = {
     "start": "start_up",
     "shares": "worldcover_stats",
@@ -35,7 +35,7 @@ STAGES = {
 
 
 def rows(stages: list[str], folder: Path) -> Iterator[Row]:
-    """The lines of some stages."""
+    """The rows of some stages."""
     for stage in stages:
         started = time.perf_counter()
         (folder / stage).mkdir()
@@ -44,7 +44,7 @@ def rows(stages: list[str], folder: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Print the table, and write it as JSON where that is asked for."""
+    """Print the table, and write it as JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", default=",".join(STAGES), help=f"of {', '.join(STAGES)}")
     parser.add_argument("--json", type=Path)
@@ -59,7 +59,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             found.extend(rows(stages, Path(folder)))
     except Exception:
-        print(table(found))  # of the stages before the one that failed
+        print(table(found))  # the stages before the one that failed
         raise
     print(f"\n{os.cpu_count()} cores, Python {platform.python_version()}; load {os.getloadavg()[0]:.1f}\n")
     print(table(found))

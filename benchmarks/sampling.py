@@ -2,8 +2,8 @@
 
     python benchmarks/sampling.py [--tiles 57000]
 
-Makes land-cover statistics in which each tile has a few classes in skewed shares, as real ones have, many of them the
-same. The floor sorts one column of them once for each rule. In turns, best of five.
+Makes land-cover statistics with a few classes of skewed shares per tile and many ties, like real ones. The floor sorts
+one column once per rule. Both alternate; the best of five counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LETTERS, SQUARES, ROWS = "CDEFGHJKLMNPQRSTUVWX", "ABCDEFGHJKLMNPQRSTUVWXYZ", "AB
 
 
 def statistics(count: int) -> gpd.GeoDataFrame:
-    """Land-cover statistics of so many tiles, as `worldcover_stats` has them."""
+    """Land-cover statistics of a number of tiles, in the form of `worldcover_stats`."""
     rng, numbers = np.random.default_rng(0), range(count)
     names = [f"{1 + n % 60:02}{LETTERS[n // 60 % 20]}{SQUARES[n // 1200 % 24]}{ROWS[n // 28800 % 20]}" for n in numbers]
     shares = np.round(rng.dirichlet(np.full(len(CLASS_COLUMNS), 0.2), count), 4)
@@ -45,7 +45,7 @@ def statistics(count: int) -> gpd.GeoDataFrame:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Of one run."""
+    """Seconds of one run."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

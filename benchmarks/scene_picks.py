@@ -1,15 +1,15 @@
-"""How fast scenes are picked: from a snapshot beside a bare read of the same file, and from an API beside its limit.
+"""How fast scenes are picked: from a snapshot, compared with a bare read, and from an API, compared with its limit.
 
     python benchmarks/scene_picks.py [--items 100000] [--requests 5000] [--no-api] [--large 5000000]
 
 Makes a snapshot of synthetic Sentinel-2 items over random tiles in 2020, and picks one year's requests from it: by the
-platform's rules over columns, item by item, and with bare pyarrow reading the columns that are needed; in turns, best
-of three, and once more in processes of their own for the peak of memory. Then from `stac_server`, with and without
-quarters that one search answers; its floor is the number of searches over the limit, and its peer pystac-client, which
-makes some of the requests one after another.
+platform's rules over columns, item by item, and with bare pyarrow reading only the columns needed; alternating, best of
+three, and once more in separate processes for peak memory. Then from `stac_server`, with and without quarters that
+share a search; the floor is the number of searches divided by the rate limit, the peer pystac-client, which makes some
+of the requests one after another.
 
-With `--large` it makes a snapshot of so many items instead, picks from it once in a process of its own, and prints
-seconds and the peak of memory.
+With `--large` it makes a snapshot of that many items instead, picks from it once in a separate process, and prints
+seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ OPTIONS = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1)
 COLUMNS = ["id", "geometry", "bbox", "datetime", "collection", "eo:cloud_cover", "grid:code", "assets"]
 ROW_GROUP = 10_000
 REPEATS = 3
-LATENCY, LIMIT, IN_FLIGHT = 0.2, 40, 12  # of the API: seconds, searches a second, searches at once
+LATENCY, LIMIT, IN_FLIGHT = 0.2, 40, 12  # of the API: seconds, searches per second, concurrent searches
 API_TILES = 300
-PEER_REQUESTS = 20  # of pystac-client, evenly from all
-GOALS = {"columns": 10_000, "item by item": 2_500}  # requests a second
+PEER_REQUESTS = 20  # requests made with pystac-client, spread evenly over all
+GOALS = {"columns": 10_000, "item by item": 2_500}  # requests per second
 
 
 def tiles(count: int, rng: np.random.Generator) -> gpd.GeoDataFrame:
-    """Places of one degree with names like those of MGRS tiles."""
+    """One-degree squares named like MGRS tiles."""
     letters = "CDEFGHJKLMNPQRSTUVWX"
     square = "ABCDEFGHJKLMNPQRSTUVWXYZ"
     numbers = np.arange(count)
@@ -70,7 +70,7 @@ def tiles(count: int, rng: np.random.Generator) -> gpd.GeoDataFrame:
 
 
 def write_snapshot(path: Path, places: gpd.GeoDataFrame, count: int, rng: np.random.Generator) -> None:
-    """`count` items in the order of their times, each over one of the places in 2020; written a row group at a time."""
+    """Write `count` items ordered by time, each over one of the places in 2020, one row group at a time."""
     one = pq.read_table(pa.BufferReader(encode_items([_item()], {})))
     moments = np.sort(rng.integers(0, 366 * 86_400, count)).astype("timedelta64[s]") + np.datetime64("2020-01-01", "us")
     with pq.ParquetWriter(path, one.schema, compression="zstd") as writer:
@@ -123,33 +123,33 @@ def _item() -> dict[str, Any]:
 
 
 def asked(count: int) -> tuple[gpd.GeoDataFrame, list[Request]]:
-    """So many requests, and the places that they are of."""
+    """A number of requests, and their places."""
     places = tiles(count // 4, np.random.default_rng(0))
     return places, requests_of(PLATFORM.rules.requests(places, OPTIONS, 42), 2020)
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Of one run."""
+    """Seconds of one run."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def pick(platform: AnyPlatform, location: str, requests: list[Request]) -> None:
-    """All requests, and a complaint if most get nothing."""
+    """Pick for all requests; fails if most get nothing."""
     picks = pick_scenes(platform, 2020, requests, open_catalogue(location, IN_FLIGHT), OPTIONS)
     if (picks.ledger["outcome"] == "picked").mean() < 0.9:
         raise SystemExit(f"only {len(picks.items)} scenes for {len(requests)} requests")
 
 
 def peak_of(which: str, path: Path, requests: int) -> int:
-    """Bytes of memory of a process that picks once."""
+    """Peak memory in bytes of a process that picks once."""
     call = [sys.executable, __file__, "--once", which, "--path", str(path), "--requests", str(requests)]
     return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
 def large(items: int, requests: int) -> None:
-    """Picks from a snapshot that is larger than what may be kept in memory."""
+    """Picks from a snapshot larger than the memory limit."""
     places, _ = asked(requests)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
@@ -184,9 +184,9 @@ def rows(_: Path | None = None, items: int = 100_000, requests: int = 5_000, *, 
 
 
 def api_rows() -> Iterator[Row]:
-    """Searches that stand alone, and quarters that one search answers."""
+    """Separate searches, and quarters that share one search."""
     places = tiles(API_TILES * 2, np.random.default_rng(0))
-    places = places[~places["name"].str.startswith("0")]  # others have two spellings, and two searches
+    places = places[~places["name"].str.startswith("0")]  # the others have two spellings, so two searches
     for name, quarters in (("one search each", (1, 3)), ("the quarters of a tile", (1, 2, 3, 4))):
         options = PLATFORM.rules.options(years=(2020, 2020), years_per_location=1, quarters=quarters)
         searches = requests_of(PLATFORM.rules.requests(places, options, 42), 2020)
@@ -206,7 +206,7 @@ def api_rows() -> Iterator[Row]:
 
 
 def one_after_another(url: str, requests: list[Request]) -> None:
-    """All items of each request, by pystac-client itself."""
+    """All items of each request, with plain pystac-client."""
     client = Client.open(url)
     for request in requests:
         for wanted in request.filters:
@@ -222,7 +222,7 @@ def one_after_another(url: str, requests: list[Request]) -> None:
 
 
 class server:  # noqa: N801
-    """The address of a `stac_server`, in a process of its own."""
+    """The address of a `stac_server` in a separate process."""
 
     def __enter__(self) -> str:
         call = [sys.executable, str(Path(__file__).with_name("stac_server.py")), "--latency", str(LATENCY)]
@@ -236,7 +236,7 @@ class server:  # noqa: N801
 
 
 def main() -> None:
-    """Print a line for each row."""
+    """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=5_000)

@@ -1,4 +1,4 @@
-"""An S3 server behind a proxy that answers late, maps all scenes to one, and writes down what was asked for."""
+"""An S3 server behind a proxy that adds latency, maps all scenes to one, and logs requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUCKET = "scenes"
 
 
 async def proxy(target: str, log: Path) -> None:
-    """Answer late, map all scenes to one, and write down every request; one connection upstream for each of ours."""
+    """Answer late, map all scenes to one, and log every request; one upstream connection for each client connection."""
     host, port = target.removeprefix("http://").split(":")
     with log.open("a", buffering=1) as lines:
 
@@ -55,10 +55,10 @@ async def proxy(target: str, log: Path) -> None:
 
 @contextlib.contextmanager
 def remote(files: Path, folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """Files as those of the scene `scene-00` on an S3 server behind the proxy.
+    """Serve files as those of the scene `scene-00` on an S3 server behind the proxy.
 
     Yields:
-        The environment that leads there, which holds in this process meanwhile, and the proxy's log.
+        The environment variables for access, which are set in this process meanwhile, and the proxy's log.
     """
     from clay_assets_tests.servers.s3 import S3Programs
 
@@ -79,7 +79,7 @@ def remote(files: Path, folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
                     **{"AWS_ENDPOINT_URL": f"http://{host}", "AWS_REGION": "us-east-1"},
                     **{"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"},
                     **{"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"},
-                    # What GDAL's own guide for cloud-optimised files advises.
+                    # As advised in GDAL's guide for cloud-optimised files.
                     **{"AWS_NO_SIGN_REQUEST": "YES", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"},
                 }
                 os.environ.update(env)

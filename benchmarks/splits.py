@@ -1,10 +1,10 @@
-"""What the splits come to at the published size: chips per split and platform, time and memory of split and gate.
+"""The splits at the published size: chips per split and platform, time and memory of split and gate.
 
 Run as `python benchmarks/splits.py TILES [SHARE]` with the `worldcover_stats.parquet` or the `mgrs_grid.parquet` of a
-storage and, for less than all of the chips, a share such as 0.1. Of a grid, land cover is made: it changes slowly from
-place to place on the land of the maps' outline. Chips are made: of the recipe's tile sample for the satellites, of
-its published MODIS tiles, and strewn over the outlines of its regions for NAIP and LINZ, in the numbers that the Clay
-model documentation gives ("Dataset size"). They stream by as those of a merge do, a scene's worth at a time.
+storage and, for fewer chips, a share such as 0.1. For a grid, land cover is synthetic: it varies smoothly over the land
+within the maps' outline. Chips are synthetic: in the recipe's tile sample for the satellites, in its published MODIS
+tiles, and scattered over its regions for NAIP and LINZ, with the numbers in the Clay model documentation ("Dataset
+size"). They are streamed one scene at a time, as in a merge.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from clay_assets.sampling.modis_grid import tile_polygon
 from clay_assets.sampling.tiles import sample_tiles
 
 BATCH = 200_000  # chips
-LOOKED_UP = 10_000  # of them in the land cover of the tiles
+LOOKED_UP = 10_000  # chips looked up in the land cover of the tiles
 CLASSES = list(WORLDCOVER_CLASSES.values())
-POINTS = 5  # along each side of a tile, at which it is looked up in the outline of the land
+POINTS = 5  # points along each side of a tile to look up in the outline of the land
 ICE = -60  # degrees of latitude; WorldCover has nothing south of it
-COASTAL = 0.2  # share of land below which WorldCover is taken to cover half of a tile
-KM = 111.2  # of a degree
+COASTAL = 0.2  # share of land below which WorldCover is assumed to cover half of a tile
+KM = 111.2  # km per degree
 # Platform → km across a chip, km across a scene.
 SATELLITES = {
     "sentinel-2-l2a": (2.56, 109.8),
@@ -48,7 +48,7 @@ MODIS_CHIP = 128.0
 
 
 def main() -> None:
-    """Print a line per platform, then what the gate found and cost."""
+    """Print a line per platform, then the gate's result and cost."""
     share = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     recipe, stats = load_recipe(), _with_land_cover(gpd.read_parquet(sys.argv[1]))
     start = time.perf_counter()
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _with_land_cover(tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """The tiles if they have statistics; else those on land, with made ones."""
+    """The tiles if they have statistics; else those on land, with synthetic ones."""
     if {*CLASSES} <= {*tiles.columns}:
         return tiles
     rng = np.random.default_rng(1)
@@ -114,14 +114,14 @@ def _with_land_cover(tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def _land_cover(polygons: NDArray[Any], splits: NDArray[np.str_], stats: gpd.GeoDataFrame) -> NDArray[np.float64]:
-    """Summed class shares of the tiles that chips lie in, by split and buffer; (4, 11)."""
+    """Summed class shares of the tiles that contain chips, by split and buffer; (4, 11)."""
     chip, tile = stats.sindex.query(shapely.centroid(polygons), predicate="intersects")
     shares = stats[CLASSES].to_numpy()[tile] * stats["valid_share"].to_numpy()[tile, None]
     return np.stack([shares[splits[chip] == name].sum(axis=0) for name in (*SPLITS, BUFFER)])
 
 
 def _off(cover: NDArray[np.float64]) -> str:
-    """How far the class that differs most from that of all chips is off in each split, percentage points."""
+    """The largest deviation of any class share from that of all chips in each split, percentage points."""
     whole = cover.sum(axis=0) / cover.sum()
     own = cover[:-1] / np.maximum(cover[:-1].sum(axis=1, keepdims=True), 1e-9)
     return " / ".join(f"{one:.2f}" for one in 100 * np.abs(own - whole).max(axis=1))

@@ -1,10 +1,10 @@
-"""A STAC API on loopback that answers late and refuses what is too much; a process of its own.
+"""A local STAC API with latency and a rate limit; run as a separate process.
 
     python benchmarks/stac_server.py --latency 0.2 --limit 40 [--items 30]
 
-Prints its address. Every tile has so many Sentinel-2 items in each quarter of 2020. Requests beyond the limit of a
-second are refused with 429 and `Retry-After: 1`. `GET /counts` answers with the numbers of accepted and refused
-searches, and the seconds from the first accepted to the last.
+Prints its address. Every tile has `--items` Sentinel-2 items in each quarter of 2020. Requests beyond the limit per
+second are refused with 429 and `Retry-After: 1`. `GET /counts` returns the numbers of accepted and refused searches,
+and the seconds from the first accepted to the last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFORMS = [
 
 
 class Server:
-    """The API; see the module."""
+    """The API; see the module docstring."""
 
     def __init__(self, latency: float, limit: int, items: int, matched: bool) -> None:
         self.latency, self.limit, self.items, self.matched = latency, limit, items, matched
@@ -54,7 +54,7 @@ class Server:
             writer.close()
 
     async def answer(self, method: str, path: str, body: bytes) -> tuple[int, list[str], Any]:
-        """Status, more headers, document."""
+        """Returns status, extra headers, document."""
         if path == "/counts":
             return 200, [], [self.accepted, self.refused, self.last - self.first]
         if not path.startswith("/search"):
@@ -69,7 +69,7 @@ class Server:
         self.accepted += 1
         self.first, self.last = self.first or now, now
         found = self.found(json.loads(body))
-        await asyncio.sleep(now + self.latency - time.monotonic())  # which is the whole of it
+        await asyncio.sleep(now + self.latency - time.monotonic())  # latency of the entire request
         return 200, [], found
 
     def root(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Server:
         return {**head, "conformsTo": CONFORMS, "links": links}
 
     def found(self, search: dict[str, Any]) -> dict[str, Any]:
-        """A page of the items of a tile between two moments."""
+        """A page of a tile's items between two times."""
         start, end = (datetime.fromisoformat(text) for text in search["datetime"].split("/"))
         code = search.get("query", {}).get("grid:code", {}).get("eq", "MGRS-")
         step = timedelta(days=91) / self.items

@@ -1,8 +1,8 @@
-"""What it costs to start: the definitions and the command line, in fresh processes beside `import dagster`.
+"""Start-up cost of the definitions and the command line in fresh processes, compared with `import dagster`.
 
 Run as `python benchmarks/start_up.py [STORAGE CHIPID]`; with a storage, such as the demo's, `clay-assets show` is
-measured too. Each round starts every process once, so that what else the machine does falls on all alike. CPU seconds,
-the least of all rounds; the modules are compiled beforehand, as in an installation.
+measured too. Each round starts every process once, so that other load on the machine affects all alike. The figures are
+CPU seconds, the least of all rounds; modules are compiled beforehand, as in an installation.
 """
 
 from __future__ import annotations

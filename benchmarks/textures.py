@@ -1,7 +1,7 @@
-"""Rasters of real size and texture for the benchmarks: patches of every size, as land and clouds have them.
+"""Rasters of real size and texture for the benchmarks: patches of all sizes, like land and clouds.
 
-Each is the sum of noise of several wavelengths, cut at quantiles. A flat raster, or one of equal squares, decodes
-several times faster than a real one.
+Each is a sum of noise of several wavelengths, cut at quantiles. Flat rasters, or rasters of equal squares, decode
+several times faster than real ones.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 LAND, CLOUD = (512, 128, 32, 8, 2), (1024, 256, 64, 16, 4, 2)  # wavelengths, pixels
-SPECKLE = 0.005  # of the pixels, by themselves
+SPECKLE = 0.005  # share of isolated pixels
 
 
 def noise(generator: np.random.Generator, height: int, width: int, wavelengths: Sequence[int]) -> NDArray[np.float32]:
-    """Noise that is stronger the longer its wavelength; (height, width)."""
+    """Noise whose amplitude grows with wavelength; (height, width)."""
     total, part = np.zeros((height, width), np.float32), np.empty((height, width), np.float32)
     for length in wavelengths:
         coarse = generator.standard_normal((height // length + 2, width // length + 2), dtype=np.float32)
@@ -37,7 +37,7 @@ def noise(generator: np.random.Generator, height: int, width: int, wavelengths: 
 
 
 def classes(field: NDArray[np.float32], shares: Sequence[float], codes: Sequence[int], dtype: str) -> NDArray[Any]:
-    """A field cut into classes, each with a share of the pixels."""
+    """Cut a field into classes with given shares of the pixels."""
     edges = np.quantile(field[::16, ::16], np.cumsum(shares)[:-1])
     return np.array(codes, dtype)[np.digitize(field, edges)]
 

@@ -1,12 +1,12 @@
-"""How fast a training loop gets its batches, beside fetching and decoding the same blocks, and what a start costs.
+"""How fast a training loop gets its batches, compared with fetching and decoding the same blocks, and start-up cost.
 
 Run as `python benchmarks/training.py [--folder FOLDER]`, after `make bench-setup`, which makes an environment with
-PyTorch; FOLDER keeps the made scenes for the next run.
+PyTorch; FOLDER keeps the synthetic scenes for the next run.
 
-A scene of each of the seven platforms is made, with the blocks, compression and texture of real ones; 24 of each are
-that one by other names, behind an S3 server that answers 50 ms late. An epoch mixes all platforms equally and shuffles
-by scenes. The floor fetches and decodes the blocks of the same chips, each once, with as many threads and requests at a
-time. The start is that of an index of 72,069,364 chips, of which only the manifest is made: nothing else is read.
+Each of the seven platforms has a synthetic scene with the blocks, compression and texture of real ones, served under 24
+names by an S3 server with 50 ms latency. An epoch mixes all platforms equally and shuffles by scenes. The floor fetches
+and decodes the blocks of the same chips, each once, with as many threads and concurrent requests. Start-up is measured
+for an index of 72,069,364 chips, of which only the manifest is made, as nothing else is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from slow_s3 import BUCKET, DELAY, remote
 
 YEAR, SCENES, SIDE, CHIP = 2021, 24, 2560, 256
 BATCH, IN_FLIGHT, SEED = 128, 16, 1
-WHOLE, GROUP_ROWS, PARTS = 72_069_364, 16_384, 59  # of the published index
+WHOLE, GROUP_ROWS, PARTS = 72_069_364, 16_384, 59  # chips, rows per row group and parts of the published index
 # Platform → dtype of its bands, bands of a file, size of a pixel in metres, side of its blocks, and its compression.
 KINDS: dict[str, tuple[str, int, float, int, dict[str, Any]]] = {
     "sentinel-2-l2a": ("uint16", 1, 10, 1024, {"compress": "deflate", "predictor": 2}),
@@ -46,7 +46,7 @@ COARSE = ("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")  # Se
 
 
 def batches(plan: dict[str, Any]) -> Callable[[], tuple[int, dict[str, Any]]]:
-    """Through a `ChipLoader` with workers of one thread, which start within the time: the last batches of an epoch."""
+    """The last batches of an epoch from a `ChipLoader` with single-threaded workers, including their start."""
     import torch
 
     from clay_assets.training import ChipLoader, ChipStream, open_chips
@@ -68,14 +68,14 @@ def batches(plan: dict[str, Any]) -> Callable[[], tuple[int, dict[str, Any]]]:
 
 
 def _begin(order: Any, count: int) -> Any:
-    """Where the last batches of an epoch begin."""
+    """The position of the last batches of an epoch."""
     from clay_assets.training.order import Position
 
     return Position(0, order.samples - count * BATCH)
 
 
 def blocks(plan: dict[str, Any]) -> Callable[[], int]:
-    """Fetch and decode the blocks of the same chips, each once, and do nothing with them."""
+    """Fetch and decode the blocks of the same chips, each once, and discard them."""
     import imagecodecs
     import obstore
     from obstore.store import S3Store
@@ -103,7 +103,7 @@ def blocks(plan: dict[str, Any]) -> Callable[[], int]:
 
 
 def _ranges(plan: dict[str, Any]) -> tuple[int, list[tuple[str, Any, int, int]]]:
-    """How many chips the batches hold; and address, header, offset and size of each block of theirs, batch by batch."""
+    """The number of chips in the batches, and address, header, offset and size of their blocks, batch by batch."""
     from rasterio.windows import Window
 
     from clay_assets.platforms import platform_of
@@ -135,7 +135,7 @@ def _ranges(plan: dict[str, Any]) -> tuple[int, list[tuple[str, Any, int, int]]]
 
 
 def start(plan: dict[str, Any]) -> Callable[[], tuple[int, dict[str, Any]]]:
-    """Select the chips of a split in the whole index, make a stream of them, and pickle it as for a worker."""
+    """Select the chips of a split in the full index, make a stream, and pickle it as for a worker."""
     import pickle
 
     from clay_assets.training import ChipStream, open_chips
@@ -185,7 +185,7 @@ def make_files(folder: Path) -> None:
 
 
 def _textured(bands: int, side: int, dtype: str, draw: np.random.Generator) -> np.ndarray:
-    """Pixels that compress about as real ones do: 16 bits to a half, 8 bits to three quarters, radar hardly."""
+    """Pixels that compress about like real ones: 16 bits to a half, 8 bits to three quarters, radar hardly."""
     walk = draw.integers(-60, 61, (bands, side, side), np.int16).cumsum(axis=2, dtype=np.int32)
     land = 1500 + np.abs(walk % 6000 - 3000)
     if dtype == "uint8":
@@ -196,7 +196,7 @@ def _textured(bands: int, side: int, dtype: str, draw: np.random.Generator) -> n
 
 
 def item_of(key: str, number: int, address: str) -> dict[str, Any]:
-    """A scene of a platform."""
+    """The item of a platform's scene."""
     from clay_assets.platforms import platform_of
 
     metres = KINDS[key][2]
@@ -213,7 +213,7 @@ def item_of(key: str, number: int, address: str) -> dict[str, Any]:
 
 
 def make_storage(root: Path, address: str) -> None:
-    """A merged index and headers of all scenes of a platform, each as of the first."""
+    """A merged index and headers of all scenes of a platform, copied from the first."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import pystac
@@ -280,7 +280,7 @@ def make_manifest(root: Path) -> None:
 
 
 def rows(folder: Path, count: int = 14, repeats: int = 2) -> Iterator[Row]:
-    """Batches of all platforms from S3 with one worker and with two, and the start over the whole index."""
+    """Batches of all platforms from S3 with one worker and with two, and start-up with the full index."""
     python = peer("torch")
     if python is None:
         print("PyTorch is not at hand: run `make bench-setup` first", file=sys.stderr)

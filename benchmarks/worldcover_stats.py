@@ -1,9 +1,9 @@
-"""What class shares cost, beside exactextract and beside what nothing can avoid: reading the same overview once.
+"""What class shares cost, compared with exactextract and with the unavoidable: reading the same overview once.
 
-Run as `python benchmarks/worldcover_stats.py`. All alternate on one file, of real size and texture (see `textures`),
-under 36 slanted tiles as dense as the Sentinel-2 grid; CPU seconds, the best run of each, with one thread. exactextract
-weighs what a polygon covers of a pixel, so its shares differ a little at the outlines; tests hold ours against those
-that were counted pixel by pixel.
+Run as `python benchmarks/worldcover_stats.py`. All alternate on one file of real size and texture (see `textures`),
+under 36 slanted tiles as dense as the Sentinel-2 grid; the figures are CPU seconds of the best run, with one thread.
+exactextract weights pixels by their covered fraction, so its shares differ slightly at tile edges; tests compare ours
+with shares counted pixel by pixel.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from clay_assets.landcover.worldcover import class_shares
 
 REPEATS, PEER_REPEATS = 10, 2
 DECIMATION = 8
-PIXELS = 36_000  # of a WorldCover file, each way
-ACROSS, SIDE = 6, 0.98  # tiles each way; degrees, of 109.8 km
+PIXELS = 36_000  # pixels per side of a WorldCover file
+ACROSS, SIDE = 6, 0.98  # tiles per side; degrees, for 109.8 km
 PEER = (
     PEAK
     + """
@@ -82,7 +82,7 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def write_world(folder: Path) -> Path:
-    """A file whose overview has the texture of land cover; its full resolution is left sparse."""
+    """Write a file whose overview has the texture of land cover; its full resolution is left sparse."""
     path = folder / "ESA_WorldCover_10m_2021_v200_N00E006_Map.tif"
     profile = {"driver": "GTiff", "width": PIXELS, "height": PIXELS, "count": 1, "dtype": "uint8", "nodata": 0}
     layout = {"tiled": True, "blockxsize": 1024, "blockysize": 1024, "compress": "deflate", "sparse_ok": True}
@@ -97,7 +97,7 @@ def write_world(folder: Path) -> Path:
 
 
 def tiles_over_it() -> gpd.GeoDataFrame:
-    """Overlapping tiles within the file, each a little slanted, as tiles of UTM zones are."""
+    """Overlapping tiles within the file, each slightly slanted, like tiles of UTM zones."""
     generator = np.random.default_rng(0)
     corners = np.linspace(0.02, 3 - SIDE - 0.02, ACROSS)
     polygons = [
