@@ -69,8 +69,9 @@ class Catalogue(Protocol):
         ...
 
     def stored(self, platform: AnyPlatform, ids: Sequence[str]) -> list[Item]:
-        """Those of the chosen items that can be returned directly in the form of `Platform.read_item` and
-        `as_stac_1_1`, in any order.
+        """Those of the chosen items that are available in stored form; in any order.
+
+        That is the form of `Platform.read_item` followed by `as_stac_1_1`.
         """
         ...
 

@@ -201,8 +201,7 @@ class Part:
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
-        """For each row: `id`, `moment`, whether it is `odd`, missing assets (`lacking`, bits), and declared
-        properties."""
+        """Row by row: `id`, `moment`, whether it is `odd`, missing assets (`lacking`, bits), declared properties."""
         rows = self.table.num_rows
         ids, odd = self.column("id"), ~self._unchanged
         found: dict[str, NDArray[Any]] = {"moment": self.column(MOMENT).to_numpy()}

@@ -222,8 +222,9 @@ class CandidateTable:
             start = end
 
     def columns(self) -> tuple[Candidates, NDArray[np.bool_], NDArray[np.int64]]:
-        """The candidates as columns, the first of each id; a mask of those that columns cannot decide; and their
-        missing assets, as bits in the platform's order.
+        """The first candidate of each id as columns; which of them columns cannot decide; and their missing assets.
+
+        Missing assets are bits in the platform's order.
         """
         numbers, parts, rows = self._pairs
         starts = np.cumsum([0, *(part.table.num_rows for part in self._parts)])

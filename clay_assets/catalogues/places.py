@@ -40,8 +40,9 @@ class Places:
     def pairs(
         self, batch: pa.RecordBatch
     ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-        """Acquisition times of a batch's rows; pairs of rows and numbers of the requests that they may answer; and
-        which footprints need no normalising.
+        """Acquisition times of a batch's rows, and pairs of rows and numbers of the requests that they may answer.
+
+        Also returns which footprints need no normalising.
 
         Args:
             batch: a batch with times, `geometry`, and the properties that requests filter by.
