@@ -233,7 +233,7 @@ def test_a_release_is_verified_with_standard_tools(store: LocalStore, recipe: Re
         0,
         sorted(f"{name}: OK" for name in ("v1.json", *(part.path for part in release.parts))),
     )
-    # What a paper cites follows from the files alone: the hash of their hashes and of their places in the index.
+    # What a paper cites follows from the files alone: the hash of their hashes and paths in the index.
     assert f"BLAKE2b-128 {release.hash}" in release.citation
     lines = sorted(
         f"{part.path} {shell(f'b2sum -l 128 {kept.path}', folder).stdout.split()[0]}\n"
@@ -241,7 +241,7 @@ def test_a_release_is_verified_with_standard_tools(store: LocalStore, recipe: Re
     )
     document = json.loads((folder / "v1.json").read_text())
     (store.root / "state").write_text("".join(lines))
-    (store.root / "recipe").write_text(document["recipe"])  # which the document has whole
+    (store.root / "recipe").write_text(document["recipe"])  # the document has its full text
     for name, bits, cited in (("state", 128, release.hash), ("recipe", 64, document["recipe_hash"])):
         assert shell(f"b2sum -l {bits} {name}", store.root).stdout.split()[0] == cited
         assert cited in release.citation
@@ -251,7 +251,7 @@ def test_a_release_is_verified_with_standard_tools(store: LocalStore, recipe: Re
 
 
 def edit(path: Path) -> None:
-    """Change a byte of a Parquet file's pages, of which neither its size, its footer nor its time tells."""
+    """Change a byte of a Parquet file's pages, leaving its size, footer and modification time the same."""
     told, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
@@ -272,14 +272,14 @@ def test_a_part_that_was_edited_is_found_by_verifying(
     release_index(store, "v1", TODAY)
     assert verify() == (0, {"merged index": [], "release v1": []})
     other = layout.merged_part(S2, 2020)
-    edit(store.root / other)  # of the release too, as both are one file
+    edit(store.root / other)  # also changes the release, as both are one file
     name = f"{S2}/2020/part-0.parquet has other content"
     status, found = verify()
     assert status == 1
     assert name in found["merged index"][0]
     assert found["release v1"][0].startswith(f"{S2} 2020: parts/")
     os.utime(store.root / other)
-    merge_all(*cells)  # writes the part again; releasing keeps it again
+    merge_all(*cells)  # writes the part again; the release then keeps it again
     assert faults_of_index(store) == []
     assert verify("v1")[0] == 1
     release_index(store, "v1", TODAY)

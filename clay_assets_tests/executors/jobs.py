@@ -1,4 +1,4 @@
-"""Jobs of tests of pools, in a module that another process imports quickly."""
+"""Jobs for tests of pools, in a module that other processes import quickly."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import time
 
 
 class OddError(Exception):
-    """An error that can be pickled, and not read again."""
+    """An error that can be pickled, but not unpickled."""
 
     def __init__(self, first: int, second: int) -> None:
         super().__init__(f"{first} and {second}")
 
 
 def place(seconds: float) -> tuple[int, int]:
-    """The process and the thread of a job, which takes long enough for others to begin elsewhere."""
+    """The process and the thread of a job that takes long enough for others to start elsewhere."""
     time.sleep(seconds)
     return os.getpid(), threading.get_ident()
 
 
 def odd(seconds: float) -> None:
-    """Fail with an error that this process can raise, and another cannot hand on."""
+    """Fail with an error that cannot be sent to another process."""
     time.sleep(seconds)
     raise OddError(1, 2)
 
 
 def lock(seconds: float) -> object:
-    """A result that this process can return, and another cannot hand on."""
+    """A result that cannot be sent to another process."""
     time.sleep(seconds)
     return threading.Lock()
 
 
 def wrong(number: int) -> int:
-    """Fail in an ordinary way."""
+    """Fail with an ordinary error."""
     time.sleep(0.1)
     raise ValueError(f"number {number}")
 

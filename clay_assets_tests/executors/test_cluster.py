@@ -1,4 +1,4 @@
-"""A Dask cluster: it does what a local pool does, whoever of it ends; and one that is not fit for work is told so."""
+"""A Dask cluster: the same results as a local pool, whichever process ends; and errors for an unfit cluster."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LastWord = Callable[[str, int], None]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Item]]:
-    """A folder of WorldCover, and scenes on it; they share their files."""
+    """A folder of WorldCover, and scenes on it that share their files."""
     folder = tmp_path_factory.mktemp("world")
     codes = np.random.default_rng(0).choice(list(WORLDCOVER_CLASSES), (60, 60)).astype(np.uint8)
     write_cell(folder, WORLDCOVER_CELL, codes)
@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Item]]:
 
 @pytest.fixture(scope="module")
 def reference(world: tuple[Path, list[Item]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What the chain writes with a local pool."""
+    """The files that the chain writes with a local pool."""
     store = LocalStore(tmp_path_factory.mktemp("reference"))
     run_chain(world, store, None)
     return contents(store)
@@ -77,7 +77,7 @@ def cluster_of(*how: int) -> Iterator[DaskCluster]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[DaskCluster]:
-    """A scheduler with a worker; whoever adds another takes it away again."""
+    """A scheduler with a worker; tests that add another remove it."""
     with cluster_of(1) as started:
         yield started
 
@@ -100,7 +100,7 @@ def another(cluster: DaskCluster) -> Iterator[Callable[..., None]]:
 def run_chain(
     world: tuple[Path, list[Item]], store: Store, scheduler: str | None, said: LastWord = lambda stage, done: None
 ) -> None:
-    """Land cover of tiles, and indexing, land cover, headers and merge of a cell, each in an executor of its own."""
+    """Land cover of tiles, and indexing, land cover, headers and merge of a cell, each in a separate executor."""
     folder, items = world
 
     @contextmanager
@@ -133,7 +133,7 @@ def contents(store: LocalStore) -> dict[str, bytes]:
 
 
 def told(scheduler: str, store: Store | None = None) -> ClayError:
-    """The error with which a cluster is refused."""
+    """The error for an unfit cluster."""
     mark = None if store is None else StoreMark(store)
     with pytest.raises(ClayError) as caught, open_executor(1, scheduler, mark=mark):
         pass
@@ -172,13 +172,13 @@ def test_where_the_scheduler_is_lost_a_second_run_goes_on(
         with pytest.raises(SourceError, match=rf"CLAY_DASK_SCHEDULER='{cluster.address}'.*lost.*run again"):
             run_chain(world, store, cluster.address, kill)
     assert 3 <= len(store.list(layout.folder_of("chip_index"))) < SCENES
-    assert not store.list(layout.CHIP_LEDGERS)  # nothing is taken for a fault of its scene
+    assert not store.list(layout.CHIP_LEDGERS)  # nothing is blamed on a scene
     run_chain(world, store, None)
     assert contents(store) == reference
 
 
 def lost(scheduler: str, in_the_middle: Callable[[], object]) -> str:
-    """The error that ends a run without end, in which something happens."""
+    """The error that ends an endless run during which something happens."""
     with pytest.raises(SourceError, match=f"CLAY_DASK_SCHEDULER='{scheduler}'") as caught:
         run_without_end(scheduler, in_the_middle)
     return str(caught.value)
@@ -219,7 +219,7 @@ def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def end_the_worker(number: int) -> int:
-    return number if number else os._exit(1)  # as where it has no memory left
+    return number if number else os._exit(1)  # as when out of memory
 
 
 def test_a_job_that_ends_each_of_its_workers_fails_alone() -> None:
@@ -252,7 +252,7 @@ def test_an_error_of_a_job_is_that_of_the_job_alone(cluster: DaskCluster) -> Non
     }
     assert str(found[InputError]) == "said so"
     assert str(found[OfALibraryError]) == "OfALibraryError: said so"
-    assert "fail_with" in "".join(found[KeyError].__notes__)  # where it was raised
+    assert "fail_with" in "".join(found[KeyError].__notes__)  # names where it was raised
     assert str(found[StorageError]).startswith("worker tcp://127.0.0.1:")
 
 
@@ -283,14 +283,14 @@ def test_the_profiler_that_may_hang_a_worker_is_stopped() -> None:
 
 
 def other_code(folder: Path) -> dict[str, str]:
-    """Environment of a worker with another checkout, of the same version."""
+    """Environment of a worker with a different checkout of the same version."""
     shutil.copytree(Path(clay_assets.__file__).parent, folder / "clay_assets", ignore=lambda _, names: {"__pycache__"})
     (folder / "clay_assets" / "errors.py").open("a").write("# changed\n")
     return {"PYTHONPATH": str(folder)}
 
 
 def other_version(folder: Path, name: str) -> dict[str, str]:
-    """Environment of a worker in which a distribution says that it has another version."""
+    """Environment of a worker with another version of a distribution."""
     told = folder / f"{name}-0.0.7.dist-info"
     told.mkdir(parents=True)
     (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
@@ -328,7 +328,7 @@ def test_a_worker_with_other_code_of_the_same_version_is_named(
 
 
 def elsewhere(tmp_path: Path, mounted: Path) -> tuple[str, ...]:
-    """Begins the command of a worker that sees an empty folder in the place of one."""
+    """Start of the command for a worker that sees an empty folder instead of the given one."""
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid():
         pytest.skip("NOT RUN: a worker with other mounts: needs root and unshare")

@@ -1,4 +1,4 @@
-"""Pools spread over processes: when they are, that they do what threads do, and that they end with their parent."""
+"""Pools spread over processes: when they are used, that they behave like threads, and end with their parent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_few_jobs_or_one_worker_start_no_process(workers: int, jobs: int) -> Non
 
 
 def others_of(executor: Executor, jobs: int = 8) -> set[int]:
-    """The processes of a pool besides this one."""
+    """The processes of a pool other than this one."""
     return {process for process, _ in executor.map(place, [0.2] * jobs)} - {os.getpid()}
 
 
@@ -154,4 +154,4 @@ def test_processes_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
     parent.kill()
-    parent.communicate(timeout=SECONDS)  # its output ends when the last process that has it ends
+    parent.communicate(timeout=SECONDS)  # the output closes when the last process that holds it ends

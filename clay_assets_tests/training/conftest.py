@@ -17,13 +17,13 @@ from clay_assets_tests.landcover.rasters import write_cell
 from clay_assets_tests.training.made_scenes import KINDS, Made, landsat, made_storage, of_platform, sentinel_2
 
 PLAIN, RAISED, BESIDE = "S2A_32NMF_20200302_0_L2A", "S2A_32NMF_20210302_0_L2A", "S2B_32NMF_20210302_0_L2A"
-TRAIN = 3  # of `made_plan`: the seed whose block of these scenes is for training
+TRAIN = 3  # seed of `made_plan` that puts these scenes in `train`
 LANDSAT = "LC08_L2SP_188060_20200702_20200710_02_T1_SR"
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Three Sentinel-2 scenes over two years, one of which holds the offset, and a Landsat scene. Not to be changed."""
+    """Three Sentinel-2 scenes over two years, one with the offset, and a Landsat scene. Read-only."""
     return made_storage(
         tmp_path_factory.mktemp("made"),
         {
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="session")
 def seven(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A scene of each platform in week 53 of 2020, and one more of Sentinel-2; six chips each. Not to be changed."""
+    """A scene of each platform in week 53 of 2020, and one more of Sentinel-2; six chips each. Read-only."""
     scenes = {key: of_platform(key, f"{key}_one", "2020-12-30T17:20:30.405Z") for key in KINDS}
     scenes["two"] = of_platform("sentinel-2-l2a", "sentinel-2-l2a_two", "2021-03-02T10:20:30Z")
     return made_storage(tmp_path_factory.mktemp("seven"), scenes)
@@ -45,7 +45,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `demo/storage` and `demo/planet` as `make demo` leaves them, but of two scenes and one tile."""
+    """A folder with `demo/storage` and `demo/planet` as made by `make demo`, but with only two scenes and one tile."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "demo/planet/worldcover").mkdir(parents=True)
     scenes = {"plain": sentinel_2(PLAIN, 2020), "raised": sentinel_2(RAISED, 2021, offset=1000)}
@@ -62,7 +62,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spoilt(made: Made, tmp_path: Path) -> Made:
-    """A storage of its own with one Sentinel-2 scene, for tests that change files."""
+    """A fresh storage with one Sentinel-2 scene, for tests that change files."""
     folder = tmp_path / "spoilt"
     folder.mkdir()
     return made_storage(folder, {"plain": sentinel_2(PLAIN, 2020)})
@@ -70,6 +70,6 @@ def spoilt(made: Made, tmp_path: Path) -> Made:
 
 @pytest.fixture
 def gone(spoilt: Made) -> Made:
-    """The same, its image files removed."""
+    """The same storage without its image files."""
     shutil.rmtree(spoilt.folder / "plain")
     return spoilt

@@ -1,4 +1,4 @@
-"""A small storage of real files: Sentinel-2 and Landsat scenes of known pixels, indexed, merged, with headers."""
+"""A small storage of real files: scenes with known pixels, indexed, merged, with headers."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ from clay_assets_tests.chips.factories import (
     write_tiff,
 )
 
-HEIGHT, WIDTH = 600, 800  # of the finest grid: two rows of three chips, and ragged edges
+HEIGHT, WIDTH = 600, 800  # of the finest grid: two rows of three chips, and partial chips at the edges
 TILED = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", "predictor": 2}
 COARSE = ("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22")  # bands at 20 m
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene as it was made.
+    """A synthetic scene.
 
     Attributes:
-        platform, year: its cell.
+        platform, year: the scene's cell.
         item: STAC item.
-        pixels: asset → what its file holds.
-        offset: that its numbers hold too much.
+        pixels: asset → pixels in its file.
+        offset: offset included in its numbers.
     """
 
     platform: str
@@ -65,7 +65,7 @@ class Scene:
         return str(self.item["id"])
 
     def window(self, asset: str, x: int, y: int) -> NDArray[Any]:
-        """What a chip shows of an asset, (256, 256), as the files hold it."""
+        """A chip's pixels of an asset, (256, 256), as stored in the file."""
         whole = self.pixels[asset]
         side = 256 * whole.shape[1] // WIDTH
         part = whole[y * side : (y + 1) * side, x * side : (x + 1) * side]
@@ -97,13 +97,13 @@ def made_storage(
     address: Callable[[Path], str] = str,
     plan: SplitPlan | None = None,
 ) -> Made:
-    """Write scenes, index and merge them, and keep their headers.
+    """Write scenes, index and merge them, and store their headers.
 
     Args:
-        folder: to write to.
-        scenes: name of a folder → how a scene is made there.
-        address: says where a file is read.
-        plan: splits of the ground; None: one of random splits.
+        folder: folder to write to.
+        scenes: name of a folder → function that makes a scene there.
+        address: maps a file to the address to read it from.
+        plan: plan of the splits; None: random splits.
     """
     made = Made(folder, [make(folder / name) for name, make in scenes.items()])
     for scene in made.scenes:
@@ -127,7 +127,7 @@ def made_storage(
 
 
 def write_headers(store: Store, scene: Scene) -> None:
-    """Keep the headers of a scene's files as they are now."""
+    """Store the current headers of a scene's files."""
     platform = platform_of(scene.platform)
     files = read_scene_files(platform, platform.read_item(scene.item))
     if platform.radiometry is not None:
@@ -136,7 +136,7 @@ def write_headers(store: Store, scene: Scene) -> None:
 
 
 def sentinel_2(item_id: str, year: int, *, offset: int = 0, column: int = 0) -> Callable[[Path], Scene]:
-    """A scene of ten bands and a scene classification; `column` scenes of its size to the east."""
+    """A scene of ten bands and a scene classification; shifted east by `column` scene widths."""
 
     def make(folder: Path) -> Scene:
         draw = np.random.default_rng([year, offset, column])
@@ -191,7 +191,7 @@ QUALITY = {
 
 
 def of_platform(key: str, item_id: str, moment: str) -> Callable[[Path], Scene]:
-    """A scene of any platform, all its bands at the same size; one pixel in ten of radar is nodata or has no power."""
+    """A scene of any platform, all bands of the same size; one radar pixel in ten is nodata or has no power."""
 
     def make(folder: Path) -> Scene:
         draw = np.random.default_rng([ord(letter) for letter in item_id])
@@ -209,9 +209,7 @@ def of_platform(key: str, item_id: str, moment: str) -> Callable[[Path], Scene]:
             pixels[asset] = found if len(found) > 1 else found[0]
         for asset in platform.asset_names:
             if asset not in pixels:
-                codes = (
-                    (1 << 3, 1 << 6) if asset == "qa_pixel" else range(12)
-                )  # of Landsat, not one pixel may be nodata
+                codes = (1 << 3, 1 << 6) if asset == "qa_pixel" else range(12)  # no Landsat pixel may be nodata
                 pixels[asset] = draw.choice(np.array(codes, QUALITY[asset]), (HEIGHT, WIDTH))
         properties = {"proj:epsg": EPSG, "datetime": moment}
         nodata = {"float32": -32768, "int16": -28672}.get(dtype, 0)

@@ -1,4 +1,4 @@
-"""Read the headers of one cell in a process of its own, for tests that kill it.
+"""Read the headers of one cell in a separate process, for tests that kill it.
 
 python -m … ITEMS.ndjson PLATFORM YEAR STORE
 """
@@ -14,7 +14,7 @@ from clay_assets_tests.chips.factories import read_items
 
 
 def main(items: str, platform: str, year: str, store: str) -> None:
-    """Read them one by one."""
+    """Read the headers one by one."""
     with ThreadPoolExecutor(1) as pool:
         read_headers(platform, int(year), read_items(Path(items)), open_store(store), load_recipe("clay_v1"), pool, 1)
 

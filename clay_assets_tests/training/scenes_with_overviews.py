@@ -1,4 +1,4 @@
-"""Small Sentinel-2 scenes with all their files, as Earth Search lays them out."""
+"""Small Sentinel-2 scenes with all their files, in the layout of Earth Search."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_band(path: Path, pixels: np.ndarray, gsd: int = 10, **layout: Any) -> 
 def make_scene(
     folder: Path, number: int = 0, offset: int = 0, baseline: str = "05.09", applied: bool | None = None, **layout: Any
 ) -> Item:
-    """One scene whose numbers hold an offset, whatever its flags tell; some land is dark in every band."""
+    """One scene whose numbers include an offset, whatever its flags say; some land is dark in every band."""
     folder.mkdir(parents=True, exist_ok=True)
     item_id = f"S2A_32NMF_2020010{number}_0_L2A"
     rng = np.random.default_rng(number)

@@ -1,4 +1,4 @@
-"""Class-balanced selections, and the random orders that they are drawn by."""
+"""Class-balanced selections, and the random permutations used to draw them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_class_occurs_equally_often(made: Made) -> None:
     assert len(set(rows["chipid"].to_pylist())) == len(even)
     of_class = np.array(even.classes)[even.class_of(np.arange(len(even)))]
     np.testing.assert_array_equal(of_class, rows["landcover_class"].to_numpy())
-    # A loss with these weights is that of all chips that have a class.
+    # A loss with these weights equals that of all chips that have a class.
     np.testing.assert_allclose(even.weights * even.taken / even.taken.sum(), even.counts / even.counts.sum())
     assert pickle.loads(pickle.dumps(even)).rows([4, 2], ["chipid"]) == rows.select(["chipid"]).take([4, 2])
 

@@ -1,4 +1,4 @@
-"""What a chip can be made into: a picture, an xarray array, a file."""
+"""Conversions of a chip: to a picture, an xarray array, a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of chips, held against what was written."""
+"""Pixels of chips, compared with what was written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from clay_assets_tests.training.made_scenes import TILED, Made, Scene, write_hea
 
 
 def expected(scene: Scene, chip: Chip) -> np.ndarray:
-    """The chip's numbers as the files hold them."""
+    """The chip's numbers as stored in the files."""
     return np.stack([scene.window(name, chip.x, chip.y) for name in chip.bands])
 
 

@@ -1,4 +1,4 @@
-"""`cog_headers` in Dagster: materialised in an instance of its own, on scenes made for it."""
+"""`cog_headers` in Dagster: materialised in a separate instance, on synthetic scenes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def items(tmp_path: Path) -> list[Item]:
     folder = tmp_path / "scenes"
     return [
         make_scene(folder, 0, 1000, applied=False),
-        make_scene(folder, 1, 1000, applied=True),  # the flag lies
+        make_scene(folder, 1, 1000, applied=True),  # the flag is wrong
         make_scene(folder, 2, 0, "02.14"),
     ]
 

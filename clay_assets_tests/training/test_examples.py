@@ -1,4 +1,4 @@
-"""The example of every public name, on a small storage laid out as the demo's. Those of PyTorch: `with_torch`."""
+"""The example of every public name, on a small storage laid out like the demo's. For PyTorch, see `with_torch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of every platform's scenes on the miniature planet, and what is told of their radiometry."""
+"""Headers of every platform's scenes on the miniature planet, and the decisions on their radiometry."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from clay_assets.training.reading_headers import read_headers
 from clay_assets.training.scene_files import stored_scene_files
 
 S2 = "sentinel-2-l2a"
-SOME = 4  # scenes of the other platforms
-EVERY = 3  # Sentinel-2 scene, which are many of each kind
+SOME = 4  # scenes of each other platform
+EVERY = 3  # use every third Sentinel-2 scene, as there are many of each kind
 
 
 @pytest.fixture(scope="module")
 def cells(planet: Planet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, HeadersCell]:
-    """The headers of Sentinel-2 scenes of all years, and of some of every other platform, as of one year."""
+    """The headers of Sentinel-2 scenes of all years, and of some scenes of each other platform, as one year each."""
     store, recipe = LocalStore(tmp_path_factory.mktemp("store")), load_recipe("clay_v1")
     found = {}
     with ThreadPoolExecutor(2) as pool:
         for key, platform in PLATFORMS.items():
-            if platform.scenes.collection is None:  # LINZ, whose files are read as the pipeline resamples them
+            if platform.scenes.collection is None:  # LINZ, whose files are read after resampling by the pipeline
                 continue
             items = planet.items(platform.scenes.collection)
             chosen = items[::EVERY] if key == S2 else items[:SOME]

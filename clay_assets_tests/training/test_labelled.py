@@ -1,4 +1,4 @@
-"""Chips at labelled places."""
+"""Chips at labelled points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clay_assets_tests.chips.factories import EPSG, L2, LEFT, S2, TOP
 from clay_assets_tests.training.conftest import BESIDE, PLAIN, RAISED
 from clay_assets_tests.training.made_scenes import Made
 
-# Metres of the scenes' zone: in chip 1-0 at row 100 and column 30, in chip 2-1, in the scene beside, and nowhere.
+# Metres of the scenes' zone: in chip 1-0 at row 100 and column 30, in chip 2-1, in the adjacent scene, and in no scene.
 OFFSETS = np.array([(2560 + 305, -1005), (2 * 2560 + 5, -2565), (8000 + 15, -15), (50_000, 50_000)])
 METRES = OFFSETS + np.array([LEFT, TOP])
 

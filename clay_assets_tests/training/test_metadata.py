@@ -1,4 +1,4 @@
-"""Clay's metadata.yaml, and pixels made by it."""
+"""Clay's metadata.yaml, and pixels normalised with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_it_agrees_with_what_platforms_tell() -> None:
 
 
 def test_radar_and_modis_are_as_clay_published_them() -> None:
-    """Clay's file had other values of these two before: linear radar, and wavelengths of MODIS in nm."""
+    """Earlier versions of Clay's file had other values: linear radar, and MODIS wavelengths in nm."""
     metadata = read_metadata()
     radar, modis = metadata["sentinel-1-rtc"], metadata["modis"]
     assert (list(radar.mean.values()), list(radar.std.values())) == ([-12.113, -18.673], [8.314, 8.017])

@@ -1,4 +1,4 @@
-"""The order of an epoch: every sample once, wherever it is broken off and with whatever ranks and workers."""
+"""The order of an epoch: every sample once, wherever it is interrupted and with any ranks and workers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_batches_of_128_mix_16_scenes_and_more() -> None:
 
 
 def broken_off(order: Order, kills: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which samples came, of an epoch broken off at random, each time with other ranks and workers; each comes once."""
+    """The samples received in an epoch that is interrupted at random, with different ranks and workers each time."""
     draw = np.random.default_rng(seed)
     came = np.zeros(order.samples, np.bool_)
     stops = np.sort(draw.integers(0, order.samples, kills))
@@ -100,7 +100,7 @@ def broken_off(order: Order, kills: int, seed: int) -> np.ndarray[Any, np.dtype[
         ]
         numbers = np.sort(np.concatenate([np.arange(share.start, share.stop, share.step) for share in shares]))
         np.testing.assert_array_equal(numbers, np.arange(start, ends))
-        # All ranks have received the same number of batches when the run is killed, and `after` tells how far that is.
+        # All ranks have received the same number of batches when the run is killed; `after` is the position.
         killed = max(order.at(Position(0, stop)), start)
         steps = (killed - start) // ranks
         received = numbers[: steps * ranks] if stop < order.samples else numbers
@@ -128,7 +128,7 @@ def test_the_whole_index_comes_once_however_often_it_is_broken_off(shuffle: str)
     assert sum(counts.values()) == WHOLE
     order = made(counts=counts, batch_size=128, shuffle=shuffle, seed=11)
     assert broken_off(order, 20, 1).all()
-    # Samples are chips: each platform's samples are all its chips.
+    # Samples are chips here, so each platform's samples are all its chips.
     for key, count in counts.items():
         came = np.zeros(count, np.bool_)
         for start in range(0, count, 1 << 18):

@@ -1,4 +1,4 @@
-"""Headers of a cell's scenes: what is kept of them, what is read again, and what is set aside."""
+"""Headers of a cell's scenes: what is kept, what is read again, and what is skipped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Read = Callable[[list[Item]], HeadersCell]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
-    """Scenes that are not changed: before the offset, with it, without it, and two whose flags lie."""
+    """Read-only scenes: from before the offset, with it, without it, and two with wrong flags."""
     folder = tmp_path_factory.mktemp("scenes")
     return [
         make_scene(folder, 0, 0, "02.14"),
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
 
 @pytest.fixture
 def items(made: list[Item], tmp_path: Path) -> list[Item]:
-    """Two of them, to be changed."""
+    """Two of the scenes, for tests that change them."""
     return [moved(item, tmp_path / "files") for item in made[:2]]
 
 
@@ -208,7 +208,7 @@ def test_what_changed_is_read_again(
     elif change == "href":
         items[0]["assets"]["red"]["href"] = str(shutil.copy(path, tmp_path / "red.tif"))
     else:
-        items[0]["properties"]["s2:processing_baseline"] = "05.10"  # which may tell of the offset
+        items[0]["properties"]["s2:processing_baseline"] = "05.10"  # which may affect the offset
     again = read(items)
     assert again.kept == 1
     assert times(again)[again.keys[1]] == times(first)[first.keys[1]]
@@ -319,7 +319,7 @@ def test_a_bad_scene_is_set_aside_with_its_reason_and_the_other_is_read(
     assert row(again, items[1])["outcome"] == READ
     assert again.kept == 1
     assert again.keys == cell.keys[1:]
-    assert again.prune() == 1  # headers of files that are gone would be read in vain
+    assert again.prune() == 1  # headers of missing files are useless
     with pytest.raises(InputError, match="has no headers"):
         stored_scene_files(store, S2, YEAR, items[0]["id"])
 
@@ -369,7 +369,7 @@ def test_stored_headers_are_checked_against_ledger_imagery_and_chips(
     chips = ChipCell(S2, YEAR, store, pd.DataFrame({"item_id": [item["id"] for item in made], "outcome": "indexed"}))
     good = look_at_headers(cell, items, chips, threads, 2)
     assert all(found.ok for found in good.values())
-    assert good[INDEXED_SCENES].numbers["indexed_scenes"] == 2  # an older index has scenes that are gone
+    assert good[INDEXED_SCENES].numbers["indexed_scenes"] == 2  # an older index has scenes since removed
     fewer = look_at_headers(read(items[:1]), items, chips, threads, 2)
     assert fewer[CURRENT].numbers["scenes_not_looked_at"] == fewer[CURRENT].numbers["files_not_in_ledger"] == 1
     assert f"{items[1]['id']}: was not looked at" in fewer[INDEXED_SCENES].summary

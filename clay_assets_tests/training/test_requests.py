@@ -1,4 +1,4 @@
-"""What is asked of a server when chips are read from files that this process never opened."""
+"""The requests to a server when chips are read from files that this process has never opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def remote(tmp_path: Path, host: Host) -> Made:
-    """Two scenes whose files lie on a server, which has forgotten that their headers were read."""
+    """Two scenes whose files are on a server, with its log cleared after their headers were read."""
     made = made_storage(
         tmp_path,
         {"plain": sentinel_2(PLAIN, 2020), "raised": sentinel_2(RAISED, 2020, offset=1000)},
@@ -52,7 +52,7 @@ def test_blocks_alone_are_asked_for(remote: Made, host: Host) -> None:
             np.testing.assert_array_equal(band, scene.window(name, chip.x, chip.y))
     assert {method for method, *_ in host.seen} == {"GET"}
     asked = [[int(number) for number in re.findall(r"\d+", text)] for _, text, _ in host.seen]
-    assert all(len(numbers) == 2 for numbers in asked)  # each is a range
+    assert all(len(numbers) == 2 for numbers in asked)  # each is a range request
     touched = 0
     for item_id in set(batch.item_id):
         files = stored_scene_files(remote.store, S2, 2020, item_id)
@@ -70,7 +70,7 @@ def test_blocks_alone_are_asked_for(remote: Made, host: Host) -> None:
     assert chipper.counters.fallbacks == 0
     before = len(host.seen)
     chipper.batch([1, 3], masks=True)
-    assert len(host.seen) == before  # the blocks are still at hand
+    assert len(host.seen) == before  # the blocks are still cached
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_file_that_is_gone_leaves_the_other_scenes(remote: Made, host: Host) -
 
 
 def test_scenes_on_s3(s3_bucket: Bucket, tmp_path: Path) -> None:
-    """The index in a bucket, the imagery in it too, and a chipper that was sent to another process."""
+    """Index and imagery in a bucket, and a chipper sent to another process."""
     folder = tmp_path / "files"
     folder.mkdir()
     made = made_storage(

@@ -1,4 +1,4 @@
-"""Selections of the merged index: what they hold, in which order, and what they refuse."""
+"""Selections of the merged index: their chips, their order, and their errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from clay_assets_tests.training.conftest import LANDSAT, PLAIN
 from clay_assets_tests.training.made_scenes import Made
 
 REPOSITORY = Path(__file__).parents[2]
-LIMIT = 0.497  # of cloud, which about half of the chips exceed
+LIMIT = 0.497  # cloud share that about half of the chips exceed
 BOXES = {
     "a chip": (9.01, 0.85, 9.02, 0.86),
     "all": (-180.0, -90.0, 180.0, 90.0),
@@ -100,7 +100,7 @@ def test_a_selection_is_sent_without_what_it_read(made: Made) -> None:
 
 
 def _single(folder: Path, west: float) -> LocalStore:
-    """An index of one scene of 3 × 2 chips, a row group for each chip; those across ±180 in two parts."""
+    """An index of one scene of 3 × 2 chips, one row group per chip; chips across ±180 have two parts."""
     table = chip_table(S2, "S2A_01KAB", 2020, west, -17, 3, 2, 1.0)
     polygons = shapely.from_wkb(table["geometry"].to_numpy())
     west_of = shapely.bounds(polygons)[:, 0]
@@ -205,7 +205,7 @@ def test_the_order_by_scenes(made: Made) -> None:
     scenes = [row["item_id"] for row in rows]
     assert len(set(scenes)) == 3
     assert sum(one != other for one, other in pairwise(scenes)) == 2
-    # 2 × 2 chips first, as they may lie in one block, then those to the right.
+    # 2 × 2 chips first, as they may be in one block, then those to the right.
     assert [(row["chip_index_x"], row["chip_index_y"]) for row in rows[:6]] == [
         *((0, 0), (1, 0), (0, 1), (1, 1)),
         *((2, 0), (2, 1)),
@@ -258,7 +258,7 @@ def test_the_manifest_tells_how_many_chips_there_are(made: Made, selected: dict[
     assert (chips.is_told, older.is_told) == (True, not parts)
     wrong = [{**part.row_groups, "test": [*part.row_groups["test"], 1]} for part in chips.parts]
     edited = [replace(part, row_groups=groups) for part, groups in zip(chips.parts, wrong, strict=True)]
-    assert not replace(chips, parts=tuple(edited)).is_told  # the numbers are not those of its rows
+    assert not replace(chips, parts=tuple(edited)).is_told  # the numbers do not match its rows
     assert len(counted(chips)) == len(older)
     for name in ("part", "number", "chips"):
         np.testing.assert_array_equal(getattr(chips.groups, name), getattr(older.groups, name))
@@ -282,7 +282,7 @@ def test_row_groups_are_counted_once_and_kept(tmp_path: Path, monkeypatch: pytes
     assert len(counted(open_chips(store, where=where))) == 2
     table = pq.read_table(kept)
     assert table.to_pydict() == {"part": [0, 0], "row_group": [1, 4], "chips": [1, 1]}
-    # What was kept is taken; what does not fit is counted again.
+    # Stored counts are used; counts that do not fit are made again.
     pq.write_table(table.slice(1), kept)
     assert len(counted(open_chips(store, where=where))) == 1
     for content in (b"", b"PAR1", kept.read_bytes()[:-1]):
@@ -292,7 +292,7 @@ def test_row_groups_are_counted_once_and_kept(tmp_path: Path, monkeypatch: pytes
         columns = {"part": [0], "row_group": [1], "chips": [1], **changed}
         pq.write_table(pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()}), kept)
         assert len(counted(open_chips(store, where=where))) == 2
-    # A storage that is read alone.
+    # A read-only storage.
     kept.unlink()
     shutil.rmtree(kept.parent)
     kept.parent.write_bytes(b"")

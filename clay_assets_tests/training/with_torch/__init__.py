@@ -1,5 +1,5 @@
-"""Tests that need PyTorch. They run in an environment that has it (see `oracle.environment.Torch`), module by module.
+"""Tests that need PyTorch. They run, module by module, in an environment with PyTorch (`oracle.environment.Torch`).
 
-In an environment without, this folder's conftest.py finds their names without importing them, and reports each as it
-went there.
+Without PyTorch, this folder's conftest.py collects the tests without importing them, and reports their results from the
+other environment.
 """

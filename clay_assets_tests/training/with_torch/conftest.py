@@ -13,8 +13,8 @@ import pytest
 from clay_assets_tests.conftest import NOT_RUN, TORCH
 from clay_assets_tests.oracle.environment import TESTS_SECONDS, OracleUnavailableError, Torch
 
-HERE = importlib.util.find_spec("torch") is not None  # this is the environment that has it
-KEY = pytest.StashKey[dict[str, tuple[str, str]]]()  # test → outcome and text, of a module that was run
+HERE = importlib.util.find_spec("torch") is not None  # True in the environment with PyTorch
+KEY = pytest.StashKey[dict[str, tuple[str, str]]]()  # test → outcome and text, for modules that were run
 
 
 class FailedThereError(Exception):
@@ -22,7 +22,7 @@ class FailedThereError(Exception):
 
 
 class TorchTest(pytest.Item):
-    """A test function, by name; all its cases together."""
+    """A test function, by name, with all its cases."""
 
     def runtest(self) -> None:
         try:
@@ -51,26 +51,26 @@ class TorchTest(pytest.Item):
 
 
 class TorchModule(pytest.File):
-    """A module of tests that is not imported here."""
+    """A test module that is not imported here."""
 
     def collect(self) -> Iterator[TorchTest]:
         for node in ast.parse(self.path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 test = TorchTest.from_parent(self, name=node.name)
                 test.add_marker(pytest.mark.timeout(TESTS_SECONDS))
-                test.add_marker(pytest.mark.server)  # a library in an environment of its own
+                test.add_marker(pytest.mark.server)  # a library in a separate environment
                 yield test
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """In place of the module that pytest would import."""
+    """Replace the module that pytest would import."""
     if HERE or module_path.parent != Path(__file__).parent:
         return None
     return TorchModule.from_parent(parent, path=module_path)
 
 
 def _run(module: Path, config: pytest.Config) -> dict[str, tuple[str, str]]:
-    """Run a module there; test → outcome and what it said."""
+    """Run a module in the other environment; returns test → outcome and output."""
     folder = config._tmp_path_factory.mktemp("torch")  # type: ignore[attr-defined]
     report = folder / "report.xml"
     done = Torch().pytest(str(module), f"--junitxml={report}", f"--basetemp={folder / 'there'}")

@@ -1,4 +1,4 @@
-"""Clay's own loader and encoder, unchanged, as an oracle: they read what we read, bit for bit."""
+"""Clay's own loader and encoder, unchanged, as an oracle: our tensors are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEEK_53 = 53 * 2 * np.pi / 52
 
 
 class Normalize:
-    """What torchvision's does, and the pixels that it was given."""
+    """Like torchvision's, and records the pixels passed to it."""
 
     given: torch.Tensor
 
@@ -59,7 +59,7 @@ def composed(steps: list[Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def clay() -> SimpleNamespace:
-    """Claymodel 1.5.0; what it imports beside PyTorch and does not need here is stubbed, flips do nothing."""
+    """Claymodel 1.5.0; imports besides PyTorch that are not needed here are stubbed, and flips do nothing."""
 
     def unflipped(p: float) -> Any:
         return lambda pixels: pixels
@@ -82,7 +82,7 @@ def clay() -> SimpleNamespace:
 
 
 def clay_batch(clay: SimpleNamespace, folder: Path, chips: Any, hour: int | None = None) -> dict[str, Any]:
-    """What Clay's loader makes of a cube of chips; `hour` in place of theirs."""
+    """The batch that Clay's loader makes from a cube of chips, with `hour` instead of theirs."""
     path = folder / chips.platform / "cube_0.npz"
     path.parent.mkdir(exist_ok=True)
     hours = chips.time[:, 2:]
@@ -92,7 +92,7 @@ def clay_batch(clay: SimpleNamespace, folder: Path, chips: Any, hour: int | None
     np.savez(path, pixels=chips.pixels, lat_norm=lat, lon_norm=lon, week_norm=chips.time[:, :2], hour_norm=hours)
     metadata = Box(yaml.safe_load(PUBLISHED.read_text()))
     dataset = clay.data.EODataset([path], 256, list(KINDS), metadata)
-    random.seed(0)  # the fifth part of all chips is told no time and place; this draw is not among them
+    random.seed(0)  # a fifth of all chips get no time and location; this draw is not one of them
     found: dict[str, Any] = clay.data.batch_collate([dataset[0]])
     return found
 
@@ -112,25 +112,25 @@ def test_clay_reads_the_same(seven: Made, clay: SimpleNamespace, platform: str, 
     assert torch.equal(made["latlon"], theirs["latlon"])
     assert theirs["platform"] == [platform]
     assert set(made["platform"]) == {platform}
-    # As Clay's model makes them.
+    # As in Clay's model.
     metadata = Box(yaml.safe_load(PUBLISHED.read_text()))[platform]
     waves, gsd = torch.tensor(list(metadata.bands.wavelength.values())), torch.tensor(metadata.gsd)
     assert list(metadata.bands.wavelength) == metadata.band_order == list(cube.bands)
     for ours, clays in ((made["waves"], waves), (made["gsd"], gsd)):
         assert ours.dtype == clays.dtype
         assert torch.equal(ours, clays)
-    # By the formula, in double precision.
+    # From the formula, in double precision.
     mean, std = (np.array(list(metadata.bands[name].values()))[:, None, None] for name in ("mean", "std"))
     exact = (Normalize.given.numpy().astype(np.float64) - mean) / std
     np.testing.assert_allclose(made["pixels"].numpy(), exact, rtol=1e-6, atol=1e-6)
     assert torch.equal(made["pixels"], theirs["pixels"])
-    # Two things differ from the published cubes: the hour is the real one, not always 12; and there is a week 53.
+    # Two things differ from the published cubes: the hour is the actual one, not always 12, and there is a week 53.
     published = clay_batch(clay, tmp_path, cube, hour=12)
     assert torch.equal(made["time"][:, :2], published["time"][:, :2])
     assert not torch.isclose(made["time"][:, 2:], published["time"][:, 2:]).all()
     np.testing.assert_allclose(made["time"][0, :2], [np.sin(WEEK_53), np.cos(WEEK_53)], atol=1e-7)
     np.testing.assert_allclose(made["time"][0, 2:], [np.sin(17 * np.pi / 12), np.cos(17 * np.pi / 12)], atol=1e-7)
-    # The encoder takes it.
+    # The encoder accepts the batch.
     torch.manual_seed(1)
     encoder = clay.model.Encoder(
         mask_ratio=0.75, patch_size=32, shuffle=True, dim=40, depth=1, heads=1, dim_head=8, mlp_ratio=1

@@ -1,4 +1,4 @@
-"""Datasets, sampler, stream and loader: every chip once, in whatever processes, however often broken off."""
+"""Datasets, sampler, stream and loader: every chip once, with any processes and interruptions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def loader_of(made: Made, kind: str, order: dict[str, Any] | None = None, **opti
 
 
 def received(batches: Iterator[dict[str, Any]], count: int | None = None) -> list[int]:
-    """Places of the chips of some batches, in the order received."""
+    """Indices of the chips of some batches, in the order received."""
     found: list[int] = []
     for number, batch in enumerate(batches, 1):
         found += batch["index"].tolist()
@@ -100,7 +100,7 @@ def test_every_chip_comes_once_with_any_workers(made: Made, kind: str) -> None:
     assert whole != sorted(whole)
     forked = loader_of(made, kind, num_workers=2, multiprocessing_context="fork")
     assert received(iter(forked)) == whole
-    # Broken off and taken up with other workers.
+    # Interrupted and resumed with other workers.
     spawned = {"multiprocessing_context": "spawn" if kind == "stream" else "fork", "num_workers": 1}
     came, state = [], None
     for count, options in ((2, {"num_workers": 2}), (1, {}), (None, spawned)):
@@ -113,7 +113,7 @@ def test_every_chip_comes_once_with_any_workers(made: Made, kind: str) -> None:
         assert len(state.encode()) <= 200
         assert json.loads(state)["position"] == len(came)
     assert came == whole
-    # An epoch that was received whole is followed by the next, in another order.
+    # A completed epoch is followed by the next, in another order.
     later = loader_of(made, kind)
     later.load_state_dict(json.loads(state or ""))
     again = received(iter(later))
@@ -121,7 +121,7 @@ def test_every_chip_comes_once_with_any_workers(made: Made, kind: str) -> None:
     assert again != whole
     later.set_epoch(0)
     assert received(iter(later), 2) == whole[:6]
-    later.set_epoch(0)  # as loops do before each epoch: the one that was taken up goes on
+    later.set_epoch(0)  # as loops do before each epoch; the resumed one continues
     assert received(iter(later), 1) == whole[6:9]
     later.set_epoch(0, anew=True)
     assert received(iter(later)) == whole
@@ -183,7 +183,7 @@ def test_a_worker_is_killed(made: Made) -> None:
     for worker in batches.gi_frame.f_locals["made"]._workers:  # type: ignore[attr-defined]
         os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* (killed|exited unexpectedly)"):
-        came.extend(place for batch in batches for place in batch["index"].tolist())  # what was made before may come
+        came.extend(place for batch in batches for place in batch["index"].tolist())  # prefetched ones may come
     assert loader.state_dict()["position"] == len(came)
     assert sorted(came + received(iter(loader))) == list(range(24))
 
@@ -250,7 +250,7 @@ def test_ranks_make_the_same_steps_where_no_chip_of_a_batch_can_be_read(tmp_path
             came += batch["index"].tolist()
     assert (steps, lost) == ([6, 6], 6)
     assert sorted(came) == [place for place, name in enumerate(names) if name == PLAIN]
-    # Alone, such a batch is left out; and a loop over epochs of which no chip can be read ends.
+    # With one rank, such a batch is left out; and a loop over epochs without readable chips ends.
     alone = ChipStream(chips, 1, on_error="skip", cache_bytes=0)
     assert [len(batch["index"]) for batch in alone] == [1] * 6
     shutil.rmtree(tmp_path / "plain")
@@ -294,7 +294,7 @@ def test_few_chips(made: Made) -> None:
         received(iter(ChipStream(chips, 128, drop_last=True, rank=0, ranks=4)))
     with pytest.raises(InputError, match="no chip is selected"):
         ChipStream(open_chips(made.storage, S2, where=pc.field("chipid") == "none"))
-    # A platform without chips in the selection takes no part.
+    # A platform without chips in the selection is left out.
     only = open_chips(made.storage, where=pc.field("platform") == S2)
     assert ChipDataset(only).counts == {L2: 0, S2: 18}
     assert sorted(received(iter(ChipStream(only, 5, platforms="equal", masks=False)))) == list(range(18))

@@ -1,4 +1,4 @@
-"""The page on training: all its commands and programs run as they stand there, one after the other, on fewer chips."""
+"""The page on training: all its commands and programs run as written, in order, on fewer chips."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ pytestmark = pytest.mark.timeout(TESTS_SECONDS)
 PAGE = (REPOSITORY / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INSTALLATION = ("pip install",)
-STEPS = {"150": "4", "300": "8", "320": "10"}  # of the page, and here
+STEPS = {"150": "4", "300": "8", "320": "10"}  # on the page → in the test
 BETWEEN = "--- next block ---\n"
-EVERYWHERE = "--bbox=-180,-80,180,80"  # in place of a box of the demo
-TRAIN_SEED = 3  # of a plan whose block here is for training
+EVERYWHERE = "--bbox=-180,-80,180,80"  # instead of a box in the demo
+TRAIN_SEED = 3  # of a plan that puts this block in `train`
 
 
 @dataclass
 class Ran:
-    """What the page's blocks printed, by their text."""
+    """The output of the page's blocks, by their text."""
 
     folder: Path
     said: dict[str, str]
@@ -60,7 +60,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def program_of(blocks: Sequence[tuple[str, str]]) -> str:
-    """One program of all blocks: those of Python go on from one another."""
+    """One program of all blocks, so that Python blocks share their state."""
     lines = ["import subprocess", "if __name__ == '__main__':"]
     for language, block in blocks:
         shell = f"print(subprocess.run({shortened(block)!r}, check=True, stdout=-1, text=True).stdout, end='')"
@@ -76,7 +76,7 @@ def shortened(block: str) -> list[str]:
     if "--steps" in arguments:
         place = arguments.index("--steps") + 1
         arguments[place] = STEPS[arguments[place]]
-        workers = "1" if arguments[place] == STEPS["300"] else "0"  # one run has a worker, which takes a while to start
+        workers = "1" if arguments[place] == STEPS["300"] else "0"  # only one run has a worker, which is slow to start
         arguments += ["--batch-size", "2", "--workers", workers, "--every", "2"]
     return [sys.executable, *launch, *arguments]
 
