@@ -87,7 +87,8 @@ class Tensors:
             time: sine and cosine of the week of 52 and of the hour of 24; float32, (chips, 4).
             latlon: sine and cosine of the latitude and of the longitude of the centre; float32, (chips, 4).
             waves: µm, float32, (bands,).
-            gsd: nominal pixel size in metres, a scalar. valid, cloud: bool, (chips, 256, 256), if asked for.
+            gsd: nominal pixel size in metres, a scalar.
+            valid, cloud: bool, (chips, 256, 256), if asked for.
         """
         model = platform_of(batch.platform).model_input
         sensor = self.sensors.get(batch.platform)
