@@ -109,7 +109,7 @@ class SnapshotCatalogue:
             return [f"{self.location}: holds no item of collection {wanted}, but of {listed}. Check the address."]
         names = {name for request in requests for alternative in request.filters for name in alternative}
         return [
-            f"{self.location}: no column {name}, which searches of {platform.key} filter by; only ids tell it. "
+            f"{self.location}: no column {name}, which searches of {platform.key} filter by; only ids contain it. "
             "Write the snapshot with all properties."
             for name in sorted(names)
             if not any(name in file.names for file in self.files)

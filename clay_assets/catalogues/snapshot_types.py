@@ -85,7 +85,7 @@ def check_columns(schema: pa.Schema, where: str) -> None:
             remedy = "Write geometry as WKB." if name == "geometry" else REMEDY
             raise InputError(f"{where}: column {name} is of type {_brief(schema.field(name).type)}. {remedy}")
     if schema.metadata and not _is_lonlat(json.loads(schema.metadata.get(b"geo", b"{}"))):
-        raise InputError(f"{where}: column geometry is not in EPSG:4326. Reproject it, as STAC has it.")
+        raise InputError(f"{where}: column geometry is not in EPSG:4326. Reproject it, as STAC requires.")
 
 
 def is_time(kind: pa.DataType) -> bool:

@@ -215,7 +215,7 @@ def _check_land_cover(store: Store, without: Sequence[str], cells: Sequence[Merg
     if manifest_version(store) < MANIFEST_VERSION and any(store.list(layout.MERGED)):
         raise InputError(
             f"{store.uri(layout.MERGED)}: was merged without land cover and splits, and {len(without)} of its cells "
-            f"have no land cover yet; it is left as it is. {remedy}"
+            f"have no land cover yet; it is left unchanged. {remedy}"
         )
     if len(without) == sum(1 for cell in cells if cell.rows) and not any(store.list(layout.MERGED)):
         raise InputError(f"{store.uri(layout.MERGED)}: no chip has land cover yet. {remedy}")

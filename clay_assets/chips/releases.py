@@ -88,7 +88,7 @@ def release_index(store: Store, name: str, today: date) -> Release:
     document = read_document(store)
     parts = [] if document is None else parts_of(document, store)
     if document is None or not parts:
-        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
+        raise InputError(f"{store.uri(layout.MANIFEST)}: merged index not found. Materialise merged_index.")
     stamp = {field: str(document.get(field, "")) for field in STAMPED}
     rows, state = sum(part.rows for part in parts), state_hash(parts)
     if store.exists(layout.release(name)):
@@ -125,7 +125,7 @@ def read_release(store: Store, name: str) -> Release:
         found = Release(partitions=partitions, sha256=sha256, **document)
     except FileNotFoundError as error:
         known = ", ".join(names_of_releases(store)) or "none yet"
-        raise InputError(f"{store.uri(key)}: there is no release {name}. There are: {known}.") from error
+        raise InputError(f"{store.uri(key)}: release {name} not found. Releases: {known}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{store.uri(key)}: cannot be understood ({error!r}). Restore it from a copy, or delete it and release "

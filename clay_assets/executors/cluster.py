@@ -44,7 +44,7 @@ WATCH_INTERVAL = 2  # seconds between two queries to the scheduler
 MARK_INTERVAL = 3600  # seconds until the storage is marked again, as old temporary files are removed from it
 ASKED_FOR = tuple(name for name in SAME_ON_WORKERS if name != "python")  # which Dask always reports
 SHOWN = 3  # faults listed in a message
-RUN_AGAIN = "run again, which goes on from what is done"
+RUN_AGAIN = "run again, which continues from what is done"
 
 
 class ClusterError(BrokenExecutor):

@@ -65,7 +65,7 @@ def indexed_without_headers(cell: HeadersCell, items: Sequence[Item], chips: Chi
     indexed = sorted(there & set(chips.scenes["item_id"])) if chips is not None else []
     have = set(cell.scenes["item_id"])
     errors = dict(zip(cell.failures["item_id"], cell.failures["error"], strict=True))
-    said = [f"{name}: {errors.get(name, f'was not looked at; {AGAIN}')}" for name in indexed if name not in have]
+    said = [f"{name}: {errors.get(name, f'was not processed; {AGAIN}')}" for name in indexed if name not in have]
     return make_finding(said, indexed_scenes=len(indexed))
 
 
@@ -98,7 +98,7 @@ def _current(cell: HeadersCell, items: Sequence[Item], executor: Executor, in_fl
             counts[kind] += 1
             found.append((look.item_id, text))
     beside = set(cell.store.list(layout.headers_folder(cell.platform, cell.year), ".parquet")) - set(cell.keys)
-    said = [f"{name}: is in scene_imagery, and was not looked at; {AGAIN}" for name in lacking]
+    said = [f"{name}: is in scene_imagery, but was not processed; {AGAIN}" for name in lacking]
     said += [text for _, text in sorted(found)]
     return make_finding(
         said,

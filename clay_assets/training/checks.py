@@ -13,9 +13,9 @@ from clay_assets.storage import layout
 @checks_of(
     "cog_headers",
     [
-        Check("headers_of_imagery", "Every scene with imagery was looked at, and its headers are those of its files."),
+        Check("headers_of_imagery", "Every scene with imagery was processed, and its headers match its files."),
         Check("headers_of_indexed_scenes", "Every indexed scene has headers, so that its chips can be read.", WARN),
-        Check("radiometry_agrees", "Pixels, processing baseline and flags tell of the same offset.", WARN),
+        Check("radiometry_agrees", "Pixels, processing baseline and flags agree on the offset.", WARN),
     ],
     cells_in=layout.HEADER_LEDGERS,
 )

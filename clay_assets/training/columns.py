@@ -13,21 +13,21 @@ _OFFSET = (
     Column(
         "radiometric_offset",
         "int32",
-        "what every valid number of the scene's bands holds too much, such as 1000; null for platforms whose numbers "
-        "never hold an offset",
+        "offset included in every valid number of the scene's bands, such as 1000; null for platforms whose numbers "
+        "never have one",
     ),
     Column(
         "offset_evidence",
         "string",
-        "what decided on the offset: `baseline`, `pixels` of overviews, `flags` of the item, or `default` where none "
-        "told",
+        "evidence for the offset: `baseline`, `pixels` of overviews, `flags` of the item, or `default` without "
+        "evidence",
     ),
 )
-_FLAGGED = Column("flagged_offset", "int32", "the offset that the item's flags tell of; null where they tell of none")
+_FLAGGED = Column("flagged_offset", "int32", "the offset according to the item's flags; null if they state none")
 _PROJECTED = Column(
     "projected_offset",
     "float64",
-    "the offset at which the bands meet as the scene darkens; null where that was not looked at, or not to be told",
+    "the offset at which the bands meet as the scene darkens; null if not computed, or undetermined",
 )
 _CONTRADICTION = Column("offset_contradiction", "string", "which parts of the evidence disagree; null where none do")
 
@@ -39,11 +39,11 @@ COG_HEADERS = Columns(
         Column(
             "measured_bands",
             "list of int32",
-            "bands, from 1, that measure something by the item, even if the file calls one alpha; empty: it tells",
+            "bands, from 1, that the item declares as measurements, even if alpha in the file; empty: as in the file",
         ),
         Column("size", "int64", "bytes of the file"),
         Column("etag", "string", "entity tag of the file; null where it is local, or the server sends none"),
-        Column("mtime_ns", "int64", "last change of the file, nanoseconds since 1970; null where it is not told"),
+        Column("mtime_ns", "int64", "last change of the file, nanoseconds since 1970; null if unknown"),
         Column("level", "int32", "null at full resolution, else the index of the overview, from 0"),
         Column("is_mask", "bool", "whether the image is the validity mask of the image with the same `level`"),
         Column("width", "int32", "pixels of the image"),
@@ -55,10 +55,10 @@ COG_HEADERS = Columns(
         Column("compression", "int32", "value of the TIFF tag 259; 0 where `fallback` says that it is not a TIFF"),
         Column("predictor", "int32", "value of the TIFF tag 317"),
         Column("photometric", "int32", "value of the TIFF tag 262"),
-        Column("planar", "bool", "whether bands are stored apart, all blocks of one before those of the next"),
+        Column("planar", "bool", "whether bands are stored separately, all blocks of one before the next"),
         Column("bits", "int32", "bits of a sample as stored"),
         Column("byte_order", "string", "`<`: little-endian, `>`: big-endian"),
-        Column("lerc", "int32", "what LERC blocks are compressed with besides: 0 nothing, 1 deflate, 2 ZSTD"),
+        Column("lerc", "int32", "additional compression of LERC blocks: 0 none, 1 deflate, 2 ZSTD"),
         Column("jpeg_tables", "binary", "tables that all JPEG blocks of the image share; null where it has none"),
         Column(
             "block_offsets", "list of uint64", "first byte of each block in the file; blocks are numbered row by row"
@@ -69,14 +69,14 @@ COG_HEADERS = Columns(
         ),
         Column("crs", "string", "authority code or WKT; null where the file has none"),
         Column("nodata", "float64", "value of pixels without data; null where the file has none"),
-        Column("scales", "list of float64", "by band: meaning = number × scale + offset, as the file tells it"),
-        Column("offsets", "list of float64", "by band: meaning = number × scale + offset, as the file tells it"),
+        Column("scales", "list of float64", "by band: value = number × scale + offset, as declared in the file"),
+        Column("offsets", "list of float64", "by band: value = number × scale + offset, as declared in the file"),
         Column("colorinterp", "list of string", "by band, what it shows, such as `red` or `alpha`"),
         Column("fallback", "string", "why blocks have to be read through rasterio; null where they need not"),
         *_OFFSET,
         _BASELINE,
         _FLAGGED,
-        Column("dark_levels", "map of string to float64", "band → low percentile of its overview, if it was looked at"),
+        Column("dark_levels", "map of string to float64", "band → low percentile of its overview, if computed"),
         _PROJECTED,
         _CONTRADICTION,
     )
@@ -99,8 +99,8 @@ HEADERS_LEDGER = Columns(
         Column(
             "fingerprint",
             "string",
-            "of the addresses of its files, of local ones their sizes and times, of the item where it tells of the "
-            "radiometry, and of the code that made the file",
+            "hash of the addresses of its files, the sizes and times of local files, the item if it affects the "
+            "radiometry, and the code that made the file",
         ),
         Column("error", "string", "why it failed; null where it did not"),
     )

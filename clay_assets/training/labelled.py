@@ -86,7 +86,7 @@ class ChipsAt:
         wanted = self.found if points is None else np.atleast_1d(np.asarray(points))
         without = wanted[self.places[wanted] == NONE]
         if without.size:
-            raise InputError(f"point {without[0]}: no chip holds it. Ask for those of `found`.")
+            raise InputError(f"point {without[0]}: no chip contains it. Use the points in `found`.")
         return self.chipper.batch(self.places[wanted])
 
     def pixels_of(self, batch: ChipBatch, points: ArrayLike | None = None) -> NDArray[np.int64]:

@@ -49,9 +49,9 @@ def read_metadata(path: Path = PUBLISHED) -> Mapping[str, Sensor]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Pass a metadata.yaml as Clay's.") from error
+        raise InputError(f"{path}: cannot be read ({error}). Pass a metadata.yaml like Clay's.") from error
     if not isinstance(document, dict):
-        raise InputError(f"{path}: is not a table of platforms. Pass a metadata.yaml as Clay's.")
+        raise InputError(f"{path}: is not a table of platforms. Pass a metadata.yaml like Clay's.")
     return {str(key): _sensor(f"{path}, {key}", entry) for key, entry in document.items()}
 
 
@@ -73,7 +73,7 @@ def _sensor(where: str, entry: Any) -> Sensor:
         if not np.isfinite(value) or (name != "mean" and value <= 0)
     ]
     if wrong:
-        raise InputError(f"{where}: {wrong[0]} cannot be. Write a finite number, above 0 but for a mean.")
+        raise InputError(f"{where}: {wrong[0]} is invalid. Write a finite number, above 0 except for a mean.")
     return Sensor(gsd, found["wavelength"], found["mean"], found["std"])
 
 
@@ -93,7 +93,7 @@ def sensor_of(metadata: Mapping[str, Sensor], platform: str, bands: Iterable[str
     missing = [band for band in bands if not all(band in values for values in (sensor.waves, sensor.mean, sensor.std))]
     if missing:
         raise InputError(
-            f'{where}, {platform}: tells nothing of {", ".join(missing)}. Add these bands, or ask for pixels="raw".'
+            f'{where}, {platform}: no metadata of {", ".join(missing)}. Add these bands, or ask for pixels="raw".'
         )
     return sensor
 

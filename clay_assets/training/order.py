@@ -273,7 +273,7 @@ class Order:
             raise InputError(f"state {state!r}: not one of `state_dict`. Load what `state_dict` gave.")
         says = {
             "version": "another version of clay_assets, whose order differs. Begin an epoch",
-            "selection": "other chips, or the index was merged again. Open those chips, or begin anew",
+            "selection": "other chips, or the index was merged again. Open those chips, or start over",
             "order": "another order. Pass the same batch size, platforms, shuffle, scenes and drop_last",
             "seed": "another seed. Pass the same",
         }

@@ -40,7 +40,7 @@ class Resumable:
 
     def __init__(self, order: Order, rank: int | None, ranks: int | None) -> None:
         if (rank is None) != (ranks is None) or (ranks is not None and not 0 <= (rank or 0) < ranks):
-            raise InputError(f"rank {rank} of {ranks}: cannot be. Pass both, with rank from 0 and below ranks.")
+            raise InputError(f"rank {rank} of {ranks}: invalid. Pass both, with rank from 0 and below ranks.")
         self.order = order
         self.skipped = 0  # unreadable chips in batches received
         self._given = None if rank is None or ranks is None else Share(rank, ranks)
@@ -80,7 +80,7 @@ class Resumable:
     def set_epoch(self, epoch: int, *, anew: bool = False) -> None:
         """Set the next epoch; an epoch in progress continues, or restarts if `anew`."""
         if epoch < 0:
-            raise InputError(f"epoch {epoch}: cannot be. Count from 0.")
+            raise InputError(f"epoch {epoch}: invalid. Count from 0.")
         if epoch == self.epoch and not anew:
             return
         self._received = Position(int(epoch))

@@ -386,8 +386,8 @@ class Chips:
                     self._opened.files[place] = known
         if known is None or known[1] != now:
             raise IndexChangedError(
-                f"{self.store.uri(key)}: changed since the chips were selected. Call open_chips again; a state of "
-                "before is of other chips."
+                f"{self.store.uri(key)}: changed since the chips were selected. Call open_chips again; earlier "
+                "states are of other chips."
             )
         return known[0]
 
@@ -491,7 +491,7 @@ def open_chips(
     released = None if release is None else read_release(store, release)
     parts = read_manifest(store) if released is None else released.parts
     if not parts:
-        raise InputError(f"{store.uri(layout.MANIFEST)}: there is no merged index here. Materialise merged_index.")
+        raise InputError(f"{store.uri(layout.MANIFEST)}: merged index not found. Materialise merged_index.")
     if platform is not None:
         keys = {platform_of(key).key for key in _several(platform)}
         parts = [part for part in parts if part.platform in keys]

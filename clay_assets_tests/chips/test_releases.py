@@ -188,12 +188,12 @@ def test_a_pruned_release_says_what_is_gone(
 
 @pytest.mark.slow
 def test_a_release_that_is_not_there_or_was_changed(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
-    with pytest.raises(InputError, match=r"there is no release v1\. There are: none yet"):
+    with pytest.raises(InputError, match=r"release v1 not found\. Releases: none yet"):
         open_chips(store, release="v1")
-    with pytest.raises(InputError, match="there is no merged index here"):
+    with pytest.raises(InputError, match="merged index not found"):
         release_index(store, "v1", TODAY)
     read_and_pick(store, recipe, threads)
-    with pytest.raises(InputError, match=r"there is no release v9\. There are: v1\."):
+    with pytest.raises(InputError, match=r"release v9 not found\. Releases: v1\."):
         open_chips(store, release="v9")
     document = json.loads(store.read(layout.release("v1")))
     for changed, said in (

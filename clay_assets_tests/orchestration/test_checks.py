@@ -222,8 +222,8 @@ def evaluations_of(instance: dg.DagsterInstance, asset: str, name: str) -> dict[
             layout.headers_ledger(KEY, YEAR),
             lambda table: table.slice(1),
             {
-                "headers_of_imagery": "is in scene_imagery, and was not looked at",
-                "headers_of_indexed_scenes": "was not looked at",
+                "headers_of_imagery": "is in scene_imagery, but was not processed",
+                "headers_of_indexed_scenes": "was not processed",
             },
         ),
         (

@@ -47,8 +47,8 @@ def test_radar_and_modis_are_as_clay_published_them() -> None:
         ("naip: {gsd: 1, bands: {mean: {red: one}, std: {red: 1}, wavelength: {red: 1}}}", "needs gsd"),
         ("naip: {gsd: 0, bands: {mean: {red: 1}, std: {red: 1}, wavelength: {red: 1}}}", "gsd 0 is not a size"),
         ("naip: {gsd: yes, bands: {mean: {red: 1}, std: {red: 1}, wavelength: {red: 1}}}", "gsd True is not a size"),
-        ("naip: {gsd: 1, bands: {mean: {red: .nan}, std: {red: 1}, wavelength: {red: 1}}}", "mean red nan cannot be"),
-        ("naip: {gsd: 1, bands: {mean: {red: 1}, std: {red: 0}, wavelength: {red: 1}}}", "std red 0.0 cannot be"),
+        ("naip: {gsd: 1, bands: {mean: {red: .nan}, std: {red: 1}, wavelength: {red: 1}}}", "mean red nan is invalid"),
+        ("naip: {gsd: 1, bands: {mean: {red: 1}, std: {red: 0}, wavelength: {red: 1}}}", "std red 0.0 is invalid"),
     ],
 )
 def test_what_is_not_one(tmp_path: Path, text: str, words: str) -> None:
@@ -62,7 +62,7 @@ def test_what_it_does_not_tell() -> None:
     metadata = read_metadata()
     with pytest.raises(InputError, match="has no sentinel-3, only sentinel-2-l2a, "):
         sensor_of(metadata, "sentinel-3", [], "here")
-    with pytest.raises(InputError, match="here, naip: tells nothing of swir16, thermal"):
+    with pytest.raises(InputError, match="here, naip: no metadata of swir16, thermal"):
         sensor_of(metadata, "naip", ["red", "swir16", "thermal"], "here")
     with pytest.raises(InputError, match=r"radar 'power': not known\. Say 'db' or 'clay' or 'linear'"):
         check_radar("power")

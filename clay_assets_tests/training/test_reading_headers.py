@@ -372,7 +372,7 @@ def test_stored_headers_are_checked_against_ledger_imagery_and_chips(
     assert good[INDEXED_SCENES].numbers["indexed_scenes"] == 2  # an older index has scenes since removed
     fewer = look_at_headers(read(items[:1]), items, chips, threads, 2)
     assert fewer[CURRENT].numbers["scenes_not_looked_at"] == fewer[CURRENT].numbers["files_not_in_ledger"] == 1
-    assert f"{items[1]['id']}: was not looked at" in fewer[INDEXED_SCENES].summary
+    assert f"{items[1]['id']}: was not processed" in fewer[INDEXED_SCENES].summary
 
     other = cell.ledger.assign(fingerprint=["0" * 32, *cell.ledger["fingerprint"][1:]])
     found = look_at_headers(HeadersCell(S2, YEAR, store, other), items, chips, threads, 2)[CURRENT]

@@ -166,7 +166,7 @@ def test_what_cannot_be_selected(made: Made, arguments: dict[str, object], words
 
 
 def test_there_is_no_index_or_no_column(made: Made, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no merged index here. Materialise merged_index"):
+    with pytest.raises(InputError, match=r"merged index not found. Materialise merged_index"):
         open_chips(tmp_path)
     with pytest.raises(InputError, match=r"altitude: no such column of the merged index. There are chipid"):
         open_chips(made.storage).table(["altitude"])

@@ -359,7 +359,7 @@ def test_what_workers_are_sent_is_small(made: Made) -> None:
         ({"on_error": "ignore"}, "on_error 'ignore': not known"),
         ({"bands": ["thermal"]}, "thermal"),
         ({"metadata": "/nowhere.yaml"}, "/nowhere.yaml: cannot be read"),
-        ({"rank": 0}, "rank 0 of None: cannot be. Pass both"),
+        ({"rank": 0}, "rank 0 of None: invalid. Pass both"),
         ({"rank": 2, "ranks": 2}, "rank 2 of 2"),
         ({"batch_size": 0}, "batch_size 0"),
     ],
