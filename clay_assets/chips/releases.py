@@ -2,8 +2,8 @@
 
 A release is a document that lists its parts, with the recipe and the software that made them. The merge replaces parts,
 so a release keeps them under the hashes of their contents: as hard links on a local file system, as server-side copies
-on S3. Releases share unchanged parts. The document is written last, and a name is never reused for another state. The
-checksums of all files are stored alongside, in the format of `sha256sum --check`.
+on S3. Releases share unchanged parts. The document is written after its parts, and a name is never reused for another
+state. The checksums of all files are stored alongside, in the format of `sha256sum --check`.
 """
 
 from __future__ import annotations
