@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
 from numpy.typing import NDArray
 
 from clay_assets.errors import InputError
@@ -54,6 +53,8 @@ def touches(rows: pa.Table, bbox: Box) -> NDArray[np.bool_]:
     found = np.ones(rows.num_rows, bool)
     wide = np.flatnonzero(sides[1] - sides[0] > HALF_TURN)
     if wide.size:
+        import shapely  # here and below, as most boxes need no geometry
+
         polygons = shapely.from_wkb(rows["geometry"].take(pa.array(wide)).to_numpy(zero_copy_only=False))
         found[wide] = touching(polygons, bbox)
     return found
@@ -61,5 +62,7 @@ def touches(rows: pa.Table, bbox: Box) -> NDArray[np.bool_]:
 
 def touching(polygons: NDArray[Any], bbox: Box) -> NDArray[np.bool_]:
     """Which polygons in EPSG:4326 touch a box; (n,)."""
+    import shapely
+
     box = shapely.union_all([shapely.box(west, bbox[1], east, bbox[3]) for west, east in spans(bbox)])
     return np.asarray(shapely.intersects(polygons, box))

@@ -24,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from clay_assets.chips.manifest import Part, read_manifest
@@ -168,6 +167,8 @@ class Chips:
         Yields:
             For each row group, the indices of point and chip, (2, matches), and the rows of the matches.
         """
+        import shapely  # here, as most selections need no geometry
+
         self.check_columns(columns)
         names = [*dict.fromkeys([*columns, "geometry"])]
         lon, lat = shapely.get_x(points), shapely.get_y(points)

@@ -275,7 +275,7 @@ def test_a_chip_in_two_parts_at_180_is_small(plan: SplitPlan) -> None:
 
 @pytest.mark.slow
 def test_bad_input_is_refused(plan: SplitPlan, stats: gpd.GeoDataFrame) -> None:
-    with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Materialise"):
+    with pytest.raises(InputError, match=r"1 of 2 chips have no geometry\. Re-materialise"):
         plan.ground.split_of(np.array([None, shapely.box(0, 0, 1, 1)]))
     island = {"name": "island", "block_km": 400, "outline": [[0, 0], [1, 0], [1, 1]]}
     with pytest.raises(InputError, match="region island: 0 blocks with land, but one of each split is needed"):

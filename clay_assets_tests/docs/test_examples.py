@@ -22,6 +22,7 @@ from clay_assets.chips.stacchip import STACCHIP_SCHEMA
 from clay_assets.cli import main
 from clay_assets.definitions import defs
 from clay_assets.recipes import load_recipe
+from clay_assets.settings import Settings
 from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.docs.blocks import PAGES, Block, blocks, commands
 from clay_assets_tests.platforms.distributions import GROUP
@@ -159,8 +160,10 @@ def test_a_command_of_make_has_a_target(command: str) -> None:
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     known = ("dagster ", "clay-assets ", "make ")
     settings = [". .venv/bin/activate", "set -a; . demo/demo.env; set +a"]  # `make demo` makes both files
-    others = {command for command, block in SHELL if not block.run and not command.startswith(known)}
+    others = {command for command, block in SHELL if not block.run and not command.startswith((*known, "export "))}
     assert others == set(settings)
+    exported = {command.split()[1].partition("=")[0] for command, _ in SHELL if command.startswith("export ")}
+    assert exported <= {f"CLAY_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:

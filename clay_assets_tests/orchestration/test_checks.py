@@ -408,7 +408,7 @@ def test_what_breaks_a_hard_rule_is_never_published(copy: Chain, damaged: Callab
     table = layout.table("scene_requests", KEY)
     others = pq.read_table(Path(copy.storage) / table)["year"].to_pylist().index(YEAR + 1)
     for change, words in (
-        (lambda rows: with_value(rows, "year", YEAR, others), f"is of {YEAR + 1}, not of {YEAR}. Nothing was publi"),
+        (lambda rows: with_value(rows, "year", YEAR, others), f"is of {YEAR + 1} instead of {YEAR}. Nothing was"),
         (lambda rows: pa.concat_tables([rows, rows.filter(pa.compute.equal(rows["year"], YEAR)).slice(2, 1)]),
          "is in the ledger more than once. Nothing was published"),
     ):  # fmt: skip

@@ -63,6 +63,7 @@ class DaskCluster:
     def kill(self, daemon: Daemon) -> None:
         """Kill one immediately, like a machine that disappears."""
         os.kill(daemon.pid, signal.SIGKILL)
+        daemon.stop()  # waits for its end, as until then the system may still accept connections for it
 
     def stop(self) -> None:
         """Stop everything."""
