@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -70,7 +71,7 @@ class Chain:
             assert result is not None, step
             assert result.success, step
 
-    def metadata(self, asset: str, partition: str | None = None) -> dict[str, object]:
+    def metadata(self, asset: str, partition: str | None = None) -> dict[str, Any]:
         """Metadata of the latest materialisation, as plain values."""
         records = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None), limit=1
@@ -80,7 +81,7 @@ class Chain:
         return {name: value.value for name, value in materialization.metadata.items()}
 
 
-def overrides(planet: Planet, recipe: Path, storage: str) -> dict[str, str]:
+def overrides(planet: Planet, recipe: Path, storage: str) -> dict[str, Any]:
     """The planet's settings as `build_definitions` takes them."""
     settings = {name.removeprefix("CLAY_").lower(): value for name, value in planet.environment().items()}
     return {**settings, "recipe": str(recipe), "storage": storage}

@@ -17,7 +17,8 @@ import shapely
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from clay_assets_tests.scenes.items import LANDSAT_ASSETS, SENTINEL_2, SENTINEL_2_ASSETS, Item
+from clay_assets.stac import Item
+from clay_assets_tests.scenes.items import LANDSAT_ASSETS, SENTINEL_2, SENTINEL_2_ASSETS
 
 MONTHS = {"Q1": (1, 2, 3), "Q2": (4, 5, 6), "Q3": (7, 8, 9), "Q4": (10, 11, 12)}
 OLD_NAMES = {"QA_PIXEL.TIF": "qa_pixel"} | {
@@ -89,7 +90,8 @@ def landsat_reason(known: Known) -> str | None:
         return absent
     if said.get("platform", said.get("eo:platform")) not in ("LANDSAT_8", "LANDSAT_9"):
         return "not Landsat 8 or 9"
-    if said.get("view:sun_elevation", said.get("eo:sun_elevation")) < 0:
+    sun: Any = said.get("view:sun_elevation", said.get("eo:sun_elevation"))
+    if sun < 0:
         return "sun below 0°"
     return cloud(known)
 
@@ -162,7 +164,7 @@ def expected(
 
 
 def _order(platform: str, one: Known) -> tuple[Any, ...]:
-    first = (one.properties["eo:cloud_cover"],)
+    first: tuple[Any, ...] = (one.properties["eo:cloud_cover"],)
     if platform == SENTINEL_2:
         first = (*first, one.nodata)
     return (*first, one.moment, one.item["id"])
@@ -171,6 +173,6 @@ def _order(platform: str, one: Known) -> tuple[Any, ...]:
 def plain(ledger: pd.DataFrame) -> list[dict[str, Any]]:
     """A ledger's rows without column types, for comparison."""
     return [
-        {name: None if value is pd.NA or value != value else value for name, value in row.items()}
+        {str(name): None if value is pd.NA or value != value else value for name, value in row.items()}
         for row in ledger.to_dict("records")
     ]

@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from clay_assets.scenes.imagery import Imagery
 from clay_assets.scenes.picks import Picks
+from clay_assets.stac import Item
 from clay_assets.storage.stac_geoparquet import encode_items
 
 SENTINEL_2, LANDSAT_L1, LANDSAT_L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
@@ -39,7 +40,7 @@ SENTINEL_2_ASSETS = [
 ]
 LANDSAT_ASSETS = ["red", "green", "blue", "nir08", "swir16", "swir22", "qa_pixel"]
 
-Item = dict[str, Any]
+Properties = dict[str, Any]  # names with a colon, passed as keywords
 
 
 def real_items(folder: Path, collection: str) -> list[Item]:

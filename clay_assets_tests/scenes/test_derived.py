@@ -16,7 +16,7 @@ import rasterio
 
 from clay_assets.errors import InputError, SourceError, StorageError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.scenes.derived import Derived, derive_scene
 from clay_assets.storage.stores import LocalStore, Store, open_store
 from clay_assets.transport.access import Access
@@ -36,7 +36,7 @@ from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 
 
-def derive(store: Store, platform: Platform, scene: dict[str, Any], gsd: float = 0.3) -> Derived:
+def derive(store: Store, platform: AnyPlatform, scene: dict[str, Any], gsd: float = 0.3) -> Derived:
     return derive_scene(platform, platform.rules.options(imagery="derived", gsd=gsd), store, scene)
 
 
@@ -228,9 +228,9 @@ def test_an_asset_that_must_be_there(tmp_path: Path, there: tuple[str, ...], mis
 @pytest.mark.parametrize("other", ["size", "corner", "crs"])
 def test_files_of_one_scene_are_on_one_grid(tmp_path: Path, other: str) -> None:
     hrefs = write_tiles(tmp_path, "red", "qc")
-    fields: dict[str, Any] = {"corner": {"left": 10.0}, "crs": {"crs": "+proj=sinu +R=6371000"}}.get(other, {})
+    others: dict[str, dict[str, Any]] = {"corner": {"left": 10.0}, "crs": {"crs": "+proj=sinu +R=6371000"}}
     pixels = np.ones((120, 120) if other == "size" else (240, 240), np.uint32)
-    write_tile(tmp_path / "qc.tif", pixels, **fields)
+    write_tile(tmp_path / "qc.tif", pixels, **others.get(other, {}))
     with pytest.raises(InputError, match=r"^a, asset qc: .*qc\.tif: not on the grid of asset red "):
         derive(LocalStore(tmp_path / "store"), TILES, item(hrefs))
     assert not any("qc" in name for name in files(tmp_path / "store"))

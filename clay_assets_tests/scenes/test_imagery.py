@@ -15,7 +15,7 @@ import pytest
 
 from clay_assets.errors import InputError, StorageError
 from clay_assets.platforms import PLATFORMS
-from clay_assets.platforms.base import Platform
+from clay_assets.platforms.base import AnyPlatform
 from clay_assets.scenes.imagery import Imagery, readable_items
 from clay_assets.storage.stores import LocalStore, Store, open_store
 from clay_assets.transport.access import Access, Keys
@@ -36,13 +36,13 @@ WHEN = "2020-02-01T10:00:00Z"
 PLAIN = replace(PLATFORMS[LANDSAT_L2], files=replace(PLATFORMS[LANDSAT_L2].files, access=()))
 
 
-def accessed(*ways: Access) -> Platform:
+def accessed(*ways: Access) -> AnyPlatform:
     """The platform with only these ways of access."""
     return replace(PLAIN, files=replace(PLAIN.files, access=ways))
 
 
 def settle(
-    items: list[dict[str, Any]], store: Store, platform: Platform = PLAIN, imagery: str = "copy", workers: int = 2
+    items: list[dict[str, Any]], store: Store, platform: AnyPlatform = PLAIN, imagery: str = "copy", workers: int = 2
 ) -> Imagery:
     with ThreadPoolExecutor(workers) as pool:
         return readable_items(platform, items, platform.rules.options(imagery=imagery), store, pool, 2 * workers)
@@ -89,6 +89,7 @@ def assert_copied(imagery: Imagery, store: Store, *names: str) -> None:
             assert store.read(key) == content(item["id"], name)
     good = imagery.ledger[imagery.ledger["outcome"] == "copied"]
     assert good["files"].tolist() == [len(LANDSAT_ASSETS)] * len(names)
+    row: Any
     for row in good.itertuples():
         assert row.bytes == sum(len(content(row.item_id, name)) for name in LANDSAT_ASSETS)
 
@@ -375,7 +376,7 @@ def test_landsat_says_that_the_requester_pays(s3: FaultProxy, s3_bucket: Bucket,
 
 
 @pytest.mark.parametrize("platform", [PLAIN, PLATFORMS[LANDSAT_L2]], ids=["another platform", "another bucket"])
-def test_others_do_not(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path, platform: Platform) -> None:
+def test_others_do_not(s3: FaultProxy, s3_bucket: Bucket, tmp_path: Path, platform: AnyPlatform) -> None:
     settle(fill_bucket(s3_bucket, "in", "a"), LocalStore(tmp_path), platform)
     assert s3.total
     assert not any("x-amz-request-payer" in seen.headers for seen in s3.seen)

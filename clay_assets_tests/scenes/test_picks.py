@@ -127,9 +127,10 @@ def test_every_kind_of_quarter_ends_as_it_was_made_to(
     family = "sentinel-2" if platform == SENTINEL_2 else "landsat"
     ledger = pd.concat([picks.ledger for picks in snapshot_picks.values()]).set_index("request_id")
     seen: dict[str, set[tuple[str, Any]]] = {}
+    row: Any
     for row in kinds[kinds["family"] == family].itertuples():
         for tile in row.tiles:
-            said = ledger.loc[f"{tile}-{row.year}-Q{row.quarter}"]
+            said: Any = ledger.loc[f"{tile}-{row.year}-Q{row.quarter}"]
             seen.setdefault(row.kind, set()).add((said["outcome"], None if pd.isna(said["reason"]) else said["reason"]))
     overcast = {("none", "2 × cloud cover above 75 %")}
     assert seen["empty"] == {("none", "no item in the catalogue")}
@@ -220,7 +221,7 @@ def sound(planet: Planet, planet_tiles: gpd.GeoDataFrame) -> Picks:
 
 
 def picks_with(
-    planet: Planet, tiles: gpd.GeoDataFrame, catalogue: Catalogue | None = None, **rules: Any
+    planet: Planet, tiles: gpd.GeoDataFrame, catalogue: Catalogue | None = None, /, **rules: Any
 ) -> tuple[Picks, gpd.GeoDataFrame]:
     """The same cell with some rules replaced, and its requests."""
     one = PLATFORMS[SENTINEL_2]
@@ -282,11 +283,12 @@ def test_items_of_another_type_are_refused_at_both_ends(
     stac_api.clear()
     stac_api.load([], odd)
     ends = [open_catalogue(snapshot(tmp_path / "odd.parquet", odd), 8), open_catalogue(stac_api.url, 8)]
-    ledgers = [picks_with(planet, planet_tiles, end)[0].ledger for end in ends]
+    one, other = (picks_with(planet, planet_tiles, end)[0].ledger for end in ends)
     stac_api.clear()
-    pd.testing.assert_frame_equal(*ledgers)
+    pd.testing.assert_frame_equal(one, other)
     reason = "property eo:cloud_cover: text, expected a number"
-    for row, before in zip(ledgers[0].itertuples(), sound.ledger.itertuples(), strict=True):
+    row: Any
+    for row, before in zip(one.itertuples(), sound.ledger.itertuples(), strict=True):
         assert row.outcome == "none"
         assert json.loads(row.rejected) == ({reason: before.candidates} if before.candidates else {})
 

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from clay_assets.errors import InputError
-from clay_assets.platforms.base import Derivation, Platform
+from clay_assets.platforms.base import AnyPlatform, Derivation
 from clay_assets.scenes.derived import Derived, derive_scene
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.scenes.images import (
@@ -38,7 +38,7 @@ from clay_assets_tests.scenes.images import (
 )
 
 
-def derive(tmp_path: Path, platform: Platform, hrefs: dict[str, str], gsd: float = 0.3) -> Derived:
+def derive(tmp_path: Path, platform: AnyPlatform, hrefs: dict[str, str], gsd: float = 0.3) -> Derived:
     options = platform.rules.options(imagery="derived", gsd=gsd)
     return derive_scene(platform, options, LocalStore(tmp_path / "store"), item(hrefs))
 
@@ -72,7 +72,9 @@ def test_flat_patches_keep_their_colours(tmp_path: Path) -> None:
     _, made, mask = aerial(tmp_path, pixels, 0.1, meaning=COLOURS)
     assert made.shape == (3, 200, 300)
     assert (mask == 255).all()
-    inner = np.ix_(range(3), *(np.flatnonzero((np.arange(n) % 10 > 0) & (np.arange(n) % 10 < 9)) for n in (200, 300)))
+    inner = np.ix_(
+        np.arange(3), *(np.flatnonzero((np.arange(n) % 10 > 0) & (np.arange(n) % 10 < 9)) for n in (200, 300))
+    )
     assert (made[inner] == patches.repeat(10, 1).repeat(10, 2)[inner]).all()
 
 

@@ -28,8 +28,9 @@ from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.scenes.picks import pick_scenes
 from clay_assets.scenes.requests import Resolved, make_requests, requests_of, resolve_requests
 from clay_assets.scenes.rules import some_search_finds
+from clay_assets.stac import Item
 from clay_assets_tests.platforms import factories
-from clay_assets_tests.scenes.items import NAIP, Item, real_items, snapshot, without_links
+from clay_assets_tests.scenes.items import NAIP, real_items, snapshot, without_links
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.stac_api import StacApi
 
@@ -213,6 +214,7 @@ def test_the_picks_are_made_from_what_was_found(at_rest: SnapshotCatalogue, item
     for year in range(2010, 2024):
         asked = requests_of(found.requests, year)
         picks = pick_scenes(PLATFORM, year, asked, kept, load_recipe("clay_v1").options("naip"))
+        row: Any
         for row in picks.ledger.itertuples():
             picked[row.request_id] = year, None if pd.isna(row.item_id) else row.item_id
             reason = "no item in the catalogue" if row.location == NOTHING else None
@@ -337,9 +339,12 @@ def test_a_rule_that_raises_fails_its_location_alone(at_rest: SnapshotCatalogue,
 
     def raises_in_idaho(*arguments: Any) -> Any:
         request = arguments[0] if rule == "resolve" else arguments[1]
-        return {}["gone"] if request.geometry == montana else sound(*arguments)
+        if request.geometry == montana:
+            raise KeyError("gone")
+        return sound(*arguments)
 
-    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **{rule: raises_in_idaho}))
+    changes: dict[str, Any] = {rule: raises_in_idaho}
+    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **changes))
     recipe = load_recipe("clay_v1")
     found = resolve_requests(platform, searches(recipe), at_rest, recipe)
     assert found.failures["location"].tolist() == ["idaho"]

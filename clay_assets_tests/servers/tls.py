@@ -101,8 +101,13 @@ def tls_in_front_of(url: str, certificate: Path, log: Path) -> Iterator[str]:
         log,
         env={"PYTHONPATH": str(code)},
     )
+
+    def listens() -> bool:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+
     try:
-        daemon.wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None, 30)
+        daemon.wait_until(listens, 30)
         yield f"https://127.0.0.1:{port}"
     finally:
         daemon.stop()
