@@ -49,7 +49,7 @@ def test_type_checkers_see_the_names_that_are_there(package: ModuleType) -> None
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'clay_assets' has no attribute 'open_chip'"):
-        _ = clay_assets.open_chip  # type: ignore[attr-defined]
+        _ = clay_assets.open_chip
 
 
 def test_the_version_is_the_installed_one() -> None:

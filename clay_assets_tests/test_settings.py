@@ -120,8 +120,9 @@ def test_an_unknown_keyword_is_named_with_the_nearest_known(keyword: str, messag
     assert said(**{keyword: "x"}) == [message]
     with pytest.raises(InputError, match=re.escape(message)):
         check_keywords([keyword])
+    unknown: dict[str, Any] = {keyword.lstrip("_"): "x"}
     with pytest.raises(ValidationError):
-        Settings(**{keyword.lstrip("_"): "x"})
+        Settings(**unknown)
 
 
 def test_everything_that_is_wrong_is_named_at_once_and_no_unknown_value_is_shown(

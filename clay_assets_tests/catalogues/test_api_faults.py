@@ -20,7 +20,7 @@ from clay_assets.platforms.base import Request
 from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.scenes.picks import Picks, pick_scenes
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
-from clay_assets_tests.scenes.items import SENTINEL_2, failed_share, sentinel_2_item
+from clay_assets_tests.scenes.items import SENTINEL_2, Properties, failed_share, sentinel_2_item
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.stac_api import StacApi
@@ -166,7 +166,7 @@ def test_broken_items_are_refused_and_the_others_picked(proxy: FaultProxy) -> No
         {**sentinel_2_item("no properties", WHEN, 1.0, tile=TILES[0]), "properties": None},
         {**sentinel_2_item("no assets", WHEN, 1.0, tile=TILES[0]), "assets": None},
         sentinel_2_item("no time", "yesterday", 1.0, tile=TILES[0]),
-        sentinel_2_item("cloud in words", WHEN, tile=TILES[0], **{"eo:cloud_cover": "little"}),
+        sentinel_2_item("cloud in words", WHEN, tile=TILES[0], **Properties({"eo:cloud_cover": "little"})),
     ]
     body = {"type": "FeatureCollection", "features": [*broken, good], "links": []}
     proxy.answer(200, times=1, path=SEARCH, body=json.dumps(body).encode())

@@ -23,14 +23,14 @@ from clay_assets.platforms.base import AnyPlatform, Request
 from clay_assets.platforms.properties import Property
 from clay_assets.platforms.request_table import quarter_bounds
 from clay_assets.stac import Item
-from clay_assets_tests.scenes.items import LANDSAT_L2, NAIP, SENTINEL_1, SENTINEL_2, sentinel_2_item
+from clay_assets_tests.scenes.items import LANDSAT_L2, NAIP, SENTINEL_1, SENTINEL_2, Properties, sentinel_2_item
 
 WHEN = "2020-02-01T10:00:00Z"
 LOGGER = "clay_assets.catalogues.eligibility"
 REQUEST = Request("32NLG-2020-Q1", "32NLG", "Q1", *quarter_bounds(2020, 1), shapely.box(6.2, 0.2, 6.8, 0.8))
 
 
-def changed(key: str = SENTINEL_2, **rules: Any) -> AnyPlatform:
+def changed(key: str = SENTINEL_2, /, **rules: Any) -> AnyPlatform:
     """A platform with some of its rules replaced."""
     one = platform_of(key)
     return replace(one, rules=replace(one.rules, **rules))
@@ -93,7 +93,7 @@ def test_no_rule_sees_an_item_that_breaks_its_declaration() -> None:
     items = [
         sentinel_2_item("whole", WHEN),
         sentinel_2_item("without", WHEN, None),
-        sentinel_2_item("text", WHEN, **{"view:off_nadir": "0"}),
+        sentinel_2_item("text", WHEN, **Properties({"view:off_nadir": "0"})),
         {**sentinel_2_item("nowhere", WHEN), "geometry": None},
         sentinel_2_item("late", "2020-04-01T00:00:00Z", None),
     ]

@@ -21,7 +21,7 @@ from clay_assets.scenes.picks import Picks, excluded_candidates, pick_scenes, re
 from clay_assets.scenes.requests import resolve_requests
 from clay_assets.scenes.rules import picks_as_requested
 from clay_assets_tests.catalogues.test_columns import assert_same, hostile_items, item_by_item, requests
-from clay_assets_tests.scenes.items import SENTINEL_2, sentinel_2_item, snapshot
+from clay_assets_tests.scenes.items import SENTINEL_2, Properties, sentinel_2_item, snapshot
 from clay_assets_tests.scenes.test_resolve import made_item, searches
 from clay_assets_tests.servers.stac_api import StacApi
 
@@ -31,8 +31,8 @@ ITEMS = [
     sentinel_2_item("S2A_32NLG_20200201_0_L2A", "2020-02-01T10:00:00Z", 5.0),
     sentinel_2_item("S2A_32NLG_20200211_0_L2A", "2020-02-11T10:00:00Z", 7.0),
     sentinel_2_item("S2A_32NLG_20200221_0_L2A", "2020-02-21T10:00:00Z", 90.0),
-    sentinel_2_item(OLD, "2020-03-01T10:00:00Z", 6.0, **{"s2:processing_baseline": "02.14"}),
-    sentinel_2_item(NEW, "2020-03-01T10:00:00Z", 9.0, **{"s2:processing_baseline": "05.00"}),
+    sentinel_2_item(OLD, "2020-03-01T10:00:00Z", 6.0, **Properties({"s2:processing_baseline": "02.14"})),
+    sentinel_2_item(NEW, "2020-03-01T10:00:00Z", 9.0, **Properties({"s2:processing_baseline": "05.00"})),
     # Not decided by columns: its cloud cover is text.
     sentinel_2_item("S2B_32NLG_20200305_0_L2A", "2020-03-05T10:00:00Z", "3"),  # type: ignore[arg-type]
 ]

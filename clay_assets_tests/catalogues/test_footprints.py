@@ -145,7 +145,7 @@ def best(footprints: list[Drawn], items: list[Item], requests: list[Request]) ->
         lon, lat = request.geometry.x, request.geometry.y
         covering = [item for one, item in zip(footprints, items, strict=True) if one.covers(lon, lat)]
         clearest = min(covering, key=lambda item: item["properties"]["eo:cloud_cover"], default=None)
-        found[request.id] = clearest and clearest["id"]
+        found[request.id] = clearest["id"] if clearest else None
     assert sum(item is not None for item in found.values()) > len(requests) / 2
     return found
 
@@ -296,6 +296,7 @@ def test_an_id_that_no_file_can_hold_is_an_invalid_item() -> None:
 
 
 def test_a_footprint_that_is_no_geometry_is_an_invalid_item() -> None:
+    geometry: Any
     for geometry in (
         5,
         "POINT (1 2)",

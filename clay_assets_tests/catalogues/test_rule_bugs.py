@@ -39,7 +39,8 @@ def break_rule(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     def plant(key: str, name: str) -> None:
         rules = PLATFORMS[key].rules
         item = (lambda request, items, *_: items[0]) if name == "resolve" else (lambda item, *_: item)
-        broken = replace(rules, **{name: with_typo(getattr(rules, name), item)})
+        changes: dict[str, Any] = {name: with_typo(getattr(rules, name), item)}
+        broken = replace(rules, **changes)
         monkeypatch.setitem(PLATFORMS, key, replace(PLATFORMS[key], rules=broken))
 
     return plant

@@ -27,6 +27,7 @@ from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
     LANDSAT_L2,
     SENTINEL_2,
+    Properties,
     landsat_item,
     sentinel_2_item,
     snapshot,
@@ -41,7 +42,7 @@ def request(
     *,
     tile: str = "32NLG",
     geometry: Any = None,
-    filters: tuple[dict[str, str], ...] = (),
+    filters: tuple[dict[str, Any], ...] = (),
 ) -> Request:
     start, end = quarter_bounds(year, quarter)
     place = shapely.box(6.2, 0.2, 6.8, 0.8) if geometry is None else geometry
@@ -65,7 +66,8 @@ def test_a_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_whose_files_have_different_columns(tmp_path: Path) -> None:
     snapshot(tmp_path / "2020" / "a.parquet", ITEMS[:1])
-    old = sentinel_2_item("b", "2020-05-01T10:00:00Z", nodata=None, **{"sentinel2:nodata_pixel_percentage": 3.5})
+    said = Properties({"sentinel2:nodata_pixel_percentage": 3.5})
+    old = sentinel_2_item("b", "2020-05-01T10:00:00Z", nodata=None, **said)
     old["assets"]["thumbnail"] = {"href": "https://example.com/t.jpg"}
     snapshot(tmp_path / "b.parquet", [old])
     snapshot(tmp_path / "c.parquet", [])
@@ -215,7 +217,8 @@ def test_alternatives_of_properties(tmp_path: Path) -> None:
     when = "2020-02-01T10:00:00Z"
     codes = {"padded": "MGRS-09VWK", "unpadded": "MGRS-9VWK", "other": "MGRS-08VWK", "none": None}
     path = snapshot(
-        tmp_path / "items.parquet", [sentinel_2_item(name, when, **{"grid:code": code}) for name, code in codes.items()]
+        tmp_path / "items.parquet",
+        [sentinel_2_item(name, when, **Properties({"grid:code": code})) for name, code in codes.items()],
     )
     both = ({"grid:code": "MGRS-09VWK"}, {"grid:code": "MGRS-9VWK"})
     asked = [

@@ -497,6 +497,7 @@ def test_windows_that_are_not_in_the_image(
 
 def test_requests_that_cannot_be_met(scene: list[tuple[str, CogHeader, NDArray[Any]]]) -> None:
     href, header, _ = scene[0]
+    wrong: dict[str, Any]
     for wrong, said in (
         ({"windows": [Window(0, 0, 4, 4), Window(0, 0, 5, 4)]}, "of one size"),
         ({"windows": [WHOLE], "bands": [1]}, "no bands"),
@@ -506,7 +507,7 @@ def test_requests_that_cannot_be_met(scene: list[tuple[str, CogHeader, NDArray[A
         ({"windows": [WHOLE], "out": np.empty((1, 1, HEIGHT, WIDTH), np.uint8)}, "cannot be read into"),
     ):
         with pytest.raises(InputError, match=said):
-            BlockReader().read([BlockRequest(href, header, **wrong)])  # type: ignore[arg-type]
+            BlockReader().read([BlockRequest(href, header, **wrong)])
     with pytest.raises(InputError, match="out of range"):
         BlockReader(threads=0)
 

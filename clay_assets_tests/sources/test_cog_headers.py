@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from clay_assets.sources.cog import BlockReader, BlockRequest, CogHeader, arrow_
 from clay_assets_tests.sources.test_cog import HEIGHT, WIDTH, assert_same, ground, write
 
 WHOLE = Window(0, 0, WIDTH, HEIGHT)
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "plain": {"compress": "DEFLATE", "predictor": 2, "nodata": 0},
     "by band": {"compress": "ZSTD", "interleave": "band"},
     "big": {"BIGTIFF": "YES", "ENDIANNESS": "BIG"},

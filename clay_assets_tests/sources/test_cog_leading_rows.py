@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from rasterio.windows import Window
 
 from clay_assets.errors import InputError
 from clay_assets.sources.cog import BlockReader, BlockRequest, read_header
-from clay_assets_tests.sources.test_cog import LAYOUTS, WHOLE, WINDOWS, Window, assert_same, ground, write
+from clay_assets_tests.sources.test_cog import LAYOUTS, WHOLE, WINDOWS, assert_same, ground, write
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clay_assets.errors import ClayError, InputError, SourceError
+from clay_assets.errors import InputError, SourceError
 from clay_assets.platforms import PLATFORMS
 from clay_assets.sources.downloads import read_bytes
 from clay_assets.sources.static_stac import absolute, links, parts_of, read_document, root_of, with_absolute_hrefs
@@ -317,7 +317,7 @@ def test_many_at_once(tmp_path: Path, proxy: FaultProxy, s3_bucket: Bucket) -> N
         s3_bucket.client.put_object(Bucket=s3_bucket.name, Key=f"{number}.json", Body=str(number).encode())
     start = threading.Barrier(8)
 
-    def read(source: str) -> bytes | ClayError:
+    def read(source: str) -> bytes:
         if source.endswith(tuple(f"/{n}.json" for n in range(8))):
             start.wait(30)
         return read_bytes(source)

@@ -30,7 +30,7 @@ def frame() -> gpd.GeoDataFrame:
             "share": [0.25, np.nan, 1.0],
             "count": np.array([1, 2, 3], "int8"),
             "rules": [["diversity"], ["built_up", "cropland"], []],
-            "when": pd.to_datetime(["2020-01-01", "2021-06-01", None], utc=True).astype("datetime64[ms, UTC]"),
+            "when": pd.to_datetime(["2020-01-01", "2021-06-01", "NaT"], utc=True).astype("datetime64[ms, UTC]"),
         },
         geometry=[MultiPolygon([box(-180, 0, -179, 1), box(179, 0, 180, 1)]), box(9, 0, 10, 1), box(179, 3, 180, 4)],
         crs="EPSG:4326",

@@ -28,6 +28,7 @@ from clay_assets_tests.scenes.items import (
     LANDSAT_L1,
     LANDSAT_L2,
     SENTINEL_2,
+    Properties,
     landsat_item,
     real_items,
     sentinel_2_item,
@@ -158,7 +159,7 @@ def test_the_same_items_give_the_same_bytes(planet: Planet) -> None:
 def test_epsg_and_code_in_one_table_come_back_alike(tmp_path: Path) -> None:
     when = "2020-01-01T00:00:00Z"
     old = sentinel_2_item("old", when)
-    new = sentinel_2_item("new", when, **{"proj:epsg": None, "proj:code": "EPSG:32632"})
+    new = sentinel_2_item("new", when, **Properties({"proj:epsg": None, "proj:code": "EPSG:32632"}))
     old["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.0.0/schema.json"]
     new["stac_extensions"] = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
     path = tmp_path / "items.parquet"

@@ -152,12 +152,9 @@ def test_abandoned_temporary_files_are_swept(tmp_path: Path) -> None:
 
 def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for action in (
-        lambda: LocalStore(tmp_path / "file" / "data").write("a/b", b"x"),
-        lambda: LocalStore(tmp_path).write("file/b", b"x"),
-    ):
+    for folder, key in (tmp_path / "file" / "data", "a/b"), (tmp_path, "file/b"):
         with pytest.raises(StorageError, match=rf"cannot write {tmp_path}/file/.*Check that CLAY_STORAGE"):
-            action()
+            LocalStore(folder).write(key, b"x")
 
 
 def test_a_folder_in_the_way_cannot_be_replaced(tmp_path: Path) -> None:
