@@ -215,6 +215,7 @@ def land_cover_ledger(cell: ChipCell, fingerprint: str = FINGERPRINT) -> pd.Data
 
 def write_land_cover(cell: ChipCell) -> LandCoverCell:
     """Write land cover for all chips in a cell's ledger, assuming square scenes regardless of their index files."""
+    row: Any
     for row in cell.scenes.itertuples():
         side = max(1, round(row.chips**0.5))
         chipids = pa.chunked_array([[f"{row.item_id}-{n % side}-{n // side}" for n in range(row.chips)]], pa.string())

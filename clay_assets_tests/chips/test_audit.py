@@ -59,8 +59,8 @@ def cells(store: LocalStore, recipe: Recipe, cell: ChipCell, threads: Executor) 
     for one in made:
         store.write(layout.chip_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
     land_covers = [write_land_cover(one) for one in made]
-    for one in land_covers:
-        store.write(layout.landcover_ledger(one.platform, one.year), encode(one.ledger, recipe.stamp()))
+    for cover in land_covers:
+        store.write(layout.landcover_ledger(cover.platform, cover.year), encode(cover.ledger, recipe.stamp()))
     merge(made, land_covers, made_plan(), store, recipe, threads, 4)
     return made
 

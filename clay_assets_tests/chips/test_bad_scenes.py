@@ -13,6 +13,7 @@ from rasterio.transform import from_origin
 
 from clay_assets.chips.index import index_scene
 from clay_assets.errors import InputError
+from clay_assets.stac import Item
 from clay_assets_tests.chips.factories import (
     EPSG,
     L2,
@@ -25,7 +26,6 @@ from clay_assets_tests.chips.factories import (
     without_proj,
     write_tiff,
 )
-from clay_assets_tests.chips.test_declared import Item
 
 AT_20 = from_origin(LEFT, TOP, 20, 20)
 

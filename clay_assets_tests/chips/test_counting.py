@@ -95,7 +95,7 @@ def test_any_parts(
     pixels[2 * side - 5 :] = 9
     quality = PLATFORMS["sentinel-2-l2a"].quality
     counts = ChipCounts(quality, side, rows, columns, "")
-    for down, across in parts_of(*pixels.shape, *block):
+    for down, across in parts_of(pixels.shape[0], pixels.shape[1], *block):
         counts.add(down.start, across.start, {"scl": pixels[down, across]})
     cloud, nodata = counts.shares()
     np.testing.assert_array_equal(cloud, expected(np.isin(pixels, (1, 3, 8, 9, 10)), side))
@@ -109,11 +109,11 @@ def test_chips_of_any_side(side: int, block: tuple[int, int]) -> None:
     pixels[:side, :side] = 1
     pixels[side + 7, 3] = 0
     counts = ChipCounts(PLATFORMS["landsat-c2l2-sr"].quality, side, 2, 2, "")
-    for down, across in parts_of(*pixels.shape, *block):
+    for down, across in parts_of(pixels.shape[0], pixels.shape[1], *block):
         counts.add(down.start, across.start, {"qa_pixel": pixels[down, across]})
     cloud, nodata = counts.shares()
-    np.testing.assert_array_equal(cloud, np.float32([[0, 1], [1 - 1 / side**2, 1]]))
-    np.testing.assert_array_equal(nodata, np.float32([[1, 0], [0, 0]]))
+    np.testing.assert_array_equal(cloud, np.array([[0, 1], [1 - 1 / side**2, 1]], np.float32))
+    np.testing.assert_array_equal(nodata, np.array([[1, 0], [0, 0]], np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "uint64"])

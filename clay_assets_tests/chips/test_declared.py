@@ -23,9 +23,9 @@ from clay_assets.chips.index import counts_of, declared_grid, grid_of_file, inde
 from clay_assets.chips.rules import geometry_in_scene
 from clay_assets.errors import InputError
 from clay_assets.platforms import PLATFORMS
+from clay_assets.stac import Item
 from clay_assets_tests.chips.factories import EPSG, L2, LEFT, S2, TOP, landsat, scl_pixels, sentinel_2, write_tiff
 
-Item = dict[str, Any]
 HIGH, WIDE = 512, 256  # pixels of 20 m
 
 
@@ -139,7 +139,7 @@ def test_a_nominal_size_is_about_that_of_a_pixel(scene: Item, gsd: float) -> Non
 
 @pytest.mark.slow
 def test_every_real_item_is_understood(real_data: Path) -> None:
-    understood = Counter()
+    understood = Counter[tuple[str, bool]]()
     for path in sorted((real_data / "stac" / "items").glob("*.ndjson.gz")):
         platform = next(
             (key for key in PLATFORMS if path.name.startswith((key, key.replace("modis", "modis-09A1")))), ""

@@ -94,8 +94,8 @@ def test_an_excluded_chip_is_nowhere(chain: Chain, recipe: Recipe) -> None:
         "chips_above_nodata_limit": 0,
         "chips_excluded": 2,
     }
-    assert json.loads(rows.loc[A, "exclusions"]) == dict.fromkeys(out, "a plane")
-    assert rows.loc[B, "fingerprint"] == before.ledger.set_index("item_id").loc[B, "fingerprint"]
+    assert json.loads(rows["exclusions"][A]) == dict.fromkeys(out, "a plane")
+    assert rows["fingerprint"][B] == before.ledger.set_index("item_id")["fingerprint"][B]
     assert chain.merged_ids(cell, changed) == ids - out
     table = pq.read_table(chain.store.root / layout.landcover(S2, 2020, A))
     assert not out & set(table["chipid"].to_pylist())

@@ -56,7 +56,7 @@ def test_interpolated_sizes(name: str) -> None:
 def test_sizes_anywhere() -> None:
     generator = np.random.default_rng(0)
     for _ in range(25):
-        zone, south = generator.integers(1, 61), generator.integers(0, 2)
+        zone, south = int(generator.integers(1, 61)), int(generator.integers(0, 2))
         north = generator.uniform(1_100_000, 9_900_000) if south else generator.uniform(300_000, 9_300_000)
         pixel, size = [(10, 10_980), (30, 7_800), (0.6, 12_000), (1.0, 8_000)][generator.integers(0, 4)]
         grid = grid_at(32600 + 100 * south + zone, generator.uniform(160_000, 780_000), north, pixel, size, size - 99)

@@ -98,9 +98,9 @@ def test_a_chip_is_counted_with_its_ragged_edge_left_away(tmp_path: Path) -> Non
     assert table["chipid"].to_pylist() == [f"S2A_32NMF_20200102_0_L2A-{n}" for n in ("0-0", "1-0", "0-1", "1-1")]
     blocks = [pixels[y : y + 128, x : x + 128] for y in (0, 128) for x in (0, 128)]
     cloud = [np.isin(block, (1, 3, 8, 9, 10)).mean() for block in blocks]
-    np.testing.assert_array_equal(table["cloud_cover_percentage"].to_numpy(), np.float32(cloud))
+    np.testing.assert_array_equal(table["cloud_cover_percentage"].to_numpy(), np.array(cloud, np.float32))
     np.testing.assert_array_equal(
-        table["nodata_percentage"].to_numpy(), np.float32([(block == 0).mean() for block in blocks])
+        table["nodata_percentage"].to_numpy(), np.array([(block == 0).mean() for block in blocks], np.float32)
     )
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -384,6 +384,7 @@ def test_what_has_not_started_is_cancelled_when_the_caller_stops() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         running = run_bounded(pool, work, range(100), 10)
+        assert isinstance(running, Generator)
         _, future = next(running)
         with pytest.raises(InputError, match="the first one"):
             future.result()

@@ -99,7 +99,7 @@ def test_a_leak_is_found_among_many_chips_whatever_the_order() -> None:
 def test_random_splits_leak_where_brute_force_says_so() -> None:
     polygons, _, places = made_chips(60, seed=5)
     rng = np.random.default_rng(6)
-    agreed = []
+    agreed: list[bool] = []
     while len(agreed) < 60:
         one, other = rng.choice(len(polygons), 2, replace=False)
         apart = nearest_km(places[one], places[other])

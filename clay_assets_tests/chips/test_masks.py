@@ -148,7 +148,7 @@ def test_nodata_is_what_the_file_s_mask_says(tmp_path: Path, make: Any) -> None:
         f"20111017-{x}-{y}" for y in range(ROWS) for x in range(COLUMNS)
     ]
     shares = [count / SIDE**2 for row in INVALID for count in row]
-    np.testing.assert_array_equal(table["nodata_percentage"].to_numpy(), np.float32(shares))
+    np.testing.assert_array_equal(table["nodata_percentage"].to_numpy(), np.array(shares, np.float32))
     assert set(table["cloud_cover_percentage"].to_pylist()) == {0.0}
 
 
@@ -204,8 +204,10 @@ def test_the_contact_sheet_and_copies_agree_with_the_index(tmp_path: Path, image
         cell = index_scenes(NAIP, 2011, [item], store, recipe, pool, 1)
     assert cell.ledger["chips"].tolist() == [6]
     sheet = read_sheet(cell, [item], recipe.seed, recipe.chip_size)
+    assert sheet is not None
     assert not sheet.note
-    assert [(frame.nodata, bool(frame.valid.all())) for frame in sheet.frames] == [(0, True)] * 6
+    valid = [frame.valid is not None and bool(frame.valid.all()) for frame in sheet.frames]
+    assert ([frame.nodata for frame in sheet.frames], valid) == ([0] * 6, [True] * 6)
 
 
 def test_an_index_of_before_is_kept_where_nothing_was_nodata(tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_alpha_is_alpha_where_the_item_names_no_fourth_band(
 @pytest.mark.parametrize("bands", [None, NIR])
 def test_a_mask_counts_beside_near_infrared_that_is_called_alpha(tmp_path: Path, bands: Any) -> None:
     pixels = np.concatenate([colours_of()[:3], np.zeros((1, HEIGHT, WIDTH), np.uint8)])
-    shares = np.float32([count / SIDE**2 for row in INVALID for count in row])
+    shares = np.array([count / SIDE**2 for row in INVALID for count in row], np.float32)
     masked = image(tmp_path / "mask.tif", pixels, RGBA, mask=valid_pixels(), alpha="yes")
     tagged = image(
         tmp_path / "tag.tif", np.where(valid_pixels(), pixels + (pixels == 0), 0).astype(np.uint8), RGBA, nodata=0
@@ -304,6 +306,7 @@ def test_the_real_image(real_data: Path) -> None:
     assert table["cloud_cover_percentage"].to_pylist() == [0.0]
     assert table["gsd"].to_pylist() == pytest.approx([np.sqrt(across * down)], rel=0.001)
     box = table["bbox"][0].as_py()  # the whole image: the item's footprint
+    assert item.bbox is not None
     for side, expected in zip(("xmin", "ymin", "xmax", "ymax"), item.bbox, strict=True):
         assert box[side] == pytest.approx(expected, abs=1e-4)
 
@@ -385,14 +388,14 @@ def test_exact_counts_in_strips_that_do_not_end_with_the_blocks(tmp_path: Path, 
 
 
 def test_two_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
+    item = sentinel_1(tmp_path, np.ones((512, 512), np.float32), np.ones((512, 512), np.float32))
     write_tiff(tmp_path / "vh.tif", np.ones((500, 512), np.float32), Affine(10, 0, 5e5, 0, -10, 100_020), "EPSG:32632")
     with pytest.raises(InputError, match=r"vh\.tif: 500 × 512 pixels do not fit the finest grid of 512 × 512"):
         every_chip(item, S1)
 
 
 def test_a_scene_without_vh_is_refused_by_name(tmp_path: Path) -> None:
-    item = sentinel_1(tmp_path, *(np.ones((512, 512), np.float32) for _ in range(2)))
+    item = sentinel_1(tmp_path, np.ones((512, 512), np.float32), np.ones((512, 512), np.float32))
     del item.assets["vh"]
     with pytest.raises(InputError, match=f"{item.id}: asset vh not found, only vv"):
         every_chip(item, S1)

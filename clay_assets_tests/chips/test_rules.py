@@ -203,7 +203,7 @@ def test_a_scene_whose_chips_would_be_invalid_is_set_aside_and_not_written(
     cell = index_scenes(S2, 2020, [good, bad], store, recipe, threads, 2)
     ledger = cell.ledger.set_index("item_id")
     assert ledger["outcome"].to_dict() == {"S2A_GOOD": "indexed", "S2A_BAD": "failed"}
-    assert ledger.loc["S2A_BAD", "error"].startswith(
+    assert ledger["error"]["S2A_BAD"].startswith(
         "S2A_BAD: geometry is not a valid polygon: 4 chips, first S2A_BAD-0-0. Check the item's proj: fields"
     )
     assert [key.rpartition("/")[2] for key in store.list("")] == ["S2A_GOOD.parquet"]

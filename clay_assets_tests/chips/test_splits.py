@@ -220,9 +220,9 @@ def test_shares_of_land_and_land_cover_are_those_of_the_whole(plan: SplitPlan, s
 
 
 def test_every_region_has_blocks_of_each_split(plan: SplitPlan) -> None:
-    for region in (CONUS.name, NEW_ZEALAND.name):
-        splits = {block["split"] for block in plan.blocks if block["stratum"] == region and block["land_km2"]}
-        assert splits == {*SPLITS}, region
+    for name in (CONUS.name, NEW_ZEALAND.name):
+        splits = {block["split"] for block in plan.blocks if block["stratum"] == name and block["land_km2"]}
+        assert splits == {*SPLITS}, name
     for region in (CONUS, NEW_ZEALAND):
         west, south, east, north = shapely.Polygon(region.outline).bounds
         x, y = np.meshgrid(np.arange(west, east, 0.1), np.arange(south, north, 0.1))

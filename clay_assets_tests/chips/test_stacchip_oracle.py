@@ -17,9 +17,9 @@ from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.stac import as_stac_1_1
 from clay_assets_tests.chips.factories import L1, L2, S2
-from clay_assets_tests.oracle.environment import Stacchip
+from clay_assets_tests.oracle.environment import Indexer, Stacchip
 
-INDEXERS = {S2: "Sentinel2Indexer", L1: "LandsatIndexer", L2: "LandsatIndexer"}
+INDEXERS: dict[str, Indexer] = {S2: "Sentinel2Indexer", L1: "LandsatIndexer", L2: "LandsatIndexer"}
 PROJECTION = "https://stac-extensions.github.io/projection/v1.0.0/schema.json"
 
 
