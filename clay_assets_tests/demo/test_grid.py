@@ -60,12 +60,12 @@ def test_kml_has_the_layout_of_esas(planet: Planet) -> None:
     placemarks = list(root.iter(f"{KML}Placemark"))
     assert [one.findtext(f"{KML}name") for one in placemarks] == list(TILES)
     for one in placemarks:
-        assert "TILE_ID" in one.findtext(f"{KML}description")
-        parts = [part.tag.removeprefix(KML) for part in one.find(f"{KML}MultiGeometry")]
+        assert "TILE_ID" in one.findtext(f"{KML}description", "")
+        parts = [part.tag.removeprefix(KML) for part in one.findall(f"{KML}MultiGeometry/*")]
         two = one.findtext(f"{KML}name") == "01KAB"
         assert parts == (["Polygon", "Point", "Polygon"] if two else ["Polygon", "Point"])
         for coordinates in one.iter(f"{KML}coordinates"):
-            points = np.array([point.split(",") for point in coordinates.text.split()], float)
+            points = np.array([point.split(",") for point in (coordinates.text or "").split()], np.float64)
             assert points.shape[1] == 3
             assert (points[:, 2] == 0).all()
             assert np.abs(points[:, 0]).max() <= 180

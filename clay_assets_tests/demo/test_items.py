@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,11 @@ def test_items_are_valid_stac(planet: Planet, collection: Any) -> None:
         assert all(-180 <= x <= 180 for x in shapely.get_coordinates(shape)[:, 0])
         item = pystac.Item.from_dict(raw, preserve_dict=True)
         assert (item.datetime is None) == (collection == MODIS)
-        assert collection != MODIS or item.common_metadata.start_datetime < item.common_metadata.end_datetime
+        if collection == MODIS:
+            start, end = item.common_metadata.start_datetime, item.common_metadata.end_datetime
+            assert start is not None
+            assert end is not None
+            assert start < end
         assert item.collection_id == collection
 
 
@@ -145,14 +150,14 @@ def _any_chip(planet: Planet, collection: str, test: Any) -> bool:
     return any(test(planet.chip_truth(item["id"])["nodata_percentage"]).any() for item in planet.items(collection))
 
 
-TRAITS = {
+TRAITS: dict[str, Callable[[Planet], bool]] = {
     "10 to 14 tiles": lambda p: 10 <= len(p.tiles) <= 14,
     "three UTM zones": lambda p: len(_zones(p)) >= 3,
     "a tile in zones 2 to 9": lambda p: any(2 <= int(zone) <= 9 for zone in _zones(p)),
     "both hemispheres": lambda p: {name[2] >= "N" for name in p.tiles} == {True, False},
     "a tile across ±180": lambda p: any(tile(n).polygon.geom_type == "MultiPolygon" for n in p.tiles),
     "a tile without WorldCover": lambda p: p.class_shares().set_index("name").valid_share[OCEAN_TILE] == 0,
-    "a tile partly without WorldCover": lambda p: p.class_shares().valid_share.between(0.5, 0.95).any(),
+    "a tile partly without WorldCover": lambda p: bool(p.class_shares().valid_share.between(0.5, 0.95).any()),
     "Sentinel-2 scene across ±180": lambda p: any(map(_crosses, _s2(p))),
     "Landsat scene across ±180": lambda p: any(map(_crosses, _landsat(p))),
     "grid:code padded": lambda p: any(_prop(i, "grid:code")[5] == "0" for i in _s2(p)),

@@ -25,7 +25,7 @@ BY_PATH = {survey.path: survey for survey in SURVEYS}
 def collections(planet: Planet) -> dict[str, Any]:
     """Folder of each collection relative to the root → collection, found by walking from the root."""
     root = pystac.Catalog.from_file(str(planet.linz / "catalog.json"))
-    found = {one.get_self_href(): one for one in root.get_children()}
+    found = {str(one.get_self_href()): one for one in root.get_children()}
     return {str(Path(href).parent.relative_to(planet.linz)): one for href, one in found.items()}
 
 
@@ -50,8 +50,8 @@ def test_root_links_to_every_collection(planet: Planet, collections: dict[str, A
 
 
 def test_checksums_are_those_of_the_files(planet: Planet, collections: dict[str, Any]) -> None:
-    def digest(path: Path) -> str:
-        return f"1220{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+    def digest(href: str | None) -> str:
+        return f"1220{hashlib.sha256(Path(str(href)).read_bytes()).hexdigest()}"
 
     root = pystac.Catalog.from_file(str(planet.linz / "catalog.json"))
     for link in root.get_child_links():
@@ -85,7 +85,7 @@ def test_sheets_are_where_their_items_say(collections: dict[str, Any]) -> None:
 
 
 def test_alpha_and_black_tell_where_there_is_no_data(collections: dict[str, Any]) -> None:
-    partly = {}
+    partly: dict[str, list[float]] = {}
     for path, collection in collections.items():
         survey = BY_PATH[path]
         for item in _items(collection):
@@ -129,8 +129,10 @@ def test_one_sheet_starts_in_the_year_after_its_collection(collections: dict[str
     for path, collection in collections.items():
         first = collection.extent.temporal.intervals[0][0]
         for item in _items(collection):
-            if item.common_metadata.start_datetime.year != first.year:
-                odd.append((path, item.common_metadata.start_datetime.year - first.year))
+            start = item.common_metadata.start_datetime
+            assert start is not None
+            if start.year != first.year:
+                odd.append((path, start.year - first.year))
     assert odd == [("auckland/auckland_2022_0.075m/rgb/2193", 1)]
 
 

@@ -15,6 +15,7 @@ from rasterio.warp import transform
 from clay_assets.demo.linz import SURVEYS
 from clay_assets.demo.planet import Planet
 from clay_assets.demo.sites import LANDSAT_L1, LANDSAT_L2, MODIS, NAIP, SENTINEL_2
+from clay_assets.stac import Item
 
 TREES, MEADOWS, CROPS, TOWN, BARE = 10, 30, 40, 50, 60  # WorldCover codes
 WATER, SNOW, CLOUD, CLEAR = 6, 11, 9, (4, 5)  # SCL codes
@@ -64,9 +65,9 @@ def _cover(planet: Planet, item: dict[str, Any], deep_in: Any = DEEP_IN) -> NDAr
 
 
 @pytest.fixture(scope="module")
-def clear(planet: Planet) -> dict[Any, Any]:
+def clear(planet: Planet) -> dict[str, Item]:
     """One item without clouds per Sentinel-2 place: it uses the place's bands."""
-    found = {}
+    found: dict[str, Item] = {}
     for item in planet.items(SENTINEL_2):
         site = item["id"].split("_")[1].zfill(5)
         if f"/{site}/" in item["assets"]["red"]["href"] and "scl" in item["assets"]:
@@ -76,9 +77,9 @@ def clear(planet: Planet) -> dict[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def spectra(planet: Planet, clear: dict[Any, Any]) -> dict[Any, Any]:
+def spectra(planet: Planet, clear: dict[str, Item]) -> dict[tuple[str, int], NDArray[Any]]:
     """(what, reflectance in red, green, blue and near infrared) of clear pixels, by land cover and by SCL."""
-    by = {}
+    by: dict[tuple[str, int], list[NDArray[Any]]] = {}
     for item in clear.values():
         bands, scl, cover = _read(item, (*COLOURS, "nir")), _scl(item), _cover(planet, item)
         for code in (WATER, SNOW):
@@ -199,14 +200,14 @@ def test_modis_shows_its_clouds_in_the_months_that_the_recipe_takes(planet: Plan
     for item in planet.items(MODIS):
         if item["properties"]["start_datetime"][:7] != "2023-07" or item["properties"]["platform"] != "terra":
             continue
-        bands = []
+        read = []
         for name in ("sur_refl_b01", "sur_refl_b04", "sur_refl_b03"):
             with rasterio.open(item["assets"][name]["href"]) as src:
-                bands.append(src.read(1))
+                read.append(src.read(1))
         with rasterio.open(item["assets"]["sur_refl_state_500m"]["href"]) as src:
             state = src.read(1) & 3
             fill = src.read(1) == 65535
-        bands = np.stack(bands)
+        bands = np.stack(read)
         valid = (bands != -28672).all(axis=0) & ~fill
         assert ((bands[:, valid] >= 0) & (bands[:, valid] <= 10_000)).all()
         white.append((bands[:, valid & (state == 1)].min(axis=0) > 4_000).mean())
@@ -217,7 +218,7 @@ def test_modis_shows_its_clouds_in_the_months_that_the_recipe_takes(planet: Plan
 
 
 def test_neighbouring_aerial_images_show_the_same_ground(planet: Planet) -> None:
-    images = {}
+    images: dict[str, list[str]] = {}
     for item in planet.items(NAIP):
         if item["properties"]["naip:state"] == "al":
             images.setdefault(item["properties"]["datetime"], []).append(item["assets"]["image"]["href"])

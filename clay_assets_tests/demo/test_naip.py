@@ -54,7 +54,7 @@ def test_chip_truth_is_what_the_files_mask(planet: Planet, items: list[Item]) ->
 
 
 def test_nodata_is_told_by_tag_by_mask_and_by_alpha(items: list[Item]) -> None:
-    ways = Counter()
+    ways = Counter[str]()
     for item in items:
         with rasterio.open(item["assets"]["image"]["href"]) as src:
             flags = {flag.name for flag in src.mask_flag_enums[0]}

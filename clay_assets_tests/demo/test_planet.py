@@ -19,6 +19,7 @@ from clay_assets.demo.planet import MARKER, Planet, make_planet
 from clay_assets.demo.sites import COLLECTIONS, LANDSAT_L1, LANDSAT_L2, MODIS, SENTINEL_2, sentinel_2_sites
 from clay_assets.errors import InputError, StorageError
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+from clay_assets.stac import Item
 
 SCL_CLOUD = (1, 3, 8, 9, 10)
 QA_CLOUD = 0b11010  # bits 1, 3, 4
@@ -47,11 +48,11 @@ def test_same_seed_same_planet(planet: Planet, second: Planet) -> None:
     assert len(rasters) > 1000
     assert rasters == _by_path(planet.folder)
     for folder in ("linz", "natural_earth"):
-        there, here = (
+        theirs, ours = (
             {p.relative_to(one.folder): p for p in (one.folder / folder).rglob("*")} for one in (second, planet)
         )
-        assert set(there) == set(here)
-        assert all(path.is_dir() or path.read_bytes() == here[name].read_bytes() for name, path in there.items())
+        assert set(theirs) == set(ours)
+        assert all(path.is_dir() or path.read_bytes() == ours[name].read_bytes() for name, path in theirs.items())
     assert second.grid.read_bytes() == planet.grid.read_bytes()
     for item in planet.items(SENTINEL_2)[::50]:
         assert second.chip_truth(item["id"]).equals(planet.chip_truth(item["id"]))
@@ -104,7 +105,7 @@ def test_environment_points_at_what_is_there(planet: Planet) -> None:
     assert all(Path(value).is_absolute() and Path(value).exists() for value in environment.values())
 
 
-def _read_chips(item: dict, asset: str, chip: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_chips(item: Item, asset: str, chip: int) -> tuple[np.ndarray, np.ndarray]:
     with rasterio.open(item["assets"][asset]["href"]) as src:
         codes = src.read(1)
     cloud = np.isin(codes, SCL_CLOUD) if asset == "scl" else (codes & QA_CLOUD) != 0

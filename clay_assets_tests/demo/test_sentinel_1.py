@@ -57,7 +57,7 @@ def _empty(item: dict[str, Any]) -> Any:
 
 
 def test_files_are_gamma_nought_on_the_stated_grid(items: list[Item]) -> None:
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for item in items:
         properties = item["properties"]
         assert sorted(item["assets"]) == sorted(p.lower() for p in properties["sar:polarizations"])
@@ -117,6 +117,7 @@ def test_each_kind_of_quarter_offers_what_it_says(planet: Planet, items: list[It
     kinds = kinds[kinds["family"] == "sentinel-1"]
     assert sorted(set(kinds["site"])) == sorted(TILES)
     assert (kinds.groupby("site").size() == 24).all()
+    row: Any
     for row in kinds.itertuples():
         found = offered[row.site, row.year, row.quarter]
         assert len(found) == len(SENTINEL_1_QUARTERS[row.kind][1])

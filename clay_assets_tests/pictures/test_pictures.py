@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -71,7 +72,7 @@ def cell(chain: Chain, platform: str, year: int) -> ChipCell:
     return ChipCell(platform, year, store, decode(store.read(key), key))
 
 
-def items(chain: Chain, platform: str, year: int) -> list[dict[str, object]]:
+def items(chain: Chain, platform: str, year: int) -> list[dict[str, Any]]:
     key = layout.table("scene_imagery", platform, year)
     return decode_items(chain.clay.store().read(key), key)
 
@@ -185,8 +186,8 @@ def test_composition_weighs_tiles_by_their_valid_area() -> None:
     world["Mangroves"] = [0.0, 1.0, 0.5]
     shares = samples.composition(world.iloc[1:], world)
     assert list(shares.index) == CLASSES
-    assert shares.loc["Tree cover"].tolist() == pytest.approx([0.25, 0.625])
-    assert shares.loc["Mangroves"].tolist() == pytest.approx([0.75, 0.375])
+    assert shares.loc["Tree cover"].to_numpy().tolist() == pytest.approx([0.25, 0.625])
+    assert shares.loc["Mangroves"].to_numpy().tolist() == pytest.approx([0.75, 0.375])
     assert shares.sum().tolist() == pytest.approx([1, 1])
     drawn = samples.composition_bars(world.iloc[1:], world)
     bar = {name: where(drawn, style.CLASS_COLOURS[name]).sum(axis=1).max() for name in ("Tree cover", "Mangroves")}
@@ -418,7 +419,7 @@ def test_what_cannot_be_read_is_an_empty_frame_and_a_note(built: Chain) -> None:
     seed = built.clay.recipe().seed
     gone = copy.deepcopy(scenes)
     for item in gone:
-        item["assets"]["image"]["href"] = "/nowhere/gone.tif"  # type: ignore[index]
+        item["assets"]["image"]["href"] = "/nowhere/gone.tif"
     sheet = contact_sheet.read_sheet(chosen, gone, seed, 256)
     assert sheet is not None
     assert "gone.tif" in sheet.note
