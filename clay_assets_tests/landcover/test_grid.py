@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -33,7 +34,9 @@ KML = """<?xml version="1.0" encoding="UTF-8"?>
 <Folder><name>Info</name><description>legend</description></Folder></Document></kml>"""
 
 
-def _frame(geometries: list[object], names: list[object] | None = None, column: str = "name") -> gpd.GeoDataFrame:
+def _frame(
+    geometries: Sequence[object], names: Sequence[str | None] | None = None, column: str = "name"
+) -> gpd.GeoDataFrame:
     names = names or [f"T{number}" for number in range(len(geometries))]
     return gpd.GeoDataFrame({column: names}, geometry=geometries, crs="EPSG:4326")
 

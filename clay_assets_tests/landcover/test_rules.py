@@ -38,7 +38,7 @@ def test_shares_as_they_are_made_hold() -> None:
 def test_the_tile_that_is_off_is_named(damage: dict[str, float], deviation: float, said: str) -> None:
     table = stats()
     for column, more in damage.items():
-        table.loc[1, column] += more
+        table.loc[1, column] = table[column][1] + more
     found = shares_sum_to_one(table)
     assert found.violations == (said,)
     assert found.numbers["tiles_off"] == found.violation_count == 1

@@ -204,7 +204,7 @@ def test_a_label_that_is_there_decides_against_the_id(platform: str, satellite: 
 
 
 def test_without_its_properties_the_id_tells_the_tile() -> None:
-    unsaid = {"modis:vertical-tile": None, "modis:horizontal-tile": None}
+    unsaid: dict[str, Any] = {"modis:vertical-tile": None, "modis:horizontal-tile": None}
     for item_id, expected in (
         ("MOD09A1.A2022033.h19v10.061", None),
         ("MOD09A1.A2022033.h10v19.061", "of another tile"),
@@ -240,7 +240,8 @@ def test_of_its_assets_a_scene_may_lack_the_state_only() -> None:
 @pytest.mark.parametrize("rule", ["refuse", "rank"])
 def test_a_rule_that_raises_fails_the_tiles_that_it_met_in_the_sample(tmp_path: Path, rule: str) -> None:
     catalogue = SnapshotCatalogue(snapshot(tmp_path / "modis.parquet", [scene(start="2023-09-22T00:00:00Z")]))
-    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **{rule: lambda item, *_: item["propertys"]}))
+    changes: dict[str, Any] = {rule: lambda item, *_: item["propertys"]}
+    platform = replace(PLATFORM, rules=replace(PLATFORM.rules, **changes))
     with ThreadPoolExecutor(1) as pool:
         states = tile_states(platform, lambda: catalogue, PLATFORM.rules.options(), pool, 1)
     failed = states[states["outcome"] == "failed"]

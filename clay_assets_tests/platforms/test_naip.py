@@ -117,7 +117,7 @@ def test_of_two_years_the_other_is_the_older_one() -> None:
 def test_the_older_year_is_drawn_by_the_location_s_name() -> None:
     years = [2011, 2013, 2015, 2017, 2019, 2021]
     items = [image(f"i{year}", f"{year}-07-01T00:00:00Z") for year in (2023, *years)]
-    drawn = Counter()
+    drawn = Counter[int]()
     for number in range(600):
         location = f"place-{number:04}"
         latest, older = resolved(items[number % 7 :] + items[: number % 7], location)  # in any order
@@ -323,7 +323,7 @@ def test_every_real_item_can_be_taken_in_its_year(real: list[dict[str, Any]]) ->
 
 def test_every_real_href_has_a_place_on_aws(real: list[dict[str, Any]]) -> None:
     options = PLATFORM.rules.options(source="naip-analytic")
-    sizes = Counter()
+    sizes = Counter[str]()
     for one in real:
         said, href = one["properties"], one["assets"]["image"]["href"]
         bucket, state, year, size, folder, *blocks, name = PLATFORM.href({"href": href}, options)[5:].split("/")

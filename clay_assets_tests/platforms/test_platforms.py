@@ -23,6 +23,7 @@ from clay_assets_tests.scenes.items import (
     LANDSAT_L2,
     SENTINEL_2,
     SENTINEL_2_ASSETS,
+    Properties,
     landsat_item,
     real_items,
     sentinel_2_item,
@@ -145,7 +146,7 @@ def test_the_limits_of_sentinel_2_are_the_recipe_s() -> None:
 
 @pytest.mark.parametrize("code", ["MGRS-09VWK", "MGRS-9VWK"])
 def test_a_tile_of_zones_1_to_9_in_both_spellings(code: str) -> None:
-    item = sentinel_2_item("S2A_9VWK_20200203_0_L2A", WHEN, **{"grid:code": code})
+    item = sentinel_2_item("S2A_9VWK_20200203_0_L2A", WHEN, **Properties({"grid:code": code}))
     assert tile_of(item) == "09VWK"
     assert refusal(SENTINEL_2, item, "09VWK") is None
     assert [wanted["grid:code"] for wanted in grid_codes("09VWK")] == ["MGRS-09VWK", "MGRS-9VWK"]
@@ -154,8 +155,8 @@ def test_a_tile_of_zones_1_to_9_in_both_spellings(code: str) -> None:
 
 
 def test_without_grid_code_the_id_tells_the_tile() -> None:
-    assert tile_of(sentinel_2_item("S2B_9VWK_20200203_0_L2A", WHEN, **{"grid:code": None})) == "09VWK"
-    assert tile_of(sentinel_2_item("scene-1", WHEN, **{"grid:code": None})) is None
+    assert tile_of(sentinel_2_item("S2B_9VWK_20200203_0_L2A", WHEN, **Properties({"grid:code": None}))) == "09VWK"
+    assert tile_of(sentinel_2_item("scene-1", WHEN, **Properties({"grid:code": None}))) is None
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", "MGRS-", []])

@@ -14,7 +14,8 @@ import pytest
 import shapely
 
 from clay_assets.catalogues.base import Answer
-from clay_assets.catalogues.eligibility import OLDER, best_candidate, eligible_items
+from clay_assets.catalogues.choice import OLDER
+from clay_assets.catalogues.eligibility import best_candidate, eligible_items
 from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import Request
@@ -300,9 +301,9 @@ def test_of_the_real_pair_the_reprocessed_item_is_picked(real_data: Path, tmp_pa
 def test_times_out_of_a_snapshot_tell_it_too(real_data: Path, tmp_path: Path) -> None:
     """In a snapshot `created` and `updated` are columns of timestamps; from an API they are text."""
     pair = [one for one in real_items(real_data, SENTINEL_2) if one["id"].startswith("S2B_13SDV_20200501_")]
-    for one, cloud in zip(pair, (1.0, 60.0), strict=True):
-        kept = {name: one["properties"][name] for name in ("datetime", "created", "updated", "grid:code", "platform")}
-        one["properties"] = {**kept, "eo:cloud_cover": cloud, "s2:nodata_pixel_percentage": 0.0}
+    for found, cloud in zip(pair, (1.0, 60.0), strict=True):
+        kept = {name: found["properties"][name] for name in ("datetime", "created", "updated", "grid:code", "platform")}
+        found["properties"] = {**kept, "eo:cloud_cover": cloud, "s2:nodata_pixel_percentage": 0.0}
     # Swap the sequence numbers, so that the ids would decide the other way.
     pair[0]["id"], pair[1]["id"] = "S2B_13SDV_20200501_1_L2A", "S2B_13SDV_20200501_0_L2A"
     one = platform_of(SENTINEL_2)

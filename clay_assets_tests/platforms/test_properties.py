@@ -66,7 +66,10 @@ def test_values_that_do_not_fit(kind: Any, value: Any, said: str) -> None:
     assert Property(CLOUD, kind).problem({CLOUD: value}) == f"property {CLOUD}: {said}"
 
 
-@pytest.mark.parametrize("properties", [{}, *({CLOUD: empty} for empty in (None, "", " ", [], (), {}))])
+EMPTY: tuple[Any, ...] = (None, "", " ", [], (), {})
+
+
+@pytest.mark.parametrize("properties", [{}, *({CLOUD: empty} for empty in EMPTY)])
 def test_a_missing_value_counts_only_where_it_is_required(properties: Mapping[str, Any]) -> None:
     assert Property(CLOUD, float).problem(properties) is None
     assert Property(CLOUD, float, required=True).problem(properties) == f"property {CLOUD}: missing"

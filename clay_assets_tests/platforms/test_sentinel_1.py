@@ -33,7 +33,7 @@ from clay_assets_tests.platforms.factories import (
     table,
     world,
 )
-from clay_assets_tests.scenes.items import SENTINEL_1, real_items, snapshot
+from clay_assets_tests.scenes.items import SENTINEL_1, Properties, real_items, snapshot
 
 SENTINEL_2 = "sentinel-2-l2a"
 PLATFORM = PLATFORMS[SENTINEL_1]
@@ -196,7 +196,9 @@ def test_what_is_refused(changes: dict[str, Any], expected: str | None) -> None:
 )
 def test_without_labels_the_id_tells_mode_and_polarizations(empty: Any, item_id: str, expected: str | None) -> None:
     mode = empty if not isinstance(empty, list) else ""
-    one = PLATFORM.read_item(scene(item_id, **{"sar:instrument_mode": mode, "sar:polarizations": empty or []}))
+    one = PLATFORM.read_item(
+        scene(item_id, **Properties({"sar:instrument_mode": mode, "sar:polarizations": empty or []}))
+    )
     assert refusal(one) == expected
 
 
@@ -205,7 +207,7 @@ def test_labels_that_are_there_decide_against_the_id() -> None:
     assert refusal(scene(name)) is None
     name = "S1A_IW_GRDH_1SDV_20200203T100000_20200203T100025_031091_039277_rtc"
     assert refusal(scene(name, **{"sar:instrument_mode": "EW"})) == "not in IW mode"
-    assert refusal(scene(name, **{"sar:polarizations": ["VV"]})) == "not both VV and VH"
+    assert refusal(scene(name, **Properties({"sar:polarizations": ["VV"]}))) == "not both VV and VH"
 
 
 def test_overlap_is_the_share_of_the_tile() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -32,7 +33,7 @@ STATES = {
 """Two states of CONUS, one north of the other; the northern one borders on Canada."""
 
 
-def layer(features: list[tuple[str, shapely.Geometry | None]], field: str = "name") -> gpd.GeoDataFrame:
+def layer(features: Sequence[tuple[str | None, shapely.Geometry | None]], field: str = "name") -> gpd.GeoDataFrame:
     """A table of names and geometries."""
     names, geometries = [name for name, _ in features], [geometry for _, geometry in features]
     return gpd.GeoDataFrame({"scalerank": range(len(names)), field: names}, geometry=geometries, crs="EPSG:4326")

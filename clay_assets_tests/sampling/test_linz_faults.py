@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -128,6 +129,7 @@ def test_a_bad_collection_is_a_failure_and_not_the_others(small: Path, content: 
 
 def test_a_collection_without_links_has_no_sheets(small: Path) -> None:
     path = small / TARANAKI / "collection.json"
+    nothing: Any
     for nothing in ([], None):
         path.write_text(json.dumps({**collection("01T", []), "links": nothing}))
         assert [record["sheets"] for record in draw(small).collections] == [8, 0]
