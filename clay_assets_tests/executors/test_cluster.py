@@ -30,6 +30,7 @@ from clay_assets.executors import open_executor, run_bounded
 from clay_assets.landcover.worldcover import class_shares
 from clay_assets.recipes import load_recipe
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES
+from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode
 from clay_assets.storage.stores import LocalStore, Store, StoreMark
@@ -38,7 +39,7 @@ from clay_assets_tests.chips.factories import S2, made_plan
 from clay_assets_tests.conftest import REPOSITORY, Bucket
 from clay_assets_tests.landcover.rasters import write_cell
 from clay_assets_tests.servers.dask_cluster import DaskCluster
-from clay_assets_tests.training.scenes_with_overviews import Item, make_scene
+from clay_assets_tests.training.scenes_with_overviews import make_scene
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -252,7 +253,9 @@ def test_an_error_of_a_job_is_that_of_the_job_alone(cluster: DaskCluster) -> Non
     }
     assert str(found[InputError]) == "said so"
     assert str(found[OfALibraryError]) == "OfALibraryError: said so"
-    assert "fail_with" in "".join(found[KeyError].__notes__)  # names where it was raised
+    error = found[KeyError]
+    assert error is not None
+    assert "fail_with" in "".join(error.__notes__)  # names where it was raised
     assert str(found[StorageError]).startswith("worker tcp://127.0.0.1:")
 
 

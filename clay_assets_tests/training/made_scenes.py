@@ -80,7 +80,7 @@ class Made:
     scenes: list[Scene] = field(default_factory=list)
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> LocalStore:
         return LocalStore(self.folder / "storage")
 
     @property

@@ -10,12 +10,12 @@ import rasterio
 from rasterio.transform import from_origin
 
 from clay_assets.platforms import platform_of
+from clay_assets.stac import Item
 
 S2 = "sentinel-2-l2a"
 LEFT, TOP, EPSG = 600000, 100020, 32632
 SIZE, BLOCK = 640, 256
 DARK, BRIGHT = 40, 3000  # numbers without the offset
-Item = dict[str, Any]
 
 
 def write_band(path: Path, pixels: np.ndarray, gsd: int = 10, **layout: Any) -> str:

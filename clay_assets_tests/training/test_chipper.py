@@ -75,7 +75,7 @@ def test_bands_are_those_asked_for_in_the_order_asked(made: Made) -> None:
     chip = Chipper(chips, bands=["swir22", "red", "blue"])[0]
     assert chip.bands == ("swir22", "red", "blue")
     np.testing.assert_array_equal(chip.pixels, expected(made.scene(PLAIN), chip))
-    np.testing.assert_array_equal(chip.waves, np.float32([2.19, 0.665, 0.493]))
+    np.testing.assert_array_equal(chip.waves, np.array([2.19, 0.665, 0.493], np.float32))
     assert Chipper(chips, bands="nir")[0].bands == ("nir",)
     for wrong in (["red", "thermal"], []):
         with pytest.raises(InputError, match="not bands of Sentinel-2 L2A, which has blue, green"):
@@ -116,16 +116,20 @@ def test_masks_are_the_platforms_own(made: Made) -> None:
 
 def test_what_the_model_is_told(made: Made) -> None:
     chip = Chipper(open_chips(made.storage, S2)).chip(PLAIN, 2, 1)
-    west, north = LEFT + 2 * 2560, TOP - 2560
+    west, north = LEFT + 2 * 2560.0, TOP - 2560.0
     assert chip.bounds == (west, north - 2560, west + 2560, north)
     assert chip.crs == f"EPSG:{EPSG}"
     assert Affine(*chip.transform) == Affine(10, 0, west, 0, -10, north)
     assert chip.datetime == datetime(2020, 3, 2, 10, 20, 30, 405000, UTC)
     week, hour = 10 * 2 * np.pi / 52, 10 * 2 * np.pi / 24
-    np.testing.assert_array_equal(chip.time, np.float32([np.sin(week), np.cos(week), np.sin(hour), np.cos(hour)]))
+    np.testing.assert_array_equal(
+        chip.time, np.array([np.sin(week), np.cos(week), np.sin(hour), np.cos(hour)], np.float32)
+    )
     to_lonlat = pyproj.Transformer.from_crs(EPSG, 4326, always_xy=True)
     lon, lat = np.radians(to_lonlat.transform(west + 1280, north - 1280))
-    np.testing.assert_array_equal(chip.latlon, np.float32([np.sin(lat), np.cos(lat), np.sin(lon), np.cos(lon)]))
+    np.testing.assert_array_equal(
+        chip.latlon, np.array([np.sin(lat), np.cos(lat), np.sin(lon), np.cos(lon)], np.float32)
+    )
     assert (chip.gsd, chip.chipid) == (10, f"{PLAIN}-2-1")
     assert chip.gsd_true == pytest.approx(10, rel=1e-3)
     with pytest.raises(InputError, match=f"{PLAIN}-3-1: the selection has no such chip"):

@@ -10,13 +10,14 @@ import pytest
 from clay_assets.chips.cells import FAILED
 from clay_assets.definitions import build_definitions
 from clay_assets.orchestration.failures import run_error
+from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.stac_geoparquet import encode_items
 from clay_assets.training.cells import stored_headers
 from clay_assets.training.scene_files import stored_scene_files
 from clay_assets_tests.chain import Chain
 from clay_assets_tests.orchestration.test_checks import evaluations_of
-from clay_assets_tests.training.scenes_with_overviews import S2, Item, make_scene
+from clay_assets_tests.training.scenes_with_overviews import S2, make_scene
 
 CELL, YEAR = f"{S2}|2020", 2020
 

@@ -71,9 +71,11 @@ def test_what_it_does_not_tell() -> None:
 
 def test_decibels() -> None:
     power = np.array([1, 0.1, 0, -32768, np.nan, np.inf], np.float32).reshape(1, 1, 2, 3)
-    np.testing.assert_array_equal(decibels(power, "db", [-12]).ravel(), np.float32([0, -10, -12, -12, -12, -12]))
+    np.testing.assert_array_equal(
+        decibels(power, "db", [-12]).ravel(), np.array([0, -10, -12, -12, -12, -12], np.float32)
+    )
     clay = decibels(power, "clay", [-12]).ravel()
-    np.testing.assert_array_equal(clay, np.float32([0, -10, -100, -100, np.nan, np.inf]))
+    np.testing.assert_array_equal(clay, np.array([0, -10, -100, -100, np.nan, np.inf], np.float32))
     linear = decibels(power, "linear", [-12])
     np.testing.assert_array_equal(linear, power)
     assert linear is not power

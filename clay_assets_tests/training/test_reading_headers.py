@@ -25,6 +25,7 @@ from clay_assets.errors import InputError
 from clay_assets.platforms import platform_of
 from clay_assets.recipes import load_recipe
 from clay_assets.sources.cog import read_header
+from clay_assets.stac import Item
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
 from clay_assets.training.audit import CURRENT, INDEXED_SCENES, RADIOMETRY, look_at_headers
@@ -35,7 +36,7 @@ from clay_assets.training.scene_files import schema, stored_scene_files
 from clay_assets_tests.chips.factories import write_items
 from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.servers.files import FileServer
-from clay_assets_tests.training.scenes_with_overviews import S2, Item, make_scene
+from clay_assets_tests.training.scenes_with_overviews import S2, make_scene
 
 YEAR, SECONDS = 2020, 60
 RECIPE = load_recipe("clay_v1")
@@ -95,7 +96,9 @@ def times(cell: HeadersCell) -> dict[str, int]:
 
 
 def row(cell: HeadersCell, item: Item) -> pd.Series[Any]:
-    return cell.ledger.set_index("item_id").loc[item["id"]]
+    found = cell.ledger.set_index("item_id").loc[str(item["id"])]
+    assert isinstance(found, pd.Series)
+    return found
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------

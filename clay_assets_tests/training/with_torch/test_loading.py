@@ -210,7 +210,8 @@ def test_a_scene_that_disappears(tmp_path: Path, workers: int) -> None:
     made = two_scenes(tmp_path)
     chips = open_chips(made.storage)
     stream = ChipStream(chips, 2, masks=False, on_error="skip", cache_bytes=0)
-    loader = ChipLoader(stream, num_workers=workers, **({"prefetch_factor": 1} if workers else {}))
+    options: dict[str, Any] = {"prefetch_factor": 1} if workers else {}
+    loader = ChipLoader(stream, num_workers=workers, **options)
     batches = iter(loader)
     came = next(batches)["index"].tolist()
     shutil.rmtree(tmp_path / "gone")
@@ -238,7 +239,7 @@ def test_ranks_make_the_same_steps_where_no_chip_of_a_batch_can_be_read(tmp_path
     shutil.rmtree(tmp_path / "gone")
     steps, came, lost = [], [], 0
     for rank in range(2):
-        options = {"rank": rank, "ranks": 2, "on_error": "skip", "cache_bytes": 0, "shuffle": "chips"}
+        options: dict[str, Any] = {"rank": rank, "ranks": 2, "on_error": "skip", "cache_bytes": 0, "shuffle": "chips"}
         loader = ChipLoader(ChipStream(chips, 1, **options), num_workers=rank)
         batches = list(loader)
         steps.append(len(batches))
