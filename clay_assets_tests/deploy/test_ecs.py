@@ -68,18 +68,19 @@ def test_a_run_on_ecs_is_a_task_that_ecs_takes(environment: pytest.MonkeyPatch) 
     run = DagsterRun("cell", tags=tags)
     context = EcsContainerContext.create_for_run(run, launcher)
 
+    task: dict[str, Any] = launcher.task_definition_dict
     definition = DagsterEcsTaskDefinitionConfig(
         "run_clay",
         FILLED_IN["IMAGE"],
         launcher.get_container_name(context),
         None,
         None,
-        launcher._secrets(context),
-        launcher._environment(context),
+        launcher._secrets(context),  # type: ignore[no-untyped-call]
+        launcher._environment(context),  # type: ignore[no-untyped-call]
         context.execution_role_arn,
         context.task_role_arn,
         [],
-        launcher.task_definition_dict["requires_compatibilities"],
+        task["requires_compatibilities"],
         context.run_resources["cpu"],
         context.run_resources["memory"],
         context.run_resources["ephemeral_storage"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from dockerfile_parse import DockerfileParser
 from clay_assets_tests.deploy.conftest import DEPLOY, ROOT, read_yaml, secrets_among
 
 # Patterns start at the root and `*` stops at a slash, but for those that begin with `**/`.
-MATCH = {
+MATCH: dict[bool, Callable[[str, str], bool]] = {
     False: lambda path, pattern: path.count("/") == pattern.count("/") and fnmatchcase(path, pattern),
     True: lambda path, pattern: fnmatchcase(PurePosixPath(path).name, pattern.removeprefix("**/")),
 }

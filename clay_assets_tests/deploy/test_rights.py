@@ -71,7 +71,7 @@ def test_runs_may_read_just_the_buckets_that_the_code_reads_with_credentials() -
     assert own == {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
     assert all(actions == {"s3:GetObject"} for actions in allowed.values())
 
-    paid, copied, anonymous = set(), set(), set()
+    paid, copied, anonymous = set[str](), set[str](), set[str]()
     for platform in PLATFORMS.values():
         imagery = platform.rules.options.model_fields["imagery"].annotation
         for access in platform.files.access:

@@ -21,11 +21,11 @@ import pytest
 from clay_assets.chips.stacchip import STACCHIP_SCHEMA
 from clay_assets.cli import main
 from clay_assets.definitions import defs
+from clay_assets.platforms.gathering import GROUP
 from clay_assets.recipes import load_recipe
 from clay_assets.settings import Settings
 from clay_assets_tests.conftest import REPOSITORY
 from clay_assets_tests.docs.blocks import PAGES, Block, blocks, commands
-from clay_assets_tests.platforms.distributions import GROUP
 from clay_assets_tests.training.conftest import made
 from clay_assets_tests.training.made_scenes import Made
 

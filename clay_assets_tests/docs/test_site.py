@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes.loader import Recipe
@@ -105,7 +106,8 @@ def test_the_site_names_no_platform_in_code() -> None:
 
 
 def test_fields_of_a_recipe_have_a_meaning() -> None:
-    for model in (Recipe, *(platform.rules.options for platform in PLATFORMS.values())):
+    models: tuple[type[BaseModel], ...] = (Recipe, *(platform.rules.options for platform in PLATFORMS.values()))
+    for model in models:
         for name, field in model.model_json_schema()["properties"].items():
             section = "$ref" in str(field)
             assert section or field.get("description"), f"{model.__name__}.{name}"

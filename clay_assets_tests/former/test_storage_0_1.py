@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from clay_assets.catalogues.snapshot import SnapshotCatalogue
 from clay_assets.chips import indexing
 from clay_assets.chips.cells import FAILED, ChipCell, stored_cells
 from clay_assets.chips.index import CHIP_SCHEMA, MERGED_SCHEMA, open_index
@@ -171,8 +172,12 @@ def test_its_files_stay_until_the_new_manifest_is_written(
 
 def test_what_its_searches_found_is_found(store: LocalStore) -> None:
     clay = ClayResource(overrides={"storage": str(store.root)})
-    (naip,) = clay.scenes_of(platform_of("naip")).files
+    catalogue = clay.scenes_of(platform_of("naip"))
+    assert isinstance(catalogue, SnapshotCatalogue)
+    (naip,) = catalogue.files
     assert naip.dataset.count_rows() > 0
     clay.write_items(layout.search_results("naip"), items_of(store, "naip", 2021))
-    (newer,) = clay.scenes_of(platform_of("naip")).files
+    catalogue = clay.scenes_of(platform_of("naip"))
+    assert isinstance(catalogue, SnapshotCatalogue)
+    (newer,) = catalogue.files
     assert newer.dataset.count_rows() == 3

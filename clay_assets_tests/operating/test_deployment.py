@@ -216,7 +216,7 @@ def test_logs_are_in_the_bucket_and_secrets_nowhere(deployment: Deployment) -> N
     with psycopg.connect(deployment.database) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
-            told += [row[0] for row in connection.execute(f'SELECT t::text FROM "{table}" t')]  # type: ignore[arg-type]
+            told += [row[0] for row in connection.execute(f'SELECT t::text FROM "{table}" t')]
     assert any(KILLED in text for text in told)
     for secret in secrets:
         assert not [text for text in told if secret in text]

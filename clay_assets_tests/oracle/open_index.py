@@ -8,13 +8,15 @@ Imports nothing of clay_assets.
 import json
 import os
 import sys
+from collections.abc import Callable
 
 import dask.dataframe
 import dask_geopandas
 import datasets
+import pandas as pd
 import polars as pl
 
-READERS = {
+READERS: dict[str, Callable[[str], pd.DataFrame]] = {
     "dask": lambda root: dask.dataframe.read_parquet(root).compute(),
     "dask-geopandas": lambda root: dask_geopandas.read_parquet(root).compute(),
     "polars": lambda root: pl.read_parquet(root).to_pandas(),

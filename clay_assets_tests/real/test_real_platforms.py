@@ -30,13 +30,12 @@ from clay_assets.chips.index import open_index
 from clay_assets.definitions import build_definitions
 from clay_assets.orchestration.failures import run_error
 from clay_assets.runs.whole_chain import Step, run_steps
-from clay_assets.stac import as_stac_1_1
+from clay_assets.stac import Item, as_stac_1_1
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import decode
 from clay_assets.storage.stac_geoparquet import decode_items, encode_items
 from clay_assets_tests.chain import Chain, instance_in
 
-Item = dict[str, Any]
 RECORDED = {
     "sentinel-1-rtc": "sentinel-1-rtc__planetary-computer",
     "naip": "naip__planetary-computer",
@@ -131,7 +130,7 @@ def real_chain_on(
         def make(*changes: tuple[str, str], **settings: str) -> Chain:
             folder = tmp_path_factory.mktemp("real")
             instance = stack.enter_context(instance_in(folder))
-            overrides = {
+            overrides: dict[str, Any] = {
                 "storage": str(folder / "clay"),
                 "recipe": str(clay_v1_with(folder, *changes)),
                 "mgrs_grid": str(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet"),
@@ -332,7 +331,7 @@ def test_naip_items_are_whole_and_of_one_version(
 def test_naip_images_are_read_from_the_bucket_that_the_recipe_names(
     chain: Chain, naip_requests: gpd.GeoDataFrame
 ) -> None:
-    hrefs = {}
+    hrefs: dict[str, str] = {}
     for year in (2014, 2021, 2022):
         run(chain, "scenes", f"naip|{year}", "scene_imagery")
         items = items_of(chain, "scene_imagery", "naip", year)
@@ -442,12 +441,13 @@ def test_modis_takes_terra_in_the_month_that_its_composite_starts_in(chain: Chai
     others = found.drop("h19v10-2022-M02")
     assert others["reason"].value_counts().to_dict() == {"no item in the catalogue": 464, "2 × not Terra": 1}
     assert others.loc["h09v08-2022-M01", "reason"] == "2 × not Terra"
-    assert json.loads(others.loc["h09v08-2022-M01", "rejected"]) == {"not Terra": 2}
+    assert json.loads(others["rejected"]["h09v08-2022-M01"]) == {"not Terra": 2}
 
     # Its files are not here: one scene that fails is set aside, with its error.
     (item,) = items_of(chain, "scene_picks", "modis", 2022)
     assert item["properties"]["start_datetime"].startswith("2022-02-02T00:00:00")
     assert items_of(chain, "scene_imagery", "modis", 2022) == []
+    row: Any
     (row,) = table(chain, layout.imagery_ledger("modis", 2022)).itertuples()
     assert (row.item_id, row.outcome) == (TERRA, "failed")
     assert "MOD09A1.A2022033.h19v10.061.2022042043514_sur_refl_b01.tif: file not found" in row.error

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import pandas as pd
@@ -118,6 +119,7 @@ def made(tmp_path: Path) -> Made:
 @pytest.fixture
 def done(made: Made) -> Made:
     """Sentinel-2 from the requests to the merged index: 12 requests and 2 scenes in each of two years."""
+    year: Any
     for year, requests in made.request(S2).groupby("year"):
         names = requests["request_id"].tolist()
         assert len(names) == 12

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster._core.events import AssetMaterializationPlannedData
 
 
 def cell(platform: str, year: int) -> dg.MultiPartitionKey:
@@ -53,7 +56,7 @@ def run_of(
     return run.run_id
 
 
-def _planned(materialization: dg.AssetMaterialization) -> object:
+def _planned(materialization: dg.AssetMaterialization) -> AssetMaterializationPlannedData:
     from dagster._core.events import AssetMaterializationPlannedData
 
     return AssetMaterializationPlannedData(materialization.asset_key, partition=materialization.partition)

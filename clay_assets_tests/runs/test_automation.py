@@ -11,6 +11,7 @@ import pytest
 
 from clay_assets.definitions import build_definitions
 from clay_assets.orchestration.metadata import recipe_metadata
+from clay_assets.platforms import PLATFORMS
 from clay_assets.recipes import load_recipe
 from clay_assets.recipes.exclusions import Exclusion
 from clay_assets.runs import automation
@@ -100,7 +101,7 @@ def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
     assert {request.partition_key.partition("|")[0] for request in asked if request.partition_key} == {"modis"}
     for year in range(2018, 2024):
         made(instance, "chip_landcover", cell("modis", year))
-    requests_of(instance, *sorted(set(automation.PLATFORMS) - {"modis"}), recipe_hash="of another recipe")
+    requests_of(instance, *sorted(set(PLATFORMS) - {"modis"}), recipe_hash="of another recipe")
     asked, why = tick(automation.fill_missing_cells, defs, instance, FIRST_OF_DECEMBER)
     assert asked == []
     assert "modis" not in (why or "")
@@ -108,10 +109,10 @@ def test_only_platforms_whose_requests_are_of_this_recipe_are_asked(
 
 @pytest.mark.slow
 def test_the_year_that_is_over_is_asked_for_again(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
-    requests_of(instance, *automation.PLATFORMS)
+    requests_of(instance, *PLATFORMS)
     made(instance, "chip_landcover", cell("modis", 2023))  # made before the year was over
     asked, _ = tick(automation.new_year, defs, instance, datetime(2024, 1, 15, 4, tzinfo=UTC))
-    assert [request.partition_key for request in asked] == [f"{key}|2023" for key in sorted(automation.PLATFORMS)]
+    assert [request.partition_key for request in asked] == [f"{key}|2023" for key in sorted(PLATFORMS)]
     asked, _ = tick(automation.new_year, defs, instance, datetime(2025, 1, 15, 4, tzinfo=UTC))
     assert [request.partition_key for request in asked] == ["linz|2024"]  # its range ends a year later
     asked, why = tick(automation.new_year, defs, instance, datetime(2027, 1, 15, 4, tzinfo=UTC))
@@ -233,7 +234,7 @@ def test_requests_are_asked_for_again_only_where_an_exclusion_changes_them(
     changed = RECIPE.model_copy(update={"exclude": (excluded,)})
     assert automation._requests_are_of(instance, platform, RECIPE)
     assert automation._requests_are_of(instance, platform, changed) == ready
-    others = [key for key in automation.PLATFORMS if key != platform]
+    others = [key for key in PLATFORMS if key != platform]
     made(instance, "scene_requests", others[0], **recipe_metadata(RECIPE))
     assert automation._requests_are_of(instance, others[0], changed)
     assert not automation._requests_are_of(instance, platform, RECIPE.model_copy(update={"seed": 9}))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -19,7 +20,7 @@ SETTINGS = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
 
 @dg.asset(partitions_def=YEARS, check_specs=[dg.AssetCheckSpec("few", asset="first")], code_version="1")
-def first(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def first(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     if context.partition_key == "2009":
         raise dg.Failure("no such year")
     return dg.MaterializeResult(
