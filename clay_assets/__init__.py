@@ -4,7 +4,7 @@ The names in `__all__` are the public API. Each is imported on first use, so `im
 loads neither Dagster nor any raster, geometry or S3 library. `ChipDataset` and `ChipStream` need PyTorch
 (`pip install 'clay_assets[torch]'`). More of what training needs is in `clay_assets.training`.
 
-Example:
+Examples:
     >>> import clay_assets
     >>> chips = clay_assets.open_chips("demo/storage", platform="sentinel-2-l2a")
     >>> clay_assets.Chipper(chips)[0].pixels.shape

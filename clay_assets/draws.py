@@ -49,7 +49,7 @@ class Permutation:
         seed: the draw's seed.
         names: names that identify the draw, such as an epoch; together with the seed, they are the key.
 
-    Example:
+    Examples:
         >>> sorted(Permutation(5, seed=1)(range(5)).tolist())
         [0, 1, 2, 3, 4]
     """

@@ -3,7 +3,7 @@
 Every message says where (file, item, row), what is wrong and what to do. Permanent and temporary failures are different
 classes, because only temporary ones are worth retrying.
 
-Example:
+Examples:
     >>> from clay_assets import ClayError, IndexChangedError, InputError, SourceError, StorageError, load_recipe
     >>> try:
     ...     recipe = load_recipe("clay_v9")

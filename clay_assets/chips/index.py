@@ -131,7 +131,7 @@ def index_scene(
             item.
         SourceError: a remote file is temporarily unreadable.
 
-    Example:
+    Examples:
         >>> import pyarrow.parquet as pq
         >>> import pystac
         >>> import stac_geoparquet.arrow
@@ -172,7 +172,7 @@ def open_index(location: str | Path, platform: str | None = None, year: int | No
     Raises:
         InputError: chip index not found at that location.
 
-    Example:
+    Examples:
         >>> import pyarrow.compute as pc
         >>> from clay_assets import open_index
         >>> index = open_index("demo/storage/chips/merged_index", platform="sentinel-2-l2a", year=2020)

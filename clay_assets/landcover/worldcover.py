@@ -96,7 +96,7 @@ def class_shares(
         InputError: unusable tiles or files, named in the message.
         SourceError: a remote source did not answer.
 
-    Example:
+    Examples:
         >>> import geopandas as gpd
         >>> from clay_assets import class_shares
         >>> tiles = gpd.read_parquet("demo/storage/landcover/mgrs_grid.parquet")

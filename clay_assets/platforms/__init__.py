@@ -3,7 +3,7 @@
 Every module of this package with a `PLATFORM` is a platform, and so is every entry point that other installed
 distributions declare in the group `clay_assets.platforms`.
 
-Example:
+Examples:
     >>> from clay_assets import PLATFORMS
     >>> PLATFORMS["sentinel-2-l2a"].title
     'Sentinel-2 L2A'

@@ -293,7 +293,7 @@ def load_recipe(name_or_path: str | Path = "clay_v1") -> Recipe:
     Raises:
         InputError: unknown recipe, invalid TOML or invalid value; names file, rule and field.
 
-    Example:
+    Examples:
         >>> from clay_assets import load_recipe
         >>> recipe = load_recipe("clay_v1")
         >>> recipe.options("sentinel-2-l2a").years

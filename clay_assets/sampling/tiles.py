@@ -49,7 +49,7 @@ def sample_tiles(stats: gpd.GeoDataFrame, recipe: Recipe) -> gpd.GeoDataFrame:
     Raises:
         InputError: columns are missing, or names repeat.
 
-    Example:
+    Examples:
         >>> import geopandas as gpd
         >>> from clay_assets import load_recipe, sample_tiles
         >>> stats = gpd.read_parquet("demo/storage/landcover/worldcover_stats.parquet")

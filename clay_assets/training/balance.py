@@ -40,7 +40,7 @@ class Balanced:
         weights: each class's weight that makes the loss match the class frequencies of `chips`; 1 on average over this
             selection.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import Balanced, Chipper, balanced, open_chips
         >>> even = balanced(open_chips("demo/storage", "sentinel-2-l2a"), per_class=1)
         >>> isinstance(even, Balanced) and len(even) == len(even.classes)
@@ -138,7 +138,7 @@ def balanced(chips: Chips, by: str = "landcover_class", *, per_class: int | None
     Raises:
         InputError: the column does not exist or has no values, or `per_class` is below 1.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import balanced, open_chips
         >>> even = balanced(open_chips("demo/storage", "sentinel-2-l2a"), by="landcover_class", seed=1)
         >>> len(set(even.taken.tolist()))  # as many chips of each class

@@ -50,7 +50,7 @@ class ChipBatch:
         latlon: sine and cosine of the latitude and of the longitude of the chip's centre, float32; (chips, 4).
         waves: wavelengths of the bands, µm, float32; (bands,).
 
-    Example:
+    Examples:
         >>> from clay_assets.training import ChipBatch, Chipper, open_chips
         >>> batch = Chipper(open_chips("demo/storage", "sentinel-2-l2a")).batch([2, 0, 1])
         >>> isinstance(batch, ChipBatch)
@@ -147,7 +147,7 @@ class Chip:
         batch: the batch that the chip belongs to.
         number: its index in the batch.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import Chip, Chipper, open_chips
         >>> chip = Chipper(open_chips("demo/storage", "sentinel-2-l2a"))[0]
         >>> isinstance(chip, Chip)

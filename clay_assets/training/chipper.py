@@ -85,7 +85,7 @@ class Chipper:
     Raises:
         InputError: a platform of the selection lacks one of the bands.
 
-    Example:
+    Examples:
         >>> from clay_assets import Chipper, open_chips
         >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
         >>> chipper = Chipper(chips, bands=["red", "green", "blue"], threads=2)

@@ -82,7 +82,7 @@ class ChipDataset(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[mis
     Raises:
         InputError: the selection is empty, or the options do not fit a platform.
 
-    Example:
+    Examples:
         >>> from clay_assets import ChipDataset, open_chips
         >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
         >>> dataset = ChipDataset(chips, bands=["red", "green", "blue"], pixels="raw")
@@ -320,7 +320,7 @@ class ChipSampler(Resumable):
         batch_size, seed, platforms, shuffle, scenes, drop_last: see `Order`.
         rank, ranks: see `Resumable`.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import ChipDataset, ChipLoader, ChipSampler, open_chips
         >>> dataset = ChipDataset(open_chips("demo/storage", "sentinel-2-l2a"))
         >>> sampler = ChipSampler(dataset, batch_size=4, seed=1)
@@ -364,7 +364,7 @@ class ChipStream(Resumable, torch.utils.data.IterableDataset[dict[str, Any]]):  
         rank, ranks: see `Resumable`.
         options: as for `ChipDataset`.
 
-    Example:
+    Examples:
         >>> from clay_assets import ChipStream, open_chips
         >>> stream = ChipStream(open_chips("demo/storage", "sentinel-2-l2a"), batch_size=4, seed=1)
         >>> for batch in stream:

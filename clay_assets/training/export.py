@@ -41,7 +41,7 @@ def export_chips(
         InputError: the kind of file is unknown, or as for `Chipper.batch`.
         StorageError: the folder is not writable.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import Chipper, export_chips, open_chips
         >>> chipper = Chipper(open_chips("demo/storage", "sentinel-2-l2a"))
         >>> export_chips(chipper, "demo/chips", "npz", limit=2)

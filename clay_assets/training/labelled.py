@@ -41,7 +41,7 @@ class ChipsAt:
         days: days from the requested date to the acquisition, 0 without a date, NaN without a chip; (points,).
         candidates: number of chips of the selection that contain each point; (points,).
 
-    Example:
+    Examples:
         >>> import shapely
         >>> from clay_assets.training import Chipper, ChipsAt, open_chips
         >>> chips = open_chips("demo/storage", "sentinel-2-l2a")

@@ -22,7 +22,7 @@ class ChipLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]
     Raises:
         InputError: a dataset without a sampler, or options that belong to the stream or sampler.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import ChipLoader, ChipStream, open_chips
         >>> stream = ChipStream(open_chips("demo/storage", "sentinel-2-l2a"), batch_size=4, seed=1)
         >>> loader = ChipLoader(stream, num_workers=0)  # processes that read ahead

@@ -109,7 +109,7 @@ class Chips:
         bbox: west, south, east, north in degrees that chips must touch; west > east across ±180; None: anywhere.
         folder: folder of the files; a release has its own.
 
-    Example:
+    Examples:
         >>> from clay_assets.training import Chips, open_chips
         >>> chips = open_chips("demo/storage", "sentinel-2-l2a")
         >>> isinstance(chips, Chips)
@@ -480,7 +480,7 @@ def open_chips(
         InputError: the merged index is missing, a platform, split or release is unknown, the box is invalid, or a
             needed part of the release is gone.
 
-    Example:
+    Examples:
         >>> import pyarrow.compute as pc
         >>> from clay_assets import open_chips
         >>> clear = pc.field("nodata_percentage") == 0
