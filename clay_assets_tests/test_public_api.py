@@ -21,7 +21,7 @@ NAMES = {
     *("Chipper", "ChipDataset", "ChipStream"),
     *("ClayError", "InputError", "IndexChangedError", "SourceError", "StorageError"),
 }
-NEED_TORCH = {"ChipDataset", "ChipLoader", "ChipSampler", "ChipStream"}
+NEED_TORCH = {"ChipDataset", "ChipLoader", "ChipSampler", "ChipStream", "Tensors"}
 # None of these is needed to import the package, to complete its names, or to read a recipe's name.
 HEAVY = ("dagster", "rasterio", "shapely", "geopandas", "pandas", "numpy", "pyarrow", "boto3", "pyproj", "pydantic")
 PUBLIC_MODULES = (

@@ -17,8 +17,6 @@ from email.message import EmailMessage
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import requests
-
 from clay_assets.settings import Settings
 
 SECONDS = 10  # timeout for connecting and for reading
@@ -79,6 +77,8 @@ class Webhook:
 
     def send(self, message: Message) -> None:
         """Post a message."""
+        import requests  # here, as importing it opens a socket, and definitions must load without
+
         # Slack interprets &, < and > as markup: an error's text must not notify a whole channel.
         text = html.escape("\n".join([f"*{message.title}*", *message.lines]), quote=False)
         try:

@@ -39,6 +39,12 @@ class Tensors:
             with -100 dB there. "linear": the numbers in the files.
         metadata: a `metadata.yaml` laid out as Clay's; None: the values that Clay v1 was trained with.
         masks: add `valid` and `cloud`, which may mean reading a quality file as well.
+
+    Examples:
+        >>> from clay_assets.training import Chipper, Tensors, open_chips
+        >>> chips = Chipper(open_chips("demo/storage", "sentinel-2-l2a")).batch([0, 1], masks=True)
+        >>> tuple(Tensors(pixels="raw").of(chips)["pixels"].shape)
+        (2, 10, 256, 256)
     """
 
     pixels: Values = "normalised"

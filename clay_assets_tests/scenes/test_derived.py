@@ -220,7 +220,7 @@ def test_an_asset_that_may_be_missing_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("there", "missing"), [(("red",), "qc"), (("qc", "state"), "red"), ((), "red, qc")])
 def test_an_asset_that_must_be_there(tmp_path: Path, there: tuple[str, ...], missing: str) -> None:
-    with pytest.raises(InputError, match=f"^a: no asset {missing}, "):
+    with pytest.raises(InputError, match=f"^a: asset {missing}, to be resampled, is missing"):
         derive(LocalStore(tmp_path / "store"), TILES, item(write_tiles(tmp_path, *there)))
 
 

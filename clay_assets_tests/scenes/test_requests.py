@@ -147,7 +147,9 @@ def test_an_empty_sample_gives_an_empty_table_of_the_same_shape() -> None:
 
 def test_a_location_named_twice_is_an_error() -> None:
     sample = pd.concat([world(3), world(1)])
-    with pytest.raises(InputError, match=r"sentinel-2-l2a: request 01CAJ-\d{4}-Q1 occurs twice; mgrs_sample names"):
+    with pytest.raises(
+        InputError, match=r"sentinel-2-l2a: request 01CAJ-\d{4}-Q1 is repeated\. Keep each location of mgrs_sample once"
+    ):
         table(SENTINEL_2, sample)
 
 

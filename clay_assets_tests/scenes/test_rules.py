@@ -119,8 +119,8 @@ def test_a_pick_that_its_platform_refuses_is_found(picks: Picks, properties: dic
 def test_a_pick_of_another_year_is_found(picks: Picks) -> None:
     # A request table with rows in the wrong year: the period matches, the partition does not.
     assert told(picks.ledger, picks.items, year=2019) == (
-        f"request 32NLG-2020-Q1: scene {picks.items[0]['id']} is of 2020, not of 2019",
-        f"request 32NLG-2020-Q2: scene {picks.items[1]['id']} is of 2020, not of 2019",
+        f"request 32NLG-2020-Q1: scene {picks.items[0]['id']} is of 2020 instead of 2019",
+        f"request 32NLG-2020-Q2: scene {picks.items[1]['id']} is of 2020 instead of 2019",
     )
 
 

@@ -491,7 +491,7 @@ def test_windows_that_are_not_in_the_image(
     scene: list[tuple[str, CogHeader, NDArray[Any]]], window: Window, said: str
 ) -> None:
     href, header, _ = scene[0]
-    with pytest.raises(InputError, match=rf"^{href}: .*{said}.*\. Ask for "):
+    with pytest.raises(InputError, match=rf"^{href}: .*{said}.*\. Request "):
         BlockReader().read([BlockRequest(href, header, [window])])
 
 
