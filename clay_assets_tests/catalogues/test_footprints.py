@@ -204,7 +204,7 @@ def test_an_api_gives_the_same(
     ],
 )
 @pytest.mark.parametrize("platform", [LANDSAT, RADAR], ids=["landsat", "radar"])
-def test_it_is_no_candidate_on_the_other_side_of_the_world(tmp_path: Path, told: Item, platform: Any) -> None:
+def test_it_is_no_candidate_on_the_other_side_of_the_world(tmp_path: Path, told: dict[str, Any], platform: Any) -> None:
     item = landsat_item("pacific", WHEN, collection=platform.scenes.collection)
     item["properties"] |= {"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]}
     item["assets"] = {name: {"href": f"https://example.com/{name}.tif"} for name in platform.asset_names}

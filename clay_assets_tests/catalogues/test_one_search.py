@@ -142,7 +142,9 @@ def test_pages_that_are_few_are_read_on(proxy: FaultProxy) -> None:
         {"datetime": "2019-12-31T23:59:59Z"},
     ],
 )
-def test_an_item_that_may_be_of_several_quarters_is_searched_by_quarters(proxy: FaultProxy, times: Item) -> None:
+def test_an_item_that_may_be_of_several_quarters_is_searched_by_quarters(
+    proxy: FaultProxy, times: dict[str, Any]
+) -> None:
     odd = sentinel_2_item("odd", "2020-04-01T00:00:00Z", 1.0)
     odd["properties"] |= times
     proxy.answer(200, times=1, path=SEARCH, body=answer([odd]))
