@@ -37,7 +37,7 @@ def test_a_point_gets_the_chip_that_holds_it(made: Made, points: gpd.GeoDataFram
     batch = at.batch()
     assert at.pixels_of(batch).tolist() == [[100, 30], [0, 0], [1, 1]]
     assert at.pixels_of(at.batch([2]), [2]).tolist() == [[1, 1]]
-    with pytest.raises(InputError, match="point 3: no chip holds it"):
+    with pytest.raises(InputError, match="point 3: no chip contains it"):
         at.batch([0, 3])
 
 
