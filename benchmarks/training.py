@@ -279,7 +279,7 @@ def make_manifest(root: Path) -> None:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def rows(folder: Path, count: int = 14, repeats: int = 2) -> Iterator[Row]:
+def rows(folder: Path, count: int = 7, repeats: int = 2) -> Iterator[Row]:
     """Batches of all platforms from S3 with one worker and with two, and start-up with the full index."""
     python = peer("torch")
     if python is None:
@@ -316,7 +316,7 @@ def main() -> None:
     """Make the inputs and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, help="keeps the made scenes, 0.3 GB")
-    parser.add_argument("--batches", type=int, default=14)
+    parser.add_argument("--batches", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

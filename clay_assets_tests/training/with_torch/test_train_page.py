@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -111,19 +114,32 @@ def test_what_it_prints(page: Ran) -> None:
     assert f"{S2}_one-2-1" in page.of("read_parquet")
 
 
-def test_a_resumed_run_trains_as_one_that_was_not_broken_off(page: Ran) -> None:
-    script = [sys.executable, "examples/train_mae.py", "demo/storage", "--batch-size", "2", "--workers", "0"]
+def trained(page: Ran, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """Output of the training script, run in this process, as importing PyTorch takes longer than a few steps."""
+    script = REPOSITORY / "examples" / "train_mae.py"
+    given = [str(script), "demo/storage", "--batch-size", "2", "--workers", "0", *arguments]
+    monkeypatch.chdir(page.folder)
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr(sys, "argv", given)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        runpy.run_path(str(script), run_name="__main__")
+    return said.getvalue()
+
+
+def test_a_resumed_run_trains_as_one_that_was_not_broken_off(page: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, steps in (("whole", "8"), ("half", "3"), ("half", "8")):
-        run([*script, "--steps", steps, "--checkpoint", f"{name}.pt"], page.folder)
+        trained(page, monkeypatch, "--steps", steps, "--checkpoint", f"{name}.pt")
     whole, half = (torch.load(page.folder / f"{name}.pt", weights_only=True) for name in ("whole", "half"))
     assert whole["loader"] == half["loader"]
     for name, numbers in whole["model"].items():
         torch.testing.assert_close(half["model"][name], numbers, rtol=0, atol=1e-5)
 
 
-def test_the_loss_falls(page: Ran) -> None:
-    script = [sys.executable, "examples/train_mae.py", "demo/storage", "--platform", "linz", "--batch-size", "2"]
-    said = run([*script, "--workers", "0", "--steps", "40", "--every", "10", "--checkpoint", "falls.pt"], page.folder)
+def test_the_loss_falls(page: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = trained(
+        page, monkeypatch, "--platform", "linz", "--steps", "40", "--every", "10", "--checkpoint", "falls.pt"
+    )
     losses = [float(loss) for loss in re.findall(r"loss (\S+),", said)]
     assert len(losses) == 4
     assert losses[-1] < 0.9 * losses[0]
