@@ -2,7 +2,7 @@
 
 In one process, or in several started by torchrun:
 
-    python examples/train_mae.py demo/storage --steps 300
+    python examples/train_mae.py demo/storage --steps 200
     torchrun --standalone --nproc-per-node 8 examples/train_mae.py s3://bucket/prefix --batch-size 32 --steps 100000
 """
 

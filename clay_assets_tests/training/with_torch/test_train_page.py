@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(TESTS_SECONDS)
 PAGE = (REPOSITORY / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INSTALLATION = ("pip install",)
-STEPS = {"150": "4", "300": "8", "320": "10"}  # on the page → in the test
+STEPS = {"100": "4", "200": "8", "220": "10"}  # on the page → in the test
 BETWEEN = "--- next block ---\n"
 EVERYWHERE = "--bbox=-180,-80,180,80"  # instead of a box in the demo
 TRAIN_SEED = 3  # of a plan that puts this block in `train`
@@ -79,7 +79,7 @@ def shortened(block: str) -> list[str]:
     if "--steps" in arguments:
         place = arguments.index("--steps") + 1
         arguments[place] = STEPS[arguments[place]]
-        workers = "1" if arguments[place] == STEPS["300"] else "0"  # only one run has a worker, which is slow to start
+        workers = "1" if arguments[place] == STEPS["200"] else "0"  # only one run has a worker, which is slow to start
         arguments += ["--batch-size", "2", "--workers", workers, "--every", "2"]
     return [sys.executable, *launch, *arguments]
 
