@@ -62,6 +62,46 @@ class ClusterError(BrokenExecutor):
 @contextmanager
 def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExecutor]:
     """Open a cluster whose workers have passed the checks. Arguments and errors as for `open_executor`."""
+    client, name = _connected(address)
+    executor = ClusterExecutor(client, name, mark)
+    try:
+        try:
+            executor.start()
+        except ClayError:
+            raise
+        except Exception as error:  # the client raises many kinds of errors if nobody answers
+            raise executor.scheduler_lost(error) from error
+        yield executor
+        executor.shutdown()
+    finally:
+        executor.close()
+
+
+def check_cluster(address: str, mark: StorageMark) -> tuple[list[ClayError], int]:
+    """Check a cluster as before a run, but without waiting for workers.
+
+    Args:
+        address: address of the scheduler.
+        mark: mark of the storage that workers must reach; put and removed here.
+
+    Returns:
+        An error for each shortcoming of the scheduler or of a worker, and the number of workers.
+
+    Raises:
+        InputError: Dask is not installed, no scheduler answers, or it has another version.
+    """
+    client, _ = _connected(address)
+    with client:
+        workers = len(client.nthreads())
+        mark.put()
+        try:
+            return faults_of(client, mark)[0], workers
+        finally:
+            mark.remove()
+
+
+def _connected(address: str) -> tuple[Any, str]:
+    """Dask's client of a cluster whose scheduler has our versions, and the cluster's name in messages."""
     try:
         from distributed import Client  # an optional dependency: most users have no cluster
     except ImportError as error:
@@ -77,18 +117,7 @@ def open_cluster(address: str, mark: StorageMark | None) -> Iterator[ClusterExec
         ) from error
     if fault:
         raise InputError(f"{name}: {fault}")
-    executor = ClusterExecutor(client, name, mark)
-    try:
-        try:
-            executor.start()
-        except ClayError:
-            raise
-        except Exception as error:  # the client raises many kinds of errors if nobody answers
-            raise executor.scheduler_lost(error) from error
-        yield executor
-        executor.shutdown()
-    finally:
-        executor.close()
+    return client, name
 
 
 def faults_of(client: Any, mark: StorageMark | None) -> tuple[list[ClayError], Requirements]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clay_assets.runs.doctor import Line, _different
+from clay_assets.runs.doctor.lines import Line
 from clay_assets.sampling.natural_earth_files import FEATURE_LAYERS
 from clay_assets_tests.cli.conftest import Command
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.scenes.items import LANDSAT_L2, NAIP, SENTINEL_2, landsat_item, sentinel_2_item, snapshot
-from clay_assets_tests.servers.daemon import Daemon, WorkFolder, free_port
+from clay_assets_tests.servers.daemon import free_port
+from clay_assets_tests.servers.dask_cluster import DaskCluster, other_version
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.stac_api import StacApi
@@ -307,60 +308,25 @@ def test_the_dagster_instance(doctor: Doctor, tmp_path: Path, monkeypatch: pytes
     assert (line.status, line.remedy) == ("failed", f"Check {home / 'dagster.yaml'} and the database configured there.")
 
 
-@pytest.fixture
-def dask_daemons() -> Iterator[Callable[..., Daemon]]:
-    pytest.importorskip("distributed")
-    folder, daemons = WorkFolder("clay-doctor-"), []
-
-    def start(name: str, *arguments: str) -> Daemon:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments, "--no-dashboard"]
-        daemons.append(Daemon(f"dask {name}", command, folder.path / f"{name}.log"))
-        return daemons[-1]
-
-    try:
-        yield start
-    finally:
-        for daemon in reversed(daemons):
-            daemon.stop()
-        folder.remove()
-
-
 @pytest.mark.slow
-def test_a_dask_cluster(
-    dask_daemons: Callable[..., Daemon], doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from distributed import Client
-
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    none = doctor(dask_scheduler=address, **{"workers": 1})
+def test_a_dask_cluster(doctor: Doctor, world: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    none = doctor(dask_scheduler=f"tcp://127.0.0.1:{free_port()}")
     assert none["Dask"].status == "failed"
-
-    def workers() -> int:
-        with Client(address, timeout=5, set_as_default=False) as client:
-            return len(client.scheduler_info(n_workers=-1)["workers"])
-
-    scheduler = dask_daemons("scheduler", "--host", "127.0.0.1", "--port", str(port))
-    scheduler.wait_until(lambda: workers() == 0, 120)
-    assert doctor(dask_scheduler=address)["Dask"].fact == f"{address}: no workers connected"
-    worker = dask_daemons("worker", address, "--nthreads", "1", "--local-directory", str(tmp_path / "dask"))
-    worker.wait_until(lambda: workers() == 1, 120)
-    line = doctor(dask_scheduler=address)["Dask"]
-    assert (line.status, line.fact) == ("ok", f"{address}: 1 workers connected")
-    # A relative path is another location for a worker with another working directory.
-    monkeypatch.chdir(tmp_path)
-    lines = doctor(dask_scheduler=address, storage="not-shared")
-    (failed,) = [line for what, line in lines.items() if what.startswith("Dask worker ")]
-    assert "not-shared" in failed.fact
-    assert failed.remedy.endswith("reach CLAY_STORAGE under the same name.")
-
-
-def test_versions_that_differ_on_a_cluster() -> None:
-    def told(**packages: str) -> dict[str, Any]:
-        return {"packages": {"python": "3.11.7", "distributed": "2026.8.0", **packages}}
-
-    same = {"client": told(), "scheduler": told(), "workers": {"tcp://a": told(), "tcp://b": told()}}
-    assert list(_different(same)) == []
-    other = {**same, "workers": {"tcp://a": told(), "tcp://b": told(distributed="2025.1.0")}}
-    (line,) = _different(other)
-    assert line.fact == "differs: 2025.1.0 (tcp://b); 2026.8.0 (here, the scheduler, tcp://a)"
+    assert "no scheduler answers" in none["Dask"].fact
+    cluster = DaskCluster(0)
+    try:
+        assert doctor(dask_scheduler=cluster.address)["Dask"].fact == f"{cluster.address}: no workers connected"
+        cluster.add_worker()
+        cluster.wait_for(1)
+        line = doctor(dask_scheduler=cluster.address)["Dask"]
+        assert (line.status, line.fact) == ("ok", f"{cluster.address}: 1 workers connected")
+        assert not (world / "storage").exists()
+        cluster.add_worker(other_version(tmp_path / "other", "distributed"))
+        cluster.wait_for(2)
+        line = doctor(dask_scheduler=cluster.address)["Dask"]
+        assert line.status == "failed"
+        assert ": distributed 0.0.7 (here: " in line.fact
+        assert line.remedy == "Install the same versions there as here, and restart it."
+    finally:
+        cluster.stop()

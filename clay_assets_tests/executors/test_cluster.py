@@ -38,7 +38,7 @@ from clay_assets.training.reading_headers import read_headers
 from clay_assets_tests.chips.factories import S2, made_plan
 from clay_assets_tests.conftest import REPOSITORY, Bucket
 from clay_assets_tests.landcover.rasters import write_cell
-from clay_assets_tests.servers.dask_cluster import DaskCluster
+from clay_assets_tests.servers.dask_cluster import DaskCluster, other_version
 from clay_assets_tests.training.scenes_with_overviews import make_scene
 
 pytest.importorskip("distributed")
@@ -289,14 +289,6 @@ def other_code(folder: Path) -> dict[str, str]:
     """Environment of a worker with a different checkout of the same version."""
     shutil.copytree(Path(clay_assets.__file__).parent, folder / "clay_assets", ignore=lambda _, names: {"__pycache__"})
     (folder / "clay_assets" / "errors.py").open("a").write("# changed\n")
-    return {"PYTHONPATH": str(folder)}
-
-
-def other_version(folder: Path, name: str) -> dict[str, str]:
-    """Environment of a worker with another version of a distribution."""
-    told = folder / f"{name}-0.0.7.dist-info"
-    told.mkdir(parents=True)
-    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
     return {"PYTHONPATH": str(folder)}
 
 

@@ -80,3 +80,11 @@ class DaskCluster:
         log = self.folder.path / f"{name}-{len(self.daemons)}.log"
         self.daemons.append(Daemon(f"dask {name}", command, log, env=env))
         return self.daemons[-1]
+
+
+def other_version(folder: Path, name: str) -> dict[str, str]:
+    """Environment of a worker with another version of a distribution."""
+    told = folder / f"{name}-0.0.7.dist-info"
+    told.mkdir(parents=True)
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
+    return {"PYTHONPATH": str(folder)}
