@@ -154,6 +154,7 @@ class Torch(Environment):
         """Run tests of ours there, with this repository's code."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         environment |= {"PYTHONPATH": str(HERE.parents[1]), "ORACLE_CLAYMODEL": str(self.clay)}
+        environment["OMP_NUM_THREADS"] = "1"  # threads that wait for one another keep their cores busy
         return subprocess.run(
             [str(self._python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *arguments],
             capture_output=True,

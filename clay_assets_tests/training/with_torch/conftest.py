@@ -3,7 +3,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,7 +14,9 @@ from clay_assets_tests.conftest import NOT_RUN, TORCH
 from clay_assets_tests.oracle.environment import TESTS_SECONDS, OracleUnavailableError, Torch
 
 HERE = importlib.util.find_spec("torch") is not None  # True in the environment with PyTorch
-KEY = pytest.StashKey[dict[str, tuple[str, str]]]()  # test → outcome and text, for modules that were run
+Outcomes = dict[tuple[str, str], tuple[str, str]]  # name of the module and of the test → outcome and text
+KEY = pytest.StashKey[Outcomes]()  # of the tests that were run there
+LAST = ("", "")  # whose text is the end of what that process printed
 
 
 class FailedThereError(Exception):
@@ -29,17 +31,19 @@ class TorchTest(pytest.Item):
             outcomes = self._outcomes()
         except OracleUnavailableError as error:
             pytest.skip(f"{NOT_RUN}{TORCH}: {error}")
-        outcome, text = outcomes.get(self.name, ("failed", "it was not run: " + outcomes.get("", ("", ""))[1]))
+        unknown = "failed", "it was not run: " + outcomes[LAST][1]
+        outcome, text = outcomes.get((self.path.stem, self.name), unknown)
         if outcome == "skipped":
             pytest.skip(text)
         if outcome == "failed":
             raise FailedThereError(text)
 
-    def _outcomes(self) -> dict[str, tuple[str, str]]:
-        assert self.parent is not None
-        if KEY not in self.parent.stash:
-            self.parent.stash[KEY] = _run(self.path, self.config)
-        return self.parent.stash[KEY]
+    def _outcomes(self) -> Outcomes:
+        """Run all selected modules at once, as importing PyTorch and making scenes takes longer than most tests."""
+        if KEY not in self.session.stash:
+            modules = {str(item.path) for item in self.session.items if isinstance(item, TorchTest)}
+            self.session.stash[KEY] = _run(sorted(modules), self.config)
+        return self.session.stash[KEY]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, FailedThereError):
@@ -59,6 +63,7 @@ class TorchModule(pytest.File):
                 test = TorchTest.from_parent(self, name=node.name)
                 test.add_marker(pytest.mark.timeout(TESTS_SECONDS))
                 test.add_marker(pytest.mark.server)  # a library in a separate environment
+                test.add_marker(pytest.mark.xdist_group(TORCH))  # before that of the module: one worker runs them all
                 yield test
 
 
@@ -69,16 +74,17 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return TorchModule.from_parent(parent, path=module_path)
 
 
-def _run(module: Path, config: pytest.Config) -> dict[str, tuple[str, str]]:
-    """Run a module in the other environment; returns test → outcome and output."""
+def _run(modules: Sequence[str], config: pytest.Config) -> Outcomes:
+    """Run modules in the other environment."""
     folder = config._tmp_path_factory.mktemp("torch")  # type: ignore[attr-defined]
     report = folder / "report.xml"
-    done = Torch().pytest(str(module), f"--junitxml={report}", f"--basetemp={folder / 'there'}")
-    found: dict[str, tuple[str, str]] = {"": ("", (done.stdout + done.stderr)[-3000:])}
+    done = Torch().pytest(*modules, f"--junitxml={report}", f"--basetemp={folder / 'there'}")
+    found: Outcomes = {LAST: ("", (done.stdout + done.stderr)[-3000:])}
     if not report.exists():
         return found
     for case in ET.parse(report).iter("testcase"):
-        name = re.split(r"\[", case.get("name", ""), maxsplit=1)[0]
+        module = case.get("classname", "").rpartition(".")[2]
+        name = module, re.split(r"\[", case.get("name", ""), maxsplit=1)[0]
         failed = [*case.findall("failure"), *case.findall("error")]
         skipped = case.find("skipped")
         if failed:

@@ -10,9 +10,9 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +29,6 @@ PAGE = (REPOSITORY / "docs" / "train.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 INSTALLATION = ("pip install",)
 STEPS = {"100": "4", "200": "8", "220": "10"}  # on the page → in the test
-BETWEEN = "--- next block ---\n"
 EVERYWHERE = "--bbox=-180,-80,180,80"  # instead of a box in the demo
 TRAIN_SEED = 3  # of a plan that puts this block in `train`
 
@@ -56,39 +55,54 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     (folder / "demo").mkdir()
     (folder / "demo" / "storage").symlink_to(made.storage)
     (folder / "examples").symlink_to(REPOSITORY / "examples")
-    chosen = [(language, block) for language, block in BLOCKS if not block.startswith(INSTALLATION)]
-    (folder / "page.py").write_text(program_of(chosen))
-    said = run([sys.executable, "page.py"], folder).split(BETWEEN)[1:]
-    return Ran(folder, dict(zip((block for _, block in chosen), said, strict=True)))
-
-
-def program_of(blocks: Sequence[tuple[str, str]]) -> str:
-    """One program of all blocks, so that Python blocks share their state."""
-    lines = ["import subprocess", "if __name__ == '__main__':"]
-    for language, block in blocks:
-        shell = f"print(subprocess.run({shortened(block)!r}, check=True, stdout=-1, text=True).stdout, end='')"
-        code = [f"print({BETWEEN!r}, end='')", *(block.splitlines() if language == "python" else [shell])]
-        lines += [f"    {line}" for line in code]
-    return "\n".join(lines) + "\n"
+    names: dict[str, Any] = {}  # Python blocks share their state
+    said = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for language, block in BLOCKS:
+            if block.startswith(INSTALLATION):
+                continue
+            if language == "sh":
+                said[block] = ran(shortened(block))
+            else:
+                with contextlib.redirect_stdout(io.StringIO()) as output:
+                    exec(compile(block, "docs/train.md", "exec"), names)
+                said[block] = output.getvalue()
+    return Ran(folder, said)
 
 
 def shortened(block: str) -> list[str]:
-    program, *arguments = shlex.split(block)
-    launch = {"torchrun": ["-m", "torch.distributed.run"]}.get(program, [])
-    arguments = [EVERYWHERE if argument.startswith("--bbox=") else argument for argument in arguments]
-    if "--steps" in arguments:
-        place = arguments.index("--steps") + 1
-        arguments[place] = STEPS[arguments[place]]
-        workers = "1" if arguments[place] == STEPS["200"] else "0"  # only one run has a worker, which is slow to start
-        arguments += ["--batch-size", "2", "--workers", workers, "--every", "2"]
-    return [sys.executable, *launch, *arguments]
+    command = shlex.split(block)
+    command = [EVERYWHERE if argument.startswith("--bbox=") else argument for argument in command]
+    if "--steps" in command:
+        place = command.index("--steps") + 1
+        command[place] = STEPS[command[place]]
+        workers = "1" if command[place] == STEPS["200"] else "0"  # only one run has a worker, which is slow to start
+        command += ["--batch-size", "2", "--workers", workers, "--every", "2"]
+    return command
 
 
-def run(command: list[str], folder: Path) -> str:
+def ran(command: list[str]) -> str:
+    """Output of a command of the page. Torchrun is a process, as are its ranks; scripts run here: see `of_script`."""
+    program, *arguments = command
+    if program == "python":
+        return of_script(*arguments)
+    assert program == "torchrun"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    launch = [sys.executable, "-m", "torch.distributed.run", *arguments]
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def of_script(script: str, *arguments: str) -> str:
+    """Output of a script, run as `__main__` in this process, as importing PyTorch takes longer than a few steps."""
+    path = REPOSITORY / script
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.syspath_prepend(str(path.parent))
+        patch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+    return output.getvalue()
 
 
 def steps_of(said: str) -> list[int]:
@@ -115,16 +129,8 @@ def test_what_it_prints(page: Ran) -> None:
 
 
 def trained(page: Ran, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    """Output of the training script, run in this process, as importing PyTorch takes longer than a few steps."""
-    script = REPOSITORY / "examples" / "train_mae.py"
-    given = [str(script), "demo/storage", "--batch-size", "2", "--workers", "0", *arguments]
     monkeypatch.chdir(page.folder)
-    monkeypatch.syspath_prepend(str(script.parent))
-    monkeypatch.setattr(sys, "argv", given)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        runpy.run_path(str(script), run_name="__main__")
-    return said.getvalue()
+    return of_script("examples/train_mae.py", "demo/storage", "--batch-size", "2", "--workers", "0", *arguments)
 
 
 def test_a_resumed_run_trains_as_one_that_was_not_broken_off(page: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
