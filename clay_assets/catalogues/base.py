@@ -80,16 +80,11 @@ class Catalogue(Protocol):
         ...
 
 
-def read_candidate(platform: AnyPlatform, document: Item) -> Item | str:
-    """A validated candidate, or the reason why the document is not a valid item.
-
-    The reason does not contain the item's id, so that items with the same fault are counted together.
-    """
-    return read_candidates(platform, [document])[0]
-
-
 def read_candidates(platform: AnyPlatform, documents: Sequence[Item]) -> list[Item | str]:
-    """`read_candidate` for many documents, in the same order."""
+    """Validated candidates, or the reasons why documents are not valid items, in the same order.
+
+    Reasons do not contain the item's id, so that items with the same fault are counted together.
+    """
     read = platform.read_items(documents)
     return [
         str(one).removeprefix(f"{document.get('id')}: ").rstrip(".") if isinstance(one, InputError) else one
@@ -98,7 +93,7 @@ def read_candidates(platform: AnyPlatform, documents: Sequence[Item]) -> list[It
 
 
 def answer_of(request: Request, read: Iterable[Item | str]) -> Answer:
-    """Build an answer from the results of `read_candidate`."""
+    """Build an answer from the results of `read_candidates`."""
     answer = Answer(request)
     for candidate in read:
         if isinstance(candidate, str):

@@ -195,7 +195,7 @@ class CandidateTable:
         self._pairs = joined[0][order], joined[1][order], joined[2][order]
 
     def answers(self, only: NDArray[np.int64] | None = None) -> Iterator[Answer]:
-        """Answers to requests, with the candidates as returned by `read_candidate`, each id once.
+        """Answers to requests, with the candidates as returned by `read_candidates`, each id once.
 
         Args:
             only: numbers of the requests to answer, ascending; None: all of this table's.

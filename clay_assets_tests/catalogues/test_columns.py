@@ -202,7 +202,7 @@ def location(request: pytest.FixtureRequest, key: str, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("hostile")
     mixed = request.param == "mixed types"
     for seed in range(2):
-        snapshot(folder / f"{seed}.parquet", list(hostile_items(key, 140, seed, mixed=mixed)))
+        snapshot(folder / f"{seed}.parquet", list(hostile_items(key, 100, seed, mixed=mixed)))
     return str(folder)
 
 

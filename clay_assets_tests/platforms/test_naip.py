@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import shapely
 
-from clay_assets.catalogues.base import Answer, answer_of, read_candidate
+from clay_assets.catalogues.base import Answer, answer_of, read_candidates
 from clay_assets.catalogues.eligibility import eligible_items
 from clay_assets.platforms import PLATFORMS
 from clay_assets.platforms.base import Request
@@ -169,7 +169,7 @@ def test_an_item_without_its_image_does_not_count() -> None:
         {**item("timeless", NAIP, "2021-07-01T00:00:00Z", ["image"]), "properties": {"datetime": None}},
         {**item("no properties", NAIP, "2021-07-01T00:00:00Z", ["image"]), "properties": None},
     ]
-    answer = answer_of(search(), [read_candidate(PLATFORM, candidate) for candidate in candidates])
+    answer = answer_of(search(), read_candidates(PLATFORM, candidates))
     admitted, rejected = eligible_items(PLATFORM, answer, OPTIONS)
     assert [one["id"] for one in admitted] == ["whole"]
     assert rejected == {
@@ -312,7 +312,7 @@ def real(real_data: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_every_real_item_can_be_taken_in_its_year(real: list[dict[str, Any]]) -> None:
-    answer = answer_of(search(), [read_candidate(PLATFORM, one) for one in real])
+    answer = answer_of(search(), read_candidates(PLATFORM, real))
     admitted, rejected = eligible_items(PLATFORM, answer, OPTIONS)
     assert (len(real), len(admitted), rejected) == (716, 716, {})
     assert {one["id"]: item_datetime(one).year for one in admitted} == {
