@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import cache
 
 import geopandas as gpd
 import numpy as np
@@ -68,6 +69,7 @@ def sin_grid() -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(rows, crs="EPSG:4326")
 
 
+@cache  # every fingerprint of the splits needs those that the recipe lists
 def tile_polygon(vertical: int, horizontal: int) -> BaseGeometry:
     """The part of the Earth that a tile covers, EPSG:4326.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -87,11 +89,13 @@ def _places(grid: Grid, points: int = 5) -> list[NDArray[np.float64]]:
 
 
 def _lonlat(crs: CRS, x: Any, y: Any, inverse: bool = False) -> tuple[Any, Any]:
-    import pyproj
-
-    change = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
-    x, y = change.transform(x, y, direction="INVERSE" if inverse else "FORWARD")
+    x, y = _to_lonlat(crs.to_wkt()).transform(x, y, direction="INVERSE" if inverse else "FORWARD")
     return x, y
+
+
+@cache
+def _to_lonlat(wkt: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
 
 
 def nearest_km(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -41,7 +41,7 @@ def recipe_with(**splits: Any) -> Recipe:
 def few_draws() -> Iterator[None]:
     """Only use the first few draws: using all takes a minute."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clay_assets.chips.splits.DRAWS", 5)
+        patch.setattr("clay_assets.chips.splits.DRAWS", 2)
         yield
 
 
@@ -155,7 +155,9 @@ def test_a_split_depends_on_no_other_chip_and_no_order(plan: SplitPlan, stats: g
 
 
 @pytest.mark.slow
-def test_a_plan_is_drawn_once(stats: gpd.GeoDataFrame, plan: SplitPlan, store: LocalStore) -> None:
+def test_a_plan_is_drawn_once(stats: gpd.GeoDataFrame, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clay_assets.chips.splits.DRAWS", 1)  # for each of the six plans
+    plan = SplitPlan.of(load_recipe(), stats)
     first = stored_plan(store, load_recipe(), stats)
     content = store.read(layout.SPLITS)
     again = stored_plan(store, load_recipe(), stats.sample(frac=1, random_state=4))
@@ -225,7 +227,7 @@ def test_every_region_has_blocks_of_each_split(plan: SplitPlan) -> None:
         assert splits == {*SPLITS}, name
     for region in (CONUS, NEW_ZEALAND):
         west, south, east, north = shapely.Polygon(region.outline).bounds
-        x, y = np.meshgrid(np.arange(west, east, 0.1), np.arange(south, north, 0.1))
+        x, y = np.meshgrid(np.arange(west, east, 0.25), np.arange(south, north, 0.25))
         inside = shapely.contains_xy(shapely.Polygon(region.outline), x, y)
         places = shapely.box(x[inside], y[inside], x[inside] + 0.002, y[inside] + 0.002)
         assert {*plan.ground.split_of(places)} == {*SPLITS, BUFFER}
