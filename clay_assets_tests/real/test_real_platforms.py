@@ -245,18 +245,18 @@ def naip_expected(chain: Chain, naip_requests: gpd.GeoDataFrame, real_data: Path
     """By hand: request id → year and item. Latest of the latest year, and latest of one older year, by lot."""
     sample, items = chain.clay.table("naip_sample"), footprints(recorded(real_data, "naip"))
     items["time"] = pd.to_datetime(items["time"])
+    there = pd.DataFrame(sample.sjoin(items, predicate="intersects")[["name", "id", "time"]])
+    there["year"] = there["time"].dt.year
+    of_year = there.groupby(["name", "year"])
+    latest = there[there["time"] == of_year["time"].transform("max")].groupby(["name", "year"])["id"].min()
     expected = {}
-    for name, there in sample.sjoin(items, predicate="intersects").groupby("name"):
-
-        def latest(year: int, there: pd.DataFrame = there) -> tuple[int, str]:
-            within = there[there["time"].dt.year == year]
-            return year, min(within.loc[within["time"] == within["time"].max(), "id"])
-
-        years = sorted(set(there["time"].dt.year))
-        expected[f"{name}-latest"] = latest(years.pop())
+    for name, ids in latest.groupby(level="name"):
+        found = {int(year): (int(year), str(item_id)) for (_, year), item_id in ids.items()}
+        years = sorted(found)
+        expected[f"{name}-latest"] = found[years.pop()]
         lots = {hashlib.blake2b(f"{SEED}\x1fnaip\x1f{name}\x1f{y}".encode(), digest_size=8).digest(): y for y in years}
         if lots:
-            expected[f"{name}-older"] = latest(lots[min(lots)])
+            expected[f"{name}-older"] = found[lots[min(lots)]]
     return expected
 
 
@@ -361,8 +361,14 @@ def test_the_real_naip_image_from_its_location_to_the_merged_index(
     with rasterio.open(item["assets"]["image"]["href"]) as source:  # the file is reduced
         grid = {"proj:shape": [source.height, source.width], "proj:transform": list(source.transform)[:6]}
     item["properties"] |= grid
-    to_parquet(parse_stac_items_to_arrow([item]), tmp_path / "naip.parquet")
-    chain = real_chain_on(stac_planetary_computer=str(tmp_path))
+    catalogue = tmp_path / "catalogue"
+    catalogue.mkdir()
+    to_parquet(parse_stac_items_to_arrow([item]), catalogue / "naip.parquet")
+    # The official tiles here and those of the one real file of WorldCover; all of them are run in test_real_chain.
+    grid, west, south = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet"), *item["bbox"][:2]
+    tiles = pd.concat([grid.cx[west - 2 : west + 2, south - 2 : south + 2], grid.cx[5:10, -1:4]])
+    tiles.to_parquet(tmp_path / "tiles.parquet")
+    chain = real_chain_on(stac_planetary_computer=str(catalogue), mgrs_grid=str(tmp_path / "tiles.parquet"))
     middle = footprints([item]).representative_point()
     point = gpd.GeoDataFrame({"name": ["here"], "layer": ["random"], "feature": [""]}, geometry=middle.array)
     chain.clay.write_table(layout.table("naip_sample"), point.set_crs("EPSG:4326"))
