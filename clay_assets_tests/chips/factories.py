@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from clay_assets.recipes import Recipe
 from clay_assets.recipes.loader import Splits
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import encode_arrow, geo_metadata, stamped
-from clay_assets.storage.stores import Store
+from clay_assets.storage.stores import LocalStore, Store
 
 S2, L1, L2 = "sentinel-2-l2a", "landsat-c2l1", "landsat-c2l2-sr"
 EPSG, LEFT, TOP = 32632, 500_000, 100_020  # a corner in zone 32 north, near the equator
@@ -181,6 +182,13 @@ def write_cell(
         )
         chips[item_id] = table.num_rows
     return ChipCell(platform, year, store, ledger_of(chips))
+
+
+def copied(cells: Sequence[ChipCell], store: LocalStore) -> list[ChipCell]:
+    """Copy the cells of one local store, and whatever else is in it, to another."""
+    (source,) = {cell.store.root for cell in cells if isinstance(cell.store, LocalStore)}
+    shutil.copytree(source, store.root, dirs_exist_ok=True)
+    return [ChipCell(cell.platform, cell.year, store, cell.ledger.copy()) for cell in cells]
 
 
 def share_table(chipids: pa.ChunkedArray, seed: int = 0) -> pa.Table:

@@ -77,14 +77,17 @@ def exact(chips: pa.Table, files: list[Path]) -> pd.DataFrame:
     areas = np.zeros((len(polygons), 256))
     for path in files:
         with rasterio.open(path) as source:
-            values, bounds = source.read(1), source.bounds
+            bounds = source.bounds
+            here = shapely.intersects(polygons.to_numpy(), shapely.box(*bounds))
+            if not here.any():
+                continue
+            values = source.read(1)
         extent = dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True))
         lat = bounds.top - (np.arange(values.shape[0]) + 0.5) * (bounds.top - bounds.bottom) / values.shape[0]
         weights = np.repeat(np.cos(np.radians(lat))[:, None], values.shape[1], axis=1)
         wkt = polygons.crs.to_wkt()
         raster = exactextract.raster.NumPyRasterSource(values, **extent, srs_wkt=wkt, name="class")
         area = exactextract.raster.NumPyRasterSource(weights, **extent, srs_wkt=wkt, name="area")
-        here = shapely.intersects(polygons.to_numpy(), shapely.box(*bounds))
         frame = gpd.GeoDataFrame({"n": np.flatnonzero(here)}, geometry=polygons[here].to_numpy(), crs="EPSG:4326")
         found = exactextract.exact_extract(
             raster, frame, ["values", "coverage", "weights"], weights=area, include_cols=["n"], output="pandas"

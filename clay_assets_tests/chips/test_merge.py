@@ -46,6 +46,7 @@ from clay_assets_tests.chips.factories import (
     L2,
     S2,
     chip_table,
+    copied,
     ledger_of,
     made_plan,
     write_cell,
@@ -78,14 +79,33 @@ def join(store: LocalStore, recipe: Recipe, threads: Executor) -> Callable[..., 
     return run
 
 
-@pytest.fixture
-def cells(store: LocalStore, recipe: Recipe) -> list[ChipCell]:
-    """Three small cells of two platforms."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> list[ChipCell]:
+    """Three small cells of two platforms, of which `cells` are copies. Read-only."""
+    store = LocalStore(tmp_path_factory.mktemp("cells"))
     return [
         write_cell(store, recipe, S2, 2020, ["S2A_B", "S2A_A", "S2A_C"]),
         write_cell(store, recipe, L2, 2020, ["LC08_A"]),
         write_cell(store, recipe, S2, 2019, ["S2A_D", "S2A_E"]),
     ]
+
+
+@pytest.fixture
+def cells(store: LocalStore, written: list[ChipCell]) -> list[ChipCell]:
+    """Three small cells of two platforms."""
+    return copied(written, store)
+
+
+@pytest.fixture(scope="module")
+def written_large(tmp_path_factory: pytest.TempPathFactory) -> list[ChipCell]:
+    """Cells that take a while to merge. Read-only."""
+    return make_cells(LocalStore(tmp_path_factory.mktemp("large_cells")))
+
+
+@pytest.fixture
+def large_cells(store: LocalStore, written_large: list[ChipCell]) -> list[ChipCell]:
+    """Three cells of some ten thousand chips each, with land cover."""
+    return copied(written_large, store)
 
 
 def state(store: LocalStore) -> dict[str, tuple[bytes, int]]:
@@ -514,9 +534,9 @@ def test_two_merges_at_once(
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "said"), [("spill", "chips cannot be sorted in"), ("part", "cannot write")])
 def test_a_full_disk_is_told_and_leaves_nothing(
-    store: LocalStore, tmp_path: Path, join: Callable[..., Any], what: str, said: str
+    large_cells: list[ChipCell], store: LocalStore, tmp_path: Path, join: Callable[..., Any], what: str, said: str
 ) -> None:
-    cells = make_cells(store)
+    cells = large_cells
     join(cells[1:])
     before = state(store)
     (tmp_path / "tmp").mkdir()
@@ -652,9 +672,9 @@ def test_storage_that_cannot_be_written_is_told(
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "an older state"])
 def test_killed_between_a_part_and_the_manifest_then_resumed(
-    store: LocalStore, tmp_path: Path, join: Callable[..., Any], before: str
+    large_cells: list[ChipCell], store: LocalStore, tmp_path: Path, join: Callable[..., Any], before: str
 ) -> None:
-    cells = make_cells(store)
+    cells = large_cells
     reference = LocalStore(tmp_path / "reference")
     if before == "an older state":  # which the manifest's history tells
         join(cells[2:], store=reference)

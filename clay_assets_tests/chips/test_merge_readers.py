@@ -27,12 +27,12 @@ from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import L2, S2, made_plan, write_cell, write_land_cover
 from clay_assets_tests.oracle.environment import Readers
 
-SCENES, SIDE = 112, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
+SCENES, SIDE = 64, 42  # a full-size Sentinel-2 scene has 42 × 42 chips
 
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, threads: Executor) -> Path:
-    """Folder of a merged index: some 200,000 chips of one cell, and two small cells."""
+    """Folder of a merged index: some 110,000 chips of one cell, and two small cells."""
     store = LocalStore(tmp_path_factory.mktemp("merged"))
     cells = [
         write_cell(store, recipe, S2, 2020, [f"S2A_{n:03d}" for n in range(SCENES)], SIDE, SIDE),

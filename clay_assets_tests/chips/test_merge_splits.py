@@ -32,6 +32,7 @@ from clay_assets_tests.chips.factories import (
     L2,
     S2,
     chip_table,
+    copied,
     ledger_of,
     made_plan,
     write_cell,
@@ -39,6 +40,7 @@ from clay_assets_tests.chips.factories import (
 )
 
 PLAN = made_plan()
+SCENES = 10  # of each cell, scattered over the world
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,8 @@ CARELESS = replace(PLAN, ground=Careless(**vars(PLAN.ground)), fingerprint="care
 class Index:
     """Cells of chips in a store, and how they are merged."""
 
-    def __init__(self, store: LocalStore, recipe: Recipe, threads: Executor) -> None:
-        self.store, self.recipe, self.threads = store, recipe, threads
-        self.cells = [
-            write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(20)]),
-            write_cell(store, recipe, L2, 2020, [f"LC08_{n:02d}" for n in range(20)]),
-            write_cell(store, recipe, S2, 2019, [f"S2B_{n:02d}" for n in range(20)]),
-        ]
+    def __init__(self, store: LocalStore, cells: list[ChipCell], recipe: Recipe, threads: Executor) -> None:
+        self.store, self.recipe, self.threads, self.cells = store, recipe, threads, cells
 
     def merge(
         self,
@@ -90,9 +87,20 @@ class Index:
         pq.write_table(table.set_column(column, "split", pa.array(splits.tolist(), pa.string())), path)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> list[ChipCell]:
+    """Cells of two platforms and two years. Read-only."""
+    store = LocalStore(tmp_path_factory.mktemp("cells"))
+    return [
+        write_cell(store, recipe, S2, 2020, [f"S2A_{n:02d}" for n in range(SCENES)]),
+        write_cell(store, recipe, L2, 2020, [f"LC08_{n:02d}" for n in range(SCENES)]),
+        write_cell(store, recipe, S2, 2019, [f"S2B_{n:02d}" for n in range(SCENES)]),
+    ]
+
+
 @pytest.fixture
-def index(store: LocalStore, recipe: Recipe, threads: Executor) -> Index:
-    return Index(store, recipe, threads)
+def index(written: list[ChipCell], store: LocalStore, recipe: Recipe, threads: Executor) -> Index:
+    return Index(store, copied(written, store), recipe, threads)
 
 
 def scene_at(store: LocalStore, recipe: Recipe, platform: str, year: int, item_id: str, *place: float) -> ChipCell:
@@ -120,7 +128,7 @@ def test_every_chip_has_the_split_of_its_place(index: Index) -> None:
     found = look_at_splits(index.store, index.recipe.splits)
     assert found[APART].ok, found[APART].summary
     assert found[APART].numbers["painted_km2"] > 10_000
-    assert [row["chips"] for row in found[SHARES].rows] == [20 * 64, 40 * 64]
+    assert [row["chips"] for row in found[SHARES].rows] == [SCENES * 64, 2 * SCENES * 64]
     assert found[SHARES].numbers["buffer_chips"] == sum(own[BUFFER] for own in counts.values())
 
 
@@ -242,7 +250,7 @@ def test_a_damaged_part_is_rewritten_or_named(index: Index) -> None:
 
 @pytest.mark.slow
 def test_chips_across_180_are_where_they_are(store: LocalStore, recipe: Recipe, threads: Executor) -> None:
-    index = Index(store, recipe, threads)
+    index = Index(store, [], recipe, threads)
     table = chip_table(S2, "S2A_EDGE", 2020, 179.9, 10.0, 8, 8)
     west, south, east, north = shapely.bounds(shapely.from_wkb(table["geometry"].to_pylist())).T
     across = east > 180
