@@ -19,6 +19,7 @@ from rio_cogeo.cogeo import cog_validate
 from clay_assets.errors import InputError
 from clay_assets.platforms.base import AnyPlatform, Derivation
 from clay_assets.scenes.derived import Derived, derive_scene
+from clay_assets.scenes.resample import STRIP_PIXELS
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.scenes.images import (
     AERIAL,
@@ -36,6 +37,14 @@ from clay_assets_tests.scenes.images import (
     write_image,
     write_tile,
 )
+
+
+@pytest.fixture
+def small_strips(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pixels of a strip, a quarter of what they are, so that images of several strips are small too."""
+    pixels = STRIP_PIXELS // 4
+    monkeypatch.setattr("clay_assets.scenes.resample.STRIP_PIXELS", pixels)
+    return pixels
 
 
 def derive(tmp_path: Path, platform: AnyPlatform, hrefs: dict[str, str], gsd: float = 0.3) -> Derived:
@@ -79,8 +88,9 @@ def test_flat_patches_keep_their_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_colours_are_means_of_valid_pixels_weighted_by_distance(tmp_path: Path) -> None:
-    rows, columns, ratio = 7200, 1200, 3  # two strips
+def test_colours_are_means_of_valid_pixels_weighted_by_distance(tmp_path: Path, small_strips: int) -> None:
+    rows, columns, ratio = 3600, 600, 3
+    assert small_strips < rows * columns < 2 * small_strips  # two strips
     colours = random_colours(rows, columns)
     valid = np.random.default_rng(8).random((rows, columns)) < 0.7
     _, made, mask = aerial(tmp_path, with_alpha(colours, valid), 0.1, meaning=RGBA)
@@ -220,9 +230,10 @@ def test_sixteen_bits(tmp_path: Path, dtype: Any) -> None:
 
 
 @pytest.mark.slow
-def test_every_pixel_is_the_one_that_lies_there(tmp_path: Path) -> None:
+def test_every_pixel_is_the_one_that_lies_there(tmp_path: Path, small_strips: int) -> None:
     # Two tiles, one below the other: more than one strip.
-    size, rows, columns = 2400, 4800, 2400
+    size, rows, columns = 1200, 2400, 1200
+    assert rows * columns > small_strips
     number = np.arange(rows * columns, dtype=np.uint32).reshape(rows, columns)
     red = (number % 40_000).astype(np.int32).astype(np.int16)
     red[::7, ::5] = FILL
