@@ -12,6 +12,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
@@ -227,6 +228,9 @@ class BlockReader:
         ranges = _ranges(missing, RANGE_BYTES if self.threads == 1 else LOCAL_RANGE_BYTES)
         local = [blocks for blocks in ranges if not is_remote(blocks[0].href)]
         remote = [blocks for blocks in ranges if is_remote(blocks[0].href)]
+        if self.threads == 1:
+            self._in_this_thread(local, remote, at_hand)
+            return
         remote.reverse()  # taken from the end
         most = self.in_flight + WAITING_RANGES * self.threads
         # Finished futures are queued here, so that none is polled.
@@ -260,6 +264,36 @@ class BlockReader:
             for future in left:
                 future.cancel()
             wait(left)
+            raise
+
+    def _in_this_thread(
+        self, local: list[list[_Block]], remote: list[list[_Block]], at_hand: Sequence[tuple[_Block, NDArray[Any]]]
+    ) -> None:
+        """`_fetch_and_decode` with one decoding thread, the caller's, without the cost of handing blocks over."""
+        most = self.in_flight + WAITING_RANGES
+        done: SimpleQueue[Future[bytes]] = SimpleQueue()
+        fetching = dict[Future[bytes], list[_Block]]()  # until decoded
+        following = iter(remote if len(remote) > 1 else ())
+
+        def fetch_ahead() -> None:
+            for blocks in islice(following, most - len(fetching)):
+                future = self._fetchers.submit(self._fetch, blocks)
+                fetching[future] = blocks
+                future.add_done_callback(done.put)
+
+        try:
+            fetch_ahead()
+            _deliver(at_hand)
+            for blocks in local if len(remote) > 1 else [*local, *remote]:
+                self._decode(blocks, self._fetch(blocks))
+            while fetching:
+                future = done.get()
+                self._decode(fetching.pop(future), future.result())
+                fetch_ahead()
+        except BaseException:
+            for future in fetching:
+                future.cancel()
+            wait(fetching)
             raise
 
     def _fetch_decoded(self, blocks: list[_Block]) -> None:
