@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from queue import SimpleQueue
 from typing import Any
 
@@ -37,6 +38,7 @@ LOCAL_RANGE_BYTES = 1 << 20  # the same for local files, so that every thread ha
 WAITING_RANGES = 4  # per thread, fetched but not yet decoded, at full in-flight requests
 AT_HAND = 8  # decoded blocks that a thread delivers at a time
 
+_START_AND_SIZE = attrgetter("start", "size")
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -526,24 +528,26 @@ def _overlaps(starts: NDArray[np.int64], size: int, side: int, times: int) -> li
 
 def _ranges(missing: Sequence[_Block], local_bytes: int) -> list[list[_Block]]:
     """The blocks of each request: adjacent in a file, in file order."""
-    files = defaultdict[tuple[str, Any], list[_Block]](list)
+    files = defaultdict[_Key, list[_Block]](list)
     for block in missing:
-        files[block.href, block.image.version].append(block)
+        image = block.image
+        files[block.href, image.size, image.etag, image.mtime_ns].append(block)
     ranges: list[list[_Block]] = []
-    for (href, _), blocks in files.items():
+    for (href, *_), blocks in files.items():
         most = RANGE_BYTES if is_remote(href) else local_bytes
-        blocks.sort(key=lambda block: (block.start, block.size))
+        blocks.sort(key=_START_AND_SIZE)
         begin = stop = useful = 0
         for block in blocks:
-            end, gap = block.start + block.size, block.start - stop
-            wasted = block.start - begin - useful
-            near = gap <= GAP and wasted <= (useful + block.size) // GAP_SHARE and end - begin <= most
-            if useful and near:
+            start, size = block.start, block.size
+            end, gap = start + size, start - stop
+            wasted = start - begin - useful
+            if useful and gap <= GAP and wasted <= (useful + size) // GAP_SHARE and end - begin <= most:
                 ranges[-1].append(block)
-                stop, useful = max(stop, end), useful + max(end - max(stop, block.start), 0)
+                useful += size if gap >= 0 else max(end - stop, 0)
+                stop = max(stop, end)
             else:
                 ranges.append([block])
-                begin, stop, useful = block.start, end, block.size
+                begin, stop, useful = start, end, size
     return ranges
 
 
