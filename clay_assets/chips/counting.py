@@ -71,6 +71,9 @@ class ChipCounts:
             InputError: pixels that the platform cannot classify.
         """
         codes = self._codes(pixels)
+        if codes is not None and (values := next(iter(pixels.values()))).nbytes <= SLAB_BYTES:
+            self._look_for(codes, values, row, column)
+            return
         height, width = next(iter(pixels.values())).shape
         step = max(1, SLAB_BYTES // (width * sum(band.itemsize for band in pixels.values())))
         for top in range(0, height, step):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +35,7 @@ NATIVE = "<" if sys.byteorder == "little" else ">"
 INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 FLOATS = {"float32", "float64"}
 COMPLEX = {"complex64", "complex128"}
+_DAMAGED = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)  # what codecs raise
 LERC_DTYPES = {"int8", "uint8", "int16", "uint16", "int32", "uint32", *FLOATS}
 
 
@@ -95,8 +98,30 @@ def decode(
     """
     try:
         return _decoded(image, data, buffer, rows)
-    except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:  # codecs raise RuntimeErrors
+    except _DAMAGED as error:
         raise CorruptBlockError(str(error)) from error
+
+
+def decoder(image: CogHeader) -> Callable[[bytes | memoryview, NDArray[np.uint8] | None], NDArray[Any]]:
+    """`decode` for many whole blocks of one image: the common layout is interpreted once, not for each block."""
+    dtype = np.dtype(image.dtype)
+    foreign = image.byte_order != NATIVE and dtype.itemsize > 1
+    predicted = image.predictor != NO_PREDICTOR and image.compression in WITH_PREDICTOR
+    if image.compression not in _CODECS or image.bits == 1 or foreign or predicted:
+        return partial(decode, image)
+    codec, shape = _codec(image.compression), (image.block_height, image.block_width, image.block_bands)
+    size = prod(shape) * dtype.itemsize
+
+    def plainly(data: bytes | memoryview, buffer: NDArray[np.uint8] | None) -> NDArray[Any]:
+        try:
+            raw = codec(data, out=np.empty(size, np.uint8) if buffer is None else buffer[:size])
+            if len(raw) == size:
+                return raw.view(dtype).reshape(shape)
+        except _DAMAGED as error:
+            raise CorruptBlockError(str(error)) from error
+        raise CorruptBlockError(f"{len(raw)} bytes where {size} are expected")
+
+    return plainly
 
 
 def _decoded(

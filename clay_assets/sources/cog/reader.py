@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from clay_assets.errors import InputError, SourceError
-from clay_assets.sources.cog.decoding import CorruptBlockError, decode
+from clay_assets.sources.cog.decoding import CorruptBlockError, decode, decoder
 from clay_assets.sources.cog.headers import CogHeader
 from clay_assets.sources.cog.ranges import check_same, fetch_same, version_now
 from clay_assets.sources.rasters import open_raster
@@ -319,11 +319,17 @@ class BlockReader:
 
     def _decode(self, blocks: list[_Block], data: bytes) -> None:
         view, start = memoryview(data), blocks[0].start
+        image, decode_whole, buffer = None, None, None
         for block in blocks:
             begin = block.start - start
-            rows = None if self.checksums else block.rows
+            part = view[begin : begin + block.size]
+            if block.image is not image:
+                image, decode_whole, buffer = block.image, decoder(block.image), self._buffer(block)
             try:
-                pixels = decode(block.image, view[begin : begin + block.size], self._buffer(block), rows)
+                if self.checksums:
+                    pixels = decode_whole(part, buffer)
+                else:
+                    pixels = decode(image, part, buffer, block.rows)
             except CorruptBlockError as error:
                 where = "" if block.image.level is None else f" of overview {block.image.level}"
                 where += " of the mask" if block.image.is_mask else ""
@@ -332,7 +338,7 @@ class BlockReader:
                     f"{error}). Download it again."
                 ) from error
             block.deliver(pixels)
-            if len(pixels) == block.image.block_height and pixels.nbytes <= self.cache_bytes:
+            if buffer is None and len(pixels) == image.block_height:
                 self._keep(block.key, pixels)
         self._count(blocks_decoded=len(blocks))
 

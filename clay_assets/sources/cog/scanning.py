@@ -18,13 +18,15 @@ Visit = Callable[[int, int, NDArray[Any]], None]
 class _Visited(_Block):
     """A block that is passed to a function instead of being copied."""
 
-    def __init__(self, request: BlockRequest, number: int, hand_over: Callable[[int, NDArray[Any]], None]) -> None:
+    def __init__(
+        self, request: BlockRequest, number: int, row: int, column: int, inside: tuple[Any, ...], visit: Visit
+    ) -> None:
         super().__init__(request.href, request.header, number)
-        self._hand_over = hand_over
+        self._row, self._column, self._inside, self._visit = row, column, inside, visit
 
     def deliver(self, pixels: NDArray[Any]) -> None:
         """Pass on pixels (rows, columns, bands)."""
-        self._hand_over(self.number, pixels)
+        self._visit(self._row, self._column, pixels[self._inside])
 
 
 def can_scan(request: BlockRequest) -> bool:
@@ -49,24 +51,25 @@ def scan(reader: BlockReader, request: BlockRequest, visit: Visit) -> None:
     """
     image, (window,) = request.header, request.windows
     (top, bottom), (left, right) = ((int(start), int(stop)) for start, stop in window.toranges())
-    height, width = bottom - top, right - left
     bands = list(range(image.count) if request.bands is None else request.bands)
     plane = bands[0] * image.blocks_across * image.blocks_down if image.planar else 0
     inside: slice | list[int] = bands if len(bands) > 1 else slice(bands[0], bands[0] + 1)
     if image.planar or len(bands) == image.count:
         inside = slice(None)
 
-    def hand_over(number: int, pixels: NDArray[Any]) -> None:
-        down, across = divmod(number - plane, image.blocks_across)
-        row, column = down * image.block_height - top, across * image.block_width - left
-        first, begin = max(0, -row), max(0, -column)
-        part = pixels[first : height - row, begin : width - column, inside]
-        visit(row + first, column + begin, part)
+    def overlaps(start: int, stop: int, side: int) -> list[tuple[int, int, slice]]:
+        """Blocks along one axis: number, place of the first pixel in the window, and slice of the block."""
+        firsts = ((number, max(number * side, start)) for number in range(start // side, -(-stop // side)))
+        return [
+            (number, first - start, slice(first - number * side, min(side, stop - number * side)))
+            for number, first in firsts
+        ]
 
-    numbers = (
-        plane + down * image.blocks_across + across
-        for down in range(top // image.block_height, -(-bottom // image.block_height))
-        for across in range(left // image.block_width, -(-right // image.block_width))
+    columns, across = overlaps(left, right, image.block_width), image.blocks_across
+    blocks = (
+        _Visited(request, plane + down * across + number, row, column, (rows, part, inside), visit)
+        for down, row, rows in overlaps(top, bottom, image.block_height)
+        for number, column, part in columns
     )
-    at_hand, missing = reader._from_cache(_Visited(request, number, hand_over) for number in numbers)
+    at_hand, missing = reader._from_cache(blocks)
     reader._fetch_and_decode(missing, at_hand)
