@@ -37,6 +37,19 @@ DAGSTER_YAML = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 expect.set_options(timeout=PATIENCE)
 
 
+# The browser has no graphics card: it would draw sixty frames of each spinner and slide per second on the CPU.
+WITHOUT_MOTION = """addEventListener('DOMContentLoaded', () => {
+  const style = document.createElement('style');
+  style.textContent = '*, *::before, *::after { animation: none !important; transition: none !important }';
+  document.head.append(style);
+})"""
+# What a click on a link of the UI does. Loading it anew takes a second or two of the CPU, each time.
+FOLLOW = """path => {
+  history.pushState(null, '', path);
+  dispatchEvent(new PopStateEvent('popstate'));
+}"""
+
+
 @dataclass
 class Ui:
     """A page of the UI.
@@ -53,9 +66,13 @@ class Ui:
     copied: Chain
     keep: Callable[..., None]
 
+    def goto(self, path: str) -> None:
+        """Follow a link within the UI."""
+        self.page.evaluate(FOLLOW, path)
+
     def asset(self, name: str, view: str = "Overview") -> None:
         """Go to an asset, and there to a tab."""
-        self.page.goto(f"/assets/{name}")
+        self.goto(f"/assets/{name}")
         self.tab(view)
 
     def tab(self, view: str) -> None:
@@ -129,11 +146,12 @@ def servers(copied: Chain, planet: Planet, recipe: Path) -> Iterator[DagsterServ
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what the browser showed when a test failed."""
+    """Keep what the browser showed when a test failed, and close it, as the next test needs it as it was."""
     report = yield
     ui = getattr(item, "funcargs", {}).get("ui")
     if report.when == "call" and report.failed and isinstance(ui, Ui):
         ui.keep(f"failed_{item.name}")
+        ui.page.close()
         report.user_properties = item.user_properties
     return report
 
@@ -141,28 +159,28 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="module")
 def context(browser: Browser, servers: DagsterServers) -> Iterator[BrowserContext]:
     """One browser profile, in which the navigation is hidden, as the pages need its room."""
-    with browser.new_context(base_url=servers.url, viewport=WINDOW, device_scale_factor=2) as context:
+    with browser.new_context(base_url=servers.url, viewport=WINDOW) as context:
         context.set_default_timeout(PATIENCE)
+        context.add_init_script(WITHOUT_MOTION)
         page = context.new_page()
         page.goto("/automation")
         page.get_by_role("button", name="Hide navigation").click()
-        page.close()
         yield context
 
 
 @pytest.fixture
-def ui(
-    context: BrowserContext, built: Chain, copied: Chain, record_property: Callable[[str, object], None]
-) -> Iterator[Ui]:
-    """A page in it."""
+def ui(context: BrowserContext, built: Chain, copied: Chain, record_property: Callable[[str, object], None]) -> Ui:
+    """Its page."""
     folder = Path(os.environ.get("CLAY_ARTIFACTS", REPOSITORY / "artifacts")) / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
-    page = context.new_page()
+    if not context.pages:
+        context.new_page().goto("/automation")
+    (page,) = context.pages
+    page.set_viewport_size(WINDOW)
 
     def keep(name: str, part: FloatRect | None = None) -> None:
         path = folder / f"{name}.png"
         page.screenshot(path=path, clip=part, animations="disabled")
         record_property(SCREENSHOT, str(path))
 
-    yield Ui(page, built, copied, keep)
-    page.close()
+    return Ui(page, built, copied, keep)

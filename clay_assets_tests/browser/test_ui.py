@@ -74,7 +74,7 @@ def whole(table: Locator, headings: list[str] | None = None) -> None:
 def test_the_graph_shows_the_chain_in_its_groups(ui: Ui) -> None:
     page = ui.page
     page.set_viewport_size({"width": 1080, "height": 1040})  # so that no button covers the graph
-    page.goto("/asset-groups")
+    ui.goto("/asset-groups")
     boxes = page.locator("svg foreignObject")
     assets = [asset for members in GROUPS.values() for asset in members]
 
@@ -152,7 +152,7 @@ def test_pictures_and_tables_are_visible(ui: Ui) -> None:
     whole(ui.value("layers"))
     ui.keep("layers_of_naip_sample")
 
-    ui.page.goto("/assets/scene_picks?view=partitions&partition=sentinel-2-l2a%7C2021")
+    ui.goto("/assets/scene_picks?view=partitions&partition=sentinel-2-l2a%7C2021")
     reasons = ui.value("reasons")
     whole(reasons, ["reason", "candidates refused", "requests without a scene"])
     expect(reasons.get_by_role("cell", name="no item in the catalogue", exact=True)).to_be_visible()
@@ -179,7 +179,8 @@ def test_runs_launched_by_clicking_succeed_or_say_what_failed(ui: Ui) -> None:
     ui.asset("mgrs_sample")
     page.get_by_role("button", name="Materialize").first.click()
     succeeding = ui.launched()
-    page.goto("/assets/scene_imagery?view=partitions&partition=modis%7C2012")  # no scene was ever picked for it
+    # No scene was ever picked for it. The page is loaded anew, so that the notice of the first run is gone.
+    page.goto("/assets/scene_imagery?view=partitions&partition=modis%7C2012")
     expect(ui.text("modis|2012")).to_be_visible()
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_role("button", name="Launch 1 run").click()
@@ -190,7 +191,7 @@ def test_runs_launched_by_clicking_succeed_or_say_what_failed(ui: Ui) -> None:
     expect(page.get_by_text(re.compile(first)).filter(visible=True).last).to_be_visible()
     ui.keep("run_that_failed")
 
-    page.goto(succeeding)
+    ui.goto(succeeding)
     expect(ui.text("Success")).to_be_visible(timeout=A_RUN)
     expect(ui.text("RUN_SUCCESS")).to_be_visible()
     ui.keep("run_of_mgrs_sample")
@@ -202,7 +203,7 @@ def test_runs_launched_by_clicking_succeed_or_say_what_failed(ui: Ui) -> None:
 
 def test_schedules_and_sensors_are_listed_and_stopped(ui: Ui) -> None:
     page = ui.page
-    page.goto("/automation")
+    ui.goto("/automation")
     for name in AUTOMATION:
         expect(page.get_by_role("link", name=name)).to_be_visible()
     # One to select all; for each, one to select it, and its switch.
