@@ -17,7 +17,7 @@ from clay_assets_tests.cli.conftest import Command
 from clay_assets_tests.conftest import Bucket
 from clay_assets_tests.scenes.items import LANDSAT_L2, NAIP, SENTINEL_2, landsat_item, sentinel_2_item, snapshot
 from clay_assets_tests.servers.daemon import free_port
-from clay_assets_tests.servers.dask_cluster import DaskCluster, other_version
+from clay_assets_tests.servers.dask_cluster import DaskCluster, other_versions
 from clay_assets_tests.servers.faults import FaultProxy
 from clay_assets_tests.servers.files import FileServer
 from clay_assets_tests.servers.stac_api import StacApi
@@ -322,7 +322,7 @@ def test_a_dask_cluster(doctor: Doctor, world: Path, tmp_path: Path) -> None:
         line = doctor(dask_scheduler=cluster.address)["Dask"]
         assert (line.status, line.fact) == ("ok", f"{cluster.address}: 1 workers connected")
         assert not (world / "storage").exists()
-        cluster.add_worker(other_version(tmp_path / "other", "distributed"))
+        cluster.add_worker(other_versions(tmp_path / "other", "distributed"))
         cluster.wait_for(2)
         line = doctor(dask_scheduler=cluster.address)["Dask"]
         assert line.status == "failed"

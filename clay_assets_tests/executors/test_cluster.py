@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -38,7 +39,8 @@ from clay_assets.training.reading_headers import read_headers
 from clay_assets_tests.chips.factories import S2, made_plan
 from clay_assets_tests.conftest import REPOSITORY, Bucket
 from clay_assets_tests.landcover.rasters import write_cell
-from clay_assets_tests.servers.dask_cluster import DaskCluster, other_version
+from clay_assets_tests.servers.daemon import Daemon
+from clay_assets_tests.servers.dask_cluster import DaskCluster, other_versions
 from clay_assets_tests.training.scenes_with_overviews import make_scene
 
 pytest.importorskip("distributed")
@@ -67,35 +69,29 @@ def reference(world: tuple[Path, list[Item]], tmp_path_factory: pytest.TempPathF
     return contents(store)
 
 
-@contextmanager
-def cluster_of(*how: int) -> Iterator[DaskCluster]:
-    cluster = DaskCluster(*how)
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
-
-
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[DaskCluster]:
-    """A scheduler with a worker; tests that add another remove it."""
-    with cluster_of(1) as started:
-        yield started
+def started() -> Iterator[DaskCluster]:
+    """The cluster of all tests; take it by `cluster_of` or `cluster`."""
+    cluster = DaskCluster(0, allowed_failures=1)
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture
-def another(cluster: DaskCluster) -> Iterator[Callable[..., None]]:
-    """Adds a worker for one test."""
-    added = []
+def cluster_of(started: DaskCluster) -> Callable[[int], DaskCluster]:
+    """Returns the cluster with this number of workers, whatever an earlier test did to it."""
 
-    def add(*arguments: Any, **named: Any) -> None:
-        added.append(cluster.add_worker(*arguments, **named))
-        cluster.wait_for(2)
+    def restored(workers: int) -> DaskCluster:
+        started.restore(workers)
+        return started
 
-    yield add
-    for worker in added:
-        worker.stop()
-    cluster.wait_for(1)
+    return restored
+
+
+@pytest.fixture
+def cluster(cluster_of: Callable[[int], DaskCluster]) -> DaskCluster:
+    """The cluster with one worker."""
+    return cluster_of(1)
 
 
 def run_chain(
@@ -142,89 +138,78 @@ def told(scheduler: str, store: Store | None = None) -> ClayError:
     return caught.value
 
 
+@pytest.fixture
+def another(started: DaskCluster) -> Iterator[Callable[..., Daemon]]:
+    """Adds a worker with peculiarities for one test."""
+    added = []
+
+    def add(*arguments: Any, **named: Any) -> Daemon:
+        added.append(started.add_worker(*arguments, **named))
+        started.wait_for(len(started.workers))
+        return added[-1]
+
+    yield add
+    for worker in added:
+        worker.stop()
+
+
+def re_worker(text: str) -> bool:
+    """Whether a text names a worker and its host."""
+    return f" on host {os.uname().nodename}: " in text and "worker tcp://127.0.0.1:" in text
+
+
 # --- what is done ----------------------------------------------------------------------------------------------------
+# Tests that kill few processes come first, and those that end the scheduler last: each costs what was killed before it.
+
+
+def profilers(cluster: DaskCluster) -> set[bool]:
+    """Whether Dask's profiler runs in the workers."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        running = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].is_running())
+    return set(running.values())
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the profiler is stopped on Python 3.11 alone")
+def test_the_profiler_that_may_hang_a_worker_is_stopped(cluster_of: Callable[[int], DaskCluster]) -> None:
+    cluster_of(0)
+    cluster = cluster_of(1)  # a worker that no run has seen
+    assert profilers(cluster) == {True}
+    with open_executor(1, cluster.address) as (executor, in_flight):
+        assert profilers(cluster) == {False}
+        cluster.add_worker()
+        cluster.wait_for(2)
+        cluster.kill(cluster.workers[0])
+        list(run_bounded(executor, abs, range(4), in_flight))
+        cluster.wait_for(1)
+        assert profilers(cluster) == {False}
 
 
 def test_workers_that_are_killed_change_no_byte(
-    world: tuple[Path, list[Item]], reference: dict[str, bytes], tmp_path: Path
+    cluster_of: Callable[[int], DaskCluster],
+    world: tuple[Path, list[Item]],
+    reference: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
-    store = LocalStore(tmp_path / "store")
-    with cluster_of(3) as cluster:
+    store, cluster = LocalStore(tmp_path / "store"), cluster_of(3)
 
-        def kill_one(stage: str, done: int) -> None:
-            if stage in ("chip_index", "cog_headers") and done == 2:
-                cluster.kill(cluster.workers.pop())
+    def kill_one(stage: str, done: int) -> None:
+        if stage in ("chip_index", "cog_headers") and done == 2:
+            cluster.kill(cluster.workers.pop())
 
-        run_chain(world, store, cluster.address, kill_one)
-        assert len(cluster.workers) == 1
+    run_chain(world, store, cluster.address, kill_one)
+    assert len(cluster.workers) == 1
     assert contents(store) == reference
-
-
-def test_where_the_scheduler_is_lost_a_second_run_goes_on(
-    world: tuple[Path, list[Item]], reference: dict[str, bytes], tmp_path: Path
-) -> None:
-    store = LocalStore(tmp_path / "store")
-    with cluster_of(2) as cluster:
-
-        def kill(stage: str, done: int) -> None:
-            if (stage, done) == ("chip_index", 3):
-                cluster.kill(cluster.scheduler)
-
-        with pytest.raises(SourceError, match=rf"CLAY_DASK_SCHEDULER='{cluster.address}'.*lost.*run again"):
-            run_chain(world, store, cluster.address, kill)
-    assert 3 <= len(store.list(layout.folder_of("chip_index"))) < SCENES
-    assert not store.list(layout.CHIP_LEDGERS)  # nothing is blamed on a scene
-    run_chain(world, store, None)
-    assert contents(store) == reference
-
-
-def lost(scheduler: str, in_the_middle: Callable[[], object]) -> str:
-    """The error that ends an endless run during which something happens."""
-    with pytest.raises(SourceError, match=f"CLAY_DASK_SCHEDULER='{scheduler}'") as caught:
-        run_without_end(scheduler, in_the_middle)
-    return str(caught.value)
-
-
-def run_without_end(scheduler: str, in_the_middle: Callable[[], object]) -> None:
-    with open_executor(1, scheduler) as (executor, in_flight):
-        for number, _ in enumerate(run_bounded(executor, time.sleep, repeat(0.3), in_flight)):
-            if number == 0:
-                in_the_middle()
-
-
-def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "SILENCE_TIMEOUT", 4)
-    try:
-        said = lost(cluster.address, lambda: os.kill(cluster.scheduler.pid, signal.SIGSTOP))
-        assert "the scheduler was lost" in said
-    finally:
-        os.kill(cluster.scheduler.pid, signal.SIGCONT)
-
-
-def test_where_another_scheduler_answers_the_run_ends() -> None:
-    with cluster_of(1) as cluster:
-
-        def replace() -> None:
-            cluster.kill(cluster.scheduler)
-            cluster.start_scheduler()
-
-        assert "the scheduler was lost" in lost(cluster.address, replace)
-
-
-def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "WORKERS_TIMEOUT", 4)
-    with cluster_of(1) as cluster:
-        said = lost(cluster.address, lambda: cluster.kill(cluster.workers[0]))
-        assert ": no workers for 4 s. Start some" in said
-        assert ": no workers. Start some" in str(told(cluster.address))
 
 
 def end_the_worker(number: int) -> int:
     return number if number else os._exit(1)  # as when out of memory
 
 
-def test_a_job_that_ends_each_of_its_workers_fails_alone() -> None:
-    with cluster_of(3, 1) as cluster, open_executor(1, cluster.address) as (executor, in_flight):
+def test_a_job_that_ends_each_of_its_workers_fails_alone(cluster_of: Callable[[int], DaskCluster]) -> None:
+    cluster = cluster_of(3)
+    with open_executor(1, cluster.address) as (executor, in_flight):
         ended = dict(run_bounded(executor, end_the_worker, range(4), in_flight))
         assert [future.exception() or future.result() for _, future in sorted(ended.items())][1:] == [1, 2, 3]
         assert isinstance(ended[0].exception(), SourceError)
@@ -259,27 +244,18 @@ def test_an_error_of_a_job_is_that_of_the_job_alone(cluster: DaskCluster) -> Non
     assert str(found[StorageError]).startswith("worker tcp://127.0.0.1:")
 
 
-def profilers(cluster: DaskCluster) -> set[bool]:
-    """Whether Dask's profiler runs in the workers."""
-    from distributed import Client
-
-    with Client(cluster.address, set_as_default=False) as client:
-        running = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].is_running())
-    return set(running.values())
-
-
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the profiler is stopped on Python 3.11 alone")
-def test_the_profiler_that_may_hang_a_worker_is_stopped() -> None:
-    with cluster_of(1) as cluster:
-        assert profilers(cluster) == {True}
-        with open_executor(1, cluster.address) as (executor, in_flight):
-            assert profilers(cluster) == {False}
-            cluster.add_worker()
-            cluster.wait_for(2)
-            cluster.kill(cluster.workers[0])
-            list(run_bounded(executor, abs, range(4), in_flight))
-            cluster.wait_for(1)
-            assert profilers(cluster) == {False}
+def test_functions_of_a_script_are_sent(cluster: DaskCluster, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from clay_assets.executors import open_executor\n"
+        "def twice(number): return 2 * number\n"
+        "with open_executor(1, sys.argv[1]) as (executor, _): print(executor.submit(twice, 21).result())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(script), cluster.address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "42\n", done.stderr
 
 
 # --- what is noticed before ------------------------------------------------------------------------------------------
@@ -292,34 +268,33 @@ def other_code(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-@pytest.mark.parametrize("name", ["clay_assets", "distributed", "pyarrow"])
-def test_a_worker_with_another_version_is_named(
-    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path, name: str
+def test_a_worker_with_other_versions_is_named(
+    cluster: DaskCluster, another: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    another(other_version(tmp_path, name))
+    names = "clay_assets", "distributed", "pyarrow"
+    another(other_versions(tmp_path, *names))
     error = told(cluster.address)
     assert isinstance(error, InputError)
-    assert f": {name} 0.0.7 (here: " in str(error)
+    for name in names:
+        assert f" {name} 0.0.7 (here: " in str(error)
     assert "Install the same versions there" in str(error)
     assert str(error).count("worker tcp://") == 1
 
 
-def test_a_scheduler_with_another_version_is_named(tmp_path: Path) -> None:
-    with cluster_of(0) as cluster:
-        cluster.kill(cluster.scheduler)
-        cluster.start_scheduler(other_version(tmp_path, "distributed"))
-        cluster.wait_for(0)
-        assert ": the scheduler: distributed 0.0.7 (here: " in str(told(cluster.address))
-
-
-def test_a_worker_with_other_code_of_the_same_version_is_named(
-    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+def test_a_worker_with_other_code_of_the_same_version_is_named_also_if_it_comes_later(
+    cluster: DaskCluster, another: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    another(other_code(tmp_path))
-    error = told(cluster.address)
-    assert isinstance(error, InputError)
-    assert "on host" in str(error)
-    assert ": other code of clay_assets" in str(error)
+    with open_executor(1, cluster.address) as (executor, _):
+        another(other_code(tmp_path))
+        # Looked at before its first job.
+        with pytest.raises(ClayError, match=": other code of clay_assets") as caught:
+            for _ in run_bounded(executor, time.sleep, [0.2] * 40, 4):
+                pass
+        later = caught.value
+    for error in (later, told(cluster.address)):
+        assert isinstance(error, InputError)
+        assert re_worker(str(error))
+        assert ": other code of clay_assets" in str(error)
 
 
 def elsewhere(tmp_path: Path, mounted: Path) -> tuple[str, ...]:
@@ -333,7 +308,7 @@ def elsewhere(tmp_path: Path, mounted: Path) -> tuple[str, ...]:
 
 
 def test_a_worker_without_the_folder_is_named(
-    cluster: DaskCluster, another: Callable[..., None], world: tuple[Path, list[Item]], tmp_path: Path
+    cluster: DaskCluster, another: Callable[..., Daemon], world: tuple[Path, list[Item]], tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "storage")
     store.root.mkdir()
@@ -349,7 +324,7 @@ def test_a_worker_without_the_folder_is_named(
 
 
 def test_a_worker_that_cannot_write_is_named(
-    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+    cluster: DaskCluster, another: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "storage")
     store.root.mkdir()
@@ -362,20 +337,20 @@ def test_a_worker_that_cannot_write_is_named(
     assert f"cannot write {store.root}" in str(error)
 
 
-def test_a_worker_without_credentials_is_named(s3_bucket: Bucket) -> None:
+def test_a_worker_without_credentials_is_named(
+    cluster_of: Callable[[int], DaskCluster], another: Callable[..., Daemon], s3_bucket: Bucket
+) -> None:
     from clay_assets.storage.stores import open_store
 
     keys = {name: value for name, value in s3_bucket.server.env.items() if "KEY" not in name}
     nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
     store = open_store(f"{s3_bucket.url}/clay")
-    with cluster_of(0) as cluster:
-        cluster.add_worker({**s3_bucket.server.env, **nowhere})
-        cluster.wait_for(1)
-        with open_executor(1, cluster.address, mark=StoreMark(store)) as (executor, _):
-            assert executor.submit(abs, -1).result() == 1
-        cluster.add_worker({**keys, **nowhere, "AWS_SHARED_CREDENTIALS_FILE": os.devnull})
-        cluster.wait_for(2)
-        error = told(cluster.address, store)
+    cluster = cluster_of(0)
+    another({**s3_bucket.server.env, **nowhere})
+    with open_executor(1, cluster.address, mark=StoreMark(store)) as (executor, _):
+        assert executor.submit(abs, -1).result() == 1
+    another({**keys, **nowhere, "AWS_SHARED_CREDENTIALS_FILE": os.devnull})
+    error = told(cluster.address, store)
     assert isinstance(error, StorageError)
     assert re_worker(str(error))
     assert f"cannot read {s3_bucket.url}/clay/" in str(error)
@@ -383,35 +358,67 @@ def test_a_worker_without_credentials_is_named(s3_bucket: Bucket) -> None:
     assert s3_bucket.keys() == []
 
 
-def test_a_worker_that_comes_later_is_looked_at_before_its_first_job(
-    cluster: DaskCluster, another: Callable[..., None], tmp_path: Path
+# --- what ends a run -------------------------------------------------------------------------------------------------
+
+
+def lost(scheduler: str, in_the_middle: Callable[[], object]) -> str:
+    """The error that ends an endless run during which something happens."""
+    with pytest.raises(SourceError, match=f"CLAY_DASK_SCHEDULER='{scheduler}'") as caught:
+        run_without_end(scheduler, in_the_middle)
+    return str(caught.value)
+
+
+def run_without_end(scheduler: str, in_the_middle: Callable[[], object]) -> None:
+    with open_executor(1, scheduler) as (executor, in_flight):
+        for number, _ in enumerate(run_bounded(executor, time.sleep, repeat(0.3), in_flight)):
+            if number == 0:
+                in_the_middle()
+
+
+def test_a_scheduler_that_hangs_ends_the_run(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "SILENCE_TIMEOUT", 4)
+    try:
+        said = lost(cluster.address, lambda: os.kill(cluster.scheduler.pid, signal.SIGSTOP))
+        assert "the scheduler was lost" in said
+    finally:
+        os.kill(cluster.scheduler.pid, signal.SIGCONT)
+
+
+def test_a_cluster_without_workers_is_told(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "WORKERS_TIMEOUT", 4)
+    said = lost(cluster.address, lambda: cluster.kill(cluster.workers[0]))
+    assert ": no workers for 4 s. Start some" in said
+    assert ": no workers. Start some" in str(told(cluster.address))
+
+
+def test_where_the_scheduler_is_lost_a_second_run_goes_on(
+    cluster: DaskCluster, world: tuple[Path, list[Item]], reference: dict[str, bytes], tmp_path: Path
 ) -> None:
-    error: list[ClayError] = []
-    with open_executor(1, cluster.address) as (executor, _):
-        another(other_code(tmp_path))
-        with pytest.raises(ClayError, match=": other code of clay_assets") as caught:
-            for _ in run_bounded(executor, time.sleep, [0.2] * 40, 4):
-                pass
-        error.append(caught.value)
-    assert isinstance(error[0], InputError)
+    store = LocalStore(tmp_path / "store")
+
+    def kill(stage: str, done: int) -> None:
+        if (stage, done) == ("chip_index", 3):
+            cluster.kill(cluster.scheduler)
+
+    with pytest.raises(SourceError, match=rf"CLAY_DASK_SCHEDULER='{cluster.address}'.*lost.*run again"):
+        run_chain(world, store, cluster.address, kill)
+    assert 3 <= len(store.list(layout.folder_of("chip_index"))) < SCENES
+    assert not store.list(layout.CHIP_LEDGERS)  # nothing is blamed on a scene
+    run_chain(world, store, None)
+    assert contents(store) == reference
 
 
-def re_worker(text: str) -> bool:
-    """Whether a text names a worker and its host."""
-    return f" on host {os.uname().nodename}: " in text and "worker tcp://127.0.0.1:" in text
+def test_where_another_scheduler_answers_the_run_ends(cluster: DaskCluster) -> None:
+    def replace() -> None:
+        cluster.kill(cluster.scheduler)
+        cluster.start_scheduler()
+
+    assert "the scheduler was lost" in lost(cluster.address, replace)
 
 
-def test_functions_of_a_script_are_sent(cluster: DaskCluster, tmp_path: Path) -> None:
-    import subprocess
-
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\n"
-        "from clay_assets.executors import open_executor\n"
-        "def twice(number): return 2 * number\n"
-        "with open_executor(1, sys.argv[1]) as (executor, _): print(executor.submit(twice, 21).result())\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, str(script), cluster.address]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "42\n", done.stderr
+def test_a_scheduler_with_another_version_is_named(tmp_path: Path) -> None:
+    cluster = DaskCluster(0, environment=other_versions(tmp_path, "distributed"))
+    try:
+        assert ": the scheduler: distributed 0.0.7 (here: " in str(told(cluster.address))
+    finally:
+        cluster.stop()

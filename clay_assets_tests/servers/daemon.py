@@ -135,6 +135,11 @@ class Daemon:
         """Process id."""
         return self._child.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the program has not ended."""
+        return self._child.poll() is None
+
     def tail(self) -> str:
         """Last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines()

@@ -20,13 +20,16 @@ class DaskCluster:
     Args:
         workers: number of workers to start.
         allowed_failures: number of workers that may die while running a job before it fails.
+        environment: additional variables of the scheduler.
     """
 
-    def __init__(self, workers: int, allowed_failures: int = 3) -> None:
+    def __init__(self, workers: int, allowed_failures: int = 3, environment: Mapping[str, str] | None = None) -> None:
         """Start them, and wait until they are connected."""
-        self._of_scheduler = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
+        failures = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
+        self._of_scheduler = {**failures, **(environment or {})}
         self.folder, self.daemons = WorkFolder("clay-dask-"), list[Daemon]()
         self.port, self.workers = free_port(), list[Daemon]()
+        self._alike: dict[Daemon, Daemon] = {}  # worker without peculiarities → the scheduler that it belongs to
         self.address = f"tcp://127.0.0.1:{self.port}"
         try:
             self.start_scheduler()
@@ -37,10 +40,25 @@ class DaskCluster:
             self.stop()
             raise
 
-    def start_scheduler(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start a scheduler at the cluster's address, with additional variables."""
-        arguments = ["--host", "127.0.0.1", "--port", str(self.port)]
-        self.scheduler = self._start("scheduler", arguments, {**self._of_scheduler, **(environment or {})})
+    def start_scheduler(self) -> None:
+        """Start a scheduler at the cluster's address."""
+        self.scheduler = self._start("scheduler", ["--host", "127.0.0.1", "--port", str(self.port)], self._of_scheduler)
+
+    def restore(self, workers: int) -> None:
+        """Whatever was done to the cluster, give it a scheduler and this number of workers without peculiarities.
+
+        What still runs is kept, as each process takes a second or two to start.
+        """
+        if not self.scheduler.running:
+            self.start_scheduler()
+        fit = [one for one in self.workers if one.running and self._alike.get(one) is self.scheduler][:workers]
+        for worker in self.workers:
+            if worker not in fit:
+                worker.stop()
+        self.workers = fit
+        while len(self.workers) < workers:
+            self.add_worker()
+        self.wait_for(workers)
 
     def add_worker(self, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> Daemon:
         """Add a worker.
@@ -50,8 +68,11 @@ class DaskCluster:
             command: prefix of its command line, such as `unshare`.
         """
         arguments = [self.address, "--nthreads", "1", "--no-nanny", "--local-directory", str(self.folder.path)]
-        self.workers.append(self._start("worker", arguments, environment or {}, command))
-        return self.workers[-1]
+        worker = self._start("worker", arguments, environment or {}, command)
+        self.workers.append(worker)
+        if not environment and not command:
+            self._alike[worker] = self.scheduler
+        return worker
 
     def wait_for(self, workers: int) -> None:
         """Wait until this number of workers is connected."""
@@ -82,9 +103,10 @@ class DaskCluster:
         return self.daemons[-1]
 
 
-def other_version(folder: Path, name: str) -> dict[str, str]:
-    """Environment of a worker with another version of a distribution."""
-    told = folder / f"{name}-0.0.7.dist-info"
-    told.mkdir(parents=True)
-    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
+def other_versions(folder: Path, *names: str) -> dict[str, str]:
+    """Environment of a process with other versions of some distributions."""
+    for name in names:
+        told = folder / f"{name}-0.0.7.dist-info"
+        told.mkdir(parents=True)
+        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.7\n")
     return {"PYTHONPATH": str(folder)}
