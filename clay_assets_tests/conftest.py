@@ -40,6 +40,7 @@ LONG = (
     "platforms/test_add_a_platform.py",
     "real/test_real_platforms.py",
     "real/test_real_chain.py",
+    "training/with_torch/test_train_page.py",
     "chips/test_index_scenes.py",
     "chips/test_merge.py",
     "catalogues/test_footprints.py",

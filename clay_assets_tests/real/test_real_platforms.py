@@ -250,8 +250,8 @@ def naip_expected(chain: Chain, naip_requests: gpd.GeoDataFrame, real_data: Path
     of_year = there.groupby(["name", "year"])
     latest = there[there["time"] == of_year["time"].transform("max")].groupby(["name", "year"])["id"].min()
     expected = {}
-    for name, ids in latest.groupby(level="name"):
-        found = {int(year): (int(year), str(item_id)) for (_, year), item_id in ids.items()}
+    for name, own in latest.reset_index().groupby("name"):
+        found = {int(year): (int(year), str(item_id)) for year, item_id in zip(own["year"], own["id"], strict=True)}
         years = sorted(found)
         expected[f"{name}-latest"] = found[years.pop()]
         lots = {hashlib.blake2b(f"{SEED}\x1fnaip\x1f{name}\x1f{y}".encode(), digest_size=8).digest(): y for y in years}
@@ -365,8 +365,9 @@ def test_the_real_naip_image_from_its_location_to_the_merged_index(
     catalogue.mkdir()
     to_parquet(parse_stac_items_to_arrow([item]), catalogue / "naip.parquet")
     # The official tiles here and those of the one real file of WorldCover; all of them are run in test_real_chain.
-    grid, west, south = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet"), *item["bbox"][:2]
-    tiles = pd.concat([grid.cx[west - 2 : west + 2, south - 2 : south + 2], grid.cx[5:10, -1:4]])
+    official = gpd.read_parquet(real_data / "s2_grid" / "esa_kml_56686_tiles.parquet")
+    west, south = item["bbox"][:2]
+    tiles = pd.concat([official.cx[west - 2 : west + 2, south - 2 : south + 2], official.cx[5:10, -1:4]])
     tiles.to_parquet(tmp_path / "tiles.parquet")
     chain = real_chain_on(stac_planetary_computer=str(catalogue), mgrs_grid=str(tmp_path / "tiles.parquet"))
     middle = footprints([item]).representative_point()
