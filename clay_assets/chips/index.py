@@ -28,6 +28,7 @@ from clay_assets.chips.declared import declared, same_grid
 from clay_assets.chips.grid import CORNERS, chip_corners, crosses, polygons_of, rounded_ground_sample_distance
 from clay_assets.chips.quality import read_shares
 from clay_assets.errors import InputError
+from clay_assets.executors.turns import in_turn
 from clay_assets.grids import Grid
 from clay_assets.platforms import PLATFORMS, platform_of
 from clay_assets.platforms.base import AnyPlatform, Options
@@ -152,9 +153,10 @@ def index_scene(
             f"{source.title} cannot be indexed without it."
         )
     grid, shares = read_shares(source, document, chip_size)
-    table = _table(
-        item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit, excluded
-    )
+    with in_turn():
+        table = _table(
+            item.id, platform, item_datetime(document), grid, chip_size, shares.cloud, shares.nodata, limit, excluded
+        )
     said = declared_grid(source, document)
     if said is None or same_grid(said, grid):
         return table

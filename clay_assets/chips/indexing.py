@@ -26,6 +26,7 @@ from clay_assets.chips.rules import check_chips, geometry_valid
 from clay_assets.chips.versions import INDEX_VERSION, LIKE_FORMER
 from clay_assets.errors import SourceError, StorageError
 from clay_assets.executors import failure_text, run_bounded
+from clay_assets.executors.turns import in_turn
 from clay_assets.platforms import platform_of
 from clay_assets.progress import OnProgress, no_progress
 from clay_assets.recipes import Recipe
@@ -171,11 +172,13 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
                 access=access,
                 excluded=job.excluded,
             )
-    check_chips(table, job.platform, item.id, item.id, CHECK_THE_ITEM)
-    geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
-    in_grid, above, count = counts_of(table)
-    stamp = {**job.stamp, **stamp_of(table.schema), "fingerprint": fingerprint}
-    job.store.write(job.key, encode_arrow(table, stamp, use_dictionary=REPEATED))
+    with in_turn():
+        check_chips(table, job.platform, item.id, item.id, CHECK_THE_ITEM)
+        geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
+        in_grid, above, count = counts_of(table)
+        stamp = {**job.stamp, **stamp_of(table.schema), "fingerprint": fingerprint}
+        content = encode_arrow(table, stamp, use_dictionary=REPEATED)
+    job.store.write(job.key, content)
     left_out = int(stamp.get(EXCLUDED_COUNT, 0))
     return _row(item.id, INDEXED, count, in_grid, above, fingerprint, left_out=left_out, excluded=job.excluded), False
 

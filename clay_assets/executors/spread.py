@@ -13,6 +13,8 @@ from queue import SimpleQueue
 from traceback import format_exc
 from typing import Any, TypeVar
 
+from clay_assets.executors.turns import Turn
+
 Result = TypeVar("Result")
 
 
@@ -21,7 +23,7 @@ class SpreadExecutor(ThreadPoolExecutor):
 
     Some threads of this process run jobs themselves. Each of the others passes its jobs to a thread of another process
     and waits, so that queue, futures and cancellation work as in a thread pool. A job fails with a `BrokenExecutor` if
-    its process has ended.
+    its process has ended. The threads of a process take turns to compute (see `turns`).
 
     Args:
         workers: total number of threads.
@@ -31,6 +33,7 @@ class SpreadExecutor(ThreadPoolExecutor):
     def __init__(self, workers: int, processes: int) -> None:
         super().__init__(workers, "clay", self._take_place)
         self._place, self._places = threading.local(), SimpleQueue[Connection | None]()
+        self._turn = Turn()
         self._pipes, self._others = list[Connection](), []
         context = get_context("spawn")  # never a fork of this process, whose other threads may hold locks
         for _ in range(0, workers, processes):
@@ -59,6 +62,7 @@ class SpreadExecutor(ThreadPoolExecutor):
 
     def _take_place(self) -> None:
         self._place.pipe = self._places.get()
+        self._turn.join()
 
     def _here_or_there(self, function: Callable[..., Result], arguments: Any, named: Any) -> Result:
         pipe: Connection | None = self._place.pipe
@@ -77,12 +81,14 @@ class SpreadExecutor(ThreadPoolExecutor):
 
 def _work(pipes: list[Connection]) -> None:
     """The work of a `SpreadExecutor`'s other processes: run each pipe's jobs in a thread, until a pipe closes."""
+    turn = Turn()
     for pipe in pipes[1:]:
-        threading.Thread(target=_answer, args=(pipe,), daemon=True).start()
-    _answer(pipes[0])
+        threading.Thread(target=_answer, args=(pipe, turn), daemon=True).start()
+    _answer(pipes[0], turn)
 
 
-def _answer(pipe: Connection) -> None:
+def _answer(pipe: Connection, turn: Turn) -> None:
+    turn.join()
     with suppress(EOFError, OSError):
         while True:
             function, arguments, named = pipe.recv()

@@ -29,7 +29,7 @@ FAILURES = 3  # consecutive failures after which a bucket is read with boto3 onl
 class ObjectRange:
     """Bytes of an object, and its response headers."""
 
-    data: bytes
+    data: memoryview
     size: int
     etag: str | None
     changed: datetime | None
@@ -63,7 +63,7 @@ def read_range(
 
     try:
         answer = obstore.get(bucket.store, key, options={"range": (start, stop)})
-        data, meta = answer.bytes().to_bytes(), answer.meta
+        data, meta = memoryview(answer.bytes()), answer.meta  # a copy would take as long as fetching
     except Exception:  # of any class; boto3 reports the cause
         bucket.failures += 1
         return None

@@ -24,6 +24,7 @@ from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 NANOSECONDS = 1_000_000_000
+Data = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,14 @@ class Version:
         return self.mtime_ns is None or other.mtime_ns is None or self.mtime_ns == other.mtime_ns
 
 
-def fetch(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
+def fetch(href: str, access: Access, start: int, stop: int) -> tuple[Data, Version]:
     """Bytes `start` to `stop` of a file, fewer if it ends before, with bounded retries; and its version.
 
     Raises:
         InputError: file not found, access denied, or the server ignores ranges.
         SourceError: the file could not be read now.
     """
+    data: Data
     if is_http(href):
         data, version = retrying()(_of_url, href, access, start, stop)
     elif is_s3(href):
@@ -65,7 +67,7 @@ def fetch(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Vers
     return data, version
 
 
-def fetch_same(href: str, access: Access, start: int, stop: int, known: Version) -> bytes:
+def fetch_same(href: str, access: Access, start: int, stop: int, known: Version) -> Data:
     """Bytes of a file in a known version.
 
     Raises:
@@ -132,7 +134,7 @@ def _of_url(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Ve
         return _checked(href, start, stop, data, answer.headers.get("Content-Range", ""), answer.headers)
 
 
-def _of_object(href: str, access: Access, start: int, stop: int) -> tuple[bytes, Version]:
+def _of_object(href: str, access: Access, start: int, stop: int) -> tuple[Data, Version]:
     from botocore.exceptions import ClientError
 
     connection = access.s3()

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from clay_assets.errors import InputError, SourceError
+from clay_assets.executors.turns import in_turn
 from clay_assets.sources.cog.decoding import CorruptBlockError, decode, decoder
 from clay_assets.sources.cog.headers import CogHeader
-from clay_assets.sources.cog.ranges import check_same, fetch_same, version_now
+from clay_assets.sources.cog.ranges import Data, check_same, fetch_same, version_now
 from clay_assets.sources.rasters import open_raster
 from clay_assets.transport.access import Access, access_for, without_signature
 from clay_assets.transport.locations import is_remote
@@ -273,8 +274,8 @@ class BlockReader:
     ) -> None:
         """`_fetch_and_decode` with one decoding thread, the caller's, without the cost of handing blocks over."""
         most = self.in_flight + WAITING_RANGES
-        done: SimpleQueue[Future[bytes]] = SimpleQueue()
-        fetching = dict[Future[bytes], list[_Block]]()  # until decoded
+        done: SimpleQueue[Future[Data]] = SimpleQueue()
+        fetching = dict[Future[Data], list[_Block]]()  # until decoded
         following = iter(remote if len(remote) > 1 else ())
 
         def fetch_ahead() -> None:
@@ -287,10 +288,13 @@ class BlockReader:
             fetch_ahead()
             _deliver(at_hand)
             for blocks in local if len(remote) > 1 else [*local, *remote]:
-                self._decode(blocks, self._fetch(blocks))
+                data = self._fetch(blocks)
+                with in_turn():
+                    self._decode(blocks, data)
             while fetching:
                 future = done.get()
-                self._decode(fetching.pop(future), future.result())
+                with in_turn():
+                    self._decode(fetching.pop(future), future.result())
                 fetch_ahead()
         except BaseException:
             for future in fetching:
@@ -301,7 +305,7 @@ class BlockReader:
     def _fetch_decoded(self, blocks: list[_Block]) -> None:
         self._decode(blocks, self._fetch(blocks))
 
-    def _fetch(self, blocks: list[_Block]) -> bytes:
+    def _fetch(self, blocks: list[_Block]) -> Data:
         """Fetch the bytes from the first of some blocks of a file to the last."""
         href, image = blocks[0].href, blocks[0].image
         start, stop = blocks[0].start, max(block.start + block.size for block in blocks)
@@ -317,9 +321,10 @@ class BlockReader:
         self._count(requests=1, bytes_fetched=len(data))
         return data
 
-    def _decode(self, blocks: list[_Block], data: bytes) -> None:
+    def _decode(self, blocks: list[_Block], data: Data) -> None:
         view, start = memoryview(data), blocks[0].start
-        image, decode_whole, buffer = None, None, None
+        image = blocks[0].image
+        decode_whole, buffer = decoder(image), self._buffer(blocks[0])
         for block in blocks:
             begin = block.start - start
             part = view[begin : begin + block.size]
