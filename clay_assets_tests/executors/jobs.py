@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+from clay_assets.executors.turns import in_turn
+
 
 class OddError(Exception):
     """An error that can be pickled, but not unpickled."""
@@ -42,3 +44,19 @@ def leave(seconds: float) -> None:
     """End the thread, as `sys.exit` does."""
     time.sleep(seconds)
     raise SystemExit(3)
+
+
+_computing, _counting = 0, threading.Lock()
+
+
+def together(seconds: float) -> tuple[int, int]:
+    """The process of a job, and how many of its threads computed at once when this one began."""
+    global _computing  # noqa: PLW0603
+    with in_turn():
+        with _counting:
+            _computing += 1
+            most = _computing
+        time.sleep(seconds)
+        with _counting:
+            _computing -= 1
+    return os.getpid(), most

@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from clay_assets.errors import SourceError
 from clay_assets.executors import PROCESSES_FROM, open_executor, run_bounded
 from clay_assets.executors.interpreter import quick_switches, rare_collections
 from clay_assets.executors.spread import SpreadExecutor
+from clay_assets.executors.turns import in_turn
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 from clay_assets_tests.chips.factories import S2, scl_pixels, sentinel_2
-from clay_assets_tests.executors.jobs import leave, lock, odd, place, wrong
+from clay_assets_tests.executors.jobs import leave, lock, odd, place, together, wrong
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 120
@@ -76,6 +78,25 @@ def test_as_many_jobs_at_once_as_workers_spread_over_the_processes(workers: int,
     found = [process for process, _ in places]
     assert sorted(map(found.count, set(found))) == sorted(len(range(n, workers, processes)) for n in range(processes))
     assert found.count(os.getpid()) == -(-workers // processes)
+
+
+def test_threads_of_a_process_compute_one_at_a_time_and_all_processes_at_once() -> None:
+    with SpreadExecutor(6, 2) as executor:
+        others_of(executor)
+        found = list(executor.map(together, [0.02] * 24))
+    assert len({process for process, _ in found}) == 2
+    assert {most for _, most in found} == {1}
+
+
+def test_threads_that_joined_no_turn_do_not_wait_for_each_other() -> None:
+    both = threading.Barrier(2)
+
+    def meet(_: int) -> None:
+        with in_turn():
+            both.wait(SECONDS)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(meet, range(2)))
 
 
 @pytest.mark.slow
