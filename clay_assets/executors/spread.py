@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from traceback import format_exc
 from typing import Any, TypeVar
 
+from clay_assets.executors.interpreter import QUICK, quick_switches
 from clay_assets.executors.turns import Turn
 
 Result = TypeVar("Result")
@@ -33,7 +35,9 @@ class SpreadExecutor(ThreadPoolExecutor):
     def __init__(self, workers: int, processes: int) -> None:
         super().__init__(workers, "clay", self._take_place)
         self._place, self._places = threading.local(), SimpleQueue[Connection | None]()
-        self._turn = Turn()
+        self._turn, self._meanwhile = Turn(), ExitStack()
+        # Otherwise a process waits for its next job until the threads of this one let each other run.
+        self._meanwhile.enter_context(quick_switches())
         self._pipes, self._others = list[Connection](), []
         context = get_context("spawn")  # never a fork of this process, whose other threads may hold locks
         for _ in range(0, workers, processes):
@@ -55,6 +59,7 @@ class SpreadExecutor(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Also end the processes, once all jobs are done."""
         super().shutdown(wait, cancel_futures=cancel_futures)
+        self._meanwhile.close()
         for pipe in self._pipes if wait else ():
             pipe.close()
         for other in self._others if wait else ():
@@ -81,6 +86,7 @@ class SpreadExecutor(ThreadPoolExecutor):
 
 def _work(pipes: list[Connection]) -> None:
     """The work of a `SpreadExecutor`'s other processes: run each pipe's jobs in a thread, until a pipe closes."""
+    sys.setswitchinterval(QUICK)
     turn = Turn()
     for pipe in pipes[1:]:
         threading.Thread(target=_answer, args=(pipe, turn), daemon=True).start()

@@ -76,7 +76,10 @@ def write(path: Path, pixels: NDArray[Any], **profile: Any) -> str:
 
 def read(header: CogHeader, href: str, *windows: Window, bands: Sequence[int] | None = None) -> list[NDArray[Any]]:
     requests = [BlockRequest(href, header, [window], bands) for window in windows]
-    return [pixels[0] for pixels in BlockReader(threads=2).read(requests)]
+    alone, shared = ([pixels[0] for pixels in BlockReader(threads=count).read(requests)] for count in (1, 2))
+    for one, other in zip(alone, shared, strict=True):
+        assert_same(one, other)
+    return alone
 
 
 def assert_same(found: NDArray[Any], expected: NDArray[Any]) -> None:

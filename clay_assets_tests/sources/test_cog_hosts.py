@@ -236,14 +236,17 @@ def test_a_corrupt_block_of_a_remote_file(host: Host, href: str, path: Path) -> 
         whole(href, header)
 
 
-def test_one_bad_file_among_many_leaves_the_reader_usable(host: Host, path: Path, pixels: NDArray[Any]) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_bad_file_among_many_leaves_the_reader_usable(
+    host: Host, path: Path, pixels: NDArray[Any], threads: int
+) -> None:
     requests = []
     for number in range(6):
         path.with_name(f"{number}.tif").write_bytes(path.read_bytes())
         href = f"{host.url}/{number}.tif"
         requests.append(BlockRequest(href, read_header(href), [WHOLE]))
     path.with_name("2.tif").unlink()
-    reader = BlockReader(threads=2, in_flight=3)
+    reader = BlockReader(threads=threads, in_flight=3)
     with pytest.raises(InputError, match=r"2\.tif: file not found"):
         reader.read(requests)
     del requests[2]

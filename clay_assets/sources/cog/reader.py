@@ -331,10 +331,7 @@ class BlockReader:
             if block.image is not image:
                 image, decode_whole, buffer = block.image, decoder(block.image), self._buffer(block)
             try:
-                if self.checksums:
-                    pixels = decode_whole(part, buffer)
-                else:
-                    pixels = decode(image, part, buffer, block.rows)
+                pixels = decode_whole(part, buffer) if self.checksums else decode(image, part, buffer, block.rows)
             except CorruptBlockError as error:
                 where = "" if block.image.level is None else f" of overview {block.image.level}"
                 where += " of the mask" if block.image.is_mask else ""
