@@ -129,4 +129,9 @@ def shell(planet: Planet, recipe: Path, tmp_path: Path) -> Callable[..., subproc
 
 def said(result: subprocess.CompletedProcess[str]) -> str:
     """What a command printed, without colours, on one line."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr).split())
+    return on_one_line(result.stdout + result.stderr)
+
+
+def on_one_line(printed: str) -> str:
+    """Text without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", printed).split())

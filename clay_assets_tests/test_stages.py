@@ -78,7 +78,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What a copy of the package with an additional stage lists."""
     folder = tmp_path_factory.mktemp("house")
     package = folder / "clay_assets"
-    shutil.copytree(Path(clay_assets.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(clay_assets.__file__).parent, package)
     (package / "soil").mkdir()
     (package / "soil" / "assets.py").write_text(ASSETS, encoding="utf-8")
     stages = (package / "stages.py").read_text(encoding="utf-8")

@@ -263,7 +263,7 @@ def test_functions_of_a_script_are_sent(cluster: DaskCluster, tmp_path: Path) ->
 
 def other_code(folder: Path) -> dict[str, str]:
     """Environment of a worker with a different checkout of the same version."""
-    shutil.copytree(Path(clay_assets.__file__).parent, folder / "clay_assets", ignore=lambda _, names: {"__pycache__"})
+    shutil.copytree(Path(clay_assets.__file__).parent, folder / "clay_assets")
     (folder / "clay_assets" / "errors.py").open("a").write("# changed\n")
     return {"PYTHONPATH": str(folder)}
 

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
+
 from clay_assets.chips.index import open_index
 from clay_assets.demo.planet import Planet
 from clay_assets.platforms import PLATFORMS
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
-from clay_assets_tests.chain import Chain, said
+from clay_assets_tests.chain import Chain, on_one_line, said
 from clay_assets_tests.conftest import Bucket
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -29,18 +33,32 @@ def test_definitions_validate(shell: Shell) -> None:
     assert "All code locations passed validation" in said(result)
 
 
-def test_a_partition_key_that_does_not_exist_is_named(shell: Shell) -> None:
-    result = shell(*MATERIALIZE, "--select", "scene_picks", "--partition", "sentinel-9|2020")
-    assert result.returncode != 0
-    assert "sentinel-9|2020" in said(result)
+@pytest.fixture
+def refused(
+    planet: Planet, recipe: Path, dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Runs `dagster …`, which must fail, in this process, which has imported Dagster; returns what a shell shows."""
+    for name, value in planet.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLAY_RECIPE", str(recipe))
+    monkeypatch.setenv("CLAY_STORAGE", str(tmp_path / "clay"))
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(create_dagster_cli(), list(arguments))
+        assert result.exit_code == 1, result.output
+        return on_one_line(f"{result.output} {result.exception}")
+
+    return run
 
 
-def test_an_upstream_that_is_missing_is_named(shell: Shell) -> None:
-    result = shell(*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
-    assert result.returncode != 0
-    assert "scenes/scene_imagery/sentinel-2-l2a/2020.parquet: file not found. Materialise scene_imagery first" in said(
-        result
-    )
+def test_a_partition_key_that_does_not_exist_is_named(refused: Callable[..., str]) -> None:
+    assert "sentinel-9|2020" in refused(*MATERIALIZE, "--select", "scene_picks", "--partition", "sentinel-9|2020")
+
+
+def test_an_upstream_that_is_missing_is_named(refused: Callable[..., str]) -> None:
+    told = refused(*MATERIALIZE, "--select", "chip_index", "--partition", CELL)
+    missing = "scenes/scene_imagery/sentinel-2-l2a/2020.parquet: file not found. Materialise scene_imagery first"
+    assert missing in told
 
 
 def start(planet: Planet, storage: str, home: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:

@@ -126,9 +126,7 @@ def test_an_installed_copy_has_no_references_that_lead_nowhere(tmp_path: Path) -
     home = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=120)
     site = next(home.glob("lib/python*/site-packages"))
-    shutil.copytree(
-        Path(clay_assets.__file__).parent, site / "clay_assets", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(Path(clay_assets.__file__).parent, site / "clay_assets")  # compiled, as installers leave it
     (site / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     found = run(REFERENCES, cwd=tmp_path, python=str(home / "bin" / "python"))
     assert len(found) == len(defs.resolve_asset_graph().materializable_asset_keys)
