@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dagster._cli import create_dagster_cli
+from dagster._cli import cli as dagster_cli
 
 from clay_assets.chips.index import open_index
 from clay_assets.demo.planet import Planet
@@ -44,7 +44,7 @@ def refused(
     monkeypatch.setenv("CLAY_STORAGE", str(tmp_path / "clay"))
 
     def run(*arguments: str) -> str:
-        result = CliRunner().invoke(create_dagster_cli(), list(arguments))
+        result = CliRunner().invoke(dagster_cli, list(arguments))
         assert result.exit_code == 1, result.output
         return on_one_line(f"{result.output} {result.exception}")
 
