@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clay_assets.chips.leaks import PAINTED, Numbers, Painted
+from clay_assets.chips.leaks import PAINTED, Numbers, Painted, distinct
 from clay_assets.chips.manifest import Part
 from clay_assets.recipes import Recipe
 from clay_assets.storage import layout
@@ -70,7 +70,7 @@ def stored_painted(store: Store, part: Part) -> PaintedPart | None:
 
 def joined(some: Sequence[Painted]) -> list[Numbers]:
     """Combine what was painted in several runs, without duplicate boxes."""
-    return [np.unique(np.concatenate(own)) for own in zip(*some, strict=True)]
+    return [distinct(np.concatenate(own)) for own in zip(*some, strict=True)]
 
 
 def footer_of(store: Store, key: str) -> str:
