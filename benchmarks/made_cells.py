@@ -20,21 +20,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
 from clay_assets.chips.blocks import BlockGrid
 from clay_assets.chips.cells import INDEXED, MEASURED
-from clay_assets.chips.index import BBOX, CHIP_SCHEMA, WKB_OF_RING
+from clay_assets.chips.index import BBOX, CHIP_FILE, CHIP_SCHEMA, WKB_OF_RING
 from clay_assets.chips.indexing import LEDGER_TYPES
-from clay_assets.chips.landcover import SHARE_SCHEMA
+from clay_assets.chips.landcover import SHARE_FILE, SHARE_SCHEMA
 from clay_assets.chips.measuring import LEDGER_TYPES as LANDCOVER_LEDGER_TYPES
 from clay_assets.chips.splits import GroundSplits, SplitPlan
 from clay_assets.recipes import Recipe, load_recipe
 from clay_assets.recipes.classes import WORLDCOVER_FIELDS
 from clay_assets.storage import layout
-from clay_assets.storage.geoparquet import COMPRESSION, encode, geo_metadata, stamped
+from clay_assets.storage.geoparquet import encode, encode_arrow, geo_metadata, stamped
 from clay_assets.storage.stores import LocalStore
 
 SCENES_OF_A_JOB = 200
@@ -186,12 +185,11 @@ def _made(job: Job) -> list[tuple[str, int]]:
     stamp = load_recipe().stamp()
     for number, count in enumerate(job.chips, start=job.first):
         item_id, chips, shares = scene(job.platform, job.year, number, count)
-        own = stamped({**stamp, "fingerprint": _fingerprint(item_id)})
-        for table, key in ((chips, layout.chips), (shares, layout.landcover)):
+        own = {**stamp, "fingerprint": _fingerprint(item_id)}
+        for table, key, options in ((chips, layout.chips, CHIP_FILE), (shares, layout.landcover, SHARE_FILE)):
             path = Path(job.root) / key(job.platform, job.year, item_id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            told = table.replace_schema_metadata({**(table.schema.metadata or {}), **own})
-            pq.write_table(told, path, compression=COMPRESSION)
+            path.write_bytes(encode_arrow(table, own, **options))
         found.append((item_id, count))
     return found
 

@@ -56,6 +56,7 @@ def prepare_merge(plan: dict[str, Any]) -> Callable[[], int]:
     store.delete([*store.list(layout.MERGED), *store.list(layout.PAINTED)])
     (Path(plan["storage"]) / layout.MANIFEST).unlink(missing_ok=True)
     cells, land_covers, splits = stored_cells(store), stored_land_covers(store), made_cells.made_plan(recipe)
+    recipe.stamp()  # in a checkout, git is asked for the version once per process
     started = time.perf_counter()
 
     def told(done: int, of: int) -> None:

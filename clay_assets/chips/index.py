@@ -42,6 +42,7 @@ from clay_assets.transport.access import Access
 from clay_assets.transport.locations import is_file_url, local_path
 
 __all__ = [
+    "CHIP_FILE",
     "CHIP_SCHEMA",
     "CHIP_SIZE",
     "DICTIONARIES",
@@ -99,6 +100,15 @@ MERGED_SCHEMA = pa.schema(
 # Columns with few distinct values, which Parquet stores as dictionaries.
 DICTIONARIES = ["platform", "item_id", "year", "datetime", "date", "chip_index_x", "chip_index_y", "landcover_class"]
 DICTIONARIES += ["split", *(f"landcover.{name}" for name in WORLDCOVER_FIELDS.values())]
+SIDES = [f"bbox.{side.name}" for side in BBOX]
+# How a scene's chip index is written, so that it opens fast. Parquet's own types imply the Arrow schema, which would
+# store the metadata a second time, and nobody looks for a chip by the range of ids or geometries.
+CHIP_FILE: dict[str, Any] = {
+    "store_schema": False,
+    "use_dictionary": [name for name in DICTIONARIES if name in CHIP_SCHEMA.names] + ["nodata_percentage", "gsd"],
+    "column_encoding": dict.fromkeys(SIDES, "BYTE_STREAM_SPLIT"),
+    "write_statistics": [name for name in CHIP_SCHEMA.names if name not in ("chipid", "geometry", "bbox")] + SIDES,
+}
 
 
 def index_scene(

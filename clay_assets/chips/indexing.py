@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clay_assets.chips.cells import EXCLUDED, FAILED, INDEXED, ChipCell
-from clay_assets.chips.index import CHIP_SCHEMA, DICTIONARIES, EXCLUDED_COUNT, counts_of, index_scene
+from clay_assets.chips.index import CHIP_FILE, EXCLUDED_COUNT, counts_of, index_scene
 from clay_assets.chips.rules import check_chips, geometry_valid
 from clay_assets.chips.versions import INDEX_VERSION, LIKE_FORMER
 from clay_assets.errors import SourceError, StorageError
@@ -41,7 +41,6 @@ from clay_assets.transport.retries import WORK_ATTEMPTS, retrying
 
 logger = logging.getLogger(__name__)
 
-REPEATED = [name for name in DICTIONARIES if name in CHIP_SCHEMA.names]
 CHECK_THE_ITEM = "Check the item's proj: fields and its files."
 LEDGER_TYPES = {
     "item_id": "string",
@@ -177,7 +176,7 @@ def index_one(job: SceneJob) -> tuple[dict[str, Any], bool]:
         geometry_valid(table).raise_if_violated(item.id, CHECK_THE_ITEM)
         in_grid, above, count = counts_of(table)
         stamp = {**job.stamp, **stamp_of(table.schema), "fingerprint": fingerprint}
-        content = encode_arrow(table, stamp, use_dictionary=REPEATED)
+        content = encode_arrow(table, stamp, **CHIP_FILE)
     job.store.write(job.key, content)
     left_out = int(stamp.get(EXCLUDED_COUNT, 0))
     return _row(item.id, INDEXED, count, in_grid, above, fingerprint, left_out=left_out, excluded=job.excluded), False

@@ -34,6 +34,7 @@ from clay_assets.landcover.worldcover_files import (
 )
 from clay_assets.landcover.worldcover_pixels import BINS, LOOKUP, UNKNOWN, pixel_areas, read_window, unknown_value
 from clay_assets.recipes.classes import WORLDCOVER_CLASSES, WORLDCOVER_FIELDS
+from clay_assets.storage.geoparquet import COMPRESSION
 from clay_assets.transport.access import Access
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,13 @@ SHARE_SCHEMA = pa.schema(
         ("valid_share", pa.float32()),
     ]
 )
+# How the file of a scene is written, so that it opens and decodes fast: its shares have few values and are short.
+SHARE_FILE: dict[str, Any] = {
+    "store_schema": False,
+    "write_statistics": False,
+    "use_dictionary": SHARE_SCHEMA.names[1:],
+    "compression": {name: COMPRESSION if name == "chipid" else "none" for name in SHARE_SCHEMA.names},
+}
 AGAIN = "Materialise chip_index again."
 _FLOATS = NDArray[np.float64]
 
@@ -190,19 +198,16 @@ def land_cover_of(
         Percent of each class, (classes, n), and the code of the class with the largest share, the first if tied, (n,);
         0 where WorldCover covers less.
     """
-    known = np.flatnonzero((covered >= np.float32(min_valid_share)) & (covered > 0))
-    whole = len(known) == len(covered)
-    own = shares if whole else shares[:, known]
-    percent, largest = whole_percent(own.astype(np.float64)), np.full(len(known), CODES[0])
-    share = own[0].copy()
-    for other, code in zip(own[1:], CODES[1:], strict=True):
-        larger = other > share
-        share[larger], largest[larger] = other[larger], code
-    if whole:
-        return percent, largest
-    found = np.zeros(shares.shape, np.uint8), np.zeros(len(covered), np.uint8)
-    found[0][:, known], found[1][known] = percent, largest
-    return found
+    unknown = np.flatnonzero(~((covered >= np.float32(min_valid_share)) & (covered > 0)))
+    own = shares.astype(np.float64)
+    own[:, unknown] = 1  # any number that can be rounded
+    percent, largest = whole_percent(own), np.full(len(covered), CODES[0])
+    share = shares[0].copy()
+    for other, code in zip(shares[1:], CODES[1:], strict=True):
+        np.copyto(largest, code, where=other > share)
+        np.maximum(share, other, out=share)
+    percent[:, unknown], largest[unknown] = 0, 0
+    return percent, largest
 
 
 # ---- the grid of chips ----

@@ -24,7 +24,7 @@ from rasterio.crs import CRS
 
 from clay_assets.chips.cells import FAILED, MEASURED, ChipCell, LandCoverCell
 from clay_assets.chips.index import declared_grid, grid_of_file, scene_crs
-from clay_assets.chips.landcover import AGAIN, CODES, SHARE_SCHEMA, WorldCover, chip_land_cover
+from clay_assets.chips.landcover import AGAIN, CODES, SHARE_FILE, SHARE_SCHEMA, WorldCover, chip_land_cover
 from clay_assets.chips.versions import LANDCOVER_VERSION
 from clay_assets.errors import InputError, StorageError
 from clay_assets.executors import failure_text, run_bounded
@@ -167,7 +167,7 @@ def measure_one(job: LandCoverJob) -> tuple[dict[str, Any], int, bool]:
         "chips_fingerprint": job.chips_fingerprint,
         "fingerprint": fingerprint,
     }
-    job.store.write(job.key, encode_arrow(table.replace_schema_metadata(None), stamp))
+    job.store.write(job.key, encode_arrow(table.replace_schema_metadata(None), stamp, **SHARE_FILE))
     row, without = _row_of(job, table, stamp)
     return row, without, False
 

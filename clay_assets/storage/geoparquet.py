@@ -86,13 +86,16 @@ def encode_arrow(table: pa.Table, metadata: Mapping[str, str], **options: Any) -
     Args:
         table: the table to write.
         metadata: entries for `stamped`.
-        options: options of `pyarrow.parquet.write_table`, other than the compression.
+        options: options of `pyarrow.parquet.write_table`.
     """
     kept = {name: value for name, value in (table.schema.metadata or {}).items() if name != b"pandas"}
     sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata({**kept, **stamped(metadata)}), sink, compression=COMPRESSION, **options
-    )
+    told = {**kept, **stamped(metadata)}
+    table = table.replace_schema_metadata(told)
+    with pq.ParquetWriter(sink, table.schema, **{"compression": COMPRESSION, **options}) as writer:
+        writer.write_table(table)
+        if not options.get("store_schema", True):  # pyarrow then leaves out the schema's metadata too
+            writer.add_key_value_metadata(told)
     return sink.getvalue()
 
 
