@@ -30,7 +30,7 @@ from clay_assets.chips.index import (
     MERGED_SCHEMA,
     WKB_OF_RING,
 )
-from clay_assets.chips.records import RECORD, Records, Run
+from clay_assets.chips.records import RECORD, Records, Run, order_of
 from clay_assets.chips.splits import SPLIT_NAMES
 from clay_assets.errors import StorageError
 from clay_assets.storage.geoparquet import COMPRESSION, geo_metadata
@@ -40,8 +40,9 @@ from clay_assets.storage.stores import Store
 ROW_GROUP_ROWS = 12_288
 SORT_MEMORY = 600 << 20  # bytes of one file's records; beyond that they are spilled
 SORTED_ROWS = 8 * ROW_GROUP_ROWS  # rows sorted at a time
-# Statistics for all columns except those distinct in every row, whose statistics are long and rule out nothing.
-WITHOUT_STATISTICS = ("chipid", "geometry")
+# Footers are most of what a query reads. Statistics are only of columns whose range within a row group rules out any:
+# neighbours on the ground have chips of all times, shares, and columns and rows of a scene.
+WITH_STATISTICS = ("platform", "item_id", "year", "bbox", "split")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 # The types passed to pyarrow: text with few values is already a dictionary. The file has `MERGED_SCHEMA`.
 WRITTEN_SCHEMA = pa.schema(
@@ -51,7 +52,7 @@ _WITH_STATISTICS = [
     f"{field.name}.{member.name}" if member is not None else field.name
     for field in MERGED_SCHEMA
     for member in (field.type if pa.types.is_struct(field.type) else [None])
-    if field.name not in WITHOUT_STATISTICS
+    if field.name in WITH_STATISTICS
 ]
 
 
@@ -114,11 +115,9 @@ class Runs:
         left = np.empty(0, RECORD)
         for number, cuts in enumerate(pieces := self._cuts()):
             parts = [self._slice(run, *cut) for run, cut in cuts.items() if cut[0] < cut[1]]
-            found = np.concatenate([*parts, left[:0]])
-            # For chips at the same position of the curve, the position in the pieces gives the order of ids.
-            keys = found["hilbert"].astype(np.uint64) << np.uint64(32) | np.arange(len(found), dtype=np.uint64)
-            keys.sort()
-            found = np.concatenate([left, found[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]])
+            found = np.concatenate([left, *parts]) if len(parts) != 1 or len(left) else parts[0]
+            if len(parts) > 1:  # what is left comes before the cut
+                found = found.take(order_of(found["hilbert"]))
             last = number == len(pieces) - 1
             end = len(found) if last else len(found) - len(found) % ROW_GROUP_ROWS
             for start in range(0, end, ROW_GROUP_ROWS):
@@ -206,18 +205,18 @@ class _Extent:
 def _table(records: Records, platform: str, year: int, names: pa.StringArray, odd: Sequence[bytes]) -> pa.Table:
     """Convert records to a table of `WRITTEN_SCHEMA`."""
     count = len(records)
-    scenes, scene = np.unique(records["scene"], return_inverse=True)
+    scenes, scene = _numbered(records["scene"], len(names))
     own = names.take(pa.array(scenes))
     x, y = (pa.array(records[axis]) for axis in "xy")
     text = [own.take(pa.array(scene)), x.cast(pa.string()), y.cast(pa.string())]
-    splits, split = np.unique(records["split"], return_inverse=True)
+    splits, split = _numbered(records["split"], len(SPLIT_NAMES))
     known = records["landcover_class"] > 0
     cover = [pa.array(records["landcover"][:, number]) for number in range(LANDCOVER.num_fields)]
     bounds = [pa.array(records["bbox"][:, number]) for number in range(BBOX.num_fields)]
     columns: dict[str, Any] = {
         "chipid": pc.binary_join_element_wise(*text, "-"),
         "platform": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [platform]),
-        "item_id": pa.DictionaryArray.from_arrays(scene.astype(np.int32), own),
+        "item_id": pa.DictionaryArray.from_arrays(scene, own),
         "year": pa.array(np.full(count, year, np.int16)),
         "datetime": pa.array(records["datetime"]).cast(MERGED_SCHEMA.field("datetime").type),
         "date": pa.array(records["date"]).cast(pa.date32()),
@@ -230,9 +229,16 @@ def _table(records: Records, platform: str, year: int, names: pa.StringArray, od
         "bbox": pa.StructArray.from_arrays(bounds, fields=list(BBOX)),
         "landcover": pa.StructArray.from_arrays(cover, fields=list(LANDCOVER), mask=pa.array(~known)),
         "landcover_class": pa.array(records["landcover_class"], mask=~known),
-        "split": pa.DictionaryArray.from_arrays(split.astype(np.int32), [SPLIT_NAMES[number] for number in splits]),
+        "split": pa.DictionaryArray.from_arrays(split, [SPLIT_NAMES[number] for number in splits]),
     }
     return pa.Table.from_arrays([columns[name] for name in WRITTEN_SCHEMA.names], schema=WRITTEN_SCHEMA)
+
+
+def _numbered(values: NDArray[Any], count: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The distinct values below a count, in order, and the number of each value among them."""
+    present = np.zeros(count, bool)
+    present[values] = True
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1).astype(np.int32).take(values)
 
 
 def _wkb(records: Records, odd: Sequence[bytes]) -> pa.BinaryArray:
