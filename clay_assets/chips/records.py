@@ -330,10 +330,10 @@ def _unreadable(store: Store, key: str, asset: str, error: Exception) -> InputEr
 
 
 @cache
-def _parquet_schema(schema: pa.Schema) -> pq.ParquetSchema:
-    """What Parquet stores of a schema."""
+def _stored_schema(of_chips: bool) -> pq.ParquetSchema:
+    """What Parquet stores of the schema of chip indexes, or of their land cover."""
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.write_table((CHIP_SCHEMA if of_chips else SHARE_SCHEMA).empty_table(), sink)
     return pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
 
 
@@ -401,7 +401,7 @@ def _read_chips(
         check_exactly(source, scene)
         raise InputError(f"{source.chips.uri(scene.chips[0])}: {fact}. {AGAIN}")
 
-    if not file.parquet.schema.equals(_parquet_schema(CHIP_SCHEMA)) or file.parquet.metadata.num_rows != scene.rows:
+    if not file.parquet.schema.equals(_stored_schema(True)) or file.parquet.metadata.num_rows != scene.rows:
         stop("is not a chip index")
     repeated = [(one, *one.find(file)) for one in (known.places, known.sizes, known.geometry)]
     wanted = [
@@ -495,7 +495,7 @@ def _read_land_cover(source: Source, scene: SceneJob, chipids: pa.Array, chips: 
         nothing = [pa.nulls(len(chipids), pa.float32())] * CLASSES
         return pa.Table.from_arrays([*nothing, pa.repeat(pa.scalar(0, pa.float32()), len(chipids))], schema=SHARES_READ)
     file = _file(source.land_cover, *scene.land_cover, "chip_landcover")
-    sound = file.parquet.schema.equals(_parquet_schema(SHARE_SCHEMA)) and file.parquet.metadata.num_rows == scene.rows
+    sound = file.parquet.schema.equals(_stored_schema(False)) and file.parquet.metadata.num_rows == scene.rows
     if sound:
         encoded, shares = known.shares.find(file)
         # The ids are a copy of those in the chip index, down to the byte, unless another version wrote one of them.

@@ -563,6 +563,27 @@ def test_a_manifest_that_cannot_be_understood_is_an_error_that_names_it(
 # --- what it rejects before anything is published -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="as earlier versions wrote them"),
+        pytest.param({"row_group_size": 10}, id="several row groups"),
+        pytest.param({"write_statistics": False, "use_dictionary": False, "compression": "none"}, id="bare"),
+    ],
+)
+def test_a_part_does_not_depend_on_how_its_files_are_encoded(
+    cells: list[ChipCell], store: LocalStore, join: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    land_cover = [write_land_cover(cell) for cell in cells]
+    join(cells, land_cover=land_cover)
+    before = {key: content for key, (content, _) in state(store).items()}
+    for key in [*(key for cell in cells for key in cell.keys), *(key for cell in land_cover for key in cell.keys)]:
+        pq.write_table(pq.read_table(store.root / key, partitioning=None), store.root / key, **options)
+    store.delete(list(before))
+    join(cells, land_cover=land_cover)
+    assert {key: content for key, (content, _) in state(store).items()} == before
+
+
 def renamed(name: str) -> Callable[[pa.Table], pa.Table]:
     return lambda table: table.rename_columns([name if old == "chipid" else old for old in table.schema.names])
 
@@ -824,6 +845,7 @@ def test_a_merged_index_without_land_cover_stays_until_every_cell_has_some(
         (replace("tree_cover", float("nan")), "land-cover shares do not sum to 100 %"),
         (replace("valid_share", 1.5), "contradict valid_share"),
         (replace("valid_share", 0.0), "contradict valid_share"),
+        (replace("valid_share", None), "contradict valid_share"),
         (lambda table: table.drop_columns(["mangroves"]), "columns are not those of land cover"),
     ],
 )
