@@ -26,6 +26,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 JOBS_PER_WORKER = 2  # jobs per worker: one running, one waiting
+THREADS_PER_WORKER = 2  # of a pool whose threads take turns to compute: others wait for hosts meanwhile
 PROCESSES_FROM = 100  # short jobs; they take about as long as starting the processes with their imports
 
 
@@ -50,8 +51,9 @@ def open_executor(
     """
     processes = min(workers, cores()) if short_jobs >= PROCESSES_FROM else 1
     if not dask_scheduler and processes > 1:
-        with SpreadExecutor(workers, processes) as spread:
-            yield spread, JOBS_PER_WORKER * workers
+        threads = THREADS_PER_WORKER * workers
+        with SpreadExecutor(threads, processes) as spread:
+            yield spread, JOBS_PER_WORKER * threads
         return
     if not dask_scheduler:
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clay") as pool:
