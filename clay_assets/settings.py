@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         description="path or URL of the root of the static STAC catalogue of nz-imagery",
     )
     dask_scheduler: str | None = Field(default=None, description="address of a Dask scheduler; none: use a local pool")
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes at once")
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="scenes computed at once")
     requests_in_flight: int = Field(default=12, ge=1, le=64, description="parallel requests per host and run")
     alert_webhook: SecretStr | None = Field(
         default=None, description="URL of a Slack-compatible webhook that is called when a partition is left failed"

@@ -40,7 +40,8 @@ def open_executor(
         workers: concurrent jobs of the local pool.
         dask_scheduler: address such as `tcp://host:8786`; the cluster's threads then replace `workers`.
         short_jobs: number of jobs that consist of many short calls; from `PROCESSES_FROM` on, a local pool has one
-            process per core, and a script that opens it needs an `if __name__ == "__main__":` guard.
+            process per core, where `workers` jobs compute and as many wait for hosts, and a script that opens it needs
+            an `if __name__ == "__main__":` guard.
         mark: mark of the storage that the jobs use, which every worker of a cluster must be able to reach.
 
     Raises:
