@@ -85,7 +85,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep tests that share an expensive fixture on one worker, and otherwise those of a module."""
+    """Keep tests that share an expensive fixture on one worker, and otherwise those of a module or of its own group."""
+    if item.get_closest_marker("xdist_group"):  # a second marker would make another group, of both names
+        return
     place = _place(item)
     group = EXPENSIVE_FIXTURES[place] if place < len(EXPENSIVE_FIXTURES) else item.nodeid.partition("::")[0]
     item.add_marker(pytest.mark.xdist_group(group))

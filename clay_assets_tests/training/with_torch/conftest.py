@@ -63,7 +63,7 @@ class TorchModule(pytest.File):
                 test = TorchTest.from_parent(self, name=node.name)
                 test.add_marker(pytest.mark.timeout(TESTS_SECONDS))
                 test.add_marker(pytest.mark.server)  # a library in a separate environment
-                test.add_marker(pytest.mark.xdist_group(TORCH))  # before that of the module: one worker runs them all
+                test.add_marker(pytest.mark.xdist_group(TORCH))  # one worker runs them all
                 yield test
 
 
