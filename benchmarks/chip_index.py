@@ -33,7 +33,7 @@ from clay_assets.executors.spread import SpreadExecutor
 from clay_assets.recipes import load_recipe
 from clay_assets.storage.stores import LocalStore
 
-REPEATS, PEER_REPEATS = 15, 3
+REPEATS, PEER_REPEATS = 15, 2
 CHIP = 256
 UTM = 32632
 SCENES = 16  # scenes of a cell shared by workers

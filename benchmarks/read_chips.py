@@ -304,7 +304,7 @@ def report_requests(log: Path, plan: Plan, before: int) -> None:
     )
 
 
-def rows(folder: Path, threads: int = 1, chips: int = 200, remote_chips: int = 128, repeats: int = 2) -> Iterator[Row]:
+def rows(folder: Path, threads: int = 1, chips: int = 160, remote_chips: int = 128, repeats: int = 2) -> Iterator[Row]:
     """Chips of a scene, shuffled chips of 50 scenes, and the same from S3."""
     make_scene(folder)
     scenes = folder / "scenes"
@@ -325,12 +325,12 @@ def rows(folder: Path, threads: int = 1, chips: int = 200, remote_chips: int = 1
     runs = {
         "ours": child(ours, whole),
         "blocks once": child(blocks_once, whole),
-        "stacchip": stacchip(local(range(60))),
+        "stacchip": stacchip(local(range(40))),
     }
     goals: dict[str, Any] = {"peer": "stacchip", "of_peer": 20.0, "floor": "blocks once", "of_floor": 1.3}
     yield row("chips of a scene", "chips", alternate(runs, repeats), **goals)
 
-    some, few = local(shuffled[:chips]), local(shuffled[:60])
+    some, few = local(shuffled[:chips]), local(shuffled[:40])
     runs = {
         **{"ours": child(ours, some), "without checksums": child(without_checksums, some)},
         **{"blocks once": child(blocks_once, some), "rasterio": child(rasterio_windows, few)},
@@ -368,7 +368,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the made scene, 0.8 GB")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--chips", type=int, default=200)
+    parser.add_argument("--chips", type=int, default=160)
     parser.add_argument("--remote-chips", type=int, default=128)
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:
