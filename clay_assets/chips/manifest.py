@@ -34,6 +34,7 @@ class Part:
         inputs: hash of its inputs.
         content: hash of the file's bytes (BLAKE2b, 16 bytes).
         row_groups: split → number of its chips in each row group of the file; empty if merged by an older version.
+        bbox: west, south, east and north of its chips, degrees; empty if merged by an older version.
     """
 
     platform: str
@@ -45,6 +46,7 @@ class Part:
     inputs: str
     content: str
     row_groups: Mapping[str, Sequence[int]] = field(default_factory=dict, hash=False)
+    bbox: Sequence[float] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def manifest_of(parts: Sequence[Part], recipe: Recipe, before: Sequence[State] =
 def encoded(document: Mapping[str, Any]) -> bytes:
     """A document as readable JSON: lists of numbers take one line."""
     text = json.dumps(document, indent=2, sort_keys=True)
-    return (re.sub(r"\[[\d\s,]+\]", lambda found: " ".join(found[0].split()), text) + "\n").encode()
+    return (re.sub(r"\[[-+.e\d\s,]+\]", lambda found: " ".join(found[0].split()), text) + "\n").encode()
 
 
 def _next_state(history: Sequence[State], parts: Sequence[Part], stamp: Mapping[str, Any]) -> State:

@@ -37,7 +37,7 @@ from clay_assets.chips.manifest import (
 )
 from clay_assets.chips.painted import PaintedPart, footer_of, joined, store_painted, stored_painted
 from clay_assets.chips.records import SceneJob, Source, in_order_of_ids, jobs_of, read_scenes
-from clay_assets.chips.sorting import Runs, splits_of_row_groups, write_sorted
+from clay_assets.chips.sorting import Runs, bounds_of, splits_of_row_groups, write_sorted
 from clay_assets.chips.splits import SPLIT_NAMES, GroundSplits, SplitPlan
 from clay_assets.chips.versions import MERGE_VERSION
 from clay_assets.errors import InputError, StorageError
@@ -177,9 +177,11 @@ def merge(
         part = _kept_part(cell, turn, known.get((cell.chips.platform, cell.chips.year)), without, recipe)
         if part is not None:
             gate.add_part(part)
+            key = f"{layout.MERGED}/{part.path}"
             if not part.row_groups:  # merged by an older version
-                row_groups = splits_of_row_groups(store, f"{layout.MERGED}/{part.path}")
-                part = replace(part, row_groups=row_groups)
+                part = replace(part, row_groups=splits_of_row_groups(store, key))
+            if not part.bbox:
+                part = replace(part, bbox=bounds_of(store, key))
             parts.append(part)
         elif cell.rows and cell.name not in without:
             to_write.append(cell)
@@ -429,10 +431,10 @@ def _write_part(
     item_ids = [scene.item_id for scene in scenes]
     with runs, store.writing(key) as path:
         stamp = stamped({**recipe.stamp(), "inputs": cell.inputs})
-        row_groups = write_sorted(runs, chips.platform, chips.year, item_ids, path, stamp)
+        row_groups, bounds = write_sorted(runs, chips.platform, chips.year, item_ids, path, stamp)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-        part = replace(_part(cell, path.stat().st_size, content), row_groups=row_groups)
+        part = replace(_part(cell, path.stat().st_size, content), row_groups=row_groups, bbox=bounds)
         turn.check(part)
     store_painted(store, part, replace(painted, footer=footer_of(store, key)), recipe)
     return part

@@ -8,6 +8,7 @@ Row groups are small enough that a bounding-box query reads few of them. `merge`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +143,7 @@ class Runs:
 
 def write_sorted(
     runs: Runs, platform: str, year: int, item_ids: Sequence[str], path: Path, metadata: Mapping[bytes, bytes]
-) -> dict[str, list[int]]:
+) -> tuple[dict[str, list[int]], list[float]]:
     """Write runs as one GeoParquet file, sorted along the Hilbert curve.
 
     Args:
@@ -154,7 +155,7 @@ def write_sorted(
         metadata: key-value metadata of the file, besides `geo`.
 
     Returns:
-        Split → number of its chips in each row group.
+        Split → number of its chips in each row group; and west, south, east and north of all, degrees.
 
     Raises:
         StorageError: the file cannot be written, most likely because the disk is full.
@@ -173,7 +174,7 @@ def write_sorted(
             writer.add_key_value_metadata({b"geo": extent.metadata(), **metadata})  # the extent is only known now
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot write {path}: {error}. Check that there is room.") from error
-    return dict(zip(SPLIT_NAMES, np.transpose(counts).tolist(), strict=True))
+    return dict(zip(SPLIT_NAMES, np.transpose(counts).tolist(), strict=True)), extent.bounds or []
 
 
 def splits_of_row_groups(store: Store, key: str) -> dict[str, list[int]]:
@@ -181,6 +182,13 @@ def splits_of_row_groups(store: Store, key: str) -> dict[str, list[int]]:
     with pq.ParquetFile(key, filesystem=store.filesystem()) as file:
         columns = [file.read_row_group(group, columns=["split"])["split"] for group in range(file.num_row_groups)]
     return {name: [pc.sum(pc.equal(one, name)).as_py() or 0 for one in columns] for name in SPLIT_NAMES}
+
+
+def bounds_of(store: Store, key: str) -> list[float]:
+    """West, south, east and north of an existing file, degrees; empty if it does not state them."""
+    metadata = pq.read_metadata(key, filesystem=store.filesystem()).metadata or {}
+    column = json.loads(metadata.get(b"geo", b"{}")).get("columns", {}).get("geometry", {})
+    return [float(side) for side in column.get("bbox", ())]
 
 
 class _Extent:

@@ -32,12 +32,13 @@ def command(chipid: str, platform: str | None, picture: Path | None, no_picture:
     """Print where a chip comes from, and write its picture."""
     store = configured_store()
     told = provenance(store, chipid, platform)
+    if not as_json:
+        click.echo("\n".join(_lines(told)))  # first, as reading pixels may take a while
     target, problem = (None, None) if no_picture else _draw(store, told, picture)
     if as_json:
         document = {**asdict(told), "picture": None if target is None else str(target), "problem": problem}
         click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))
         return
-    click.echo("\n".join(_lines(told)))
     if target is not None:
         click.echo(f"\npicture: {target}")
     if problem is not None:

@@ -40,6 +40,13 @@ def spans(bbox: Box) -> list[tuple[float, float]]:
     return [(west, east)] if west <= east else [(west, HALF_TURN), (-HALF_TURN, east)]
 
 
+def bounds_touch(bounds: Sequence[float], bbox: Box) -> bool:
+    """Whether bounds, west to east without crossing ±180, touch a box."""
+    west, south, east, north = bounds
+    along = any(west <= last and east >= first for first, last in spans(bbox))
+    return along and south <= bbox[3] and north >= bbox[1]
+
+
 def may_touch(bbox: Box) -> pc.Expression:
     """Filter for rows whose bounding box touches a box; chips across ±180 may pass as well."""
     low, high = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")

@@ -33,7 +33,7 @@ from clay_assets.platforms import platform_of
 from clay_assets.storage import layout
 from clay_assets.storage.geoparquet import stamp_of
 from clay_assets.storage.stores import Store, open_store
-from clay_assets.training.boxes import Box, checked_box, may_touch, touches
+from clay_assets.training.boxes import Box, bounds_touch, checked_box, may_touch, touches
 from clay_assets.training.places import places_of
 
 LARGE = {"chipid", "geometry", "bbox", "landcover"}  # columns that are not cached
@@ -310,10 +310,9 @@ class Chips:
         if self.is_told:
             return self._told()
         with ThreadPoolExecutor(THREADS) as pool:
-            files = list(pool.map(self._file, range(len(self.parts))))
-            found = [
-                (place, group) for place, file in enumerate(files) for group in file.split_by_row_group(self._filter)
-            ]
+            places = [place for place, part in enumerate(self.parts) if self._may_hold(part)]
+            files = zip(places, pool.map(self._file, places), strict=True)
+            found = [(place, group) for place, file in files for group in file.split_by_row_group(self._filter)]
             chips = pool.map(self._counted, [group for _, group in found])
             table = [
                 (place, group.row_groups[0].id, count)
@@ -321,6 +320,10 @@ class Chips:
                 if count
             ]
         return RowGroups(*np.array(table, np.int32).reshape(-1, 3).T)
+
+    def _may_hold(self, part: Part) -> bool:
+        """Whether a part may hold chips in the box; a part without bounds in the manifest is opened."""
+        return self.bbox is None or not part.bbox or bounds_touch(part.bbox, self.bbox)
 
     @property
     def is_told(self) -> bool:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from clay_assets.chips import records, sorting
 from clay_assets.chips.cells import ChipCell, LandCoverCell
@@ -292,7 +293,7 @@ def test_the_same_cells_give_the_same_bytes_elsewhere(
 
 
 @pytest.mark.slow
-def test_the_manifest_has_the_chips_of_each_split_in_each_row_group(
+def test_the_manifest_has_the_bounds_and_the_chips_of_each_split_in_each_row_group(
     cells: list[ChipCell], store: LocalStore, join: Callable[..., Any]
 ) -> None:
     merged = join(cells)
@@ -303,12 +304,14 @@ def test_the_manifest_has_the_chips_of_each_split_in_each_row_group(
                 assert {name: counts[group] for name, counts in one.row_groups.items()} == {
                     name: found[name] for name in SPLIT_NAMES
                 }
+            polygons = shapely.from_wkb(file.read(columns=["geometry"])["geometry"].to_numpy())
+            assert list(one.bbox) == shapely.total_bounds(polygons).tolist()
     assert sum(sum(counts) for one in merged.parts for counts in one.row_groups.values()) == merged.rows
     # One that an older version wrote learns it with the next merge, which writes no part.
     before = store.read(layout.MANIFEST)
     document = json.loads(before)
     for one in document["partitions"]:
-        del one["row_groups"]
+        del one["row_groups"], one["bbox"]
     store.write(layout.MANIFEST, json.dumps(document).encode())
     assert join(cells).written == 0
     assert store.read(layout.MANIFEST) == before

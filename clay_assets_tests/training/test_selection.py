@@ -25,6 +25,7 @@ from clay_assets.errors import IndexChangedError, InputError
 from clay_assets.recipes import load_recipe
 from clay_assets.storage import layout
 from clay_assets.storage.stores import LocalStore
+from clay_assets.training.boxes import Box, bounds_touch
 from clay_assets.training.counts import counted
 from clay_assets.training.selection import Chips, open_chips
 from clay_assets_tests.chips.factories import L2, S2, chip_table
@@ -65,6 +66,38 @@ def test_a_box_selects_the_chips_that_touch_it(made: Made, bbox: tuple[float, fl
     table = open_chips(made.storage).table(["chipid", "geometry"])
     touched = shapely.intersects(shapely.from_wkb(table["geometry"].to_numpy()), shapely.box(*bbox))
     assert names(open_chips(made.storage, bbox=bbox)) == table["chipid"].to_numpy()[touched].tolist()
+
+
+def test_parts_outside_a_box_are_not_opened(made: Made, tmp_path: Path) -> None:
+    store = LocalStore(shutil.copytree(made.storage, tmp_path / "copy"))
+    first, *others = read_manifest(store)
+    west, south, east, north = first.bbox
+    for part in others:
+        (tmp_path / "copy" / layout.MERGED / part.path).unlink()
+    there = open_chips(store, first.platform, years=first.year)
+    away = [replace(part, bbox=[east + 1, south, east + 2, north]) for part in others]
+    store.write(layout.MANIFEST, manifest_of([first, *away], load_recipe("clay_v1")))
+    assert names(open_chips(store, bbox=(west, south, east, north))) == names(there)
+    beside = [replace(part, bbox=[east, north, east + 2, north + 1]) for part in others]  # at a corner of the box
+    store.write(layout.MANIFEST, manifest_of([first, *beside], load_recipe("clay_v1")))
+    with pytest.raises((InputError, FileNotFoundError, IndexChangedError)):
+        len(open_chips(store, bbox=(west, south, east, north)))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "bbox", "touch"),
+    [
+        ((0, 0, 1, 1), (1, 1, 2, 2), True),
+        ((0, 0, 1, 1), (1.1, 0, 2, 1), False),
+        ((0, 0, 1, 1), (0, 1.1, 1, 2), False),
+        ((-180, 0, 180, 1), (40, 0, 41, 1), True),
+        ((178, 0, 179, 1), (178.5, 0, -179, 1), True),
+        ((-179.5, 0, -170, 1), (178.5, 0, -179, 1), True),
+        ((-178, 0, 178, 1), (178.5, 0, -179, 1), False),
+    ],
+)
+def test_bounds_that_touch_a_box(bounds: Box, bbox: Box, touch: bool) -> None:
+    assert bounds_touch(bounds, bbox) is touch
 
 
 def test_rows_come_in_the_order_asked(made: Made) -> None:
