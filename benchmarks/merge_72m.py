@@ -237,7 +237,7 @@ def queries(storage: Path) -> Iterator[str]:
             )
     opening = {"storage": str(storage), "platform": platform, "year": year}
     found = alternate({"open": child(prepare_opening, opening)}, 1)["open"]
-    yield f"open_chips and its first chip: {found.seconds:.2f} s, CPU {found.cpu:.2f} s, with imports"
+    yield f"open_chips and its first chip: {found.seconds:.2f} s, CPU {found.cpu:.2f} s, after imports"
 
 
 def main() -> None:
