@@ -8,6 +8,7 @@ Format: https://gdal.org/en/stable/drivers/raster/cog.html
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.warp import calculate_default_transform, reproject, transform
 from rasterio.windows import Window
 
@@ -42,6 +43,9 @@ VALID = 1  # value of valid pixels in the mask band
 COG = {"driver": "COG", "blocksize": 512, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER"}
 # Temporary file that exists for seconds, possibly in memory.
 SCRATCH = {"driver": "GTiff", "tiled": True, "compress": "ZSTD", "zstd_level": 1, "bigtiff": "IF_SAFER"}
+
+# As in `landcover.spans`: rasterio warns of the in-memory rasters of `reproject`, although they are given a transform.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.warp")
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
