@@ -7,7 +7,7 @@ numbers, which compress as badly as real ones. Scenes are made with vectorised o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -125,9 +125,18 @@ def jobs(root: Path, rows: int | None = None) -> Iterator[Job]:
                 number += len(some)
 
 
-def make(root: Path, rows: int | None = None, workers: int = 2) -> int:
+def one_cell(root: Path, rows: int) -> Iterator[Job]:
+    """A cell of Sentinel-1 with a number of chips, rounded down to whole scenes, and one of NAIP with a single chip."""
+    each = int(PLATFORMS["sentinel-1-rtc"].mask.sum())
+    for first in range(0, rows // each, SCENES_OF_A_JOB):
+        scenes = min(SCENES_OF_A_JOB, rows // each - first)
+        yield Job(str(root), "sentinel-1-rtc", 2020, first, (each,) * scenes)
+    yield Job(str(root), "naip", 2019, 0, (1,))
+
+
+def make(root: Path, wanted: Iterable[Job], workers: int = 2) -> int:
     """Write chip indexes, land cover and their ledgers; returns the number of chips."""
-    planned = list(jobs(root, rows))
+    planned = list(wanted)
     ledgers: dict[tuple[str, int], list[tuple[str, int]]] = {}
     with ProcessPoolExecutor(workers) as pool:
         for job, found in zip(planned, pool.map(_made, planned), strict=True):

@@ -1,9 +1,9 @@
 """Merge the published number of chips, and query a box of 5 km: seconds, memory, bytes.
 
-Run as `python benchmarks/merge_72m.py [--rows N] [--folder FOLDER]`, by default with all 72,069,364 chips, whose inputs
-take 8 GB, the index 6 GB, and half an hour of CPU to make. Inputs in the folder are reused. The merge's peer is
-DuckDB's `COPY (… ORDER BY …)` of the same chip indexes with as many threads: it neither reads land cover, nor joins or
-checks anything. Queries read through a file system that counts bytes, including footers.
+Run as `python benchmarks/merge_72m.py [--rows N | --one-cell N] [--folder FOLDER]`, by default with all 72,069,364
+chips, whose inputs take 8 GB, the index 3 GB, and a quarter of an hour to make. Inputs in the folder are reused. The
+merge's peer is DuckDB's `COPY (… ORDER BY …)` of the same chip indexes with as many threads: it neither reads land
+cover, nor joins or checks anything. Queries read through a file system that counts bytes, including footers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUERIED = "sentinel-2-l2a", 2019
 
 def rows(folder: Path) -> Iterator[Row]:
     """The merge of a small storage, compared with DuckDB's sort."""
-    made_cells.make(folder / "storage", SMALL, THREADS)
+    made_cells.make(folder / "storage", made_cells.jobs(folder / "storage", SMALL), THREADS)
     yield merging(folder / "storage", REPEATS)
 
 
@@ -244,6 +244,9 @@ def main() -> None:
     """Make, merge and query; see above."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, help="chips, of the platforms in their shares; all by default")
+    parser.add_argument(
+        "--one-cell", type=int, metavar="ROWS", help="instead, one cell of that size, and one of a chip"
+    )
     parser.add_argument("--folder", type=Path, help="that is kept; a temporary one by default")
     parser.add_argument("--no-peer", action="store_true", help="do not sort with DuckDB")
     options = parser.parse_args()
@@ -251,14 +254,16 @@ def main() -> None:
         storage = (options.folder or Path(temporary)) / "storage"
         if not (storage / "chips/ledger").is_dir():
             started = time.perf_counter()
-            count = made_cells.make(storage, options.rows, THREADS)
+            one = options.one_cell
+            wanted = made_cells.jobs(storage, options.rows) if one is None else made_cells.one_cell(storage, one)
+            count = made_cells.make(storage, wanted, THREADS)
             print(f"{count:,} chips made in {time.perf_counter() - started:.0f} s", flush=True)
         if options.no_peer:
             found = alternate({"ours": child(prepare_merge, {"storage": str(storage), "tell": True})}, 1)
             print(table([row("merge", "chips", found, note=f"{found['ours'].count:,} chips")]), flush=True)
         else:
             print(table([merging(storage, 1)]), flush=True)
-        for line in queries(storage):
+        for line in queries(storage) if options.one_cell is None else ():
             print(line, flush=True)
     print(f"peak memory of a child {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB")
 
